@@ -1,0 +1,82 @@
+// guest/platform.h in ring 0.
+#include "guest/platform.h"
+
+#include "guest/arch/cpu.h"
+#include "guest/arch/hypercall.h"
+#include "guest/lib/assert.h"
+
+namespace dbos {
+
+Thread& current_thread() { return arch::current_cpu().thread; }
+
+HypercallPage& current_hypercall_page() {
+  return *reinterpret_cast<HypercallPage*>(arch::cpu_block(arch::current_cpu().index) +
+                                           kVcpuHypercallOffset);
+}
+
+}  // namespace dbos
+
+namespace dbos::platform {
+namespace {
+
+constexpr u32 kTurnsBeforeYield = 512;
+
+Error error_of(i64 result) { return Error(static_cast<int>(-result)); }
+
+}  // namespace
+
+void* direct_map(PhysicalAddress address) {
+  return reinterpret_cast<void*>(kDirectMapBase + address.value());
+}
+
+// Of a pointer into the direct map, into a vCPU's block (stacks, per-CPU data) or into the kernel's
+// image.
+PhysicalAddress physical_of(const void* pointer) {
+  const u64 value = reinterpret_cast<u64>(pointer);
+  if (value >= kKernelImageBase) return PhysicalAddress(value - kKernelImageBase + kKernelImageAddress);
+  if (value >= kVcpuMapBase) return PhysicalAddress(value - kVcpuMapBase + kVcpuRegionBase);
+  DBOS_ASSERT(value >= kDirectMapBase);
+  return PhysicalAddress(value - kDirectMapBase);
+}
+
+Result<u64> arena_grow(u64 index) {
+  const i64 result = hypercall(Service::kArenaGrow, index);
+  if (result < 0) return error_of(result);
+  return static_cast<u64>(result);
+}
+
+void memory_release(PhysicalAddress begin, u64 bytes) {
+  hypercall(Service::kMemoryRelease, begin.value(), bytes);
+}
+
+Result<PhysicalAddress> window_map(int descriptor, u64 offset, u64 length, int protection,
+                                   int flags) {
+  const i64 result = hypercall(Service::kWindowMap, static_cast<u64>(static_cast<i64>(descriptor)),
+                               offset, length, static_cast<u64>(protection),
+                               static_cast<u64>(flags));
+  if (result < 0) return error_of(result);
+  return PhysicalAddress(static_cast<u64>(result));
+}
+
+void window_unmap(PhysicalAddress begin, u64 length) {
+  hypercall(Service::kWindowUnmap, begin.value(), length);
+}
+
+Result<void> window_populate(PhysicalAddress begin, u64 length, bool write) {
+  const i64 result = hypercall(Service::kWindowPopulate, begin.value(), length, write ? 1 : 0);
+  if (result < 0) return error_of(result);
+  return {};
+}
+
+void relax(u32 turns) {
+  arch::serve_flush_request();
+  if (turns % kTurnsBeforeYield == 0) {
+    hypercall(Service::kYield);
+  } else {
+    arch::pause();
+  }
+}
+
+u32 current_vcpu() { return arch::current_cpu().index; }
+
+}  // namespace dbos::platform

@@ -1,0 +1,245 @@
+// Traps and interrupts, as ordered cases. The one that nothing explains is fatal and explains itself.
+#include "guest/arch/trap.h"
+
+#include "guest/arch/cpu.h"
+#include "guest/arch/hypercall.h"
+#include "guest/lib/log.h"
+#include "guest/memory/address_space.h"
+#include "guest/process/exit.h"
+#include "guest/process/signal.h"
+
+extern "C" {
+struct Fixup {
+  dbos::u64 instruction;
+  dbos::u64 target;
+};
+extern const Fixup fixups_begin[];
+extern const Fixup fixups_end[];
+extern const char return_instruction[];
+}
+
+namespace dbos::arch {
+namespace {
+
+bool is_in_program(const TrapFrame& frame) { return frame.rip < kKernelImageBase; }
+
+// Kernel code that touches the program's memory says where to go on when that fails.
+bool apply_fixup(TrapFrame& frame) {
+  for (const Fixup* fixup = fixups_begin; fixup != fixups_end; ++fixup) {
+    if (fixup->instruction != frame.rip) continue;
+    frame.rip = fixup->target;
+    return true;
+  }
+  return false;
+}
+
+// The program's new instruction pointer was not one (after rt_sigreturn, or a handler's address):
+// iretq failed in the kernel, with the frame that it should have loaded on the stack.
+bool is_failed_return(const TrapFrame& frame) {
+  return frame.rip == reinterpret_cast<u64>(return_instruction);
+}
+
+[[noreturn]] void send_failed_return(const TrapFrame& frame) {
+  struct ReturnImage {
+    u64 rip, cs, rflags, rsp, ss;
+  };
+  const auto& image = *reinterpret_cast<const ReturnImage*>(frame.rsp);
+  TrapFrame program = frame;
+  program.rip = image.rip;
+  program.rflags = image.rflags;
+  program.rsp = image.rsp;
+  TrapFrame& top = top_frame();
+  top = program;
+  force_fault_signal(current_thread(), top, signal_number::kSegv, kCodeKernel, 0, kGeneralProtection, 0);
+  return_to_program(top);
+  resume_program(&top);
+}
+
+Access access_of(u64 error_code) {
+  if ((error_code & kFaultFetch) != 0) return Access::kExecute;
+  return (error_code & kFaultWrite) != 0 ? Access::kWrite : Access::kRead;
+}
+
+struct SignalOfFault {
+  u32 signal;
+  i32 code;
+};
+
+SignalOfFault signal_of(FaultKind fault) {
+  switch (fault) {
+    case FaultKind::kNoMapping: return {signal_number::kSegv, kCodeSegvMapping};
+    case FaultKind::kNoAccess: return {signal_number::kSegv, kCodeSegvAccess};
+    case FaultKind::kBusError: return {signal_number::kBus, kCodeBusAddress};
+    case FaultKind::kOutOfMemory: return {signal_number::kKill, 0};
+    case FaultKind::kResolved:
+    case FaultKind::kNeedsPopulate: break;
+  }
+  return {0, 0};
+}
+
+// The error code that Linux's ring 3 would have seen.
+u64 shown_error_code(u64 error_code) { return error_code | kFaultUser; }
+
+void handle_page_fault(TrapFrame& frame) {
+  const VirtualAddress address(read_cr2());
+  const bool in_program = is_in_program(frame);
+  const bool may_resolve = address.value() < kProgramEnd && !current_cpu().no_fault;
+  FaultKind fault = FaultKind::kNoMapping;
+  if (may_resolve) {
+    fault = current_thread().space->handle_fault(address, access_of(frame.error_code));
+    if (fault == FaultKind::kResolved) return;
+  }
+  if (!in_program) {
+    if (apply_fixup(frame)) return;
+    panic_with_frame("page fault in the guest kernel", frame);
+  }
+  const SignalOfFault signal = signal_of(fault);
+  if (signal.signal == signal_number::kKill) {
+    LogLine().text("out of guest memory (--memory): the program is killed").send();
+    die(signal_number::kKill);
+  }
+  force_fault_signal(current_thread(), frame, signal.signal, signal.code, address.value(),
+                     kPageFault, shown_error_code(frame.error_code));
+}
+
+// Signals of the other exceptions (Linux: arch/x86/kernel/traps.c, idtentry handlers).
+struct ExceptionSignal {
+  u64 vector;
+  u32 signal;
+  i32 code;
+  bool shows_instruction;  // si_addr is the instruction
+};
+constexpr i32 kCodeIntegerDivide = 1;       // FPE_INTDIV
+constexpr i32 kCodeTrace = 2;               // TRAP_TRACE
+constexpr i32 kCodeIllegalOperand = 2;      // ILL_ILLOPN
+constexpr ExceptionSignal kExceptionSignals[] = {
+    {kDivideError, signal_number::kFloatingPoint, kCodeIntegerDivide, true},
+    {kDebug, signal_number::kTrap, kCodeTrace, true},
+    {kBreakpoint, signal_number::kTrap, kCodeKernel, false},
+    {kOverflow, signal_number::kSegv, kCodeKernel, false},
+    {kBoundRange, signal_number::kSegv, kCodeKernel, false},
+    {kInvalidOpcode, signal_number::kIll, kCodeIllegalOperand, true},
+    {kStackFault, signal_number::kBus, kCodeKernel, false},
+    {kGeneralProtection, signal_number::kSegv, kCodeKernel, false},
+    {kAlignmentCheck, signal_number::kBus, kCodeBusAlignment, false},
+    {kMachineCheck, signal_number::kBus, kCodeBusAddress, false},
+};
+
+// Bits: invalid operation, denormal, divide by zero, overflow, underflow, precision.
+i32 floating_point_code(u32 raised) {
+  if ((raised & 0x01) != 0) return 7;  // FPE_FLTINV
+  if ((raised & 0x04) != 0) return 3;  // FPE_FLTDIV
+  if ((raised & 0x08) != 0) return 4;  // FPE_FLTOVF
+  if ((raised & 0x12) != 0) return 5;  // FPE_FLTUND
+  if ((raised & 0x20) != 0) return 6;  // FPE_FLTRES
+  return 0;
+}
+
+// Exceptions that are raised and not masked, x87's or SSE's.
+u32 raised_exceptions(u64 vector) {
+  if (vector == kSimdFloatingPoint) {
+    u32 mxcsr;
+    asm volatile("stmxcsr %0" : "=m"(mxcsr));
+    return ~(mxcsr >> 7) & mxcsr & 0x3f;
+  }
+  u16 control;
+  u16 status;
+  asm volatile("fnstcw %0; fnstsw %1" : "=m"(control), "=m"(status));
+  return status & ~u32{control} & 0x3f;
+}
+
+void handle_exception(TrapFrame& frame) {
+  if (!is_in_program(frame)) {
+    if (is_failed_return(frame)) send_failed_return(frame);
+    if (apply_fixup(frame)) return;
+    if (frame.vector == kDebug) return;  // a trap flag that the program set right before it entered
+    panic_with_frame("exception in the guest kernel", frame);
+  }
+  Thread& thread = current_thread();
+  if (frame.vector == kFloatingPoint || frame.vector == kSimdFloatingPoint) {
+    force_fault_signal(thread, frame, signal_number::kFloatingPoint, floating_point_code(raised_exceptions(frame.vector)),
+                       frame.rip, frame.vector, 0);
+    return;
+  }
+  if (frame.vector == kDebug) write_dr6_clear();
+  for (const ExceptionSignal& entry : kExceptionSignals) {
+    if (entry.vector != frame.vector) continue;
+    force_fault_signal(thread, frame, entry.signal, entry.code,
+                       entry.shows_instruction ? frame.rip : 0, frame.vector, frame.error_code);
+    return;
+  }
+  panic_with_frame("exception that no program can cause", frame);
+}
+
+void handle_interrupt(TrapFrame& frame) {
+  if (frame.vector == kShootdownVector) serve_flush_request();
+  if (frame.vector != 0xff) write_msr(kMsrX2ApicEndOfInterrupt, 0);  // but for a spurious one
+}
+
+// A program that executes `int n` itself: nothing of the kind exists natively but int3 and int 0x80.
+bool is_interrupt(u64 vector) { return vector == kSignalVector || vector == kShootdownVector; }
+
+}  // namespace
+
+TrapFrame& top_frame() {
+  return *reinterpret_cast<TrapFrame*>(current_cpu().kernel_stack_top - sizeof(TrapFrame));
+}
+
+extern "C" void handle_trap(TrapFrame* frame) {
+  const bool in_program = is_in_program(*frame);
+  if (in_program) current_thread().frame = frame;
+  if (frame->vector == kPageFault) {
+    handle_page_fault(*frame);
+  } else if (is_interrupt(frame->vector)) {
+    handle_interrupt(*frame);
+  } else if (frame->vector >= 32) {
+    if (!in_program) panic_with_frame("unknown interrupt", *frame);
+    force_fault_signal(current_thread(), *frame, signal_number::kSegv, kCodeKernel, 0, kGeneralProtection,
+                       frame->vector << 3 | 2);
+  } else {
+    handle_exception(*frame);
+  }
+  if (in_program) return_to_program(*frame);
+}
+
+void return_to_program(TrapFrame& frame) {
+  Thread& thread = current_thread();
+  while (has_signal_work(thread, frame)) deliver_pending_signal(thread, frame);
+}
+
+void panic_with_frame(const char* message, const TrapFrame& frame) {
+  LogLine()
+      .text("panic: ")
+      .text(message)
+      .text(": vector ")
+      .number(static_cast<i64>(frame.vector))
+      .text(" error ")
+      .hex(frame.error_code)
+      .text(" rip ")
+      .hex(frame.rip)
+      .text(" rsp ")
+      .hex(frame.rsp)
+      .text(" cr2 ")
+      .hex(read_cr2())
+      .send();
+  LogLine()
+      .text("  rax ").hex(frame.rax).text(" rbx ").hex(frame.rbx).text(" rcx ").hex(frame.rcx)
+      .text(" rdx ").hex(frame.rdx).text(" rsi ").hex(frame.rsi).text(" rdi ").hex(frame.rdi)
+      .text(" rbp ").hex(frame.rbp).text(" cr3 ").hex(read_cr3())
+      .send();
+  hypercall(Service::kPanic, platform::physical_of(message).value(), __builtin_strlen(message));
+  __builtin_unreachable();
+}
+
+}  // namespace dbos::arch
+
+namespace dbos {
+
+void panic(const char* message, const char* file, int line) {
+  LogLine().text("panic: ").text(message).text(" (").text(file).text(":").number(line).text(")")
+      .send();
+  hypercall(Service::kPanic, platform::physical_of(message).value(), __builtin_strlen(message));
+  __builtin_unreachable();
+}
+
+}  // namespace dbos

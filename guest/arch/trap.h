@@ -1,0 +1,57 @@
+// Traps and interrupts.
+#pragma once
+
+#include "guest/arch/trap_frame.h"
+#include "guest/lib/types.h"
+
+namespace dbos::arch {
+
+// Interrupt stack table indexes.
+inline constexpr u32 kIstTrap = 1;
+inline constexpr u32 kIstDoubleFault = 2;
+inline constexpr u32 kIstDebug = 3;
+
+inline constexpr u16 kIdtSize = 256 * 16;
+
+// Fills the interrupt descriptor table that all vCPUs share. Once, at boot.
+void initialize_interrupt_table();
+u64 interrupt_table_address();
+
+enum Vector : u64 {
+  kDivideError = 0,
+  kDebug = 1,
+  kNonMaskable = 2,
+  kBreakpoint = 3,
+  kOverflow = 4,
+  kBoundRange = 5,
+  kInvalidOpcode = 6,
+  kDoubleFault = 8,
+  kStackFault = 12,
+  kGeneralProtection = 13,
+  kPageFault = 14,
+  kFloatingPoint = 16,
+  kAlignmentCheck = 17,
+  kMachineCheck = 18,
+  kSimdFloatingPoint = 19,
+};
+
+// Page fault error code.
+inline constexpr u64 kFaultPresent = 1 << 0;
+inline constexpr u64 kFaultWrite = 1 << 1;
+inline constexpr u64 kFaultUser = 1 << 2;
+inline constexpr u64 kFaultReserved = 1 << 3;
+inline constexpr u64 kFaultFetch = 1 << 4;
+
+// Everything that has to happen before the program runs again: signals, a dying host thread.
+void return_to_program(TrapFrame& frame);
+
+// Starts the program with these registers; they lie on this vCPU's kernel stack.
+extern "C" [[noreturn]] void resume_program(TrapFrame* frame);
+
+// Where a frame lies on this vCPU's kernel stack when the program has entered the kernel.
+TrapFrame& top_frame();
+
+// Prints where the guest kernel is and ends the machine.
+[[noreturn]] void panic_with_frame(const char* message, const TrapFrame& frame);
+
+}  // namespace dbos::arch

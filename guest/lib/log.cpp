@@ -1,0 +1,41 @@
+#include "guest/lib/log.h"
+
+#include "guest/arch/hypercall.h"
+#include "guest/platform.h"
+
+namespace dbos {
+
+LogLine& LogLine::text(const char* value) {
+  while (*value != 0) put(*value++);
+  return *this;
+}
+
+LogLine& LogLine::hex(u64 value) {
+  text("0x");
+  int shift = 60;
+  while (shift > 0 && (value >> shift) == 0) shift -= 4;
+  for (; shift >= 0; shift -= 4) put("0123456789abcdef"[(value >> shift) & 15]);
+  return *this;
+}
+
+LogLine& LogLine::number(i64 value) {
+  u64 magnitude = static_cast<u64>(value);
+  if (value < 0) {
+    put('-');
+    magnitude = 0 - magnitude;
+  }
+  char digits[20];
+  u32 count = 0;
+  do {
+    digits[count++] = static_cast<char>('0' + magnitude % 10);
+    magnitude /= 10;
+  } while (magnitude != 0);
+  while (count > 0) put(digits[--count]);
+  return *this;
+}
+
+void LogLine::send() {
+  hypercall(Service::kLog, platform::physical_of(text_).value(), size_);
+}
+
+}  // namespace dbos

@@ -1,0 +1,25 @@
+// Lines on the VMM's log. For events that a person should see; never on a hot path.
+#pragma once
+
+#include "guest/lib/types.h"
+
+namespace dbos {
+
+// A line of at most 240 bytes; what does not fit is cut. Arguments are appended in order.
+class LogLine {
+ public:
+  LogLine& text(const char* value);
+  LogLine& hex(u64 value);
+  LogLine& number(i64 value);
+  // Sends the line. May be called with locks held and from any context: the call does not block.
+  void send();
+
+ private:
+  void put(char c) {
+    if (size_ < sizeof text_) text_[size_++] = c;
+  }
+  char text_[240];
+  u32 size_ = 0;
+};
+
+}  // namespace dbos

@@ -1,0 +1,71 @@
+// Result<T>: a value, or the errno that Linux would answer with.
+#pragma once
+
+#include <asm/errno.h>
+
+#include <new>
+#include <type_traits>
+#include <utility>
+
+#include "guest/lib/types.h"
+
+namespace dbos {
+
+// An errno, positive (EINVAL, not -EINVAL). Never 0.
+class [[nodiscard]] Error {
+ public:
+  constexpr explicit Error(int code) : code_(code) {}
+  constexpr int code() const { return code_; }
+  constexpr bool operator==(const Error&) const = default;
+
+ private:
+  int code_;
+};
+
+template <typename T>
+class [[nodiscard]] Result {
+  static_assert(std::is_trivially_destructible_v<T>, "results are plain values");
+
+ public:
+  constexpr Result(T value) : value_(value), error_(0) {}                  // NOLINT: implicit
+  constexpr Result(Error error) : empty_(), error_(error.code()) {}        // NOLINT: implicit
+  constexpr bool is_ok() const { return error_ == 0; }
+  constexpr bool is_error() const { return error_ != 0; }
+  constexpr Error error() const { return Error(error_); }
+  constexpr T value() const { return value_; }
+
+ private:
+  union {
+    T value_;
+    char empty_;
+  };
+  int error_;
+};
+
+template <>
+class [[nodiscard]] Result<void> {
+ public:
+  constexpr Result() = default;
+  constexpr Result(Error error) : error_(error.code()) {}  // NOLINT: implicit
+  constexpr bool is_ok() const { return error_ == 0; }
+  constexpr bool is_error() const { return error_ != 0; }
+  constexpr Error error() const { return Error(error_); }
+
+ private:
+  int error_ = 0;
+};
+
+// Yields the value of a Result, or returns its error from the function around it.
+#define DBOS_TRY(expression)                                   \
+  ({                                                           \
+    auto dbos_try_result = (expression);                       \
+    if (dbos_try_result.is_error()) return dbos_try_result.error(); \
+    dbos_try_result.value();                                   \
+  })
+#define DBOS_CHECK_OK(expression)                              \
+  do {                                                         \
+    auto dbos_try_result = (expression);                       \
+    if (dbos_try_result.is_error()) return dbos_try_result.error(); \
+  } while (false)
+
+}  // namespace dbos

@@ -1,0 +1,313 @@
+// An address space: the vmas, the page tables, and the memory calls of Linux on them.
+//
+// The calls answer with Linux's errno in Linux's order of checks (mm/mmap.c, mprotect.c, mremap.c,
+// madvise.c, mlock.c, msync.c of 6.1). Lengths and addresses are as the program gave them.
+//
+// Locks: lock_ protects everything here, the tables, and the vmas. Order: a parent's lock, a
+// snapshot's lock, the lines' lock, the heap's and frame allocator's locks. The host is never called
+// with a lock held, except for platform::arena_grow() and platform::shootdown(); so whatever drops
+// the last reference of a window declares a DroppedWindows before it takes the lock.
+#pragma once
+
+#include "guest/lib/spinlock.h"
+#include "guest/memory/page_tree.h"
+#include "guest/memory/vcpu_set.h"
+#include "guest/memory/vma_tree.h"
+
+namespace dbos {
+
+inline constexpr u64 kUnlimited = ~u64{0};
+inline constexpr VirtualAddress kLowestAddress{0x10000};  // vm.mmap_min_addr
+
+struct SpaceLimits {
+  u64 address_space = kUnlimited;  // RLIMIT_AS, bytes
+  u64 data = kUnlimited;           // RLIMIT_DATA: the heap
+  u64 stack = 8 * kMiB;            // RLIMIT_STACK
+  u64 locked = kUnlimited;         // RLIMIT_MEMLOCK
+};
+
+struct SpaceStatistics {
+  u64 virtual_bytes;
+  u64 virtual_bytes_peak;
+  u64 resident_anonymous_bytes;
+  u64 resident_window_bytes;
+  u64 resident_bytes_peak;
+  u64 locked_bytes;
+  u64 table_bytes;
+  u64 retired_bytes;  // what only this space, of the running ones, keeps of its parent's memory
+  u32 vma_count;
+  u64 faults;
+  u64 copied_pages;
+};
+
+// What a fault, or a host call's buffer, came to.
+enum class FaultKind : u8 {
+  kResolved,
+  kNoMapping,      // SIGSEGV, SEGV_MAPERR
+  kNoAccess,       // SIGSEGV, SEGV_ACCERR
+  kBusError,       // SIGBUS, BUS_ADRERR: past the end of a file
+  kOutOfMemory,
+  kNeedsPopulate,  // call platform::window_populate() without locks, then try again
+};
+
+struct PopulateRequest {
+  PhysicalAddress address;
+  u64 length = 0;
+  bool write = false;
+
+  bool covers(PhysicalAddress page, bool for_write) const {
+    return page >= address && page < address + length && (write || !for_write);
+  }
+};
+
+struct FaultOutcome {
+  FaultKind kind = FaultKind::kResolved;
+  PopulateRequest populate;
+};
+
+// A piece of a buffer that is contiguous for the host.
+struct HostSegment {
+  PhysicalAddress address;
+  u64 length;
+};
+
+struct ResolveOutcome {
+  FaultKind kind;         // kResolved: see `bytes`
+  u64 bytes;              // from the buffer's start, that the segments cover
+  u32 segment_count;
+  PopulateRequest populate;
+};
+
+enum class Pin : bool { kNo, kYes };
+
+struct WindowMapping {
+  WindowObject* object;
+  u64 offset = 0;  // in the object
+  bool is_shared = false;
+  bool may_write = true;  // PROT_WRITE may be asked for later
+};
+
+// A copy of what /proc/self/maps says about a vma.
+struct VmaInfo {
+  VirtualRange range;
+  Protection protection;
+  VmaKind kind;
+  VmaName name;
+  VmaFlags flags;
+  FileIdentity file;  // of the window kinds; its offset is the vma's
+  WindowKind window_kind;
+  PhysicalAddress window_address;
+  char path[kWindowPathMax];
+};
+
+// A range of a window that a memory call concerns, for Service::kWindowControl.
+struct WindowRange {
+  PhysicalAddress address;
+  u64 length;
+};
+struct WindowRanges {
+  static constexpr u32 kMax = 16;
+  WindowRange ranges[kMax];
+  u32 count = 0;
+};
+
+class AddressSpace {
+ public:
+  // An empty one, of a line of its own, with the kernel's half of the tables.
+  static Result<AddressSpace*> create(PhysicalAddress kernel_root);
+  // No processor may be in it or enter it any more, nothing may be pinned.
+  static void destroy(AddressSpace* space);
+  // A snapshot of this one: a new address space with the same contents, privately writable
+  // (guest/snapshot/snapshot.cpp). ENOMEM.
+  Result<AddressSpace*> snapshot();
+
+  PhysicalAddress root() const { return tree_.root(); }
+  Line& line() { return *line_; }
+
+  // ---- Layout and limits ----
+  void set_mmap_base(VirtualAddress base);  // mappings are placed below it, top-down
+  void set_brk_start(VirtualAddress start);
+  void set_limits(const SpaceLimits& limits);
+
+  // ---- Mapping. `flags` are Linux's MAP_*; MAP_POPULATE is the caller's: see populate() ----
+  Result<VirtualAddress> map_anonymous(VirtualAddress hint, u64 length, int protection, int flags,
+                                       VmaName name = VmaName::kNone);
+  // Takes a reference of its own of the object for each vma.
+  Result<VirtualAddress> map_window(VirtualAddress hint, u64 length, int protection, int flags,
+                                    const WindowMapping& mapping);
+  // Where map_*() would put a mapping: for those that are to be placed before they are made.
+  Result<VirtualAddress> find_free(VirtualAddress hint, u64 length);
+  Result<void> unmap(VirtualAddress address, u64 length);
+  Result<void> protect(VirtualAddress address, u64 length, int protection);
+  // Error(kWindowTooShort): nothing was changed, because the window object ends before the new
+  // length. Call again with `longer`, an object of `new_length` bytes for the same file whose first
+  // byte is the one at `address`.
+  static constexpr int kWindowTooShort = 4095;
+  Result<VirtualAddress> remap(VirtualAddress address, u64 old_length, u64 new_length, int flags,
+                               VirtualAddress new_address, WindowObject* longer = nullptr);
+  // The new break, or the old one where it can't be moved, as the system call answers.
+  VirtualAddress set_brk(VirtualAddress address);
+
+  // ---- Advice ----
+  // What concerns a file (MADV_REMOVE, MADV_WILLNEED ...) is the host's too: see window_ranges().
+  Result<void> advise(VirtualAddress address, u64 length, int advice);
+  // One byte for each page; `present` is the kernel's memory.
+  Result<void> in_core(VirtualAddress address, u64 length, u8* present);
+  Result<void> lock_memory(VirtualAddress address, u64 length, int flags);  // then populate()
+  Result<void> unlock_memory(VirtualAddress address, u64 length);
+  Result<void> lock_all(int flags);
+  Result<void> unlock_all();
+  // msync's checks. ENOMEM: there are holes; Linux writes back what there is nevertheless.
+  Result<void> check_sync(VirtualAddress address, u64 length, int flags);
+  // Fills `out` with the shared window ranges of the vmas in the range, from *from on; moves *from.
+  void window_ranges(VirtualAddress* from, VirtualAddress end, WindowRanges* out);
+
+  // ---- Faults ----
+  // Does everything, host calls included.
+  FaultKind handle_fault(VirtualAddress address, Access access);
+  // One try, which never calls the host; `populated` is the last request, once that was done.
+  FaultOutcome try_fault(VirtualAddress address, Access access,
+                         const PopulateRequest* populated = nullptr);
+  // Makes a range present (MAP_POPULATE, mlock, MADV_POPULATE_*); stops at the first failure.
+  FaultKind populate(VirtualAddress address, u64 length, Access access);
+
+  // The segments of a buffer that the host is going to read (Access::kRead) or write. `segments`
+  // has room for `segments_max`; fewer bytes than `length` are answered where that is too few, or
+  // where a page can't be accessed: then `kind` says why, and `bytes` what lies before it. With
+  // Pin::kYes those bytes stay pinned for this vCPU until unpin(). Calls the host where needed.
+  ResolveOutcome resolve_for_host(VirtualAddress address, u64 length, Access access,
+                                  HostSegment* segments, u32 segments_max, Pin pin);
+  // One try, as try_fault().
+  ResolveOutcome try_resolve(VirtualAddress address, u64 length, Access access,
+                             HostSegment* segments, u32 segments_max, Pin pin,
+                             const PopulateRequest* populated = nullptr);
+  // Pins a range without looking at it.
+  void pin(VirtualRange range, Access access);
+  // This vCPU's host call is over.
+  void unpin();
+  void unpin(u32 vcpu);
+
+  // ---- Looking ----
+  // The first vma that ends after `from`; false: none.
+  bool next_vma(VirtualAddress from, VmaInfo* info);
+  bool query(VirtualAddress address, VmaInfo* info);
+  PageUsage usage(VirtualRange range);
+  SpaceStatistics statistics();
+  // A consistent look at a walk, for debugging: visit(Pte, Level).
+  template <typename Visit>
+  void dump_walk(VirtualAddress address, Visit visit) {
+    LockGuard guard(lock_);
+    tree_.dump_walk(address, visit);
+  }
+
+  // ---- For platform::shootdown() ----
+  // The vCPUs that have this root loaded: the platform's to maintain.
+  VcpuSet& vcpus() { return vcpus_; }
+
+  // Panics on the first inconsistency of this address space. See also check_memory_invariants().
+  void check_invariants();
+  // For the checker: every address space that exists, with nothing else running.
+  static AddressSpace* first();
+  AddressSpace* next() const { return next_space_; }
+  PageTree& tree() { return tree_; }
+  const VmaTree& vmas() const { return vmas_; }
+  PinSet& pins() { return pins_; }
+
+ private:
+  template <typename T, typename... Arguments>
+  friend T* heap_new(Arguments&&... arguments);
+  template <typename T>
+  friend void heap_delete(T* object);
+  AddressSpace() = default;
+  ~AddressSpace() = default;
+
+  static Result<AddressSpace*> create_on(Line* line, PhysicalAddress kernel_root);
+  void enlist();
+  void delist();
+
+  // All below: with the lock. (mapping.cpp)
+  Result<VirtualAddress> map(VirtualAddress hint, u64 length, int flags, Vma description,
+                             DroppedWindows& dropped);
+  Result<VirtualAddress> place(VirtualAddress hint, u64 length, int flags) const;
+  Result<VirtualAddress> find_gap(u64 length) const;
+  Result<Vma*> insert_vma(const Vma& description);
+  Result<void> unmap_range(VirtualRange range, TlbBatch& batch, DroppedWindows& dropped);
+  void remove_vma(Vma* vma, DroppedWindows& dropped);
+  Result<Vma*> split_vma(Vma* vma, VirtualAddress at);
+  // Splits so that vmas begin and end at the range's ends.
+  Result<void> split_at(VirtualRange range);
+  Vma* merge_around(Vma* vma, DroppedWindows& dropped);
+  void absorb_next(Vma* vma, DroppedWindows& dropped);
+  void merge_range(VirtualRange range, DroppedWindows& dropped);
+  VirtualRange freeable_around(VirtualRange range) const;
+  bool may_grow_by(u64 bytes) const;
+  void account(i64 bytes);
+  // (remap.cpp)
+  Result<VirtualAddress> remap_locked(VirtualAddress address, u64 old_length, u64 new_length,
+                                      int flags, VirtualAddress new_address, WindowObject* longer,
+                                      DroppedWindows& dropped);
+  Result<Vma*> check_growth(VirtualAddress address, u64 old_length, u64 new_length,
+                            bool has_longer) const;
+  Result<VirtualAddress> move_vma(Vma* vma, VirtualAddress address, u64 old_length,
+                                  u64 new_length, VirtualAddress new_address, bool keep_old,
+                                  WindowObject* longer, DroppedWindows& dropped);
+  Result<void> extend(Vma* vma, u64 old_length, u64 new_length, WindowObject* longer,
+                      DroppedWindows& dropped);
+  // (advise.cpp)
+  Result<void> advise_vma(Vma* vma, VirtualRange range, int advice, TlbBatch& batch);
+  Result<void> discard(VirtualRange range, TlbBatch& batch);
+  Result<void> change_flags(Vma* vma, VirtualRange range, VmaFlags clear, VmaFlags set);
+  Result<void> change_lock(VirtualRange range, VmaFlags set, DroppedWindows& dropped);
+  // (fault.cpp)
+  FaultOutcome fault_locked(VirtualAddress address, Access access,
+                            const PopulateRequest* populated, TlbBatch& batch);
+  Vma* grow_stack(VirtualAddress address);
+  FaultOutcome fault_anonymous(Vma& vma, VirtualAddress page, Access access, TlbBatch& batch);
+  FaultOutcome fault_window(Vma& vma, VirtualAddress page, Access access,
+                            const PopulateRequest* populated, TlbBatch& batch);
+  bool wants_large(const Vma& vma, VirtualAddress page) const;
+  Result<bool> touch_large(const Vma& vma, VirtualAddress page, Access access, TlbBatch& batch);
+  Result<Walk> open_small(VirtualAddress page, TlbBatch& batch);
+  Result<void> write_private(const Vma& vma, VirtualAddress page, const Walk& walk,
+                             TlbBatch& batch);
+  void grant(const Vma& vma, VirtualAddress page, const Walk& walk, Access access, bool may_write);
+  void map_window_run(const Vma& vma, VirtualAddress page, const PopulateRequest& populated,
+                      bool writable);
+  static Pte leaf(const Vma& vma, PhysicalAddress frame, bool writable, bool dirty);
+  void note_resident();
+
+  // (snapshot.cpp)
+  Result<void> copy_from(AddressSpace& parent, Epoch previous_departure);
+
+  Spinlock lock_;
+  Line* line_ = nullptr;
+  PageTree tree_;
+  VmaTree vmas_;
+  PinSet pins_;
+  VirtualAddress mmap_base_{kProgramEnd - 128 * kMiB};
+  VirtualAddress brk_start_;
+  VirtualAddress brk_;
+  SpaceLimits limits_;
+  VmaFlags future_flags_;  // mlockall(MCL_FUTURE)
+  u64 virtual_bytes_ = 0;
+  u64 virtual_bytes_peak_ = 0;
+  u64 resident_peak_ = 0;  // pages
+  u64 locked_bytes_ = 0;
+  u64 faults_ = 0;
+  u64 copied_pages_ = 0;
+  VcpuSet vcpus_;
+  AddressSpace* previous_space_ = nullptr;
+  AddressSpace* next_space_ = nullptr;
+};
+
+// Once, before anything else: `kernel_root` is the root whose upper half every address space gets.
+struct MemoryOptions {
+  bool large_pages = true;
+};
+Result<void> memory_initialize(const MemoryOptions& options = {});
+const MemoryOptions& memory_options();
+
+// Walks every frame, line and address space. Only while nothing else runs.
+void check_memory_invariants();
+
+}  // namespace dbos

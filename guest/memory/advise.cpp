@@ -1,0 +1,290 @@
+// madvise, mincore, mlock and msync.
+
+#include <linux/mman.h>
+
+#include "guest/memory/address_space.h"
+
+namespace dbos {
+namespace {
+
+constexpr int kDontNeedLocked = 24;  // MADV_DONTNEED_LOCKED, Linux 5.18
+
+constexpr bool is_known(int advice) {
+  switch (advice) {
+    case MADV_NORMAL:
+    case MADV_RANDOM:
+    case MADV_SEQUENTIAL:
+    case MADV_WILLNEED:
+    case MADV_DONTNEED:
+    case kDontNeedLocked:
+    case MADV_FREE:
+    case MADV_REMOVE:
+    case MADV_DONTFORK:
+    case MADV_DOFORK:
+    case MADV_MERGEABLE:
+    case MADV_UNMERGEABLE:
+    case MADV_HUGEPAGE:
+    case MADV_NOHUGEPAGE:
+    case MADV_DONTDUMP:
+    case MADV_DODUMP:
+    case MADV_WIPEONFORK:
+    case MADV_KEEPONFORK:
+    case MADV_COLD:
+    case MADV_PAGEOUT:
+    case MADV_POPULATE_READ:
+    case MADV_POPULATE_WRITE: return true;
+    default: return false;
+  }
+}
+
+}  // namespace
+
+// ---- madvise ----
+
+Result<void> AddressSpace::advise(VirtualAddress address, u64 length, int advice) {
+  if (!is_known(advice)) return Error(EINVAL);
+  if (!is_aligned(address.value(), kPageSize)) return Error(EINVAL);
+  const u64 size = align_up(length, kPageSize);
+  if (length != 0 && size == 0) return Error(EINVAL);
+  const VirtualRange range{address, address + size};
+  if (range.end < range.begin) return Error(EINVAL);
+  if (size == 0) return {};
+
+  if (advice == MADV_POPULATE_READ || advice == MADV_POPULATE_WRITE) {
+    const Access access = advice == MADV_POPULATE_READ ? Access::kRead : Access::kWrite;
+    switch (populate(address, size, access)) {
+      case FaultKind::kResolved: return {};
+      case FaultKind::kNoAccess: return Error(EINVAL);
+      case FaultKind::kBusError: return Error(EFAULT);
+      default: return Error(ENOMEM);
+    }
+  }
+
+  DroppedWindows dropped;
+  LockGuard guard(lock_);
+  TlbBatch batch(*this, *line_, pins_);
+  bool has_hole = false;
+  VirtualAddress at = range.begin;
+  Result<void> result;
+  while (at < range.end) {
+    Vma* vma = vmas_.find_ending_after(at);
+    if (vma == nullptr || vma->begin() >= range.end) {
+      has_hole = true;
+      break;
+    }
+    if (at < vma->begin()) {
+      has_hole = true;
+      at = vma->begin();
+    }
+    const VirtualRange piece{at, range.end < vma->end() ? range.end : vma->end()};
+    result = advise_vma(vma, piece, advice, batch);
+    if (result.is_error()) break;
+    at = piece.end;
+  }
+  merge_range(range, dropped);
+  if (result.is_error()) return result;
+  if (has_hole) return Error(ENOMEM);
+  return {};
+}
+
+Result<void> AddressSpace::advise_vma(Vma* vma, VirtualRange range, int advice, TlbBatch& batch) {
+  const bool is_locked = vma->has(VmaFlag::kLocked);
+  const VmaFlags nothing;
+  switch (advice) {
+    case MADV_DONTNEED: return is_locked ? Error(EINVAL) : discard(range, batch);
+    case kDontNeedLocked: return discard(range, batch);
+    case MADV_FREE:  // may read as zero at once
+      if (!vma->is_anonymous() || is_locked) return Error(EINVAL);
+      return discard(range, batch);
+    case MADV_REMOVE:
+      if (is_locked || !vma->is_shared()) return Error(EINVAL);
+      if (vma->has(VmaFlag::kMayNotWrite)) return Error(EACCES);
+      return discard(range, batch);
+    case MADV_COLD:
+    case MADV_PAGEOUT: return is_locked ? Result<void>(Error(EINVAL)) : Result<void>();
+    case MADV_DONTFORK: return change_flags(vma, range, nothing, VmaFlag::kDontFork);
+    case MADV_DOFORK: return change_flags(vma, range, VmaFlag::kDontFork, nothing);
+    case MADV_WIPEONFORK:
+      if (!vma->is_anonymous()) return Error(EINVAL);
+      return change_flags(vma, range, nothing, VmaFlag::kWipeOnFork);
+    case MADV_KEEPONFORK: return change_flags(vma, range, VmaFlag::kWipeOnFork, nothing);
+    case MADV_DONTDUMP: return change_flags(vma, range, nothing, VmaFlag::kDontDump);
+    case MADV_DODUMP: return change_flags(vma, range, VmaFlag::kDontDump, nothing);
+    case MADV_HUGEPAGE: return change_flags(vma, range, VmaFlag::kNoHugePage, VmaFlag::kHugePage);
+    case MADV_NOHUGEPAGE:
+      return change_flags(vma, range, VmaFlag::kHugePage, VmaFlag::kNoHugePage);
+    default: return {};
+  }
+}
+
+Result<void> AddressSpace::discard(VirtualRange range, TlbBatch& batch) {
+  DBOS_CHECK_OK(tree_.prepare_clear(range, range, batch));
+  note_resident();
+  tree_.clear(range, range, batch);
+  return {};
+}
+
+// EAGAIN where Linux has no memory, or no vma left, to split one.
+Result<void> AddressSpace::change_flags(Vma* vma, VirtualRange range, VmaFlags clear,
+                                        VmaFlags set) {
+  const VmaFlags wanted = vma->flags.without(clear) | set;
+  if (vma->flags == wanted) return {};
+  if (split_at(range).is_error()) return Error(EAGAIN);
+  vmas_.find(range.begin)->flags = wanted;
+  return {};
+}
+
+// ---- mincore ----
+
+Result<void> AddressSpace::in_core(VirtualAddress address, u64 length, u8* present) {
+  if (!is_aligned(address.value(), kPageSize)) return Error(EINVAL);
+  if (address.value() > kProgramEnd || length > kProgramEnd - address.value()) {
+    return Error(ENOMEM);
+  }
+  LockGuard guard(lock_);
+  const VirtualAddress end = address + align_up(length, kPageSize);
+  const Vma* vma = nullptr;
+  for (VirtualAddress at = address; at < end; at = at + kPageSize) {
+    if (vma == nullptr || !vma->range.contains(at)) vma = vmas_.find(at);
+    if (vma == nullptr) return Error(ENOMEM);
+    const Walk walk = tree_.find(at);
+    present[(at - address) / kPageSize] = walk.entry.is_empty() ? 0 : 1;
+  }
+  return {};
+}
+
+// ---- mlock ----
+
+Result<void> AddressSpace::lock_memory(VirtualAddress address, u64 length, int flags) {
+  if ((flags & ~MLOCK_ONFAULT) != 0) return Error(EINVAL);
+  const VirtualAddress begin(align_down(address.value(), kPageSize));
+  const u64 size = align_up(length + (address - begin), kPageSize);
+  DroppedWindows dropped;
+  LockGuard guard(lock_);
+  u64 already = 0;
+  const VirtualRange range{begin, begin + size};
+  if (range.end < range.begin) return Error(EINVAL);
+  for (const Vma* vma = vmas_.find_ending_after(begin);
+       vma != nullptr && vma->begin() < range.end; vma = vma->next) {
+    if (!vma->has(VmaFlag::kLocked)) continue;
+    const VirtualAddress from = vma->begin() < begin ? begin : vma->begin();
+    already += (range.end < vma->end() ? range.end : vma->end()) - from;
+  }
+  if (locked_bytes_ - already + size > limits_.locked) return Error(ENOMEM);
+  const VmaFlags set =
+      flags == 0 ? VmaFlags(VmaFlag::kLocked) : VmaFlag::kLocked | VmaFlag::kLockOnFault;
+  return change_lock(range, set, dropped);
+}
+
+Result<void> AddressSpace::unlock_memory(VirtualAddress address, u64 length) {
+  const VirtualAddress begin(align_down(address.value(), kPageSize));
+  const u64 size = align_up(length + (address - begin), kPageSize);
+  const VirtualRange range{begin, begin + size};
+  if (range.end < range.begin) return Error(EINVAL);
+  DroppedWindows dropped;
+  LockGuard guard(lock_);
+  return change_lock(range, VmaFlags(), dropped);
+}
+
+// Up to the first hole, as Linux does.
+Result<void> AddressSpace::change_lock(VirtualRange range, VmaFlags set, DroppedWindows& dropped) {
+  VirtualAddress at = range.begin;
+  Result<void> result;
+  while (at < range.end) {
+    Vma* vma = vmas_.find(at);
+    if (vma == nullptr) {
+      result = Error(ENOMEM);
+      break;
+    }
+    const VirtualRange piece{at, range.end < vma->end() ? range.end : vma->end()};
+    const VmaFlags wanted =
+        vma->flags.without(VmaFlag::kLocked | VmaFlag::kLockOnFault) | set;
+    if (vma->flags != wanted) {
+      result = split_at(piece);
+      if (result.is_error()) break;
+      vma = vmas_.find(at);
+      if (vma->has(VmaFlag::kLocked)) locked_bytes_ -= piece.size();
+      vma->flags = wanted;
+      if (vma->has(VmaFlag::kLocked)) locked_bytes_ += piece.size();
+    }
+    at = piece.end;
+  }
+  merge_range(range, dropped);
+  return result;
+}
+
+Result<void> AddressSpace::lock_all(int flags) {
+  if (flags == 0 || (flags & ~(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT)) != 0 ||
+      flags == MCL_ONFAULT) {
+    return Error(EINVAL);
+  }
+  DroppedWindows dropped;
+  LockGuard guard(lock_);
+  if ((flags & MCL_CURRENT) != 0 && virtual_bytes_ > limits_.locked) return Error(ENOMEM);
+  const VmaFlags set = (flags & MCL_ONFAULT) == 0 ? VmaFlags(VmaFlag::kLocked)
+                                                  : VmaFlag::kLocked | VmaFlag::kLockOnFault;
+  future_flags_ = (flags & MCL_FUTURE) != 0 ? set : VmaFlags();
+  if ((flags & MCL_CURRENT) == 0) return {};
+  for (Vma* vma = vmas_.first(); vma != nullptr; vma = vma->next) {
+    vma->flags = vma->flags.without(VmaFlag::kLocked | VmaFlag::kLockOnFault) | set;
+  }
+  locked_bytes_ = virtual_bytes_;
+  merge_range({VirtualAddress(0), VirtualAddress(kProgramEnd)}, dropped);
+  return {};
+}
+
+Result<void> AddressSpace::unlock_all() {
+  DroppedWindows dropped;
+  LockGuard guard(lock_);
+  future_flags_ = VmaFlags();
+  for (Vma* vma = vmas_.first(); vma != nullptr; vma = vma->next) {
+    vma->flags = vma->flags.without(VmaFlag::kLocked | VmaFlag::kLockOnFault);
+  }
+  locked_bytes_ = 0;
+  merge_range({VirtualAddress(0), VirtualAddress(kProgramEnd)}, dropped);
+  return {};
+}
+
+// ---- msync ----
+
+Result<void> AddressSpace::check_sync(VirtualAddress address, u64 length, int flags) {
+  if ((flags & ~(MS_ASYNC | MS_INVALIDATE | MS_SYNC)) != 0) return Error(EINVAL);
+  if (!is_aligned(address.value(), kPageSize)) return Error(EINVAL);
+  if ((flags & MS_ASYNC) != 0 && (flags & MS_SYNC) != 0) return Error(EINVAL);
+  const VirtualAddress end = address + align_up(length, kPageSize);
+  if (end < address) return Error(ENOMEM);
+  LockGuard guard(lock_);
+  bool has_hole = false;
+  for (VirtualAddress at = address; at < end;) {
+    const Vma* vma = vmas_.find_ending_after(at);
+    if (vma == nullptr) return Error(ENOMEM);
+    if (at < vma->begin()) {
+      has_hole = true;
+      at = vma->begin();
+      if (at >= end) break;
+    }
+    if ((flags & MS_INVALIDATE) != 0 && vma->has(VmaFlag::kLocked)) return Error(EBUSY);
+    at = vma->end();
+  }
+  if (has_hole) return Error(ENOMEM);
+  return {};
+}
+
+void AddressSpace::window_ranges(VirtualAddress* from, VirtualAddress end, WindowRanges* out) {
+  out->count = 0;
+  LockGuard guard(lock_);
+  const Vma* vma = vmas_.find_ending_after(*from);
+  for (; vma != nullptr && vma->begin() < end; vma = vma->next) {
+    if (!vma->is_shared()) continue;
+    if (out->count == WindowRanges::kMax) {
+      *from = vma->begin();
+      return;
+    }
+    const VirtualAddress begin = vma->begin() < *from ? *from : vma->begin();
+    const VirtualAddress stop = end < vma->end() ? end : vma->end();
+    out->ranges[out->count++] = {vma->window_address(begin), stop - begin};
+  }
+  *from = end;
+}
+
+}  // namespace dbos

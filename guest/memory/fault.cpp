@@ -1,0 +1,315 @@
+// Page faults, as an ordered list of cases.
+
+#include "guest/memory/address_space.h"
+#include "guest/memory/frame_allocator.h"
+#include "guest/memory/shared_zero.h"
+
+namespace dbos {
+namespace {
+
+constexpr u64 kFaultAround = 16 * kPageSize;  // how much of a window is mapped at once
+
+constexpr FaultOutcome outcome(FaultKind kind) { return FaultOutcome{kind, {}}; }
+
+bool suits(const Walk& walk, Access access) {
+  switch (access) {
+    case Access::kRead: return walk.entry.is_present();
+    case Access::kWrite: return walk.is_writable();
+    case Access::kExecute: return walk.entry.is_present() && walk.entry.is_executable();
+  }
+  return false;
+}
+
+}  // namespace
+
+FaultOutcome AddressSpace::try_fault(VirtualAddress address, Access access,
+                                     const PopulateRequest* populated) {
+  LockGuard guard(lock_);
+  TlbBatch batch(*this, *line_, pins_);
+  return fault_locked(address, access, populated, batch);
+}
+
+FaultOutcome AddressSpace::fault_locked(VirtualAddress address, Access access,
+                                        const PopulateRequest* populated, TlbBatch& batch) {
+  const VirtualAddress page(align_down(address.value(), kPageSize));
+  ++faults_;
+
+  // 1. Nothing is mapped there, unless a stack can grow.
+  Vma* vma = vmas_.find(page);
+  if (vma == nullptr) vma = grow_stack(page);
+  if (vma == nullptr) return outcome(FaultKind::kNoMapping);
+
+  // 2. The mapping does not allow it.
+  if (!vma->permits(access)) return outcome(FaultKind::kNoAccess);
+
+  // 3. Somebody else was here meanwhile, or this processor remembered too little.
+  if (suits(tree_.find(page), access)) {
+    platform::flush_local(page);
+    return outcome(FaultKind::kResolved);
+  }
+
+  // 4. A page of a file or of shared memory. 5. Anonymous memory.
+  return vma->is_anonymous() ? fault_anonymous(*vma, page, access, batch)
+                             : fault_window(*vma, page, access, populated, batch);
+}
+
+FaultKind AddressSpace::handle_fault(VirtualAddress address, Access access) {
+  PopulateRequest populated;
+  FaultOutcome result = try_fault(address, access);
+  while (result.kind == FaultKind::kNeedsPopulate) {
+    populated = result.populate;
+    Result<void> done =
+        platform::window_populate(populated.address, populated.length, populated.write);
+    if (done.is_error() && populated.length > kPageSize) {
+      // A part of the run may lie past the end of the file: ask for the page alone.
+      VmaInfo info;
+      if (!query(address, &info) || info.window_address.is_null()) return FaultKind::kNoMapping;
+      populated.address =
+          info.window_address + (align_down(address.value(), kPageSize) - info.range.begin.value());
+      populated.length = kPageSize;
+      done = platform::window_populate(populated.address, populated.length, populated.write);
+    }
+    if (done.is_error()) {
+      return done.error() == Error(ENOMEM) ? FaultKind::kOutOfMemory : FaultKind::kBusError;
+    }
+    result = try_fault(address, access, &populated);
+  }
+  return result.kind;
+}
+
+// ---- Stacks ----
+
+// The stack above the address, grown down to it; nullptr: there is none, or it may not grow.
+Vma* AddressSpace::grow_stack(VirtualAddress address) {
+  Vma* vma = vmas_.find_ending_after(address);
+  if (vma == nullptr || !vma->has(VmaFlag::kGrowsDown) || address < kLowestAddress) return nullptr;
+  const u64 growth = vma->begin() - address;
+  if (vma->end() - address > limits_.stack || !may_grow_by(growth)) return nullptr;
+  if (vma->has(VmaFlag::kLocked) && locked_bytes_ + growth > limits_.locked) return nullptr;
+  const Vma* below = vma->previous;
+  if (below != nullptr && !below->has(VmaFlag::kGrowsDown) && !below->protection.is_none() &&
+      address - below->end() < kStackGuardGap) {
+    return nullptr;
+  }
+  vmas_.set_range(vma, {address, vma->end()});
+  account(static_cast<i64>(growth));
+  if (vma->has(VmaFlag::kLocked)) locked_bytes_ += growth;
+  return vma;
+}
+
+// ---- Leaves ----
+
+Pte AddressSpace::leaf(const Vma& vma, PhysicalAddress frame, bool writable, bool dirty) {
+  u64 bits = frame.value() | Pte::kPresent | Pte::kAccessed;
+  if (writable) bits |= Pte::kWritable;
+  if (dirty) bits |= Pte::kDirty;
+  if (!vma.protection.may_execute()) bits |= Pte::kNoExecute;
+  return Pte(bits);
+}
+
+// Gives a leaf that is there the rights of its vma: after mprotect, or when a page has become
+// exclusive again. `may_write`: it is the line's alone, or shared on purpose.
+void AddressSpace::grant(const Vma& vma, VirtualAddress page, const Walk& walk, Access access,
+                         bool may_write) {
+  u64 to_set = Pte::kPresent | Pte::kAccessed;
+  u64 to_clear = Pte::kHeld;
+  if (may_write && vma.protection.may_write()) to_set |= Pte::kWritable;
+  if (access == Access::kWrite) to_set |= Pte::kDirty;
+  (vma.protection.may_execute() ? to_clear : to_set) |= Pte::kNoExecute;
+  walk.slot->change_flags(to_clear, to_set);
+  platform::flush_local(page);
+}
+
+// ---- Anonymous memory ----
+
+FaultOutcome AddressSpace::fault_anonymous(Vma& vma, VirtualAddress page, Access access,
+                                           TlbBatch& batch) {
+  if (wants_large(vma, page)) {
+    const Result<bool> done = touch_large(vma, page, access, batch);
+    if (done.is_error()) return outcome(FaultKind::kOutOfMemory);
+    if (done.value()) return outcome(FaultKind::kResolved);
+  }
+  const Result<Walk> opened = open_small(page, batch);
+  if (opened.is_error()) return outcome(FaultKind::kOutOfMemory);
+  const Walk& walk = opened.value();
+  if (access != Access::kWrite) {
+    if (walk.entry.is_empty()) {
+      walk.slot->store(leaf(vma, shared_zero.page(), false, false));
+    } else {
+      grant(vma, page, walk, access, false);
+    }
+    return outcome(FaultKind::kResolved);
+  }
+  const Result<void> written = write_private(vma, page, walk, batch);
+  return outcome(written.is_error() ? FaultKind::kOutOfMemory : FaultKind::kResolved);
+}
+
+bool AddressSpace::wants_large(const Vma& vma, VirtualAddress page) const {
+  if (!memory_options().large_pages || vma.has(VmaFlag::kNoHugePage) ||
+      vma.has(VmaFlag::kGrowsDown)) {
+    return false;
+  }
+  const VirtualAddress begin(align_down(page.value(), kLargePageSize));
+  return vma.begin() <= begin && begin + kLargePageSize <= vma.end();
+}
+
+// The 2 MiB cases: false where 4 KiB pages have to do.
+Result<bool> AddressSpace::touch_large(const Vma& vma, VirtualAddress page, Access access,
+                                       TlbBatch& batch) {
+  const Walk walk = DBOS_TRY(tree_.open(page, Level::kDirectory, batch));
+  const VirtualAddress begin(align_down(page.value(), kLargePageSize));
+  const bool is_empty = walk.entry.is_empty();
+  if (!is_empty && !walk.entry.is_leaf(Level::kDirectory)) return false;
+  const bool is_zero = !is_empty && shared_zero.contains(walk.entry.address());
+  if (is_empty && access != Access::kWrite) {
+    walk.slot->store(leaf(vma, shared_zero.large_page(), false, false).with(Pte::kLarge));
+    return true;
+  }
+  if (access != Access::kWrite) {
+    grant(vma, page, walk, access, false);
+    return true;
+  }
+  if (is_empty || is_zero) {
+    const Result<PhysicalAddress> block =
+        frame_allocator.allocate_large(Clear::kYes, line_->ownership());
+    if (block.is_error()) return false;
+    walk.slot->store(leaf(vma, block.value(), true, true).with(Pte::kLarge));
+    if (is_zero) batch.invalidate({begin, begin + kLargePageSize});
+    tree_.counts().anonymous += kFramesPerBlock;
+    return true;
+  }
+  if (!tree_.is_exclusive(walk.entry.address())) return false;
+  grant(vma, page, walk, access, true);
+  return true;
+}
+
+// The 4 KiB entry; a large page that is in the way is split.
+Result<Walk> AddressSpace::open_small(VirtualAddress page, TlbBatch& batch) {
+  Walk walk = DBOS_TRY(tree_.open(page, Level::kPage, batch));
+  if (walk.level != Level::kPage) {
+    DBOS_CHECK_OK(tree_.split(*walk.slot));
+    walk = DBOS_TRY(tree_.open(page, Level::kPage, batch));
+  }
+  return walk;
+}
+
+// A write to private memory: makes the page the line's alone and writable.
+Result<void> AddressSpace::write_private(const Vma& vma, VirtualAddress page, const Walk& walk,
+                                         TlbBatch& batch) {
+  const Pte old = walk.entry;
+  const PhysicalAddress source = old.address();
+  const bool is_fresh = old.is_empty() || (is_arena(source) && shared_zero.contains(source));
+  const bool is_frame = !is_fresh && is_arena(source);
+  if (is_frame && tree_.is_exclusive(source)) {
+    grant(vma, page, walk, Access::kWrite, true);
+    return {};
+  }
+  const PhysicalAddress frame = DBOS_TRY(frame_allocator.allocate_page(
+      is_fresh ? Clear::kYes : Clear::kNo, line_->ownership()));
+  if (!is_fresh) {
+    copy_memory(frame, source, kPageSize);
+    ++copied_pages_;
+  }
+  walk.slot->store(leaf(vma, frame, true, true));
+  if (!is_frame) ++tree_.counts().anonymous;
+  if (old.is_empty()) return {};
+  const VirtualRange range{page, page + kPageSize};
+  batch.invalidate(range);
+  if (!is_fresh && !is_frame) --tree_.counts().window;
+  if (is_frame && line_->owns(frame_info(source))) batch.unlink(range, source);
+  return {};
+}
+
+// ---- Windows ----
+
+FaultOutcome AddressSpace::fault_window(Vma& vma, VirtualAddress page, Access access,
+                                        const PopulateRequest* populated, TlbBatch& batch) {
+  const Result<Walk> opened = open_small(page, batch);
+  if (opened.is_error()) return outcome(FaultKind::kOutOfMemory);
+  const Walk& walk = opened.value();
+  const bool is_write = access == Access::kWrite;
+  const bool is_private_write = is_write && !vma.is_shared();
+  const bool is_present = !walk.entry.is_empty();
+
+  // What is there needs no host for reading, and private memory needs it only the first time.
+  if (is_present && is_private_write) {
+    const Result<void> written = write_private(vma, page, walk, batch);
+    return outcome(written.is_error() ? FaultKind::kOutOfMemory : FaultKind::kResolved);
+  }
+  if (is_present && !is_write) {
+    grant(vma, page, walk, access, false);
+    return outcome(FaultKind::kResolved);
+  }
+
+  // A snapshot took the right to write away.
+  if (is_present && walk.entry.has(Pte::kHostWritable)) {
+    grant(vma, page, walk, access, true);
+    return outcome(FaultKind::kResolved);
+  }
+
+  const PhysicalAddress window_page = vma.window_address(page);
+  const bool is_memory = vma.is_shared() && vma.window->kind() == WindowKind::kSharedAnonymous;
+  const bool for_write = (is_write && vma.is_shared()) || (is_memory && vma.protection.may_write());
+  if (populated == nullptr || !populated->covers(window_page, for_write)) {
+    // A write makes a file's page dirty, so it is asked for alone; else a run around it.
+    PopulateRequest request{window_page, kPageSize, for_write};
+    if (is_memory || !is_write) {
+      VirtualAddress begin(align_down(page.value(), kFaultAround));
+      VirtualAddress end = begin + kFaultAround;
+      if (begin < vma.begin()) begin = vma.begin();
+      if (vma.end() < end) end = vma.end();
+      request.address = vma.window_address(begin);
+      request.length = end - begin;
+    }
+    return FaultOutcome{FaultKind::kNeedsPopulate, request};
+  }
+  if (is_private_write) {
+    const Result<PhysicalAddress> frame =
+        frame_allocator.allocate_page(Clear::kNo, line_->ownership());
+    if (frame.is_error()) return outcome(FaultKind::kOutOfMemory);
+    copy_memory(frame.value(), window_page, kPageSize);
+    walk.slot->store(leaf(vma, frame.value(), true, true));
+    ++tree_.counts().anonymous;
+    ++copied_pages_;
+    return outcome(FaultKind::kResolved);
+  }
+  if (is_present) {
+    walk.slot->set(Pte::kHostWritable);
+    grant(vma, page, walk, access, true);
+    return outcome(FaultKind::kResolved);
+  }
+  map_window_run(vma, page, *populated, for_write);
+  return outcome(FaultKind::kResolved);
+}
+
+// Maps what was populated and is not mapped yet, within the page table of `page`, which is open.
+void AddressSpace::map_window_run(const Vma& vma, VirtualAddress page,
+                                  const PopulateRequest& populated, bool writable) {
+  Node& node = *reinterpret_cast<Node*>(
+      align_down(reinterpret_cast<u64>(tree_.find(page).slot), kPageSize));
+  VirtualAddress begin(align_down(page.value(), kFaultAround));
+  VirtualAddress end = begin + kFaultAround;
+  if (begin < vma.begin()) begin = vma.begin();
+  if (vma.end() < end) end = vma.end();
+  for (VirtualAddress at = begin; at < end; at = at + kPageSize) {
+    PteSlot& slot = node.entry(at, Level::kPage);
+    const PhysicalAddress window_page = vma.window_address(at);
+    if (!slot.load().is_empty() || !populated.covers(window_page, writable)) continue;
+    Pte entry = leaf(vma, window_page, writable && vma.protection.may_write(), false);
+    if (writable) entry = entry.with(Pte::kHostWritable);
+    if (at != page) entry = entry.without(Pte::kAccessed);
+    slot.store(entry);
+    ++tree_.counts().window;
+  }
+}
+
+FaultKind AddressSpace::populate(VirtualAddress address, u64 length, Access access) {
+  const VirtualAddress end(align_up((address + length).value(), kPageSize));
+  for (VirtualAddress at(align_down(address.value(), kPageSize)); at < end; at = at + kPageSize) {
+    const FaultKind kind = handle_fault(at, access);
+    if (kind != FaultKind::kResolved) return kind;
+  }
+  return FaultKind::kResolved;
+}
+
+}  // namespace dbos

@@ -1,0 +1,164 @@
+// The arena's frames: single ones and whole 2 MiB blocks.
+//
+//   virgin block ---> free block (zero or dirty) <---> partly used block <---> full block
+//                          |  ^                            |  ^
+//                          v  |                            v  |
+//                       2 MiB page                    vCPU caches (single frames)
+//
+// A block counts its free frames, so that 512 of them are one free block again. Single frames come
+// from partly used blocks before a new block is opened. Frames that are known to be zero (never
+// used, or given back to the host meanwhile) are not cleared again.
+//
+// Lock order: cache lock -> allocator lock. growth_lock_ comes before the allocator lock and is held
+// across platform::arena_grow(). All of them come after an address space's lock and the lines' lock.
+#pragma once
+
+#include "guest/lib/result.h"
+#include "guest/lib/spinlock.h"
+#include "guest/memory/frame_table.h"
+
+namespace dbos {
+
+enum class Clear : bool { kNo, kYes };
+
+// Who a new frame belongs to, for the rules of guest/snapshot/line.h.
+struct Ownership {
+  LineId owner = LineId::kNone;
+  Epoch birth = 0;
+};
+
+struct FrameCounts {
+  u64 total;   // usable frames of the arena so far
+  u64 free;    // of these, on free lists and in caches
+  u64 cached;  // of the free ones, in vCPUs' caches
+  u64 pages;   // programs' memory; a 2 MiB page counts 512
+  u64 nodes;   // page tables
+  u64 kernel;  // heap and buffers
+  u64 retired_pages;  // of the pages and nodes: kept for snapshots only
+  u64 retired_nodes;
+  u64 free_blocks;    // whole free blocks
+};
+
+class FrameAllocator {
+ public:
+  constexpr FrameAllocator() = default;
+
+  // ENOMEM at the arena's limit.
+  Result<PhysicalAddress> allocate_page(Clear clear, Ownership ownership);
+  Result<PhysicalAddress> allocate_node(Clear clear, Ownership ownership);
+  Result<PhysicalAddress> allocate_large(Clear clear, Ownership ownership);
+  // 2^order frames for the kernel, physically contiguous and aligned to their size; not cleared.
+  Result<PhysicalAddress> allocate_kernel(u32 order);
+
+  // The frame must be kLinked or kUnlinked (page, node, large).
+  void free(PhysicalAddress frame);
+  void free_kernel(PhysicalAddress run, u32 order);
+
+  // A 2 MiB page becomes 512 pages of the same owner and birth.
+  void split_large(PhysicalAddress large);
+
+  // Gives up to `bytes_max` of free, dirty blocks back to the host. For the background: exits.
+  u64 release_free_blocks(u64 bytes_max);
+  // Adds chunks until `bytes` are free. For the background, so that page faults need not wait.
+  Result<void> grow_ahead(u64 bytes);
+  // Takes the free frames out of all vCPUs' caches.
+  void drain_caches();
+
+  FrameCounts counts();
+  // Adds to the counts of retired frames.
+  void count_retired(FrameKind kind, i64 change);
+
+  // Walks everything; panics on the first inconsistency. Only while nothing else runs.
+  void check_invariants();
+
+ private:
+  static constexpr u32 kCacheSize = 32;
+  static constexpr u32 kCacheBatch = 16;
+  static constexpr u32 kMaxOrder = 9;
+
+  enum class BlockState : u8 { kVirgin = 0, kFreeZero, kFreeDirty, kPartial, kFull, kLarge };
+
+  struct BlockInfo {
+    u32 previous;  // block numbers; 0: none
+    u32 next;
+    FrameNumber free_head;  // single frames that came back
+    u16 free_count;         // these, and those from `cursor` on
+    u16 cursor;             // frames from here on were not handed out since the block was opened
+    BlockState state;
+    bool zero_from_cursor;
+    u8 reserved[14];
+  };
+  static_assert(sizeof(BlockInfo) == 32);
+  static_assert(sizeof(BlockInfo) * kBlocksPerChunk <=
+                    kFrameTableSize / kPageSize * sizeof(FrameInfo),
+                "the BlockInfos fit where the table's own frames would be described");
+
+  struct BlockList {
+    u32 head = 0;
+    u64 count = 0;
+  };
+
+  // One vCPU's free frames. The lock is contended only when frames run out.
+  struct alignas(64) Cache {
+    Spinlock lock;
+    u32 dirty_count = 0;
+    u32 zero_count = 0;
+    i64 pages = 0;  // how many more frames this vCPU allocated than it freed
+    i64 nodes = 0;
+    i64 kernel = 0;
+    FrameNumber dirty[kCacheSize];
+    FrameNumber zero[kCacheSize];
+  };
+
+  struct Taken {
+    FrameNumber frame;
+    bool zero;
+  };
+
+  Cache& cache() { return caches_[platform::current_vcpu()]; }
+  Result<PhysicalAddress> allocate_single(Clear clear, FrameKind kind, Ownership ownership);
+  Result<Taken> take_from_cache(Cache& cache, bool prefer_zero, FrameKind kind);
+  void give_to_cache(PhysicalAddress frame, FrameKind kind);
+  Result<void> refill(Cache& cache, bool prefer_zero);
+
+  // With the allocator lock:
+  bool take_frame(bool prefer_zero, Taken& taken);
+  void give_frame(FrameNumber frame);
+  u32 take_free_block(bool prefer_zero);  // 0: none
+  void open_block(u32 block);
+  u32 find_run(u32 order);
+  void link(BlockList& list, u32 block);
+  void unlink(BlockList& list, u32 block);
+  // Without it:
+  Result<void> grow(u64 seen_chunks);
+
+  static u32 block_of(FrameNumber frame) {
+    return frame.value() / static_cast<u32>(kFramesPerBlock);
+  }
+  static FrameNumber first_frame(u32 block) {
+    return FrameNumber(block * static_cast<u32>(kFramesPerBlock));
+  }
+  static BlockInfo& block_info(u32 block) {
+    const PhysicalAddress chunk(kArenaBase + block / kBlocksPerChunk * kArenaChunkSize);
+    return pointer_to<BlockInfo>(chunk)[block % kBlocksPerChunk];
+  }
+
+  Spinlock lock_;  // protects the block lists, the BlockInfos and free frames' FrameInfos
+  BlockList free_zero_;
+  BlockList free_dirty_;
+  BlockList partial_;
+  u32 virgin_next_ = 0;  // blocks [virgin_next_, virgin_end_) of the newest chunk were never used
+  u32 virgin_end_ = 0;
+  std::atomic<u64> chunk_count_{0};
+  u64 total_frames_ = 0;
+  u64 free_frames_ = 0;  // not counting caches
+
+  Spinlock growth_lock_;
+  std::atomic<i64> retired_pages_{0};
+  std::atomic<i64> retired_nodes_{0};
+  Cache caches_[kVcpuCountMax];
+};
+
+extern FrameAllocator frame_allocator;
+
+}  // namespace dbos

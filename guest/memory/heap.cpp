@@ -1,0 +1,143 @@
+#include "guest/memory/heap.h"
+
+#include "guest/memory/frame_allocator.h"
+
+namespace dbos {
+namespace {
+
+struct FreeObject {
+  FreeObject* next;
+};
+
+// At the start of a slab's frame. Full slabs are on no list.
+struct Slab {
+  Slab* previous;
+  Slab* next;
+  FreeObject* free;
+  u32 used;
+  u32 fresh;  // objects from this index on were never handed out
+};
+
+constexpr u32 kClassSizes[] = {32, 64, 128, 192, 256, 512, 768, 1008};
+constexpr u32 kClassCount = sizeof(kClassSizes) / sizeof(kClassSizes[0]);
+constexpr u32 kLargestClass = kClassSizes[kClassCount - 1];
+
+// Where the first object of a slab lies: behind the Slab, aligned as heap.h promises.
+constexpr u32 first_offset(u32 size) {
+  return size % 256 == 0 ? 256 : 64;
+}
+static_assert(sizeof(Slab) <= 64);
+
+class SlabPool {
+ public:
+  constexpr explicit SlabPool(u32 size)
+      : size_(size), capacity_((static_cast<u32>(kPageSize) - first_offset(size)) / size) {}
+
+  void* allocate() {
+    LockGuard guard(lock_);
+    if (available_ == nullptr) {
+      Result<PhysicalAddress> frame = frame_allocator.allocate_kernel(0);
+      if (frame.is_error()) return nullptr;
+      Slab* slab = ::new (platform::direct_map(frame.value())) Slab{};
+      link(slab);
+      ++slabs_;
+      ++empty_slabs_;
+    }
+    Slab* slab = available_;
+    void* object = nullptr;
+    if (slab->free != nullptr) {
+      object = slab->free;
+      slab->free = slab->free->next;
+    } else {
+      object = reinterpret_cast<char*>(slab) + first_offset(size_) + slab->fresh * size_;
+      ++slab->fresh;
+    }
+    if (slab->used++ == 0) --empty_slabs_;
+    if (slab->used == capacity_) unlink(slab);
+    ++objects_;
+    return object;
+  }
+
+  void free(void* object) {
+    LockGuard guard(lock_);
+    Slab* slab = reinterpret_cast<Slab*>(
+        align_down(reinterpret_cast<u64>(object), kPageSize));
+    DBOS_ASSERT(slab->used != 0);
+    slab->free = ::new (object) FreeObject{slab->free};
+    if (slab->used-- == capacity_) link(slab);
+    --objects_;
+    if (slab->used != 0) return;
+    if (empty_slabs_ == 0) {
+      ++empty_slabs_;
+      return;
+    }
+    unlink(slab);
+    --slabs_;
+    frame_allocator.free_kernel(platform::physical_of(slab), 0);
+  }
+
+  void add_counts(HeapCounts& counts) {
+    LockGuard guard(lock_);
+    counts.objects += objects_;
+    counts.bytes += objects_ * size_;
+    counts.slabs += slabs_;
+  }
+
+ private:
+  void link(Slab* slab) {
+    slab->previous = nullptr;
+    slab->next = available_;
+    if (available_ != nullptr) available_->previous = slab;
+    available_ = slab;
+  }
+  void unlink(Slab* slab) {
+    (slab->previous != nullptr ? slab->previous->next : available_) = slab->next;
+    if (slab->next != nullptr) slab->next->previous = slab->previous;
+  }
+
+  const u32 size_;
+  const u32 capacity_;
+  Spinlock lock_;
+  Slab* available_ = nullptr;  // slabs with a free object
+  u64 objects_ = 0;
+  u64 slabs_ = 0;
+  u64 empty_slabs_ = 0;
+};
+
+constinit SlabPool pools[kClassCount] = {
+    SlabPool(kClassSizes[0]), SlabPool(kClassSizes[1]), SlabPool(kClassSizes[2]),
+    SlabPool(kClassSizes[3]), SlabPool(kClassSizes[4]), SlabPool(kClassSizes[5]),
+    SlabPool(kClassSizes[6]), SlabPool(kClassSizes[7])};
+
+SlabPool& pool_for(size_t size) {
+  u32 index = 0;
+  while (kClassSizes[index] < size) ++index;
+  return pools[index];
+}
+
+u32 order_for(size_t size) {
+  u32 order = 0;
+  while ((kPageSize << order) < size) ++order;
+  return order;
+}
+
+}  // namespace
+
+void* heap_allocate(size_t size) {
+  if (size <= kLargestClass) return pool_for(size).allocate();
+  const Result<PhysicalAddress> run = frame_allocator.allocate_kernel(order_for(size));
+  return run.is_error() ? nullptr : platform::direct_map(run.value());
+}
+
+void heap_free(void* object, size_t size) {
+  if (size <= kLargestClass) return pool_for(size).free(object);
+  frame_allocator.free_kernel(platform::physical_of(object), order_for(size));
+}
+
+HeapCounts heap_counts() {
+  HeapCounts counts{};
+  for (SlabPool& pool : pools) pool.add_counts(counts);
+  return counts;
+}
+
+}  // namespace dbos

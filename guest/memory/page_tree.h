@@ -1,0 +1,164 @@
+// The page tables of one address space: a persistent tree, parts of which other address spaces see.
+//
+// A node that the line does not own exclusively (guest/snapshot/line.h) is never changed; open()
+// clones it first. Every method needs the address space's lock. Between lines no lock is needed:
+// what is shared does not change, but for accessed bits that the processor sets.
+//
+// Invariants:
+//   - An entry of the root, or of a node reached through writable entries only, that is writable
+//     refers to something exclusive. So a walk through writable entries needs no look at the frame
+//     table, and a leaf that the processor can write through is reachable from one root only.
+//   - Taking a snapshot clears the root's write bits and nothing else: x86 combines the rights of
+//     all levels, so everything below is read-only. A node that becomes exclusive again when the
+//     snapshot ends gets its write bit back, and with it everything below that is still writable.
+#pragma once
+
+#include "guest/memory/pte.h"
+#include "guest/memory/tlb_batch.h"
+#include "guest/memory/vma.h"
+
+namespace dbos {
+
+// Where a walk ended: at a leaf or at an empty entry.
+struct Walk {
+  PteSlot* slot;
+  Pte entry;
+  Level level;
+  bool is_path_writable;  // the entries above
+
+  bool is_writable() const {
+    return entry.is_present() && entry.is_writable() && is_path_writable;
+  }
+  // Of the byte at `address`, which the walk was for.
+  PhysicalAddress physical(VirtualAddress address) const {
+    return entry.address() + (address.value() & (span(level) - 1));
+  }
+};
+
+struct PageCounts {
+  u64 anonymous = 0;  // 4 KiB units, without zero pages
+  u64 window = 0;
+  u64 nodes = 0;  // that this tree allocated
+};
+
+// What /proc/self/smaps wants to know about a range, in 4 KiB units.
+struct PageUsage {
+  u64 present = 0;  // without zero pages
+  u64 writable = 0;
+  u64 dirty = 0;
+  u64 accessed = 0;
+  u64 private_clean = 0;
+  u64 private_dirty = 0;
+  u64 shared_clean = 0;
+  u64 shared_dirty = 0;
+  u64 large = 0;  // in 2 MiB pages
+  u64 anonymous = 0;
+};
+
+class PageTree {
+ public:
+  PageTree() = default;
+  PageTree(const PageTree&) = delete;
+  PageTree& operator=(const PageTree&) = delete;
+
+  // An empty tree with the kernel's half of the root from `kernel_root`.
+  Result<void> initialize(Line& line, PhysicalAddress kernel_root);
+  // Unlinks everything. No processor may be using the tree.
+  void destroy(TlbBatch& batch);
+
+  PhysicalAddress root() const { return root_; }
+  const PageCounts& counts() const { return counts_; }
+  PageCounts& counts() { return counts_; }
+
+  Walk find(VirtualAddress address) const;
+
+  // The entry for `address` at `lowest`, or the large leaf above it, in nodes that may be written:
+  // allocates those that are missing, clones those that are shared. ENOMEM.
+  Result<Walk> open(VirtualAddress address, Level lowest, TlbBatch& batch);
+  // Replaces the large leaf that open() found by 512 small ones. ENOMEM.
+  Result<void> split(PteSlot& slot);
+
+  // Makes clear() of the same ranges safe: it can't fail, so a call that returns an error has
+  // changed nothing. `freeable` contains `range` and has no other vma in it; nodes that lie in it
+  // are dropped.
+  Result<void> prepare_clear(VirtualRange range, VirtualRange freeable, TlbBatch& batch);
+  void clear(VirtualRange range, VirtualRange freeable, TlbBatch& batch);
+
+  // Changes the rights of what is there. Rights that are added to shared pages are left to the
+  // fault handler. ENOMEM: some entries may have lost rights that the next fault gives back.
+  Result<void> protect(VirtualRange range, Protection from, Protection to, TlbBatch& batch);
+
+  // Moves the entries of a range to another, empty one. ENOMEM: nothing was moved.
+  Result<void> move(VirtualRange from, VirtualAddress to, TlbBatch& batch);
+
+  bool is_exclusive(PhysicalAddress item) const { return line_->is_exclusive(frame_info(item)); }
+
+  // Counts what `range` maps.
+  PageUsage usage(VirtualRange range) const;
+  // Calls visit(address, entry, level, is_path_writable) for every leaf in the range.
+  template <typename Visit>
+  void for_each_leaf(VirtualRange range, Visit visit) const {
+    visit_leaves(node_at(root_), Level::kRoot, VirtualAddress(0), range, true, visit);
+  }
+  // Calls visit(entry, level) from the root down to where the walk for `address` ends.
+  template <typename Visit>
+  void dump_walk(VirtualAddress address, Visit visit) const {
+    PhysicalAddress at = root_;
+    for (Level level = Level::kRoot;; level = below(level)) {
+      const Pte entry = node_at(at).entry(address, level).load();
+      visit(entry, level);
+      if (entry.is_empty() || entry.is_leaf(level)) return;
+      at = entry.address();
+    }
+  }
+
+  // The strategy points of snapshots (guest/snapshot/share.cpp). This tree, which is empty, gets
+  // what `parent` has. Both are read-only afterwards; the parent's processors must forget what they
+  // know before anything else happens.
+  void share(PageTree& parent);
+  // Gives this tree, which share() made, a copy of its own of a page that a host call writes to,
+  // and leaves the frame to `parent`. Does nothing where the page wasn't exclusively the parent's
+  // before this snapshot: the host can't be writing to it. ENOMEM: destroy this tree.
+  Result<void> copy_pinned(PageTree& parent, VirtualAddress page, Epoch previous_departure,
+                           Epoch departure);
+
+ private:
+  Result<PhysicalAddress> allocate_node(Clear clear);
+  // Replaces the shared node below an entry by a copy.
+  Result<void> clone_node(PteSlot& slot, TlbBatch& batch);
+  void unlink_entry(Pte entry, Level level, VirtualAddress base, bool is_owned, TlbBatch& batch);
+  Result<void> isolate(VirtualAddress boundary, VirtualRange freeable, TlbBatch& batch);
+  void clear_below(Node& node, Level level, VirtualAddress base, VirtualRange range,
+                   VirtualRange freeable, TlbBatch& batch);
+  Result<void> protect_below(Node& node, Level level, VirtualAddress base, VirtualRange range,
+                             Protection from, Protection to, TlbBatch& batch);
+  void protect_leaf(PteSlot& slot, Level level, VirtualAddress base, Protection to,
+                    TlbBatch& batch);
+  void move_entries(VirtualRange from, VirtualAddress to, TlbBatch& batch);
+
+  template <typename Visit>
+  static void visit_leaves(Node& node, Level level, VirtualAddress base, VirtualRange range,
+                           bool is_path_writable, Visit& visit) {
+    const u64 step = span(level);
+    u64 at = base.value();
+    if (at < range.begin.value()) at = align_down(range.begin.value(), step);
+    const u64 limit = level == Level::kRoot ? kProgramEnd : base.value() + step * kEntriesPerNode;
+    for (; at < limit && at < range.end.value(); at += step) {
+      const Pte entry = node.entry(VirtualAddress(at), level).load();
+      if (entry.is_empty()) continue;
+      if (entry.is_leaf(level)) {
+        visit(VirtualAddress(at), entry, level, is_path_writable);
+      } else {
+        visit_leaves(node_at(entry.address()), below(level), VirtualAddress(at), range,
+                     is_path_writable && entry.is_writable(), visit);
+      }
+    }
+  }
+
+  PhysicalAddress root_;
+  Line* line_ = nullptr;
+  PageCounts counts_;
+  bool is_dying_ = false;  // nobody reads the counts any more
+};
+
+}  // namespace dbos

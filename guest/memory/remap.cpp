@@ -1,0 +1,205 @@
+// mremap.
+
+#include <linux/mman.h>
+
+#include "guest/memory/address_space.h"
+
+namespace dbos {
+
+Result<VirtualAddress> AddressSpace::remap(VirtualAddress address, u64 old_length, u64 new_length,
+                                           int flags, VirtualAddress new_address,
+                                           WindowObject* longer) {
+  const bool may_move = (flags & MREMAP_MAYMOVE) != 0;
+  if ((flags & ~(MREMAP_FIXED | MREMAP_MAYMOVE | MREMAP_DONTUNMAP)) != 0) return Error(EINVAL);
+  if ((flags & MREMAP_FIXED) != 0 && !may_move) return Error(EINVAL);
+  if ((flags & MREMAP_DONTUNMAP) != 0 && (!may_move || old_length != new_length)) {
+    return Error(EINVAL);
+  }
+  if (!is_aligned(address.value(), kPageSize)) return Error(EINVAL);
+  old_length = align_up(old_length, kPageSize);
+  new_length = align_up(new_length, kPageSize);
+  if (new_length == 0) return Error(EINVAL);
+  DroppedWindows dropped;
+  LockGuard guard(lock_);
+  return remap_locked(address, old_length, new_length, flags, new_address, longer, dropped);
+}
+
+Result<VirtualAddress> AddressSpace::remap_locked(VirtualAddress address, u64 old_length,
+                                                  u64 new_length, int flags,
+                                                  VirtualAddress new_address, WindowObject* longer,
+                                                  DroppedWindows& dropped) {
+  if (vmas_.find(address) == nullptr) return Error(EFAULT);
+  const bool keep_old = (flags & MREMAP_DONTUNMAP) != 0;
+
+  // 1. To a place of the caller's choice, or anywhere else.
+  if ((flags & (MREMAP_FIXED | MREMAP_DONTUNMAP)) != 0) {
+    const bool is_fixed = (flags & MREMAP_FIXED) != 0;
+    if (!is_aligned(new_address.value(), kPageSize)) return Error(EINVAL);
+    if (new_length > kProgramEnd || new_address.value() > kProgramEnd - new_length) {
+      return Error(EINVAL);
+    }
+    if (address + old_length > new_address && new_address + new_length > address) {
+      return Error(EINVAL);
+    }
+    if (vmas_.count() + 2 >= kVmaCountMax - 3) return Error(ENOMEM);
+    // Whatever the host has to be asked for comes before the first change.
+    const u64 kept = old_length < new_length ? old_length : new_length;
+    Result<Vma*> vma = check_growth(address, kept, new_length, longer != nullptr);
+    if (vma.is_error() && vma.error() == Error(kWindowTooShort)) return vma.error();
+    if (is_fixed) {
+      if (new_address < kLowestAddress) return Error(EPERM);
+      TlbBatch batch(*this, *line_, pins_);
+      DBOS_CHECK_OK(unmap_range({new_address, new_address + new_length}, batch, dropped));
+    }
+    if (old_length > new_length) {
+      TlbBatch batch(*this, *line_, pins_);
+      DBOS_CHECK_OK(
+          unmap_range({address + new_length, address + old_length}, batch, dropped));
+      old_length = new_length;
+    }
+    Vma* source = DBOS_TRY(check_growth(address, old_length, new_length, longer != nullptr));
+    if (keep_old && !may_grow_by(old_length)) return Error(ENOMEM);
+    if (!is_fixed) new_address = DBOS_TRY(place(new_address, new_length, 0));
+    return move_vma(source, address, old_length, new_length, new_address, keep_old, longer,
+                    dropped);
+  }
+
+  // 2. Shrinking, which may cut off other vmas than this one.
+  if (old_length >= new_length) {
+    if (old_length != new_length) {
+      TlbBatch batch(*this, *line_, pins_);
+      DBOS_CHECK_OK(
+          unmap_range({address + new_length, address + old_length}, batch, dropped));
+    }
+    return address;
+  }
+
+  // 3. Growing where it is.
+  Vma* vma = DBOS_TRY(check_growth(address, old_length, new_length, longer != nullptr));
+  const VirtualAddress new_end = address + new_length;
+  if (address + old_length == vma->end() && new_end.value() <= kProgramEnd &&
+      vmas_.is_free({vma->end(), new_end})) {
+    DBOS_CHECK_OK(extend(vma, vma->end() - address, new_length, longer, dropped));
+    return address;
+  }
+
+  // 4. Growing elsewhere.
+  if ((flags & MREMAP_MAYMOVE) == 0) return Error(ENOMEM);
+  new_address = DBOS_TRY(find_gap(new_length));
+  return move_vma(vma, address, old_length, new_length, new_address, false, longer, dropped);
+}
+
+// Linux's vma_to_resize().
+Result<Vma*> AddressSpace::check_growth(VirtualAddress address, u64 old_length, u64 new_length,
+                                        bool has_longer) const {
+  Vma* vma = vmas_.find(address);
+  if (vma == nullptr) return Error(EFAULT);
+  if (old_length == 0 && !vma->is_shared()) return Error(EINVAL);
+  if (old_length > vma->end() - address) return Error(EFAULT);
+  if (new_length == old_length) return vma;
+  const u64 growth = new_length - old_length;
+  if (vma->has(VmaFlag::kLocked) && locked_bytes_ + growth > limits_.locked) return Error(EAGAIN);
+  if (!may_grow_by(growth)) return Error(ENOMEM);
+  if (vma->window != nullptr && !has_longer) {
+    const u64 offset = vma->window_offset + (address - vma->begin());
+    if (vma->window->length() - offset < new_length) return Error(kWindowTooShort);
+  }
+  return vma;
+}
+
+// Appends what is new behind `old_length` bytes, which end where the vma ends.
+Result<void> AddressSpace::extend(Vma* vma, u64 old_length, u64 new_length, WindowObject* longer,
+                                  DroppedWindows& dropped) {
+  const u64 growth = new_length - old_length;
+  if (longer == nullptr) {
+    vmas_.set_range(vma, {vma->begin(), vma->end() + growth});
+  } else {
+    if (vmas_.count() >= kVmaCountMax) return Error(ENOMEM);
+    Vma tail = *vma;
+    tail.range = {vma->end(), vma->end() + growth};
+    tail.window = longer;
+    tail.window_offset = old_length;
+    vma = DBOS_TRY(insert_vma(tail));
+  }
+  account(static_cast<i64>(growth));
+  if (vma->has(VmaFlag::kLocked)) locked_bytes_ += growth;
+  merge_around(vma, dropped);
+  return {};
+}
+
+// To a free place. With `keep_old` the old vma stays, empty.
+Result<VirtualAddress> AddressSpace::move_vma(Vma* vma, VirtualAddress address, u64 old_length,
+                                              u64 new_length, VirtualAddress new_address,
+                                              bool keep_old, WindowObject* longer,
+                                              DroppedWindows& dropped) {
+  if (vmas_.count() >= kVmaCountMax - 3) return Error(ENOMEM);
+  const VirtualRange source{address, address + old_length};
+  const VirtualRange target{new_address, new_address + new_length};
+  const bool has_tail = longer != nullptr && new_length > old_length && old_length != 0;
+  Vma moved = *vma;
+  moved.range = {target.begin, has_tail ? target.begin + old_length : target.end};
+  if (moved.window != nullptr) moved.window_offset += address - vma->begin();
+  if (longer != nullptr && old_length == 0) {
+    moved.window = longer;
+    moved.window_offset = 0;
+  }
+
+  // Everything that can fail comes first.
+  Result<void> ready = old_length == 0 ? Result<void>() : split_at(source);
+  if (ready.is_error()) {
+    merge_range(source, dropped);
+    return ready.error();
+  }
+  Vma* added = DBOS_TRY(insert_vma(moved));
+  Vma* tail = nullptr;
+  if (has_tail) {
+    Vma description = moved;
+    description.range = {added->end(), target.end};
+    description.window = longer;
+    description.window_offset = old_length;
+    const Result<Vma*> inserted = insert_vma(description);
+    if (inserted.is_error()) {
+      remove_vma(added, dropped);
+      merge_range(source, dropped);
+      return inserted.error();
+    }
+    tail = inserted.value();
+  }
+  TlbBatch batch(*this, *line_, pins_);
+  if (old_length != 0) {
+    // Neither is to be freed around: the vmas are still there.
+    const VirtualRange moved_to{target.begin, target.begin + old_length};
+    const VirtualRange around_source = freeable_around(source);
+    const VirtualRange around_target = freeable_around(target);
+    ready = tree_.prepare_clear(source, around_source, batch);
+    if (ready.is_ok()) ready = tree_.prepare_clear(moved_to, around_target, batch);
+    if (ready.is_ok()) ready = tree_.move(source, target.begin, batch);
+    if (ready.is_error()) {
+      tree_.clear(moved_to, around_target, batch);
+      remove_vma(added, dropped);
+      if (tail != nullptr) remove_vma(tail, dropped);
+      merge_range(source, dropped);
+      return ready.error();
+    }
+    if (!pins_.is_empty()) pins_.follow(source, target.begin);
+    tree_.clear(source, keep_old ? source : around_source, batch);
+  }
+
+  account(static_cast<i64>(new_length));
+  if (moved.has(VmaFlag::kLocked)) locked_bytes_ += new_length;
+  if (old_length != 0) {
+    Vma* old = vmas_.find(address);
+    if (old->has(VmaFlag::kLocked)) locked_bytes_ -= old->size();
+    if (keep_old) {
+      old->flags = old->flags.without(VmaFlag::kLocked | VmaFlag::kLockOnFault);
+      merge_around(old, dropped);
+    } else {
+      account(-static_cast<i64>(old->size()));
+      remove_vma(old, dropped);
+    }
+  }
+  merge_range(target, dropped);
+  return new_address;
+}
+
+}  // namespace dbos

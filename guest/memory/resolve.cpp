@@ -1,0 +1,108 @@
+// Buffers of host calls: the hot path of every proxied system call.
+
+#include "guest/memory/address_space.h"
+
+namespace dbos {
+
+namespace {
+
+// Collects segments, and lets neighbours become one.
+class SegmentList {
+ public:
+  SegmentList(HostSegment* segments, u32 max) : segments_(segments), max_(max) {}
+  bool append(PhysicalAddress address, u64 length) {
+    if (count_ != 0) {
+      HostSegment& last = segments_[count_ - 1];
+      if (last.address + last.length == address) {
+        last.length += length;
+        return true;
+      }
+    }
+    if (count_ == max_) return false;
+    segments_[count_++] = {address, length};
+    return true;
+  }
+  u32 count() const { return count_; }
+
+ private:
+  HostSegment* segments_;
+  u32 max_;
+  u32 count_ = 0;
+};
+
+bool is_ready(const Walk& walk, Access access) {
+  return access == Access::kWrite ? walk.is_writable() : walk.entry.is_present();
+}
+
+}  // namespace
+
+ResolveOutcome AddressSpace::try_resolve(VirtualAddress address, u64 length, Access access,
+                                         HostSegment* segments, u32 segments_max, Pin pin,
+                                         const PopulateRequest* populated) {
+  ResolveOutcome result{FaultKind::kResolved, 0, 0, {}};
+  SegmentList list(segments, segments_max);
+  if (address.value() > kProgramEnd || length > kProgramEnd - address.value()) {
+    // What lies below the end is still good.
+    if (address.value() >= kProgramEnd) {
+      result.kind = length == 0 ? FaultKind::kResolved : FaultKind::kNoMapping;
+      return result;
+    }
+    length = kProgramEnd - address.value() + 1;  // the byte that is too much faults
+  }
+  LockGuard guard(lock_);
+  TlbBatch batch(*this, *line_, pins_);
+  while (result.bytes < length) {
+    const VirtualAddress at = address + result.bytes;
+    if (at.value() >= kProgramEnd) {
+      result.kind = FaultKind::kNoMapping;
+      break;
+    }
+    Walk walk = tree_.find(at);
+    if (!is_ready(walk, access)) {
+      const FaultOutcome fault = fault_locked(at, access, populated, batch);
+      if (fault.kind != FaultKind::kResolved) {
+        result.kind = fault.kind;
+        result.populate = fault.populate;
+        break;
+      }
+      walk = tree_.find(at);
+      DBOS_ASSERT(is_ready(walk, access));
+    }
+    // The host does not set what a processor would.
+    if (access == Access::kWrite && !walk.entry.has(Pte::kDirty)) walk.slot->set(Pte::kDirty);
+    const PhysicalAddress physical = walk.physical(at);
+    const u64 in_leaf = span(walk.level) - (at.value() & (span(walk.level) - 1));
+    const u64 bytes = in_leaf < length - result.bytes ? in_leaf : length - result.bytes;
+    if (pin == Pin::kYes && !is_arena(physical)) {
+      if (!pins_.add_window(platform::current_vcpu(), vmas_.find(at)->window)) break;
+    }
+    if (!list.append(physical, bytes)) break;
+    result.bytes += bytes;
+  }
+  if (pin == Pin::kYes && result.bytes != 0 && result.kind != FaultKind::kNeedsPopulate) {
+    pins_.add(platform::current_vcpu(), {address, address + result.bytes}, access);
+  }
+  result.segment_count = list.count();
+  return result;
+}
+
+ResolveOutcome AddressSpace::resolve_for_host(VirtualAddress address, u64 length, Access access,
+                                              HostSegment* segments, u32 segments_max, Pin pin) {
+  FaultKind obstacle = FaultKind::kResolved;  // what lies behind `length`
+  while (true) {
+    ResolveOutcome result = try_resolve(address, length, access, segments, segments_max, pin);
+    if (result.kind != FaultKind::kNeedsPopulate) {
+      if (result.kind == FaultKind::kResolved && result.bytes == length) result.kind = obstacle;
+      return result;
+    }
+    // A page of a window that is not there yet is handled like a fault. Then everything is tried
+    // again, for what was ready may have changed meanwhile.
+    const FaultKind kind = handle_fault(address + result.bytes, access);
+    if (kind != FaultKind::kResolved) {
+      obstacle = kind;
+      length = result.bytes;
+    }
+  }
+}
+
+}  // namespace dbos

@@ -1,0 +1,47 @@
+// What the portable part of the guest kernel needs from below. guest/arch implements it in ring 0,
+// tests/unit/host_platform.cpp on the host, where the same code is tested under sanitizers.
+#pragma once
+
+#include "guest/lib/result.h"
+#include "guest/lib/types.h"
+
+namespace dbos {
+class AddressSpace;
+}
+
+namespace dbos::platform {
+
+// The kernel's pointer to a byte of guest-physical memory.
+void* direct_map(PhysicalAddress address);
+PhysicalAddress physical_of(const void* direct_map_pointer);
+
+// Adds arena chunk number `index` (kArenaBase + index * kArenaChunkSize) and answers how many bytes
+// of it may be used; ENOMEM at the limit. Memory that is new reads as zero.
+Result<u64> arena_grow(u64 index);
+
+// Gives frames back to the host; they read as zero when next used.
+void memory_release(PhysicalAddress begin, u64 bytes);
+
+// Forgets translations of `range` (or of everything, when it is large) on every vCPU that runs in
+// this address space, this one included, and returns when none of them can use one any more.
+// Called with the address space's lock held and interrupts off.
+void shootdown(AddressSpace& space, VirtualRange range);
+
+// Forgets the translation of one page on this vCPU only: enough where rights were added, because the
+// others take a spurious fault at most.
+void flush_local(VirtualAddress address);
+
+// Host mappings of files and shared memory (Service::kWindowMap and so on). They may block, so no
+// lock is held when they are called.
+Result<PhysicalAddress> window_map(int descriptor, u64 offset, u64 length, int protection,
+                                   int flags);
+void window_unmap(PhysicalAddress begin, u64 length);
+Result<void> window_populate(PhysicalAddress begin, u64 length, bool write);
+
+// Called while waiting for a lock: lets the host run its holder, after many turns by an exit.
+void relax(u32 turns);
+
+// The vCPU that this code runs on, 0..kVcpuCountMax-1.
+u32 current_vcpu();
+
+}  // namespace dbos::platform

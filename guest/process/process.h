@@ -1,0 +1,27 @@
+// A process of the program: Linux's process (id, descriptors, parent, wait) plus what the guest
+// kernel keeps for it.
+//
+// Lock order: Process::lock before AddressSpace's before the frame allocator's.
+#pragma once
+
+#include "guest/lib/spinlock.h"
+#include "guest/process/signal_types.h"
+#include "guest/process/thread.h"
+
+namespace dbos {
+
+struct Process {
+  Spinlock lock;        // guards the fields below but for `actions`, which signal_lock guards
+  i32 process_id;
+  AddressSpace* space;
+  bool shares_space;    // a vfork child before its exec
+  Thread* threads;
+  u32 thread_count;
+  Spinlock signal_lock;
+  SignalAction actions[kSignalCount];  // of signal i + 1
+  Process* next;        // all processes; guarded by the process table's lock
+};
+
+inline Process& current_process() { return *current_thread().process; }
+
+}  // namespace dbos

@@ -1,0 +1,38 @@
+#include "guest/process/process_table.h"
+
+#include "guest/memory/address_space.h"
+#include "guest/memory/heap.h"
+#include "guest/process/signal.h"
+
+namespace dbos {
+namespace {
+
+PhysicalAddress the_kernel_root;
+
+}  // namespace
+
+PhysicalAddress kernel_root() { return the_kernel_root; }
+void set_kernel_root(PhysicalAddress root) { the_kernel_root = root; }
+
+Result<Process*> create_process(AddressSpace& space, bool shares_space, Process* parent) {
+  Process* const process = heap_new<Process>();
+  if (process == nullptr) return Error(ENOMEM);
+  process->space = &space;
+  process->shares_space = shares_space;
+  if (parent != nullptr) copy_signal_actions(*process, *parent);
+  return process;
+}
+
+void release_process(Process& process) {
+  if (!process.shares_space) AddressSpace::destroy(process.space);
+  heap_delete(&process);
+}
+
+void link_thread(Process& process, Thread& thread) {
+  const LockGuard guard(process.lock);
+  thread.next_in_process = process.threads;
+  process.threads = &thread;
+  ++process.thread_count;
+}
+
+}  // namespace dbos

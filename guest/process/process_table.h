@@ -1,0 +1,22 @@
+// Making and releasing processes.
+#pragma once
+
+#include "guest/lib/result.h"
+#include "guest/process/process.h"
+
+namespace dbos {
+
+// A process without threads and id. `parent` null: the first one. ENOMEM.
+Result<Process*> create_process(AddressSpace& space, bool shares_space, Process* parent);
+
+// Releases a process that has no thread any more, and its address space if it is its own.
+void release_process(Process& process);
+
+// Makes `thread` one of the process's.
+void link_thread(Process& process, Thread& thread);
+
+// The root of the boot page tables: the kernel's half and nothing else.
+PhysicalAddress kernel_root();
+void set_kernel_root(PhysicalAddress root);
+
+}  // namespace dbos

@@ -1,0 +1,102 @@
+#include "guest/process/robust_list.h"
+
+#include <linux/futex.h>
+
+#include "guest/arch/hypercall.h"
+#include "guest/memory/user_copy.h"
+#include "guest/process/futex.h"
+#include "guest/process/futex_memory.h"
+
+namespace dbos {
+
+namespace {
+
+constexpr u32 kSystemCallFutex = 202;
+
+struct RobustListHead {  // struct robust_list_head
+  u64 first;
+  i64 futex_offset;
+  u64 pending;
+};
+
+// A pointer of the list; bit 0 marks a priority inheritance futex.
+struct Entry {
+  u64 address = 0;
+  bool is_pi = false;
+};
+Entry entry_of(u64 pointer) { return {pointer & ~u64{1}, (pointer & 1) != 0}; }
+
+enum class Place { kInList, kPending };
+
+// Linux's handle_futex_death. Error: the list can't be trusted any further.
+Result<void> release(Thread& thread, u64 value_address, bool is_pi, Place place) {
+  const VirtualAddress address(value_address);
+  if (!is_aligned(value_address, sizeof(u32))) return Error(EINVAL);
+  u32 value = DBOS_TRY(read_program<u32>(address));
+  for (;;) {
+    const u32 owner = value & FUTEX_TID_MASK;
+    // The thread ended between unlocking and waking: the waiters must not wait for ever.
+    if (place == Place::kPending && !is_pi && owner == 0) {
+      wake_word(thread, address, 1);
+      return {};
+    }
+    if (owner != static_cast<u32>(thread.thread_id)) return {};
+    if (is_pi && (value & FUTEX_WAITERS) != 0) {
+      futex_abandon_pi(thread, address);
+      return {};
+    }
+    const u32 wanted = (value & FUTEX_WAITERS) | FUTEX_OWNER_DIED;
+    const u32 found = DBOS_TRY(compare_exchange_program(address, value, wanted));
+    if (found == value) break;
+    value = found;
+  }
+  if (!is_pi && (value & FUTEX_WAITERS) != 0) wake_word(thread, address, 1);
+  return {};
+}
+
+}  // namespace
+
+i64 wake_word(Thread& thread, VirtualAddress address, i32 count) {
+  const Result<PhysicalAddress> shared = shared_futex_address(*thread.space, address);
+  if (shared.is_error()) return -static_cast<i64>(shared.error().code());
+  if (!shared.value().is_null())
+    return hypercall(kSystemCallFutex, shared.value().value(), FUTEX_WAKE,
+                     static_cast<u32>(count));
+  return futex_wake(thread.space, address, count, kFutexBitsetAny);
+}
+
+void release_robust_futexes(Thread& thread) {
+  const VirtualAddress head_address = thread.robust_list_head;
+  thread.robust_list_head = VirtualAddress();
+  if (head_address.value() == 0) return;
+  const Result<RobustListHead> read = read_program<RobustListHead>(head_address);
+  if (read.is_error()) return;
+  const RobustListHead head = read.value();
+  const u64 offset = static_cast<u64>(head.futex_offset);
+  const Entry pending = entry_of(head.pending);
+  Entry entry = entry_of(head.first);
+  // The list is the program's and may be a circle.
+  for (u32 left = ROBUST_LIST_LIMIT; entry.address != head_address.value() && left > 0; --left) {
+    // The next one first: once released, the futex and its entry may be freed.
+    const Result<u64> next = read_program<u64>(VirtualAddress(entry.address));
+    if (entry.address != pending.address &&
+        release(thread, entry.address + offset, entry.is_pi, Place::kInList).is_error())
+      return;
+    if (next.is_error()) return;
+    entry = entry_of(next.value());
+  }
+  if (pending.address != 0)
+    static_cast<void>(
+        release(thread, pending.address + offset, pending.is_pi, Place::kPending).is_ok());
+}
+
+void release_futexes(Thread& thread) {
+  release_robust_futexes(thread);
+  futex_abandon_all_pi(thread);
+  const VirtualAddress word = thread.clear_child_tid;
+  thread.clear_child_tid = VirtualAddress();
+  if (word.value() == 0) return;
+  if (write_program<u32>(word, 0).is_ok()) wake_word(thread, word, 1);
+}
+
+}  // namespace dbos

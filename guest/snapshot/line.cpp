@@ -1,0 +1,181 @@
+#include "guest/snapshot/line.h"
+
+#include "guest/memory/heap.h"
+
+namespace dbos {
+namespace {
+
+// Protects everything of every line but newest_departure_'s readers, and orders epochs.
+constinit Spinlock lines_lock;
+constinit std::atomic<Epoch> epoch{1};
+constinit u64 line_total = 0;
+constinit Line* all_lines = nullptr;
+
+// How many items are moved for one taking of the lines' lock, so that nobody waits long for it.
+constexpr u32 kDrainBatch = 64;
+
+u64 pages_of(FrameKind kind) {
+  if (kind == FrameKind::kNode) return 0;
+  return kind == FrameKind::kLarge ? kFramesPerBlock : 1;
+}
+
+LineId id_of(const Line* line) {
+  static_assert(kArenaSizeMax / alignof(Line) < u64{1} << 32, "a line's id fits 32 bits");
+  const u64 offset = platform::physical_of(line).value() - kArenaBase;
+  DBOS_ASSERT(is_aligned(offset, alignof(Line)));
+  return static_cast<LineId>(offset / alignof(Line));
+}
+
+}  // namespace
+
+Epoch current_epoch() {
+  return epoch.load(std::memory_order_relaxed);
+}
+
+u64 line_count() {
+  LockGuard guard(lines_lock);
+  return line_total;
+}
+
+Line* first_line() {
+  return all_lines;
+}
+
+Result<Line*> line_create() {
+  Line* line = heap_new<Line>();
+  if (line == nullptr) return Error(ENOMEM);
+  line->id_ = id_of(line);
+  LockGuard guard(lines_lock);
+  line->next_ = all_lines;
+  if (all_lines != nullptr) all_lines->previous_ = line;
+  all_lines = line;
+  ++line_total;
+  return line;
+}
+
+Result<Line*> line_branch(Line& parent) {
+  Line* line = DBOS_TRY(line_create());
+  LockGuard guard(lines_lock);
+  line->parent_ = &parent;
+  line->departure_ = epoch.load(std::memory_order_relaxed);
+  line->older_ = parent.newest_child_;
+  if (line->older_ != nullptr) line->older_->newer_ = line;
+  parent.newest_child_ = line;
+  ++parent.children_;
+  parent.newest_departure_.store(line->departure_, std::memory_order_release);
+  epoch.store(line->departure_ + 1, std::memory_order_relaxed);
+  return line;
+}
+
+void Line::dispose(PhysicalAddress item) {
+  FrameInfo& info = frame_info(item);
+  DBOS_ASSERT(info.state() == FrameState::kUnlinked);
+  DBOS_ASSERT(owns(info));
+  DBOS_ASSERT(info.birth() <= current_epoch());
+  if (info.birth() > newest_departure()) {
+    frame_allocator.free(item);
+    return;
+  }
+  bool is_retired = false;
+  {
+    LockGuard guard(lines_lock);
+    if (newest_child_ != nullptr && newest_child_->departure_ >= info.birth()) {
+      newest_child_->retire(FrameNumber::of(item));
+      is_retired = true;
+    }
+  }
+  if (!is_retired) frame_allocator.free(item);
+}
+
+void Line::retire(FrameNumber item) {
+  FrameInfo& info = frame_info(item);
+  const FrameKind kind = info.kind();
+  info.change(FrameState::kUnlinked, FrameState::kRetired);
+  deadlist_.push(item);
+  retired_pages_.fetch_add(pages_of(kind), std::memory_order_relaxed);
+  frame_allocator.count_retired(kind, 1);
+}
+
+Line* Line::newest_child_before(Epoch before) const {
+  Line* child = newest_child_;
+  while (child != nullptr && child->departure_ >= before) child = child->older_;
+  return child;
+}
+
+void Line::delist() {
+  (previous_ == nullptr ? all_lines : previous_->next_) = next_;
+  if (next_ != nullptr) next_->previous_ = previous_;
+  --line_total;
+}
+
+void Line::leave_parent() {
+  if (newer_ != nullptr) {
+    newer_->older_ = older_;
+  } else {
+    parent_->newest_child_ = older_;
+    parent_->newest_departure_.store(older_ == nullptr ? 0 : older_->departure_,
+                                     std::memory_order_release);
+  }
+  if (older_ != nullptr) older_->newer_ = newer_;
+}
+
+// Passes a dead line's deadlist on: each item to the next older live sibling that sees it, the
+// others to the frame allocator. Until then the items are nobody's but this drain's.
+class DeadlistDrain {
+ public:
+  explicit DeadlistDrain(Line& dead) : dead_(dead) {}
+
+  void run() {
+    while (!dead_.deadlist_.is_empty()) {
+      FrameList free;
+      {
+        LockGuard guard(lines_lock);
+        Line* heir = dead_.parent_->newest_child_before(dead_.departure_);
+        for (u32 i = 0; i < kDrainBatch && !dead_.deadlist_.is_empty(); ++i) {
+          const FrameNumber item = dead_.deadlist_.pop();
+          FrameInfo& info = frame_info(item);
+          info.change(FrameState::kRetired, FrameState::kUnlinked);
+          frame_allocator.count_retired(info.kind(), -1);
+          if (heir != nullptr && heir->departure_ >= info.birth()) {
+            heir->retire(item);
+          } else {
+            free.push(item);
+          }
+        }
+      }
+      while (!free.is_empty()) frame_allocator.free(free.pop().address());
+    }
+  }
+
+ private:
+  Line& dead_;
+};
+
+void line_end(Line* line) {
+  {
+    LockGuard guard(lines_lock);
+    line->has_space_ = false;
+    if (line->children_ != 0) return;  // a tombstone: the last of its children ends it
+  }
+  while (line != nullptr) {
+    Line* parent = line->parent_;
+    if (parent != nullptr) {
+      {
+        LockGuard guard(lines_lock);
+        line->leave_parent();
+      }
+      DeadlistDrain(*line).run();
+    }
+    DBOS_ASSERT(line->deadlist_.is_empty());
+    Line* next = nullptr;
+    {
+      LockGuard guard(lines_lock);
+      line->delist();
+      if (parent != nullptr && --parent->children_ == 0 && !parent->has_space_) next = parent;
+    }
+    heap_delete(line);
+    line = next;
+  }
+}
+
+}  // namespace dbos

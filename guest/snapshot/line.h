@@ -1,0 +1,117 @@
+// Lines: who owns a frame or node, who may still see it, and when it can be freed. No per-frame
+// reference counts, no scans.
+//
+// Time is counted in epochs; taking a snapshot ends one. Every address space is a *line*. A snapshot
+// C that was taken of A in epoch f left A at f: f is C's departure. An item (a frame or a page-table
+// node) belongs to the line that allocated it and has the epoch of its birth.
+//
+// The rule: C, and all that descends from C, sees those of A's items that were born in [.., f] and
+// that A had not unlinked by then. Hence
+//
+//   - A item x is exclusively A's, and may be written in place, iff no live line that left A has a
+//     departure >= birth(x). One comparison with the newest departure decides it.
+//   - What a line inherited (owner is somebody else) is never exclusive: it is copied first.
+//   - When A unlinks an item of its own (copied it, unmapped it, cloned the node), the item is freed
+//     if it was exclusive; else it is retired: put on the deadlist of the newest live line that
+//     sees it. When that line dies the item moves on to the next older live one that sees it, or is
+//     freed. (ZFS's deadlists: each item is touched once for every death, and nothing is searched.)
+//   - Unlinking an inherited item does nothing: its owner disposes of it.
+//
+// A line lives while its address space or a line that left it lives: what it left its owner with is
+// what its descendants may still see. When a parent ends before its snapshots, the items that it
+// owned stay with them until they end; a sole heir could adopt them, and does not yet.
+//
+// Lock order: address space locks -> the lines' lock -> (heap, frame allocator).
+#pragma once
+
+#include <atomic>
+
+#include "guest/lib/result.h"
+#include "guest/memory/frame_allocator.h"
+
+namespace dbos {
+
+class Line;
+
+// The line of the first address space, or of one that starts anew. ENOMEM.
+Result<Line*> line_create();
+// The line of a snapshot of `parent`, which departs in the current epoch; that epoch ends. With the
+// lock of parent's address space. ENOMEM.
+Result<Line*> line_branch(Line& parent);
+// The line's address space is gone and has unlinked everything; `line` is not to be used any more.
+void line_end(Line* line);
+
+Epoch current_epoch();
+
+// The number of lines that exist, tombstones included.
+u64 line_count();
+// For the checker, with nothing else running: every line that exists.
+Line* first_line();
+template <typename Visit>
+void for_each_line(Visit visit);
+
+class alignas(256) Line {
+ public:
+  // The line's address in the arena in units of its alignment: unique among those that exist.
+  LineId id() const { return id_; }
+  Epoch departure() const { return departure_; }
+  Epoch newest_departure() const { return newest_departure_.load(std::memory_order_acquire); }
+
+  // What an item that is allocated now belongs to.
+  Ownership ownership() const { return {id_, current_epoch()}; }
+
+  bool owns(const FrameInfo& info) const { return info.owner() == id_; }
+  // Nobody else sees the item: it may be written in place, or freed at once.
+  bool is_exclusive(const FrameInfo& info) const {
+    return owns(info) && info.birth() > newest_departure();
+  }
+
+  // Frees or retires an item that this line owns and has unlinked (kUnlinked). With the lock of the
+  // line's address space; no processor may have a translation through the item any more.
+  void dispose(PhysicalAddress item);
+
+  // Memory that only this line's address space, or snapshots of it, keep alive.
+  u64 retired_pages() const { return retired_pages_.load(std::memory_order_relaxed); }
+
+  // For the checker, with nothing else running:
+  Line* parent() const { return parent_; }
+  const FrameList& deadlist() const { return deadlist_; }
+  Line* next() const { return next_; }
+
+ private:
+  friend Result<Line*> line_create();
+  friend Result<Line*> line_branch(Line& parent);
+  friend void line_end(Line* line);
+  friend class DeadlistDrain;
+
+  void retire(FrameNumber item);
+  Line* newest_child_before(Epoch epoch) const;
+  void leave_parent();
+  void delist();
+
+  LineId id_ = LineId::kNone;
+  Line* parent_ = nullptr;
+  Epoch departure_ = 0;
+  // Of the live lines that left this one; 0: there is none. Grows only with the lock of this line's
+  // address space; a reader that holds it and sees too new a value merely copies once too often.
+  std::atomic<Epoch> newest_departure_{0};
+
+  // The rest: with the lines' lock.
+  bool has_space_ = true;
+  u32 children_ = 0;             // that exist; the line itself stays as long as there are any
+  Line* newest_child_ = nullptr;  // live ones, by descending departure
+  Line* older_ = nullptr;
+  Line* newer_ = nullptr;
+  Line* previous_ = nullptr;  // of all lines
+  Line* next_ = nullptr;
+  FrameList deadlist_;  // the parent's items that no newer sibling sees
+  std::atomic<u64> retired_pages_{0};
+};
+
+
+template <typename Visit>
+void for_each_line(Visit visit) {
+  for (Line* line = first_line(); line != nullptr; line = line->next()) visit(*line);
+}
+
+}  // namespace dbos

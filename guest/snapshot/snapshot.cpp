@@ -1,0 +1,74 @@
+// Taking a snapshot of an address space: fork() without the process.
+
+#include "guest/memory/address_space.h"
+
+namespace dbos {
+
+// Constant time but for the vmas, which are copied, and the pages that host calls in flight write
+// to. Nothing can fail halfway: a snapshot that can't be finished ends like any other.
+Result<AddressSpace*> AddressSpace::snapshot() {
+  AddressSpace* child = nullptr;
+  Result<void> result;
+  {
+    LockGuard guard(lock_);
+    const Epoch previous_departure = line_->newest_departure();
+    Line* line = DBOS_TRY(line_branch(*line_));
+    const Result<AddressSpace*> made = create_on(line, tree_.root());
+    if (made.is_error()) {
+      line_end(line);
+      return made.error();
+    }
+    child = made.value();
+    LockGuard child_guard(child->lock_);
+    // 1. Both roots lose their right to write ...
+    child->tree_.share(tree_);
+    // 2. ... and from here on nobody writes to what is shared, but for the host.
+    platform::shootdown(*this, {VirtualAddress(0), VirtualAddress(kProgramEnd)});
+    result = child->copy_from(*this, previous_departure);
+  }
+  if (result.is_error()) {
+    destroy(child);
+    return result.error();
+  }
+  return child;
+}
+
+// With both locks.
+Result<void> AddressSpace::copy_from(AddressSpace& parent, Epoch previous_departure) {
+  mmap_base_ = parent.mmap_base_;
+  brk_start_ = parent.brk_start_;
+  brk_ = parent.brk_;
+  limits_ = parent.limits_;
+
+  // 3. What host calls in flight write to is the parent's, and a copy is the snapshot's.
+  Result<void> result;
+  parent.pins_.for_each_written([&](VirtualRange range) {
+    const u64 end = align_up(range.end.value(), kPageSize);
+    for (u64 at = align_down(range.begin.value(), kPageSize); at < end && result.is_ok();
+         at += kPageSize) {
+      result = tree_.copy_pinned(parent.tree_, VirtualAddress(at), previous_departure,
+                                 line_->departure());
+    }
+  });
+  if (result.is_error()) return result;
+
+  // 4. The vmas. Locks are not inherited, nor is what MADV_DONTFORK and MADV_WIPEONFORK say.
+  for (const Vma* vma = parent.vmas_.first(); vma != nullptr; vma = vma->next) {
+    if (vma->has(VmaFlag::kDontFork)) continue;
+    Vma description = *vma;
+    description.flags = vma->flags.without(VmaFlag::kLocked | VmaFlag::kLockOnFault);
+    static_cast<void>(DBOS_TRY(insert_vma(description)));
+    account(static_cast<i64>(vma->size()));
+  }
+  TlbBatch batch(*this, *line_, pins_);
+  for (const Vma* vma = parent.vmas_.first(); vma != nullptr; vma = vma->next) {
+    if (!vma->has(VmaFlag::kDontFork) && !vma->has(VmaFlag::kWipeOnFork)) continue;
+    const VirtualRange freeable =
+        vma->has(VmaFlag::kDontFork) ? freeable_around(vma->range) : vma->range;
+    DBOS_CHECK_OK(tree_.prepare_clear(vma->range, freeable, batch));
+    tree_.clear(vma->range, freeable, batch);
+  }
+  return {};
+}
+
+}  // namespace dbos

@@ -1,0 +1,82 @@
+#include "guest/syscalls/clock_calls.h"
+
+#include "guest/arch/hypercall.h"
+#include "guest/memory/user_copy.h"
+#include "guest/platform.h"
+#include "guest/process/clock.h"
+#include "guest/vdso/clock_read.h"
+
+namespace dbos {
+
+namespace {
+
+constexpr u32 kNumberGetTimeOfDay = 96;
+constexpr u32 kNumberClockGetTime = 228;
+
+struct TimeValue {  // struct timeval
+  i64 seconds;
+  i64 microseconds;
+};
+struct TimeZone {  // struct timezone
+  i32 minutes_west;
+  i32 daylight_saving;
+};
+
+i64 negative(Error error) { return -static_cast<i64>(error.code()); }
+
+TimeSpec to_timespec(u64 nanoseconds) {
+  return {static_cast<i64>(nanoseconds / kNanosecondsPerSecond),
+          static_cast<i64>(nanoseconds % kNanosecondsPerSecond)};
+}
+
+// 0, or the negative result of the host call.
+i64 get_time(u64 clock, TimeSpec& time) {
+  const Result<u64> read = read_clock(static_cast<u32>(clock));
+  if (read.is_ok()) {
+    time = to_timespec(read.value());
+    return 0;
+  }
+  return hypercall(kNumberClockGetTime, clock, platform::physical_of(&time).value());
+}
+
+}  // namespace
+
+i64 system_clock_gettime(u64 clock, VirtualAddress address) {
+  TimeSpec time{};
+  const i64 result = get_time(clock, time);
+  if (result < 0) return result;
+  const Result<void> written = write_program(address, time);
+  return written.is_error() ? negative(written.error()) : 0;
+}
+
+i64 system_gettimeofday(VirtualAddress address, VirtualAddress zone_address) {
+  if (address.value() != 0) {
+    TimeSpec time{};
+    const i64 result = get_time(clock_id::kRealtime, time);
+    if (result < 0) return result;
+    const TimeValue value{time.seconds, time.nanoseconds / 1000};
+    const Result<void> written = write_program(address, value);
+    if (written.is_error()) return negative(written.error());
+  }
+  if (zone_address.value() != 0) {
+    TimeZone zone{};
+    const i64 result = hypercall(kNumberGetTimeOfDay, 0, platform::physical_of(&zone).value());
+    if (result < 0) return result;
+    const Result<void> written = write_program(zone_address, zone);
+    if (written.is_error()) return negative(written.error());
+  }
+  return 0;
+}
+
+i64 system_time(VirtualAddress address) {
+  TimeSpec time{};
+  const i64 result = get_time(clock_id::kRealtime, time);
+  if (result < 0) return result;
+  if (address.value() != 0) {
+    const Result<void> written = write_program(address, time.seconds);
+    if (written.is_error()) return negative(written.error());
+  }
+  return time.seconds;
+}
+
+}  // namespace dbos

@@ -1,0 +1,99 @@
+#include "guest/syscalls/execute_calls.h"
+
+#include <linux/limits.h>
+
+#include "guest/arch/hypercall.h"
+#include "guest/memory/frame_allocator.h"
+#include "guest/memory/user_copy.h"
+#include "guest/platform.h"
+
+namespace dbos {
+namespace {
+
+// The strings and the two arrays of pointers, gathered in one contiguous piece of kernel memory.
+// Linux takes up to a quarter of the stack limit (2 MiB of 8); so does the largest run of frames.
+class Gathered {
+ public:
+  static constexpr u32 kOrderMax = 9;
+  static constexpr u64 kStringMax = 32 * kPageSize;  // MAX_ARG_STRLEN
+
+  Gathered() = default;
+  ~Gathered() {
+    if (base_ != nullptr) frame_allocator.free_kernel(platform::physical_of(base_), kOrderMax);
+  }
+  Gathered(const Gathered&) = delete;
+  Gathered& operator=(const Gathered&) = delete;
+
+  Result<void> allocate() {
+    const PhysicalAddress run = DBOS_TRY(frame_allocator.allocate_kernel(kOrderMax));
+    base_ = static_cast<u8*>(platform::direct_map(run));
+    return {};
+  }
+
+  // The guest-physical address of a copy of the program's string.
+  Result<u64> add_string(VirtualAddress string, u64 longest, int too_long) {
+    const u64 room = kSize - used_;
+    if (room == 0) return Error(E2BIG);
+    const u64 capacity = longest < room ? longest : room;
+    const auto length =
+        copy_string_from_program(reinterpret_cast<char*>(base_ + used_), string, capacity);
+    if (length.is_error()) {
+      return length.error() == Error(ENAMETOOLONG) ? Error(capacity == longest ? too_long : E2BIG)
+                                                   : length.error();
+    }
+    const u64 address = platform::physical_of(base_ + used_).value();
+    used_ += length.value() + 1;
+    return address;
+  }
+
+  // The guest-physical address of a copy of an array of strings; 0 stands for an empty one.
+  Result<u64> add_array(VirtualAddress array) {
+    const u64 count = array.value() == 0 ? 0 : DBOS_TRY(count_of(array));
+    used_ = align_up(used_, 8);
+    if (kSize - used_ < (count + 1) * 8) return Error(E2BIG);
+    auto* const copy = reinterpret_cast<u64*>(base_ + used_);
+    used_ += (count + 1) * 8;
+    for (u64 i = 0; i < count; ++i) {
+      const u64 string = DBOS_TRY(read_program<u64>(array + i * 8));
+      copy[i] = DBOS_TRY(add_string(VirtualAddress(string), kStringMax, E2BIG));
+    }
+    copy[count] = 0;
+    return platform::physical_of(copy).value();
+  }
+
+ private:
+  static constexpr u64 kSize = kPageSize << kOrderMax;
+
+  static Result<u64> count_of(VirtualAddress array) {
+    for (u64 count = 0; count < kSize / 8; ++count) {
+      if (DBOS_TRY(read_program<u64>(array + count * 8)) == 0) return count;
+    }
+    return Error(E2BIG);
+  }
+
+  u8* base_ = nullptr;
+  u64 used_ = 0;
+};
+
+Result<void> gather(Gathered& gathered, VirtualAddress path, VirtualAddress arguments,
+                    VirtualAddress environment, u64 (&pointers)[3]) {
+  DBOS_CHECK_OK(gathered.allocate());
+  pointers[0] = DBOS_TRY(gathered.add_string(path, PATH_MAX, ENAMETOOLONG));
+  pointers[1] = DBOS_TRY(gathered.add_array(arguments));
+  pointers[2] = DBOS_TRY(gathered.add_array(environment));
+  return {};
+}
+
+}  // namespace
+
+i64 system_execveat(Thread&, i32 directory, VirtualAddress path, VirtualAddress arguments,
+                    VirtualAddress environment, u64 flags) {
+  Gathered gathered;
+  u64 pointers[3];
+  const auto result = gather(gathered, path, arguments, environment, pointers);
+  if (result.is_error()) return -static_cast<i64>(result.error().code());
+  return hypercall(Service::kExecute, static_cast<u64>(i64{directory}), pointers[0], pointers[1],
+                   pointers[2], flags);
+}
+
+}  // namespace dbos

@@ -1,0 +1,101 @@
+#include "guest/syscalls/file_mapping.h"
+
+#include <linux/mman.h>
+#include <asm/stat.h>
+#include <asm/unistd_64.h>
+
+#include "guest/arch/hypercall.h"
+#include "guest/platform.h"
+
+namespace dbos {
+namespace {
+
+u64 host_pointer(const void* kernel_pointer) {
+  return platform::physical_of(kernel_pointer).value();
+}
+
+u64 host_descriptor(i32 descriptor) { return static_cast<u64>(static_cast<i64>(descriptor)); }
+
+// "/proc/self/fd/N".
+void write_link_name(char* name, i32 descriptor) {
+  constexpr char kPrefix[] = "/proc/self/fd/";
+  __builtin_memcpy(name, kPrefix, sizeof kPrefix);
+  char* end = name + sizeof kPrefix - 1;
+  char digits[12];
+  u32 count = 0;
+  do {
+    digits[count++] = static_cast<char>('0' + descriptor % 10);
+    descriptor /= 10;
+  } while (descriptor != 0);
+  while (count > 0) *end++ = digits[--count];
+  *end = 0;
+}
+
+// Linux's encoding of a device number in stat (new_encode_dev).
+u32 device_major(u64 device) { return static_cast<u32>(device >> 8 & 0xfff); }
+u32 device_minor(u64 device) { return static_cast<u32>((device & 0xff) | (device >> 12 & 0xfff00)); }
+
+struct Description {
+  FileIdentity identity;
+  char path[kWindowPathMax];
+};
+
+// One exit for both questions. What Linux does not answer stays empty.
+void describe(i32 descriptor, u64 offset, const char* path, Description& description) {
+  struct stat status = {};
+  char link[32];
+  write_link_name(link, descriptor);
+  Call calls[2] = {
+      {__NR_fstat, 0, {host_descriptor(descriptor), host_pointer(&status)}, 0},
+      {__NR_readlink,
+       0,
+       {host_pointer(link), host_pointer(description.path), kWindowPathMax - 1},
+       0}};
+  const u32 count = path == nullptr ? 2 : 1;
+  const u32 done = hypercall_batch(calls, count);
+  const i64 length = done == 2 && calls[1].result > 0 ? calls[1].result : 0;
+  description.path[length] = 0;
+  description.identity.inode = status.st_ino;
+  description.identity.device_major = device_major(status.st_dev);
+  description.identity.device_minor = device_minor(status.st_dev);
+  description.identity.offset = offset;
+  description.identity.path = path == nullptr ? description.path : path;
+}
+
+Result<FileMapping> make_object(PhysicalAddress address, u64 length, WindowKind kind,
+                                bool may_write, const FileIdentity& identity) {
+  const auto object = window_create(address, align_up(length, kPageSize), kind, identity);
+  if (object.is_error()) {
+    platform::window_unmap(address, align_up(length, kPageSize));
+    return object.error();
+  }
+  return FileMapping{object.value(), may_write};
+}
+
+}  // namespace
+
+Result<FileMapping> map_file(i32 descriptor, u64 offset, u64 length, bool is_shared,
+                             const char* path) {
+  const int kind = is_shared ? MAP_SHARED : MAP_PRIVATE;
+  bool may_write = is_shared;
+  auto address = platform::window_map(descriptor, offset, length,
+                                      PROT_READ | (is_shared ? PROT_WRITE : 0), kind);
+  if (is_shared && address.is_error() && address.error() == Error(EACCES)) {
+    may_write = false;
+    address = platform::window_map(descriptor, offset, length, PROT_READ, kind);
+  }
+  if (address.is_error()) return address.error();
+  Description description;
+  describe(descriptor, offset, path, description);
+  return make_object(address.value(), length, WindowKind::kFile, may_write, description.identity);
+}
+
+Result<FileMapping> map_shared_memory(u64 length) {
+  const PhysicalAddress address =
+      DBOS_TRY(platform::window_map(-1, 0, length, PROT_READ | PROT_WRITE, MAP_SHARED));
+  FileIdentity identity;
+  identity.path = "/dev/zero (deleted)";
+  return make_object(address, length, WindowKind::kSharedAnonymous, true, identity);
+}
+
+}  // namespace dbos

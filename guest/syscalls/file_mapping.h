@@ -1,0 +1,22 @@
+// Files of the program as window objects.
+#pragma once
+
+#include "guest/lib/result.h"
+#include "guest/memory/window_object.h"
+
+namespace dbos {
+
+struct FileMapping {
+  WindowObject* object;  // with one reference, the caller's
+  bool may_write;        // a shared mapping whose descriptor is open for writing
+};
+
+// Maps `length` bytes from the page-aligned `offset` of an open file on the host and describes it.
+// `path` nullptr: Linux is asked for it. The errno is mmap's.
+Result<FileMapping> map_file(i32 descriptor, u64 offset, u64 length, bool is_shared,
+                             const char* path = nullptr);
+
+// Memory that the program shares with its children (MAP_SHARED | MAP_ANONYMOUS).
+Result<FileMapping> map_shared_memory(u64 length);
+
+}  // namespace dbos

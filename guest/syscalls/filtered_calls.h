@@ -1,0 +1,11 @@
+// System calls of which the guest does a part, or some cases, and Linux the rest.
+#pragma once
+
+#include "guest/process/thread.h"
+
+namespace dbos {
+
+// False: not one of them, or a case that is Linux's alone.
+bool dispatch_filtered(Thread& thread, u64 number, const u64 arguments[6], i64& result);
+
+}  // namespace dbos

@@ -1,0 +1,195 @@
+// read, write, send, receive and their vectored forms: the data stays where it lies.
+#include <asm/unistd.h>
+
+#include "guest/arch/hypercall.h"
+#include "guest/platform.h"
+#include "guest/syscalls/marshal.h"
+#include "guest/syscalls/marshal_message.h"
+#include "hypercall/abi.h"
+
+namespace dbos {
+
+using marshal_memory::HostAccess;
+using syscalls::kVectorMax;
+using syscalls::Shape;
+
+namespace {
+
+u64 total_bytes(const Buffer* buffers, u32 count) {
+  u64 total = 0;
+  for (u32 i = 0; i < count; i++) total += buffers[i].size;
+  return total;
+}
+
+// The call that does the same with iovecs; 0: none.
+u32 vectored_form(u32 number) {
+  switch (number) {
+    case __NR_read:
+      return __NR_readv;
+    case __NR_write:
+      return __NR_writev;
+    case __NR_pread64:
+      return __NR_preadv;
+    case __NR_pwrite64:
+      return __NR_pwritev;
+    default:
+      return 0;
+  }
+}
+
+bool has_offset(u32 number) {
+  switch (number) {
+    case __NR_pread64:
+    case __NR_pwrite64:
+    case __NR_preadv:
+    case __NR_pwritev:
+    case __NR_preadv2:
+    case __NR_pwritev2:
+      return true;
+    default:
+      return false;
+  }
+}
+
+i64 call(u32 number, const u64 (&a)[6]) {
+  return hypercall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+}
+
+}  // namespace
+
+HostAccess Marshaller::access_of(u32 index) const {
+  return call_.arguments[index].direction == syscalls::Direction::kIn ? HostAccess::kRead
+                                                                      : HostAccess::kWrite;
+}
+
+i64 Marshaller::run_bulk(u32 index) {
+  const Buffer buffer{program_[index], program_[call_.arguments[index].count_from]};
+  return run_stream(&buffer, 1, index);
+}
+
+i64 Marshaller::run_vector(u32 index) {
+  const u64 count = program_[call_.arguments[index].count_from];
+  if (count == 0 || count > kVectorMax) {  // EINVAL above it
+    set_fault(index, 0);
+    return call_host(number_);
+  }
+  const auto array = copy_in(program_[index], count * sizeof(Buffer));
+  if (array.is_error()) return -array.error().code();
+  if (array.value().data == nullptr) {
+    set_fault(index, count * sizeof(Buffer));
+    return call_host(number_);
+  }
+  return run_stream(reinterpret_cast<const Buffer*>(array.value().data), static_cast<u32>(count),
+                    index);
+}
+
+// Linux takes 1024 iovecs at once. What needs more goes in parts, where nobody can tell.
+i64 Marshaller::run_stream(const Buffer* buffers, u32 count, u32 index) {
+  u64 done = 0;
+  const u64 mark = bounce_.mark();
+  for (;;) {
+    bool more = false;
+    const i64 result = run_part(buffers, count, done, index, &more);
+    if (result < 0) return done == 0 ? result : static_cast<i64>(done);
+    done += static_cast<u64>(result);
+    if (!more || done >= kTransferMax) return static_cast<i64>(done);
+    marshal_memory::release();
+    bounce_.rewind(mark);
+  }
+}
+
+i64 Marshaller::run_part(const Buffer* buffers, u32 count, u64 skip, u32 index, bool* more) {
+  constexpr u64 kSpecialFileMax = 64 * kKiB;
+  Transfer transfer(bounce_, access_of(index));
+  const auto mapped = transfer.map(buffers, count, skip, kVectorMax);
+  if (mapped.is_error()) return -mapped.error().code();
+  if (transfer.is_partial()) {
+    if (skip == 0 && total_bytes(buffers, count) <= kGatherMax) {
+      return run_gathered(buffers, count, index);
+    }
+    const bool writes = access_of(index) == HostAccess::kRead;
+    if (writes && is_message_socket()) return -EMSGSIZE;
+    // A file gives all that is asked for; reading on from anything else could block.
+    *more = writes || hypercall(__NR_lseek, host_[0], 0, 1 /* SEEK_CUR */) >= 0;
+  }
+  const i64 result = call_with(transfer, skip, index);
+  if (result == -EINVAL && number_ == __NR_read && transfer.count() > 1 && skip == 0) {
+    // A file whose driver knows no iovecs found the first one too small (inotify, signalfd ...).
+    Buffer whole = buffers[0];
+    if (whole.size > kSpecialFileMax) whole.size = kSpecialFileMax;
+    return run_gathered(&whole, 1, index);
+  }
+  if (result < 0) return result;
+  if (static_cast<u64>(result) < transfer.bytes()) *more = false;
+  const auto finished = transfer.finish(static_cast<u64>(result));
+  return finished.is_error() ? -finished.error().code() : result;
+}
+
+i64 Marshaller::run_gathered(const Buffer* buffers, u32 count, u32 index) {
+  Transfer transfer(bounce_, access_of(index));
+  const auto mapped = transfer.map_gathered(buffers, count);
+  if (mapped.is_error()) return -mapped.error().code();
+  const i64 result = call_with(transfer, 0, index);
+  if (result < 0) return result;
+  const auto finished = transfer.finish(static_cast<u64>(result));
+  return finished.is_error() ? -finished.error().code() : result;
+}
+
+i64 Marshaller::call_with(const Transfer& transfer, u64 skip, u32 index) {
+  u64 arguments[6];
+  for (u32 i = 0; i < 6; i++) arguments[i] = host_[i];
+  const u32 size_index = call_.arguments[index].count_from;
+  const bool bulk = call_.arguments[index].shape == Shape::kBulk;
+  if (has_offset(number_)) {
+    const bool current = arguments[3] == ~u64{0};  // preadv2, pwritev2
+    if (!current) arguments[3] += skip;
+  }
+  if (bulk && transfer.count() == 1) {
+    arguments[index] = transfer.vectors()[0].base;
+    arguments[size_index] = transfer.vectors()[0].size;
+    return call(number_, arguments);
+  }
+  if (number_ == __NR_sendto || number_ == __NR_recvfrom) {
+    return call_as_message(transfer, number_ == __NR_sendto);
+  }
+  const u32 vectored = bulk ? vectored_form(number_) : number_;
+  if (vectored == 0) {  // getrandom
+    const Buffer whole{program_[index], program_[size_index]};
+    return transfer.has_fault() ? -EFAULT : run_gathered(&whole, 1, index);
+  }
+  arguments[index] = transfer.vectors_address().value();
+  arguments[size_index] = transfer.count();
+  if (bulk) arguments[4] = 0;
+  return call(vectored, arguments);
+}
+
+// sendto and recvfrom with more than one iovec: sendmsg and recvmsg.
+i64 Marshaller::call_as_message(const Transfer& transfer, bool send) {
+  constexpr u32 kNameMax = 128;
+  const Bounce piece = bounce_.allocate(sizeof(HostMessage));
+  if (piece.data == nullptr) return -ENOMEM;
+  auto& message = *new (piece.data) HostMessage{};
+  message.vectors = transfer.vectors_address().value();
+  message.vector_count = transfer.count();
+  message.name = host_[4];
+  u32* length = nullptr;  // of the name that recvfrom answers
+  if (send) {
+    message.name_length = static_cast<u32>(host_[5]);
+    if (message.name != 0 && message.name_length > kNameMax) {  // sendmsg would not mind
+      set_fault(1, host_[2]);
+      return call_host(number_);
+    }
+  } else if (message.name != 0 && !syscalls::is_fault_address(host_[5], 4) && host_[5] != 0) {
+    length = static_cast<u32*>(platform::direct_map(PhysicalAddress(host_[5])));
+    message.name_length = *length;
+  } else if (message.name != 0) {
+    message.name = syscalls::fault_address(0);
+    message.name_length = kNameMax;
+  }
+  const i64 result =
+      hypercall(send ? __NR_sendmsg : __NR_recvmsg, host_[0], piece.address.value(), host_[3]);
+  if (result >= 0 && length != nullptr) *length = message.name_length;
+  return result;
+}
+
+}  // namespace dbos

@@ -1,0 +1,174 @@
+#include "guest/syscalls/memory_calls.h"
+
+#include <linux/mman.h>
+#include <asm/unistd_64.h>
+
+#include "guest/arch/hypercall.h"
+#include "guest/memory/address_space.h"
+#include "guest/memory/user_copy.h"
+#include "guest/syscalls/file_mapping.h"
+
+namespace dbos {
+namespace {
+
+i64 negative(Error error) { return -static_cast<i64>(error.code()); }
+
+i64 answer(Result<void> result) { return result.is_ok() ? 0 : negative(result.error()); }
+
+i64 answer(Result<VirtualAddress> result) {
+  return result.is_ok() ? static_cast<i64>(result.value().value()) : negative(result.error());
+}
+
+i64 errno_of(FaultKind kind) { return kind == FaultKind::kOutOfMemory ? -ENOMEM : -EFAULT; }
+
+bool has(int flags, int flag) { return (flags & flag) != 0; }
+
+// mmap(2)'s checks of a length, before anything is asked of the host.
+Result<void> check_length(u64 length) {
+  if (length == 0) return Error(EINVAL);
+  if (align_up(length, kPageSize) == 0 || length > kProgramEnd) return Error(ENOMEM);
+  return {};
+}
+
+// The mapping type; MAP_SHARED_VALIDATE additionally refuses flags that it does not know.
+Result<bool> is_shared(int flags) {
+  switch (flags & MAP_TYPE) {
+    case MAP_PRIVATE: return false;
+    case MAP_SHARED: return true;
+    case MAP_SHARED_VALIDATE: return has(flags, MAP_SYNC) ? Result<bool>(Error(EOPNOTSUPP)) : true;
+    default: return Error(EINVAL);
+  }
+}
+
+Result<VirtualAddress> map_object(Thread& thread, u64 address, u64 length, int protection,
+                                  int flags, const FileMapping& file, bool shared) {
+  if (shared && !file.may_write && has(protection, PROT_WRITE)) return Error(EACCES);
+  const WindowMapping mapping{file.object, 0, shared, file.may_write};
+  return thread.space->map_window(VirtualAddress(address), length, protection, flags, mapping);
+}
+
+Result<VirtualAddress> map_with_host(Thread& thread, u64 address, u64 length, int protection,
+                                     int flags, i32 descriptor, u64 offset, bool shared) {
+  DBOS_CHECK_OK(check_length(length));
+  const FileMapping file = has(flags, MAP_ANONYMOUS)
+                               ? DBOS_TRY(map_shared_memory(length))
+                               : DBOS_TRY(map_file(descriptor, offset, length, shared));
+  const auto result = map_object(thread, address, length, protection, flags, file, shared);
+  window_release(file.object);
+  return result;
+}
+
+Result<VirtualAddress> map(Thread& thread, u64 address, u64 length, int protection, int flags,
+                           i32 descriptor, u64 offset) {
+  if (!is_aligned(offset, kPageSize)) return Error(EINVAL);
+  if (!has(flags, MAP_ANONYMOUS) && hypercall(__NR_fcntl, static_cast<u64>(i64{descriptor}),
+                                              1 /* F_GETFD */) < 0) {
+    return Error(EBADF);
+  }
+  // No large pages are reserved for anybody, as on a Linux that was not told to.
+  if (has(flags, MAP_ANONYMOUS) && has(flags, MAP_HUGETLB)) return Error(ENOMEM);
+  const bool shared = DBOS_TRY(is_shared(flags));
+  if (has(flags, MAP_ANONYMOUS) && !shared) {
+    return thread.space->map_anonymous(VirtualAddress(address), length, protection, flags);
+  }
+  return map_with_host(thread, address, length, protection, flags, descriptor, offset, shared);
+}
+
+Access populating_access(int protection, bool shared) {
+  return has(protection, PROT_WRITE) && !shared ? Access::kWrite : Access::kRead;
+}
+
+// Passes a memory call on to Linux for the window ranges of [address, end).
+i64 control_windows(AddressSpace& space, VirtualAddress address, u64 length, u64 number,
+                    u64 argument) {
+  VirtualAddress from = address;
+  const VirtualAddress end = address + align_up(length, kPageSize);
+  i64 result = 0;
+  while (from < end) {
+    WindowRanges found;
+    space.window_ranges(&from, end, &found);
+    for (u32 i = 0; i < found.count; ++i) {
+      const i64 one = hypercall(Service::kWindowControl, found.ranges[i].address.value(),
+                                found.ranges[i].length, number, argument);
+      if (one < 0) result = one;
+    }
+  }
+  return result;
+}
+
+}  // namespace
+
+i64 system_mmap(Thread& thread, u64 address, u64 length, int protection, int flags, i32 descriptor,
+                u64 offset) {
+  const auto result = map(thread, address, length, protection, flags, descriptor, offset);
+  const bool populates =
+      result.is_ok() && (has(flags, MAP_LOCKED) ||
+                         (has(flags, MAP_POPULATE) && !has(flags, MAP_NONBLOCK)));
+  if (populates) {
+    (void)thread.space->populate(
+        result.value(), length,
+        populating_access(protection, (flags & MAP_TYPE) != MAP_PRIVATE));
+  }
+  return answer(result);
+}
+
+i64 system_mremap(Thread& thread, u64 address, u64 old_length, u64 new_length, int flags,
+                  u64 new_address) {
+  AddressSpace& space = *thread.space;
+  const auto result = space.remap(VirtualAddress(address), old_length, new_length, flags,
+                                  VirtualAddress(new_address));
+  if (result.is_ok() || result.error().code() != AddressSpace::kWindowTooShort) {
+    return answer(result);
+  }
+  return -ENOMEM;
+}
+
+i64 system_msync(Thread& thread, u64 address, u64 length, int flags) {
+  const i64 result = answer(thread.space->check_sync(VirtualAddress(address), length, flags));
+  if (result != 0 && result != -ENOMEM) return result;
+  const i64 synced =
+      control_windows(*thread.space, VirtualAddress(address), length, __NR_msync,
+                      static_cast<u64>(flags & ~MS_INVALIDATE));
+  return synced < 0 ? synced : result;
+}
+
+i64 system_madvise(Thread& thread, u64 address, u64 length, int advice) {
+  const i64 result = answer(thread.space->advise(VirtualAddress(address), length, advice));
+  if (result != 0) return result;
+  const bool concerns_host = advice == MADV_WILLNEED || advice == MADV_REMOVE;
+  if (!concerns_host) return 0;
+  const i64 passed = control_windows(*thread.space, VirtualAddress(address), length, __NR_madvise,
+                                     static_cast<u64>(advice));
+  return advice == MADV_REMOVE ? passed : 0;
+}
+
+i64 system_mincore(Thread& thread, u64 address, u64 length, VirtualAddress vector) {
+  constexpr u64 kPagesAtOnce = 512;
+  u8 present[kPagesAtOnce];
+  if (!is_aligned(address, kPageSize)) return -EINVAL;
+  if (address > kProgramEnd || length > kProgramEnd - address) return -ENOMEM;
+  const u64 pages = align_up(length, kPageSize) / kPageSize;
+  for (u64 done = 0; done < pages;) {
+    const u64 count = pages - done < kPagesAtOnce ? pages - done : kPagesAtOnce;
+    const VirtualAddress begin(address + done * kPageSize);
+    const i64 result = answer(thread.space->in_core(begin, count * kPageSize, present));
+    if (result != 0) return result;
+    if (copy_to_program(vector + done, present, count).is_error()) return -EFAULT;
+    done += count;
+  }
+  return 0;
+}
+
+i64 system_mlock(Thread& thread, u64 address, u64 length, int flags) {
+  if ((flags & ~MLOCK_ONFAULT) != 0) return -EINVAL;
+  const i64 result = answer(thread.space->lock_memory(VirtualAddress(address), length, flags));
+  if (result != 0 || (flags & MLOCK_ONFAULT) != 0) return result;
+  const u64 begin = align_down(address, kPageSize);
+  const FaultKind kind = thread.space->populate(
+      VirtualAddress(begin), align_up(address + length, kPageSize) - begin, Access::kRead);
+  return kind == FaultKind::kResolved || kind == FaultKind::kNoAccess ? 0 : errno_of(kind);
+}
+
+i64 system_mlockall(Thread& thread, int flags) { return answer(thread.space->lock_all(flags)); }
+
+}  // namespace dbos

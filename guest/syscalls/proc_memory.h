@@ -1,0 +1,42 @@
+// The files of /proc/<pid> that show memory, in Linux 6.1's format (fs/proc/task_mmu.c, array.c).
+#pragma once
+
+#include "guest/memory/address_space.h"
+#include "guest/syscalls/proc_text.h"
+
+namespace dbos {
+
+// Sums over an address space, in bytes.
+struct MemorySums {
+  u64 data = 0;           // private and writable
+  u64 stack = 0;
+  u64 executable = 0;
+};
+
+// What of a process the address space does not know.
+struct ProcessFacts {
+  u64 code_size;  // bytes
+  u32 thread_count;
+  u64 caught_signals;
+};
+
+// One line of maps, and one entry of smaps.
+void format_map(ProcText& out, const VmaInfo& vma);
+void format_smap(ProcText& out, const VmaInfo& vma, const PageUsage& usage);
+void format_smaps_rollup(ProcText& out, VirtualRange range, const PageUsage& total,
+                         u64 locked_bytes);
+void format_statm(ProcText& out, const SpaceStatistics& space, const MemorySums& sums,
+                  const ProcessFacts& facts);
+// `host`: Linux's text about the VMM, whose fields about memory, threads and handlers are replaced.
+void format_status(ProcText& out, const char* host, u64 size, const SpaceStatistics& space,
+                   const MemorySums& sums, const ProcessFacts& facts);
+
+void add_to_sums(MemorySums& sums, const VmaInfo& vma);
+
+// Whole files of an address space.
+void write_maps(ProcText& out, AddressSpace& space);
+void write_smaps(ProcText& out, AddressSpace& space);
+void write_smaps_rollup(ProcText& out, AddressSpace& space);
+MemorySums sum_up(AddressSpace& space);
+
+}  // namespace dbos

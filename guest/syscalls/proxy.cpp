@@ -1,0 +1,113 @@
+#include "guest/syscalls/proxy.h"
+
+#include <atomic>
+
+#include "guest/arch/hypercall.h"
+#include "guest/syscalls/marshal.h"
+
+namespace dbos {
+
+namespace {
+
+// One line on the log for each call that is not supported.
+class OncePerNumber {
+ public:
+  bool is_first(u32 number) {
+    const u32 index = number < kNumbers ? number : kNumbers - 1;
+    const u64 bit = u64{1} << (index % 64);
+    std::atomic<u64>& word = seen_[index / 64];
+    if ((word.load(std::memory_order_relaxed) & bit) != 0) return false;
+    return (word.fetch_or(bit, std::memory_order_relaxed) & bit) == 0;
+  }
+
+ private:
+  static constexpr u32 kNumbers = 512;
+  std::atomic<u64> seen_[kNumbers / 64]{};
+};
+
+OncePerNumber refused_calls;
+OncePerNumber refused_requests;
+
+// A line for Service::kLog, put together in the bounce buffer.
+class Line {
+ public:
+  Line() : piece_(bounce_.allocate(kCapacity)) {}
+  Line& operator<<(const char* text) {
+    while (*text != '\0' && length_ < kCapacity) piece_.data[length_++] = static_cast<u8>(*text++);
+    return *this;
+  }
+  Line& operator<<(u64 value) {
+    char digits[24];
+    u32 at = sizeof digits;
+    digits[--at] = '\0';
+    do {
+      digits[--at] = static_cast<char>('0' + value % 10);
+      value /= 10;
+    } while (value != 0);
+    return *this << digits + at;
+  }
+  Line& hexadecimal(u64 value) {
+    char digits[24];
+    u32 at = sizeof digits;
+    digits[--at] = '\0';
+    do {
+      digits[--at] = "0123456789abcdef"[value % 16];
+      value /= 16;
+    } while (value != 0);
+    return *this << "0x" << digits + at;
+  }
+  void send() { hypercall(Service::kLog, piece_.address.value(), length_); }
+
+ private:
+  static constexpr u32 kCapacity = 256;
+  BounceBuffer bounce_;
+  Bounce piece_;
+  u32 length_ = 0;
+};
+
+i64 refuse(u32 number, const syscalls::SystemCall* call) {
+  const int error = call != nullptr && !call->is_proxied() && call->placement.refusal != 0
+                        ? call->placement.refusal
+                        : ENOSYS;
+  if (refused_calls.is_first(number)) {
+    Line line;
+    line << "system call " << number;
+    if (call != nullptr) line << " (" << call->name << ")";
+    line << " is not supported: errno " << static_cast<u64>(error);
+    if (call != nullptr && call->note[0] != '\0') line << "; " << call->note;
+    line.send();
+  }
+  return -error;
+}
+
+// ioctl, prctl and their like with a request that is not in the table.
+i64 refuse_request(u32 number, const syscalls::SystemCall& call, u64 request) {
+  const u32 hash = (number * 31 + static_cast<u32>(request ^ (request >> 8))) % 511;
+  const int error = syscalls::unknown_request(number);
+  if (refused_requests.is_first(hash)) {
+    Line line;
+    line << call.name << " request ";
+    line.hexadecimal(static_cast<u32>(request))
+        << " is not supported: errno " << static_cast<u64>(error);
+    line.send();
+  }
+  return -error;
+}
+
+}  // namespace
+
+i64 proxy_system_call(u32 number, const u64 arguments[6]) {
+  const syscalls::SystemCall* call = syscalls::find(number);
+  if (call == nullptr || !call->is_proxied()) return refuse(number, call);
+  for (u32 i = 0; i < call->argument_count; i++) {
+    if (call->arguments[i].shape != syscalls::Shape::kByRequest) continue;
+    const u64 request = arguments[call->arguments[i].count_from];
+    if (syscalls::find_request(number, request) == nullptr) {
+      return refuse_request(number, *call, request);
+    }
+  }
+  Marshaller marshaller(number, *call, arguments);
+  return marshaller.run();
+}
+
+}  // namespace dbos

@@ -1,0 +1,56 @@
+// The marshaller's view of the program's memory, bound to the address space of the current thread.
+#include "guest/memory/address_space.h"
+#include "guest/memory/frame_allocator.h"
+#include "guest/memory/user_copy.h"
+#include "guest/process/thread.h"
+#include "guest/syscalls/marshal_memory.h"
+
+namespace dbos::marshal_memory {
+
+namespace {
+
+constexpr u32 kBatch = 16;
+
+u32 order_of(u64 bytes) {
+  u32 order = 0;
+  while ((kPageSize << order) < bytes) order++;
+  return order;
+}
+
+}  // namespace
+
+Segments resolve(VirtualAddress address, u64 size, HostAccess access, Segment* segments,
+                 u32 capacity) {
+  HostSegment found[kBatch];
+  const ResolveOutcome outcome = current_thread().space->resolve_for_host(
+      address, size, access == HostAccess::kWrite ? Access::kWrite : Access::kRead, found,
+      capacity < kBatch ? capacity : kBatch, Pin::kYes);
+  for (u32 i = 0; i < outcome.segment_count; i++) {
+    segments[i] = {found[i].address, found[i].length};
+  }
+  return {outcome.segment_count, outcome.bytes, outcome.kind != FaultKind::kResolved};
+}
+
+void release() {
+  current_thread().space->unpin();
+}
+
+bool is_writable(VirtualAddress address, u64 size) {
+  const u64 end = address.value() + size;
+  for (u64 at = address.value(); at < end; at = align_down(at, kPageSize) + kPageSize) {
+    // Exchanges a word for itself at most: an access that writes, and that no thread can notice.
+    const VirtualAddress word(align_down(at, sizeof(u32)));
+    if (compare_exchange_program(word, 0, 0).is_error()) return false;
+  }
+  return true;
+}
+
+Result<PhysicalAddress> allocate_contiguous(u64 bytes) {
+  return frame_allocator.allocate_kernel(order_of(bytes));
+}
+
+void free_contiguous(PhysicalAddress address, u64 bytes) {
+  frame_allocator.free_kernel(address, order_of(bytes));
+}
+
+}  // namespace dbos::marshal_memory

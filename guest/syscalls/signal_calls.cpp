@@ -1,0 +1,231 @@
+#include "guest/syscalls/signal_calls.h"
+
+#include "guest/arch/hypercall.h"
+#include "guest/memory/user_copy.h"
+#include "guest/platform.h"
+#include "guest/process/clock.h"
+#include "guest/process/signal.h"
+#include "guest/process/signal_frame.h"
+
+namespace dbos {
+
+namespace {
+
+constexpr u64 kMaskSize = sizeof(u64);
+
+// Linux's numbers of the calls that are passed on.
+constexpr u32 kNumberPause = 34;
+constexpr u32 kNumberSigPending = 127;
+constexpr u32 kNumberSigTimedWait = 128;
+constexpr u32 kNumberSigSuspend = 130;
+constexpr u32 kNumberSignalFd4 = 289;
+
+enum MaskOperation : u64 { kBlock = 0, kUnblock = 1, kSetMask = 2 };
+
+i64 negative(Error error) { return -static_cast<i64>(error.code()); }
+
+// A kernel object as a host call's argument.
+template <typename T>
+u64 host_pointer(const T* object) {
+  return platform::physical_of(object).value();
+}
+
+
+SignalDisposition disposition_of(const SignalAction& action) {
+  if (action.handler == kHandlerDefault) return SignalDisposition::kDefault;
+  if (action.handler == kHandlerIgnore) return SignalDisposition::kIgnore;
+  return SignalDisposition::kCatch;
+}
+
+u64 child_flags(const SignalAction& action) {
+  return action.flags & (action_flag::kNoChildStop | action_flag::kNoChildWait);
+}
+
+bool same_for_host(const SignalAction& a, const SignalAction& b) {
+  return disposition_of(a) == disposition_of(b) && child_flags(a) == child_flags(b);
+}
+
+SignalAction read_action(Process& process, u32 signal) {
+  LockGuard guard(process.signal_lock);
+  return process.actions[signal - 1];
+}
+
+// Tells Linux what the table says. Threads may change the same signal at the same time, and no lock
+// is held across the host call; so whoever told Linux looks again, and the last to tell tells the
+// truth.
+void tell_host(Process& process, u32 signal) {
+  SignalAction told = read_action(process, signal);
+  for (;;) {
+    hypercall(Service::kSignalAction, signal, static_cast<u64>(disposition_of(told)),
+              told.flags);
+    const SignalAction now = read_action(process, signal);
+    if (same_for_host(told, now)) return;
+    told = now;
+  }
+}
+
+Result<void> change_action(Process& process, u32 signal, const SignalAction* wanted,
+                           SignalAction& old) {
+  if (signal < 1 || signal > kSignalCount) return Error(EINVAL);
+  if (wanted != nullptr && (kUnblockableSignals & signal_bit(signal)) != 0) return Error(EINVAL);
+  {
+    LockGuard guard(process.signal_lock);
+    SignalAction& entry = process.actions[signal - 1];
+    old = entry;
+    if (wanted == nullptr) return {};
+    entry = *wanted;
+    entry.flags &= action_flag::kKnown;
+    entry.mask &= ~kUnblockableSignals;
+  }
+  if (!same_for_host(*wanted, old)) tell_host(process, signal);
+  return {};
+}
+
+}  // namespace
+
+i64 system_rt_sigaction(Thread& thread, u64 signal, VirtualAddress action, VirtualAddress old,
+                        u64 mask_size) {
+  if (mask_size != kMaskSize) return -EINVAL;
+  SignalAction wanted{};
+  if (action.value() != 0) {
+    const Result<void> read = copy_from_program(&wanted, action, sizeof wanted);
+    if (read.is_error()) return negative(read.error());
+  }
+  SignalAction before{};
+  const Result<void> changed =
+      change_action(*thread.process, static_cast<u32>(signal),
+                    action.value() != 0 ? &wanted : nullptr, before);
+  if (changed.is_error()) return negative(changed.error());
+  if (old.value() != 0) {
+    const Result<void> written = write_program(old, before);
+    if (written.is_error()) return negative(written.error());
+  }
+  return 0;
+}
+
+i64 system_rt_sigprocmask(Thread& thread, u64 how, VirtualAddress set, VirtualAddress old,
+                          u64 mask_size) {
+  if (mask_size != kMaskSize) return -EINVAL;
+  const u64 before = thread.blocked;
+  if (set.value() != 0) {
+    const Result<u64> given = read_program<u64>(set);
+    if (given.is_error()) return negative(given.error());
+    const u64 mask = given.value() & ~kUnblockableSignals;
+    u64 wanted;
+    switch (static_cast<u32>(how)) {
+      case kBlock:
+        wanted = before | mask;
+        break;
+      case kUnblock:
+        wanted = before & ~mask;
+        break;
+      case kSetMask:
+        wanted = mask;
+        break;
+      default:
+        return -EINVAL;
+    }
+    const i64 result = set_signal_mask(thread, wanted);
+    if (result != 0) return result;
+  }
+  if (old.value() != 0) {
+    const Result<void> written = write_program(old, before);
+    if (written.is_error()) return negative(written.error());
+  }
+  return 0;
+}
+
+i64 system_rt_sigreturn(Thread& thread, TrapFrame& frame) {
+  const Result<u64> mask = signal_frame_mask(frame);
+  if (mask.is_ok()) {
+    const i64 result = set_signal_mask(thread, mask.value());
+    if (result != 0) return result;  // a signal comes first: then this call is made again
+  }
+  frame.vector = kRestoredVector;
+  if (mask.is_error() || pop_signal_frame(thread, frame).is_error()) {
+    frame.rax = 0;
+    force_fault_signal(thread, frame, signal_number::kSegv, kCodeKernel, 0,
+                       thread.fault_trap_number, thread.fault_error_code);
+  }
+  return static_cast<i64>(frame.rax);
+}
+
+i64 system_sigaltstack(Thread& thread, const TrapFrame& frame, VirtualAddress stack,
+                       VirtualAddress old) {
+  AlternateStack wanted{};
+  if (stack.value() != 0) {
+    const Result<void> read = copy_from_program(&wanted, stack, sizeof wanted);
+    if (read.is_error()) return negative(read.error());
+  }
+  AlternateStack before = thread.alternate_stack;
+  const u32 armed = static_cast<u32>(before.flags) & stack_flag::kAutoDisarm;
+  before.flags = static_cast<i32>(alternate_stack_flags(thread, frame.rsp) | armed);
+  before.reserved = 0;
+  if (stack.value() != 0) {
+    const Result<void> set = set_alternate_stack(thread, wanted, frame.rsp);
+    if (set.is_error()) return negative(set.error());
+  }
+  if (old.value() != 0) {
+    const Result<void> written = write_program(old, before);
+    if (written.is_error()) return negative(written.error());
+  }
+  return 0;
+}
+
+i64 system_rt_sigpending(VirtualAddress set, u64 mask_size) {
+  if (mask_size > kMaskSize) return -EINVAL;
+  u64 pending = 0;
+  const i64 result = hypercall(kNumberSigPending, host_pointer(&pending), kMaskSize);
+  if (result < 0) return result;
+  const Result<void> written = copy_to_program(set, &pending, mask_size);
+  return written.is_error() ? negative(written.error()) : 0;
+}
+
+i64 system_rt_sigtimedwait(VirtualAddress set, VirtualAddress info, VirtualAddress timeout,
+                           u64 mask_size) {
+  if (mask_size != kMaskSize) return -EINVAL;
+  u64 mask = 0;
+  TimeSpec time{};
+  SignalInfo taken{};
+  const Result<void> read_mask = copy_from_program(&mask, set, sizeof mask);
+  if (read_mask.is_error()) return negative(read_mask.error());
+  if (timeout.value() != 0) {
+    const Result<void> read_time = copy_from_program(&time, timeout, sizeof time);
+    if (read_time.is_error()) return negative(read_time.error());
+  }
+  const i64 result =
+      hypercall(kNumberSigTimedWait, host_pointer(&mask), host_pointer(&taken),
+                timeout.value() != 0 ? host_pointer(&time) : 0, kMaskSize);
+  if (result > 0 && info.value() != 0) {
+    const Result<void> written = write_program(info, taken);
+    if (written.is_error()) return negative(written.error());
+  }
+  return result;
+}
+
+i64 system_rt_sigsuspend(Thread& thread, VirtualAddress mask, u64 mask_size) {
+  if (mask_size != kMaskSize) return -EINVAL;
+  if (mask.value() == 0) return -EFAULT;
+  TemporaryMask temporary(thread);
+  const Result<void> read = temporary.read(mask, mask_size);
+  if (read.is_error()) return negative(read.error());
+  return temporary.finish(
+      hypercall(kNumberSigSuspend, host_pointer(temporary.mask()), kMaskSize));
+}
+
+i64 system_pause() { return hypercall(kNumberPause); }
+
+i64 system_signalfd(i32 descriptor, VirtualAddress mask, u64 mask_size) {
+  return system_signalfd4(descriptor, mask, mask_size, 0);
+}
+
+i64 system_signalfd4(i32 descriptor, VirtualAddress mask, u64 mask_size, u64 flags) {
+  if (mask_size != kMaskSize) return -EINVAL;
+  u64 wanted = 0;
+  const Result<void> read = copy_from_program(&wanted, mask, sizeof wanted);
+  if (read.is_error()) return negative(read.error());
+  return hypercall(kNumberSignalFd4, static_cast<u64>(static_cast<i64>(descriptor)),
+                   host_pointer(&wanted), kMaskSize, flags);
+}
+
+}  // namespace dbos

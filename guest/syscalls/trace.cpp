@@ -1,0 +1,32 @@
+#include "guest/syscalls/trace.h"
+
+#include "guest/lib/log.h"
+#include "guest/process/thread.h"
+#include "hypercall/syscall_table.h"
+
+namespace dbos {
+namespace {
+
+bool is_enabled = false;
+
+}  // namespace
+
+void enable_trace() { is_enabled = true; }
+
+void trace_call(const TrapFrame& frame, i64 result) {
+  if (!is_enabled) return;
+  LogLine line;
+  line.text("[").number(current_thread().thread_id).text("] ");
+  const auto number = static_cast<u32>(frame.error_code);
+  const syscalls::SystemCall* const call = syscalls::find(number);
+  if (call == nullptr) {
+    line.text("call ").number(number);
+  } else {
+    line.text(call->name);
+  }
+  line.text("(").hex(frame.rdi).text(", ").hex(frame.rsi).text(", ").hex(frame.rdx).text(", ")
+      .hex(frame.r10).text(", ").hex(frame.r8).text(", ").hex(frame.r9).text(") = ");
+  line.number(result).send();
+}
+
+}  // namespace dbos

@@ -1,0 +1,82 @@
+// The addresses of the machine, all in one place.
+//
+// Guest-physical address = host virtual address for every byte that the guest can reach. The regions
+// lie below 1 TiB, because 40 bits of physical address is the least that server processors of the
+// last decade (and QEMU's) offer, and above 64 GiB, because Linux places nothing of a process there.
+//
+//   0x10_0000_0000   64 GiB  kernel region   guest kernel image, boot page tables, boot information
+//   0x11_0000_0000   68 GiB  vCPU region     one block per vCPU: hypercall page, bounce buffer, stacks
+//   0x20_0000_0000  128 GiB  file window     host mappings of files and of shared memory
+//   0x40_0000_0000  256 GiB  arena           every frame of the guest's own memory
+//   0xff_ffff_ffff    1 TiB  end
+//
+// Guest-virtual addresses:
+//
+//   0x0000_0000_0000_0000 .. 0x0000_7fff_ffff_efff   the program's, as under Linux
+//   0xffff_8000_0000_0000 + p                        direct map of guest-physical address p
+//   0xffff_f000_0000_0000 + i * kVcpuStride          vCPU block i again, with guard pages
+//   0xffff_ffff_8000_0000                            guest kernel image
+#pragma once
+
+#include <cstdint>
+
+namespace dbos {
+
+inline constexpr uint64_t kKiB = 1024;
+inline constexpr uint64_t kMiB = 1024 * kKiB;
+inline constexpr uint64_t kGiB = 1024 * kMiB;
+inline constexpr uint64_t kTiB = 1024 * kGiB;
+
+inline constexpr uint64_t kPageSize = 4 * kKiB;
+inline constexpr uint64_t kLargePageSize = 2 * kMiB;
+
+inline constexpr uint64_t kKernelRegionBase = 64 * kGiB;
+inline constexpr uint64_t kKernelRegionSize = 16 * kMiB;
+
+inline constexpr uint64_t kVcpuRegionBase = 68 * kGiB;
+inline constexpr uint64_t kVcpuStride = 256 * kKiB;
+inline constexpr uint32_t kVcpuCountMax = 1024;
+
+inline constexpr uint64_t kWindowBase = 128 * kGiB;
+inline constexpr uint64_t kWindowSizeMax = 128 * kGiB;
+
+inline constexpr uint64_t kArenaBase = 256 * kGiB;
+inline constexpr uint64_t kArenaSizeMax = 768 * kGiB;
+
+// The arena grows by chunks: one memory slot each. The frame table of a chunk lies at its start.
+inline constexpr uint64_t kArenaChunkSize = kGiB;
+
+inline constexpr uint64_t kProgramEnd = 0x0000'7fff'ffff'f000;  // TASK_SIZE of x86-64 Linux
+inline constexpr uint64_t kDirectMapBase = 0xffff'8000'0000'0000;
+inline constexpr uint64_t kVcpuMapBase = 0xffff'f000'0000'0000;
+inline constexpr uint64_t kKernelImageBase = 0xffff'ffff'8000'0000;
+
+// Within a vCPU block. Pages marked "guard" are not present in the mapping at kVcpuMapBase.
+//
+//   0x00000  guard
+//   0x01000  kernel stack, 28 KiB, grows down from 0x08000
+//   0x08000  guard
+//   0x09000  IST stack, 8 KiB
+//   0x0b000  guard
+//   0x0c000  double-fault stack, 4 KiB
+//   0x0d000  guard
+//   0x0e000  debug and NMI stack, 8 KiB
+//   0x10000  guest kernel's per-CPU data, 16 KiB
+//   0x14000  hypercall page, 4 KiB
+//   0x15000  (unused)
+//   0x20000  bounce buffer, 128 KiB
+inline constexpr uint64_t kVcpuStackOffset = 0x1000;
+inline constexpr uint64_t kVcpuStackTop = 0x8000;
+inline constexpr uint64_t kVcpuIstStackTop = 0xb000;
+inline constexpr uint64_t kVcpuIstStackOffset = 0x9000;
+inline constexpr uint64_t kVcpuDoubleFaultStackOffset = 0xc000;
+inline constexpr uint64_t kVcpuDoubleFaultStackTop = 0xd000;
+inline constexpr uint64_t kVcpuDebugStackOffset = 0xe000;
+inline constexpr uint64_t kVcpuDebugStackTop = 0x10000;
+inline constexpr uint64_t kVcpuDataOffset = 0x10000;
+inline constexpr uint64_t kVcpuDataSize = 0x4000;
+inline constexpr uint64_t kVcpuHypercallOffset = 0x14000;
+inline constexpr uint64_t kVcpuBounceOffset = 0x20000;
+inline constexpr uint64_t kVcpuBounceSize = 0x20000;
+
+}  // namespace dbos

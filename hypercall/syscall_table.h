@@ -1,0 +1,190 @@
+// The table of Linux's system calls as data: syscalls.def and syscall_requests.def, looked up by
+// number. The guest's marshaller and the VMM's executor read the same entries.
+#pragma once
+
+#include <asm/errno.h>
+#include <asm/unistd.h>
+
+#include "hypercall/syscall_kinds.h"
+
+namespace dbos::syscalls {
+
+inline constexpr uint32_t kNumberMax = 450;
+
+struct SystemCall {
+  const char* name = nullptr;  // nullptr: Linux has no call of this number
+  const char* note = nullptr;
+  Placement placement{Where::kRefused, Waits::kNo, ENOSYS};
+  uint8_t argument_count = 0;
+  Argument arguments[6];
+
+  constexpr bool is_proxied() const {
+    return placement.where == Where::kProxied || placement.where == Where::kFiltered;
+  }
+};
+
+struct Request {
+  uint32_t call;
+  uint32_t number;
+  const char* name;
+  Waits waits;
+  Argument argument;
+};
+
+namespace detail {
+
+struct Arguments {
+  Argument list[6];
+  uint8_t count;
+};
+
+template <typename... Kinds>
+constexpr Arguments arguments_of(Kinds... kinds) {
+  static_assert(sizeof...(kinds) <= 6);
+  return {{kinds...}, sizeof...(kinds)};
+}
+
+struct Table {
+  SystemCall calls[kNumberMax + 1];
+};
+
+constexpr SystemCall make_call(const char* name, const char* note, Placement placement,
+                               Arguments arguments) {
+  SystemCall call{name, note, placement, arguments.count, {}};
+  for (int i = 0; i < 6; i++) call.arguments[i] = arguments.list[i];
+  return call;
+}
+
+constexpr Table make_table() {
+  using namespace kinds;
+  Table table;
+#define DBOS_SYSCALL(number, name, placement, arguments, note) \
+  table.calls[number] = make_call(#name, note, placement, arguments_of arguments);
+#include "hypercall/syscalls.def"
+#undef DBOS_SYSCALL
+  return table;
+}
+
+// Every length or count that an argument refers to must be one.
+constexpr bool is_consistent(const Table& table) {
+  for (const SystemCall& call : table.calls) {
+    for (const Argument& argument : call.arguments) {
+      if (argument.is_fixed()) continue;
+      if (argument.count_from >= call.argument_count) return false;
+      const Argument& counter = call.arguments[argument.count_from];
+      const bool by_pointer = argument.shape == Shape::kSizedByPointer ||
+                              (argument.shape == Shape::kSocketOption && argument.is_written());
+      if (argument.shape == Shape::kByRequest) continue;
+      if (by_pointer != (counter.shape == Shape::kLength)) return false;
+      if (!by_pointer && counter.format != Format::kSize && counter.format != Format::kCount &&
+          counter.format != Format::kUnsignedCount)
+        return false;
+    }
+  }
+  return true;
+}
+
+inline constexpr Table kTable = make_table();
+static_assert(is_consistent(kTable));
+
+namespace request_kinds {
+using namespace kinds;
+inline constexpr Request kRequests[] = {
+#define DBOS_REQUEST(call, number, name, waits, argument) \
+  {__NR_##call, number, #name, Waits::waits, argument},
+#include "hypercall/syscall_requests.def"
+#undef DBOS_REQUEST
+};
+}  // namespace request_kinds
+
+}  // namespace detail
+
+// nullptr: Linux has no call of this number.
+constexpr const SystemCall* find(uint32_t number) {
+  if (number > kNumberMax || detail::kTable.calls[number].name == nullptr) return nullptr;
+  return &detail::kTable.calls[number];
+}
+
+constexpr uint32_t request_number(uint32_t call, uint64_t value) {
+  const uint32_t request = static_cast<uint32_t>(value);
+  return call == __NR_quotactl || call == __NR_quotactl_fd ? request >> 8 : request;
+}
+
+// nullptr: not proxied; the answer is -unknown_request(call).
+constexpr const Request* find_request(uint32_t call, uint64_t value) {
+  const uint32_t number = request_number(call, value);
+  for (const Request& request : detail::request_kinds::kRequests) {
+    if (request.call == call && request.number == number) return &request;
+  }
+  return nullptr;
+}
+
+constexpr int unknown_request(uint32_t call) {
+  return call == __NR_ioctl ? ENOTTY : EINVAL;
+}
+
+// The number of bytes or elements that `counter` holds, as wide and as signed as Linux takes it.
+// A negative count is more than any limit: Linux finds the error.
+constexpr uint64_t count_of(const Argument& counter, uint64_t value) {
+  switch (counter.format) {
+    case Format::kCount:
+      return static_cast<uint64_t>(static_cast<int64_t>(static_cast<int32_t>(value)));
+    case Format::kUnsignedCount:
+      return static_cast<uint32_t>(value);
+    default:
+      return value;
+  }
+}
+
+// Bytes that an argument of Shape::kBytes or kBulk takes up; UINT64_MAX on overflow.
+constexpr uint64_t bytes_of(const SystemCall& call, const Argument& argument,
+                            const uint64_t arguments[6]) {
+  if (argument.is_fixed()) return argument.unit;
+  const uint64_t count =
+      count_of(call.arguments[argument.count_from], arguments[argument.count_from]);
+  uint64_t bytes = 0;
+  if (__builtin_mul_overflow(count, uint64_t{argument.unit}, &bytes)) return UINT64_MAX;
+  if (__builtin_add_overflow(bytes, uint64_t{argument.extra}, &bytes)) return UINT64_MAX;
+  return bytes;
+}
+
+constexpr uint64_t descriptor_set_bytes(uint64_t bits) {
+  return (bits + 63) / 64 * 8;
+}
+
+enum class OptionDirection : uint8_t { kGet, kSet };
+
+// Whether a socket option is plain bytes. Options that hold addresses (packet filters, firewall
+// tables, zero-copy receive) are not proxied, nor is SO_ZEROCOPY, whose buffers Linux would use
+// after the call.
+constexpr bool is_plain_socket_option(OptionDirection direction, int32_t level, int32_t name) {
+  switch (level) {
+    case 1:  // SOL_SOCKET: SO_ATTACH_FILTER (read back: SO_GET_FILTER), SO_ATTACH_REUSEPORT_CBPF,
+             // SO_ZEROCOPY
+      return name != 26 && name != 51 && (direction == OptionDirection::kGet || name != 60);
+    case 0:
+      return name < 64 || name == 80;  // IPPROTO_IP: 64.. are iptables' tables
+    case 41:
+      return name != 64 && name != 65;  // IPPROTO_IPV6
+    case 6:
+      return name != 35;  // IPPROTO_TCP: TCP_ZEROCOPY_RECEIVE
+    case 1 + 262:
+      return name != 22 && name != 5 && name != 13 && name != 18;  // SOL_PACKET
+    case 17:                                                       // IPPROTO_UDP
+    case 136:                                                      // IPPROTO_UDPLITE
+    case 255:                                                      // SOL_RAW
+    case 58:                                                       // IPPROTO_ICMPV6
+    case 270:                                                      // SOL_NETLINK
+    case 278:  // SOL_ALG is 279; 278 is SOL_NFC's
+    case 282:  // SOL_TLS
+      return true;
+    default:
+      return level == 40;  // AF_VSOCK
+  }
+}
+
+constexpr bool is_plain_socket_family(int32_t family) {
+  return family != 21 && family != 44;  // AF_RDS, AF_XDP: addresses in messages and options
+}
+
+}  // namespace dbos::syscalls

@@ -1,0 +1,632 @@
+// POSIX and C++ threads: creation in numbers, join and detach, thread-local storage and destructors,
+// mutexes of every kind, condition variables, barriers, read-write locks, cancellation, exits.
+#include <pthread.h>
+#include <semaphore.h>
+
+#include <condition_variable>
+#include <future>
+#include <mutex>
+#include <shared_mutex>
+#include <thread>
+
+#include "support.h"
+
+namespace {
+
+pthread_t start(void* (*body)(void*), void* argument = nullptr, const pthread_attr_t* attributes = nullptr) {
+  pthread_t thread;
+  REQUIRE(pthread_create(&thread, attributes, body, argument) == 0);
+  return thread;
+}
+void* join(pthread_t thread) {
+  void* result = nullptr;
+  REQUIRE(pthread_join(thread, &result) == 0);
+  return result;
+}
+void* as_pointer(intptr_t value) { return reinterpret_cast<void*>(value); }
+
+thread_local int local_value = 5;
+thread_local char local_zero[3 * kPage];
+
+}  // namespace
+
+CASE(two_thousand_threads_one_after_the_other) {
+  for (intptr_t i = 0; i < 2000; ++i) {
+    void* got = join(start([](void* argument) { return argument; }, as_pointer(i)));
+    REQUIRE(got == as_pointer(i));
+  }
+}
+
+CASE(sixty_four_threads_at_once) {
+  pthread_barrier_t barrier;
+  REQUIRE(pthread_barrier_init(&barrier, nullptr, 65) == 0);
+  struct Work {
+    pthread_barrier_t* barrier;
+    pid_t id;
+  } work[64];
+  pthread_t threads[64];
+  for (int i = 0; i < 64; ++i) {
+    work[i] = {&barrier, 0};
+    threads[i] = start(
+        [](void* argument) -> void* {
+          Work* mine = static_cast<Work*>(argument);
+          mine->id = gettid();
+          pthread_barrier_wait(mine->barrier);
+          return nullptr;
+        },
+        &work[i]);
+  }
+  pthread_barrier_wait(&barrier);
+  for (pthread_t thread : threads) join(thread);
+  for (int i = 0; i < 64; ++i) {
+    CHECK(work[i].id > 0 && work[i].id != getpid());
+    for (int j = 0; j < i; ++j) CHECK(work[i].id != work[j].id);
+  }
+  pthread_barrier_destroy(&barrier);
+}
+
+CASE(threads_share_memory_and_the_process_id) {
+  static pid_t process, parent;
+  static int value;
+  value = 1;
+  join(start([](void*) -> void* {
+    process = getpid();
+    parent = getppid();
+    value = value + 1;
+    return nullptr;
+  }));
+  CHECK_EQ(process, getpid());
+  CHECK_EQ(parent, getppid());
+  CHECK_EQ(gettid(), getpid());
+  CHECK_EQ(value, 2);
+}
+
+CASE(errno_and_thread_locals_are_each_threads_own) {
+  errno = EDOM;
+  local_value = 6;
+  join(start([](void*) -> void* {
+    CHECK_EQ(errno, 0);
+    CHECK_EQ(local_value, 5);
+    CHECK(all_are(local_zero, sizeof local_zero, 0));
+    memset(local_zero, 1, sizeof local_zero);
+    CHECK_ERRNO(close(-1), EBADF);
+    return nullptr;
+  }));
+  CHECK_EQ(errno, EDOM);
+  CHECK_EQ(local_value, 6);
+  CHECK(all_are(local_zero, sizeof local_zero, 0));
+}
+
+CASE(specific_data_destructors_run) {
+  static std::atomic<int> destroyed;
+  static pthread_key_t key;
+  destroyed = 0;
+  REQUIRE(pthread_key_create(&key, [](void* value) {
+            // Set again twice: a destructor may leave a value behind for the next round.
+            intptr_t left = reinterpret_cast<intptr_t>(value);
+            ++destroyed;
+            if (left > 1) pthread_setspecific(key, as_pointer(left - 1));
+          }) == 0);
+  join(start([](void*) -> void* {
+    pthread_setspecific(key, as_pointer(3));
+    return nullptr;
+  }));
+  CHECK_EQ(destroyed.load(), 3);
+  CHECK(pthread_getspecific(key) == nullptr);
+  pthread_key_delete(key);
+}
+
+CASE(thread_local_destructors_run_in_reverse) {
+  static std::vector<int> order;
+  struct Noisy {
+    int number;
+    ~Noisy() { order.push_back(number); }
+  };
+  std::thread([] {
+    thread_local Noisy first{1};
+    thread_local Noisy second{2};
+    first.number += 10;
+    second.number += 10;
+  }).join();
+  CHECK(order == std::vector<int>({12, 11}));
+  order.clear();
+}
+
+CASE(detached_threads_finish_by_themselves) {
+  static sem_t done;
+  REQUIRE(sem_init(&done, 0, 0) == 0);
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+  for (int i = 0; i < 100; ++i) {
+    auto body = [](void*) -> void* {
+      sem_post(&done);
+      return nullptr;
+    };
+    if (i % 2 == 0) {
+      start(body, nullptr, &attributes);
+    } else {
+      CHECK_EQ(pthread_detach(start(body)), 0);
+    }
+  }
+  for (int i = 0; i < 100; ++i) REQUIRE(sem_wait(&done) == 0);
+  pthread_attr_destroy(&attributes);
+}
+
+CASE(pthread_exit_gives_its_value_and_unwinds) {
+  static int unwound;
+  unwound = 0;
+  void* got = join(start([](void*) -> void* {
+    struct Guard {
+      ~Guard() { ++unwound; }
+    } guard;
+    pthread_exit(as_pointer(77));
+  }));
+  CHECK(got == as_pointer(77));
+  CHECK_EQ(unwound, 1);
+}
+
+CASE(stack_size_and_guard_are_as_asked) {
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  REQUIRE(pthread_attr_setstacksize(&attributes, kMiB) == 0);
+  REQUIRE(pthread_attr_setguardsize(&attributes, 4 * kPage) == 0);
+  join(start(
+      [](void*) -> void* {
+        pthread_attr_t mine;
+        REQUIRE(pthread_getattr_np(pthread_self(), &mine) == 0);
+        void* low = nullptr;
+        size_t size = 0;
+        REQUIRE(pthread_attr_getstack(&mine, &low, &size) == 0);
+        CHECK(size >= kMiB - 8 * kPage);
+        volatile char big[512 * kKiB];
+        big[0] = 1;
+        CHECK_EQ(big[0], 1);
+        pthread_attr_destroy(&mine);
+        return nullptr;
+      },
+      nullptr, &attributes));
+  pthread_attr_destroy(&attributes);
+}
+
+CASE(thread_on_a_stack_of_ones_own) {
+  void* stack = map_anonymous(256 * kKiB);
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  REQUIRE(pthread_attr_setstack(&attributes, stack, 256 * kKiB) == 0);
+  static uintptr_t where;
+  join(start(
+      [](void*) -> void* {
+        volatile int here = 0;
+        where = reinterpret_cast<uintptr_t>(&here);
+        return nullptr;
+      },
+      nullptr, &attributes));
+  uintptr_t low = reinterpret_cast<uintptr_t>(stack);
+  CHECK(where >= low && where < low + 256 * kKiB);
+  pthread_attr_destroy(&attributes);
+  munmap(stack, 256 * kKiB);
+}
+
+CASE(process_lives_on_when_the_main_thread_exits) {
+  int status = run_child([] {
+    static pthread_t main_thread;
+    main_thread = pthread_self();
+    start([](void*) -> void* {
+      pthread_join(main_thread, nullptr);
+      check::print("the main thread is gone\n");
+      _exit(21);
+    });
+    pthread_exit(nullptr);
+  });
+  CHECK(exited(status, 21));
+}
+
+CASE(exit_status_is_zero_when_the_last_thread_exits) {
+  CHECK(exited(run_child([] {
+    start([](void*) -> void* {
+      sleep_ms(5);
+      return nullptr;
+    });
+    pthread_exit(nullptr);
+  })));
+}
+
+CASE(exit_from_a_thread_ends_all) {
+  int status = run_child([] {
+    for (int i = 0; i < 4; ++i) {
+      start([](void*) -> void* {
+        for (;;) pause();
+      });
+      start([](void*) -> void* {
+        for (;;) asm volatile("");
+      });
+    }
+    start([](void*) -> void* { exit(22); });
+    for (;;) pause();
+  });
+  CHECK(exited(status, 22));
+}
+
+CASE(mutex_protects_a_counter) {
+  static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+  static int counter;
+  counter = 0;
+  pthread_t threads[8];
+  for (pthread_t& thread : threads) {
+    thread = start([](void*) -> void* {
+      for (int i = 0; i < 2000; ++i) {
+        pthread_mutex_lock(&mutex);
+        counter = counter + 1;
+        pthread_mutex_unlock(&mutex);
+      }
+      return nullptr;
+    });
+  }
+  for (pthread_t thread : threads) join(thread);
+  CHECK_EQ(counter, 16000);
+}
+
+CASE(mutex_kinds_answer_as_posix_says) {
+  pthread_mutexattr_t attributes;
+  pthread_mutexattr_init(&attributes);
+  pthread_mutex_t mutex;
+  pthread_mutexattr_settype(&attributes, PTHREAD_MUTEX_ERRORCHECK);
+  pthread_mutex_init(&mutex, &attributes);
+  CHECK_EQ(pthread_mutex_lock(&mutex), 0);
+  CHECK_EQ(pthread_mutex_lock(&mutex), EDEADLK);
+  CHECK_EQ(pthread_mutex_unlock(&mutex), 0);
+  CHECK_EQ(pthread_mutex_unlock(&mutex), EPERM);
+  pthread_mutex_destroy(&mutex);
+  pthread_mutexattr_settype(&attributes, PTHREAD_MUTEX_RECURSIVE);
+  pthread_mutex_init(&mutex, &attributes);
+  for (int i = 0; i < 5; ++i) CHECK_EQ(pthread_mutex_lock(&mutex), 0);
+  void* other = join(start([](void* m) { return as_pointer(pthread_mutex_trylock(static_cast<pthread_mutex_t*>(m))); }, &mutex));
+  CHECK(other == as_pointer(EBUSY));
+  for (int i = 0; i < 5; ++i) CHECK_EQ(pthread_mutex_unlock(&mutex), 0);
+  pthread_mutex_destroy(&mutex);
+  pthread_mutexattr_destroy(&attributes);
+}
+
+CASE(timed_lock_gives_up) {
+  pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+  pthread_mutex_lock(&mutex);
+  void* got = join(start(
+      [](void* m) {
+        timespec until = {};
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += 10'000'000;
+        if (until.tv_nsec >= 1'000'000'000) {
+          until.tv_nsec -= 1'000'000'000;
+          ++until.tv_sec;
+        }
+        return as_pointer(pthread_mutex_timedlock(static_cast<pthread_mutex_t*>(m), &until));
+      },
+      &mutex));
+  CHECK(got == as_pointer(ETIMEDOUT));
+  pthread_mutex_unlock(&mutex);
+}
+
+CASE(robust_mutex_tells_of_its_dead_owner) {
+  pthread_mutexattr_t attributes;
+  pthread_mutexattr_init(&attributes);
+  pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+  pthread_mutex_t mutex;
+  pthread_mutex_init(&mutex, &attributes);
+  auto die_holding = [](void* m) -> void* {
+    pthread_mutex_lock(static_cast<pthread_mutex_t*>(m));
+    return nullptr;
+  };
+  join(start(die_holding, &mutex));
+  CHECK_EQ(pthread_mutex_lock(&mutex), EOWNERDEAD);
+  CHECK_EQ(pthread_mutex_consistent(&mutex), 0);
+  CHECK_EQ(pthread_mutex_unlock(&mutex), 0);
+  CHECK_EQ(pthread_mutex_lock(&mutex), 0);
+  CHECK_EQ(pthread_mutex_unlock(&mutex), 0);
+  join(start(die_holding, &mutex));
+  CHECK_EQ(pthread_mutex_lock(&mutex), EOWNERDEAD);
+  CHECK_EQ(pthread_mutex_unlock(&mutex), 0);  // not made consistent
+  CHECK_EQ(pthread_mutex_lock(&mutex), ENOTRECOVERABLE);
+  pthread_mutex_destroy(&mutex);
+  pthread_mutexattr_destroy(&attributes);
+}
+
+CASE(robust_shared_mutex_tells_of_a_dead_process) {
+  void* at = mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  REQUIRE(at != MAP_FAILED);
+  auto* mutex = static_cast<pthread_mutex_t*>(at);
+  pthread_mutexattr_t attributes;
+  pthread_mutexattr_init(&attributes);
+  pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+  pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+  pthread_mutex_init(mutex, &attributes);
+  CHECK(exited(run_child([=] { CHECK_EQ(pthread_mutex_lock(mutex), 0); })));
+  CHECK_EQ(pthread_mutex_lock(mutex), EOWNERDEAD);
+  CHECK_EQ(pthread_mutex_consistent(mutex), 0);
+  CHECK_EQ(pthread_mutex_unlock(mutex), 0);
+  CHECK(killed(run_child([=] {
+    pthread_mutex_lock(mutex);
+    raise(SIGKILL);
+  }), SIGKILL));
+  CHECK_EQ(pthread_mutex_lock(mutex), EOWNERDEAD);
+  pthread_mutexattr_destroy(&attributes);
+  munmap(at, kPage);
+}
+
+CASE(condition_variable_hands_work_over) {
+  std::mutex mutex;
+  std::condition_variable changed;
+  int turn = 0;
+  long sum = 0;
+  std::thread consumer([&] {
+    std::unique_lock lock(mutex);
+    for (int i = 0; i < 500; ++i) {
+      changed.wait(lock, [&] { return turn == 1; });
+      sum += i;
+      turn = 0;
+      changed.notify_one();
+    }
+  });
+  for (int i = 0; i < 500; ++i) {
+    std::unique_lock lock(mutex);
+    changed.wait(lock, [&] { return turn == 0; });
+    turn = 1;
+    changed.notify_one();
+  }
+  consumer.join();
+  CHECK_EQ(sum, 499 * 500 / 2);
+}
+
+CASE(condition_variable_broadcast_and_timeout) {
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool go = false;
+  int woken = 0;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 20; ++i) {
+    threads.emplace_back([&] {
+      std::unique_lock lock(mutex);
+      changed.wait(lock, [&] { return go; });
+      ++woken;
+    });
+  }
+  {
+    std::lock_guard lock(mutex);
+    go = true;
+  }
+  changed.notify_all();
+  for (auto& thread : threads) thread.join();
+  CHECK_EQ(woken, 20);
+  std::unique_lock lock(mutex);
+  CHECK(!changed.wait_for(lock, std::chrono::milliseconds(5), [] { return false; }));
+}
+
+CASE(barrier_elects_one_each_round) {
+  static pthread_barrier_t barrier;
+  static std::atomic<int> elected;
+  elected = 0;
+  REQUIRE(pthread_barrier_init(&barrier, nullptr, 6) == 0);
+  pthread_t threads[6];
+  for (pthread_t& thread : threads) {
+    thread = start([](void*) -> void* {
+      for (int round = 0; round < 50; ++round) {
+        if (pthread_barrier_wait(&barrier) == PTHREAD_BARRIER_SERIAL_THREAD) ++elected;
+      }
+      return nullptr;
+    });
+  }
+  for (pthread_t thread : threads) join(thread);
+  CHECK_EQ(elected.load(), 50);
+  pthread_barrier_destroy(&barrier);
+}
+
+CASE(read_write_lock_keeps_pairs_equal) {
+  std::shared_mutex lock;
+  int left = 0, right = 0;
+  std::atomic<bool> unequal{false};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 6; ++i) {
+    threads.emplace_back([&, i] {
+      for (int j = 0; j < 300; ++j) {
+        if (i < 2) {
+          std::unique_lock writer(lock);
+          ++left;
+          ++right;
+        } else {
+          std::shared_lock reader(lock);
+          if (left != right) unequal = true;
+        }
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  CHECK(!unequal);
+  CHECK_EQ(left, 600);
+}
+
+CASE(semaphores_count) {
+  sem_t semaphore;
+  REQUIRE(sem_init(&semaphore, 0, 2) == 0);
+  CHECK_EQ(sem_trywait(&semaphore), 0);
+  CHECK_EQ(sem_trywait(&semaphore), 0);
+  CHECK_ERRNO(sem_trywait(&semaphore), EAGAIN);
+  timespec past = {1, 0};
+  CHECK_ERRNO(sem_timedwait(&semaphore, &past), ETIMEDOUT);
+  pthread_t thread = start(
+      [](void* s) -> void* {
+        for (int i = 0; i < 100; ++i) sem_post(static_cast<sem_t*>(s));
+        return nullptr;
+      },
+      &semaphore);
+  for (int i = 0; i < 100; ++i) REQUIRE(sem_wait(&semaphore) == 0);
+  join(thread);
+  sem_destroy(&semaphore);
+}
+
+namespace {
+std::atomic<int> cleaned;
+void* wait_to_be_cancelled(void* started) {
+  pthread_cleanup_push([](void*) { ++cleaned; }, nullptr);
+  sem_post(static_cast<sem_t*>(started));
+  for (;;) pause();
+  pthread_cleanup_pop(0);
+  return nullptr;
+}
+}  // namespace
+
+CASE(cancellation_runs_the_cleanup) {
+  sem_t started;
+  sem_init(&started, 0, 0);
+  cleaned = 0;
+  for (int i = 0; i < 20; ++i) {
+    pthread_t thread = start(wait_to_be_cancelled, &started);
+    sem_wait(&started);
+    CHECK_EQ(pthread_cancel(thread), 0);
+    CHECK(join(thread) == PTHREAD_CANCELED);
+  }
+  CHECK_EQ(cleaned.load(), 20);
+}
+
+CASE(asynchronous_cancellation_stops_a_loop) {
+  sem_t started;
+  sem_init(&started, 0, 0);
+  pthread_t thread = start(
+      [](void* s) -> void* {
+        pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, nullptr);
+        sem_post(static_cast<sem_t*>(s));
+        for (;;) asm volatile("");
+      },
+      &started);
+  sem_wait(&started);
+  CHECK_EQ(pthread_cancel(thread), 0);
+  CHECK(join(thread) == PTHREAD_CANCELED);
+}
+
+CASE(disabled_cancellation_waits) {
+  sem_t steps[2];
+  sem_init(&steps[0], 0, 0);
+  sem_init(&steps[1], 0, 0);
+  pthread_t thread = start(
+      [](void* s) -> void* {
+        sem_t* semaphores = static_cast<sem_t*>(s);
+        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, nullptr);
+        sem_post(&semaphores[0]);
+        sem_wait(&semaphores[1]);
+        pthread_exit(as_pointer(3));
+      },
+      steps);
+  sem_wait(&steps[0]);
+  CHECK_EQ(pthread_cancel(thread), 0);
+  sem_post(&steps[1]);
+  CHECK(join(thread) == as_pointer(3));
+}
+
+CASE(standard_library_threads) {
+  std::vector<std::future<long>> parts;
+  for (long i = 0; i < 8; ++i) {
+    parts.push_back(std::async(std::launch::async, [i] {
+      long sum = 0;
+      for (long j = i * 1000; j < (i + 1) * 1000; ++j) sum += j;
+      return sum;
+    }));
+  }
+  long sum = 0;
+  for (auto& part : parts) sum += part.get();
+  CHECK_EQ(sum, 7999L * 8000 / 2);
+  std::promise<int> promise;
+  std::thread([&] { promise.set_exception(std::make_exception_ptr(42)); }).join();
+  int caught = 0;
+  try {
+    promise.get_future().get();
+  } catch (int value) {
+    caught = value;
+  }
+  CHECK_EQ(caught, 42);
+  std::once_flag once;
+  std::atomic<int> ran{0};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 8; ++i) threads.emplace_back([&] { std::call_once(once, [&] { ++ran; }); });
+  for (auto& thread : threads) thread.join();
+  CHECK_EQ(ran.load(), 1);
+  std::atomic<int> flag{0};
+  std::thread waiter([&] { flag.wait(0); });
+  flag = 1;
+  flag.notify_all();
+  waiter.join();
+}
+
+CASE(exceptions_cross_frames_in_threads) {
+  std::atomic<int> caught{0};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 8; ++i) {
+    threads.emplace_back([&] {
+      for (int j = 0; j < 50; ++j) {
+        try {
+          std::string("x").at(5);
+        } catch (const std::exception&) {
+          ++caught;
+        }
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  CHECK_EQ(caught.load(), 400);
+}
+
+CASE(malloc_from_many_threads) {
+  std::vector<std::thread> threads;
+  std::atomic<int> wrong{0};
+  for (int t = 0; t < 8; ++t) {
+    threads.emplace_back([&, t] {
+      std::vector<std::pair<unsigned char*, size_t>> blocks;
+      for (size_t i = 0; i < 300; ++i) {
+        size_t size = mix(static_cast<uint64_t>(t), i) % (i % 20 == 0 ? 300000 : 3000) + 1;
+        auto* block = static_cast<unsigned char*>(malloc(size));
+        memset(block, t + 1, size);
+        blocks.emplace_back(block, size);
+        if (i % 3 == 0) {
+          auto [old, length] = blocks[blocks.size() / 2];
+          if (old[0] != t + 1 || old[length - 1] != t + 1) ++wrong;
+          free(old);
+          blocks.erase(blocks.begin() + static_cast<long>(blocks.size() / 2));
+        }
+      }
+      for (auto [block, size] : blocks) {
+        if (block[0] != t + 1 || block[size - 1] != t + 1) ++wrong;
+        free(block);
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  CHECK_EQ(wrong.load(), 0);
+}
+
+CASE(memory_calls_race_with_writers) {
+  // One thread maps, protects and unmaps its own pages all the time; the others must not notice.
+  std::atomic<bool> stop{false};
+  std::atomic<int> wrong{0};
+  std::vector<std::thread> writers;
+  for (int t = 0; t < 3; ++t) {
+    writers.emplace_back([&, t] {
+      void* at = map_anonymous(64 * kPage);
+      for (uint64_t round = 0; !stop || round < 3; ++round) {
+        fill(at, 64 * kPage, round + static_cast<uint64_t>(t));
+        if (!filled(at, 64 * kPage, round + static_cast<uint64_t>(t))) ++wrong;
+      }
+      munmap(at, 64 * kPage);
+    });
+  }
+  for (int i = 0; i < 200; ++i) {
+    void* at = map_anonymous(16 * kPage);
+    memset(at, 1, 16 * kPage);
+    REQUIRE(mprotect(at, 8 * kPage, PROT_READ) == 0);
+    REQUIRE(madvise(offset(at, 8 * kPage), 8 * kPage, MADV_DONTNEED) == 0);
+    REQUIRE(*bytes(at) == 1 && *bytes(at, 8 * kPage) == 0);
+    munmap(at, 16 * kPage);
+  }
+  stop = true;
+  for (auto& thread : writers) thread.join();
+  CHECK_EQ(wrong.load(), 0);
+}
+
+CHECK_MAIN

@@ -1,0 +1,149 @@
+#include "tests/unit/host_platform.h"
+
+#include <sched.h>
+#include <sys/mman.h>
+
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+
+#include "guest/lib/assert.h"
+#include "guest/platform.h"
+
+namespace dbos {
+namespace {
+
+u64 arena_limit = 0;
+std::atomic<u64> released{0};
+std::atomic<u64> populated{0};
+bool panic_throws = false;
+thread_local u32 this_vcpu = 0;
+
+struct Window {
+  u64 length;
+  u64 file_length;
+};
+std::mutex windows_mutex;
+std::map<u64, Window> windows;
+u64 next_window = kWindowBase;
+
+void reserve(u64 address, u64 length) {
+  void* at = mmap(reinterpret_cast<void*>(address), length, PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+  if (at != reinterpret_cast<void*>(address)) {
+    std::perror("host platform: the arena's addresses are taken");
+    std::abort();
+  }
+}
+
+}  // namespace
+
+namespace host {
+
+std::function<void(AddressSpace&, VirtualRange)> on_shootdown;
+std::function<void(VirtualAddress)> on_flush_local;
+
+void start(u64 arena_bytes) {
+  static bool started = false;
+  if (!started) {
+    reserve(kArenaBase, 16 * kGiB);
+    reserve(kWindowBase, 4 * kGiB);
+    started = true;
+  }
+  arena_limit = arena_bytes;
+}
+
+void set_arena_limit(u64 arena_bytes) { arena_limit = arena_bytes; }
+void set_vcpu(u32 vcpu) { this_vcpu = vcpu; }
+
+PhysicalAddress make_window(u64 length, u64 file_length) {
+  const std::lock_guard guard(windows_mutex);
+  const PhysicalAddress at(next_window);
+  next_window += align_up(length, kPageSize) + kPageSize;
+  windows[at.value()] = {align_up(length, kPageSize), file_length};
+  return at;
+}
+
+u64 open_windows() {
+  const std::lock_guard guard(windows_mutex);
+  return windows.size();
+}
+u64 populate_calls() { return populated; }
+u64 released_bytes() { return released; }
+void throw_on_panic(bool on) { panic_throws = on; }
+
+}  // namespace host
+
+void panic(const char* message, const char* file, int line) {
+  if (panic_throws) {
+    throw std::runtime_error(std::string(file) + ":" + std::to_string(line) + ": " + message);
+  }
+  std::fprintf(stderr, "%s:%d: %s\n", file, line, message);
+  std::abort();
+}
+
+namespace platform {
+
+void* direct_map(PhysicalAddress address) { return reinterpret_cast<void*>(address.value()); }
+
+PhysicalAddress physical_of(const void* direct_map_pointer) {
+  return PhysicalAddress(reinterpret_cast<u64>(direct_map_pointer));
+}
+
+Result<u64> arena_grow(u64 index) {
+  const u64 begin = index * kArenaChunkSize;
+  if (begin >= arena_limit) return Error(ENOMEM);
+  const u64 left = arena_limit - begin;
+  return left < kArenaChunkSize ? left : kArenaChunkSize;
+}
+
+void memory_release(PhysicalAddress begin, u64 bytes) {
+  madvise(direct_map(begin), bytes, MADV_DONTNEED);
+  released += bytes;
+}
+
+void shootdown(AddressSpace& space, VirtualRange range) {
+  if (host::on_shootdown) host::on_shootdown(space, range);
+}
+
+void flush_local(VirtualAddress address) {
+  if (host::on_flush_local) host::on_flush_local(address);
+}
+
+Result<PhysicalAddress> window_map(int, u64, u64 length, int, int) {
+  return host::make_window(length, length);
+}
+
+void window_unmap(PhysicalAddress begin, u64 length) {
+  const std::lock_guard guard(windows_mutex);
+  const auto found = windows.find(begin.value());
+  if (found == windows.end() || found->second.length != length) {
+    panic("a window that is not there was unmapped", __FILE__, __LINE__);
+  }
+  windows.erase(found);
+  // Whoever still uses it reads this.
+  std::memset(direct_map(begin), 0xdd, length);
+}
+
+Result<void> window_populate(PhysicalAddress begin, u64 length, bool) {
+  ++populated;
+  const std::lock_guard guard(windows_mutex);
+  auto found = windows.upper_bound(begin.value());
+  if (found == windows.begin()) return Error(EFAULT);
+  --found;
+  const u64 end = begin.value() + length - found->first;
+  if (end > align_up(found->second.file_length, kPageSize)) return Error(EFAULT);
+  return {};
+}
+
+void relax(u32) { sched_yield(); }
+
+u32 current_vcpu() { return this_vcpu; }
+
+}  // namespace platform
+}  // namespace dbos

@@ -1,0 +1,38 @@
+// The platform of guest/platform.h on the host: an arena at its own address in this process, so that
+// the kernel's portable code runs natively, under sanitizers, in tests and benchmarks.
+#pragma once
+
+#include <functional>
+
+#include "guest/lib/types.h"
+
+namespace dbos {
+class AddressSpace;
+}
+
+namespace dbos::host {
+
+// Reserves the arena and the window, and gives every thread vCPU 0 until it says otherwise.
+// Memory beyond `arena_bytes` is refused.
+void start(u64 arena_bytes);
+void set_arena_limit(u64 arena_bytes);
+
+// The vCPU that this thread is.
+void set_vcpu(u32 vcpu);
+
+// Called for platform::shootdown() and platform::flush_local().
+extern std::function<void(AddressSpace&, VirtualRange)> on_shootdown;
+extern std::function<void(VirtualAddress)> on_flush_local;
+
+// Windows. Each is zero at first; populating beyond `file_length` fails with EFAULT.
+PhysicalAddress make_window(u64 length, u64 file_length);
+u64 open_windows();
+u64 populate_calls();
+
+// Blocks that memory_release() gave back.
+u64 released_bytes();
+
+// Makes a failed assertion a C++ exception (std::runtime_error), or an abort again.
+void throw_on_panic(bool on);
+
+}  // namespace dbos::host

@@ -1,0 +1,12 @@
+// What is said when the machine can't go on: one readable page.
+#pragma once
+
+#include "vmm/machine/vcpu.h"
+
+namespace dbos::vmm {
+
+// Prints `reason`, the vCPU's registers, the instructions at its RIP and its call chain, and ends the
+// process with ExitStatus::kGuestPanic.
+[[noreturn]] void die_with_report(Vcpu& vcpu, const char* reason);
+
+}  // namespace dbos::vmm

@@ -1,0 +1,26 @@
+// Errors of starting up: one clear sentence and the exit status that goes with it. The run path uses
+// plain results instead, because it also runs in processes that must not unwind.
+#pragma once
+
+#include <cerrno>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
+#include <fmt/format.h>
+
+namespace dbos::vmm {
+
+class StartError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+
+  template <typename... Arguments>
+  static StartError with_errno(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
+    const int code = errno;
+    return StartError(fmt::format(format, std::forward<Arguments>(arguments)...) + ": " +
+                      std::strerror(code));
+  }
+};
+
+}  // namespace dbos::vmm

@@ -1,0 +1,37 @@
+#include "vmm/kvm/capabilities.h"
+
+#include <fmt/format.h>
+#include <sys/ioctl.h>
+
+#include "vmm/kvm/kvm_api.h"
+
+namespace dbos::vmm {
+
+const std::vector<Capability>& required_capabilities() {
+  static const std::vector<Capability> table = {
+      {KVM_CAP_USER_MEMORY, 1, "KVM_CAP_USER_MEMORY", "guest memory that is the process's own"},
+      {KVM_CAP_EXT_CPUID, 1, "KVM_CAP_EXT_CPUID", "showing the program its CPU's features"},
+      {KVM_CAP_NR_MEMSLOTS, 64, "KVM_CAP_NR_MEMSLOTS", "an arena that grows"},
+      {KVM_CAP_SYNC_MMU, 1, "KVM_CAP_SYNC_MMU", "giving memory back to Linux while running"},
+      {KVM_CAP_MP_STATE, 1, "KVM_CAP_MP_STATE", "starting a vCPU for a thread"},
+      {KVM_CAP_VCPU_EVENTS, 1, "KVM_CAP_VCPU_EVENTS", "reporting bad file pages as SIGBUS"},
+      {KVM_CAP_SPLIT_IRQCHIP, 1, "KVM_CAP_SPLIT_IRQCHIP", "interrupts between vCPUs"},
+      {KVM_CAP_SIGNAL_MSI, 1, "KVM_CAP_SIGNAL_MSI", "signals that reach a running program"},
+      {KVM_CAP_VCPU_ATTRIBUTES, 1, "KVM_CAP_VCPU_ATTRIBUTES", "a guest TSC that is the host's"},
+      {KVM_CAP_IMMEDIATE_EXIT, 1, "KVM_CAP_IMMEDIATE_EXIT", "signals that are never lost"},
+  };
+  return table;
+}
+
+std::string missing_capabilities(int kvm_descriptor) {
+  std::string missing;
+  for (const Capability& capability : required_capabilities()) {
+    const int value = ioctl(kvm_descriptor, KVM_CHECK_EXTENSION, capability.number);
+    if (value >= capability.minimum) continue;
+    if (!missing.empty()) missing += ", ";
+    missing += fmt::format("{} ({})", capability.name, capability.purpose);
+  }
+  return missing;
+}
+
+}  // namespace dbos::vmm

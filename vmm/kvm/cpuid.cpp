@@ -1,0 +1,87 @@
+// Bits: AMD64 APM volume 3, appendix E; Intel SDM volume 2, CPUID.
+#include "vmm/kvm/cpuid.h"
+
+#include <asm/unistd.h>
+#include <sys/ioctl.h>
+
+#include <span>
+
+#include "vmm/error.h"
+#include "vmm/kvm/kvm_api.h"
+#include "vmm/process/host_call.h"
+
+namespace dbos::vmm {
+namespace {
+
+constexpr uint32_t kEntriesMax = 256;
+constexpr size_t kBytesMax = sizeof(kvm_cpuid2) + kEntriesMax * sizeof(kvm_cpuid_entry2);
+
+constexpr uint64_t kStateLegacy = 0x7;   // x87, SSE, AVX
+constexpr uint64_t kStateAvx512 = 0xe0;  // opmask, ZMM_Hi256, Hi16_ZMM
+
+std::span<kvm_cpuid_entry2> entries_of(uint8_t* bytes) {
+  auto* const list = reinterpret_cast<kvm_cpuid2*>(bytes);
+  return {list->entries, list->nent};
+}
+
+kvm_cpuid_entry2* find(std::vector<uint8_t>& cpuid, uint32_t leaf, uint32_t subleaf) {
+  for (kvm_cpuid_entry2& entry : entries_of(cpuid.data())) {
+    if (entry.function == leaf && entry.index == subleaf) return &entry;
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+std::vector<uint8_t> supported_cpuid(int kvm_descriptor) {
+  std::vector<uint8_t> bytes(kBytesMax);
+  auto* const list = reinterpret_cast<kvm_cpuid2*>(bytes.data());
+  list->nent = kEntriesMax;
+  if (ioctl(kvm_descriptor, KVM_GET_SUPPORTED_CPUID, list) < 0) {
+    throw StartError::with_errno("KVM does not say which CPU features it offers");
+  }
+  return bytes;
+}
+
+uint64_t restrict_cpuid(std::vector<uint8_t>& cpuid) {
+  if (const auto* extended = find(cpuid, 0x80000001, 0);
+      extended == nullptr || (extended->edx & (1u << 26)) == 0) {
+    throw StartError("this CPU (or its hypervisor) has no 1 GiB pages, which the direct map needs");
+  }
+  if (const auto* sizes = find(cpuid, 0x80000008, 0);
+      sizes == nullptr || (sizes->eax & 0xff) < 40) {
+    throw StartError("this CPU has fewer than 40 bits of physical address, which are needed");
+  }
+  if (auto* leaf1 = find(cpuid, 1, 0); leaf1 != nullptr) {
+    leaf1->ecx |= 1u << 21;                // x2APIC, which KVM emulates on every host
+    leaf1->ecx &= ~(1u << 3 | 1u << 24);   // MONITOR, TSC deadline timer
+  }
+  if (auto* leaf7 = find(cpuid, 7, 0); leaf7 != nullptr) {
+    leaf7->ecx &= ~(1u << 3 | 1u << 4 | 1u << 7 | 1u << 16);   // PKU, OSPKE, shadow stack, LA57
+    leaf7->edx &= ~(1u << 5 | 1u << 20 | 1u << 22 | 1u << 24 | 1u << 25);  // UINTR, IBT, AMX
+  }
+  auto* const state = find(cpuid, 0xd, 0);
+  if (state == nullptr) return 0;
+  const uint64_t offered = static_cast<uint64_t>(state->edx) << 32 | state->eax;
+  uint64_t mask = offered & (kStateLegacy | kStateAvx512);
+  if ((mask & kStateAvx512) != kStateAvx512) mask &= kStateLegacy;
+  state->eax = static_cast<uint32_t>(mask);
+  state->edx = 0;
+  // XSAVES keeps supervisor states, of which there are none here.
+  if (auto* sub = find(cpuid, 0xd, 1); sub != nullptr) sub->eax &= ~(1u << 3);
+  return mask;
+}
+
+int64_t set_cpuid(int vcpu_descriptor, const std::vector<uint8_t>& cpuid, uint32_t index) {
+  alignas(kvm_cpuid2) uint8_t bytes[kBytesMax];
+  std::memcpy(bytes, cpuid.data(), kBytesMax);
+  for (kvm_cpuid_entry2& entry : entries_of(bytes)) {
+    if (entry.function == 1) entry.ebx = (entry.ebx & 0x00ffffff) | (index & 0xff) << 24;
+    if (entry.function == 0xb || entry.function == 0x1f) entry.edx = index;
+    if (entry.function == 0x8000001e) entry.eax = index;
+  }
+  return raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu_descriptor), KVM_SET_CPUID2,
+                  reinterpret_cast<uint64_t>(bytes));
+}
+
+}  // namespace dbos::vmm

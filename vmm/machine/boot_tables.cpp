@@ -1,0 +1,76 @@
+#include "vmm/machine/boot_tables.h"
+
+#include "hypercall/abi.h"
+#include "vmm/error.h"
+
+namespace dbos::vmm {
+namespace {
+
+// Page table entry bits (SDM volume 3, 4.5; AMD64 APM volume 2, 5.4).
+constexpr uint64_t kPresent = 1 << 0;
+constexpr uint64_t kWrite = 1 << 1;
+constexpr uint64_t kAccessed = 1 << 5;
+constexpr uint64_t kDirty = 1 << 6;
+constexpr uint64_t kLarge = 1 << 7;
+constexpr uint64_t kGlobal = 1 << 8;
+constexpr uint64_t kNoExecute = 1ull << 63;
+constexpr uint64_t kAddressMask = 0x000ffffffffff000;
+
+uint64_t bits_of(PageRights rights) {
+  switch (rights) {
+    case PageRights::kReadExecute: return 0;
+    case PageRights::kRead: return kNoExecute;
+    case PageRights::kReadWrite: return kWrite | kNoExecute;
+  }
+  return kNoExecute;
+}
+
+uint64_t* table_at(uint64_t address) { return reinterpret_cast<uint64_t*>(address); }
+
+uint64_t index_at(uint64_t virtual_address, int level) {
+  return virtual_address >> (12 + 9 * level) & 511;
+}
+
+}  // namespace
+
+BootTables::BootTables() : next_(kKernelTablesAddress), root_(allocate()) {
+  for (uint64_t top = 0; top < kTiB; top += 512 * kGiB) {
+    const uint64_t directory = allocate();
+    table_at(root_)[index_at(kDirectMapBase + top, 3)] = directory | kPresent | kWrite | kAccessed;
+    for (uint64_t i = 0; i < 512; ++i) {
+      const uint64_t physical = top + i * kGiB;
+      if (physical < kKernelRegionBase) continue;
+      table_at(directory)[i] = physical | kPresent | kWrite | kAccessed | kDirty | kLarge |
+                               kGlobal | kNoExecute;
+    }
+  }
+}
+
+void BootTables::map(uint64_t virtual_address, uint64_t physical_address, uint64_t size,
+                     PageRights rights) {
+  for (uint64_t offset = 0; offset < size; offset += kPageSize) {
+    *entry_for(virtual_address + offset) =
+        (physical_address + offset) | kPresent | kAccessed | kDirty | kGlobal | bits_of(rights);
+  }
+}
+
+uint64_t BootTables::allocate() {
+  if (next_ == kKernelTablesAddress + kKernelTablesSizeMax) {
+    throw StartError("the kernel's page tables do not fit their region: this is a bug of dbos");
+  }
+  const uint64_t table = next_;
+  next_ += kPageSize;
+  return table;
+}
+
+uint64_t* BootTables::entry_for(uint64_t virtual_address) {
+  uint64_t table = root_;
+  for (int level = 3; level > 0; --level) {
+    uint64_t& entry = table_at(table)[index_at(virtual_address, level)];
+    if (entry == 0) entry = allocate() | kPresent | kWrite | kAccessed;
+    table = entry & kAddressMask;
+  }
+  return &table_at(table)[index_at(virtual_address, 0)];
+}
+
+}  // namespace dbos::vmm

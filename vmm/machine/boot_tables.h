@@ -1,0 +1,29 @@
+// The page tables that a vCPU starts with: the kernel's half of every address space.
+#pragma once
+
+#include <cstdint>
+
+namespace dbos::vmm {
+
+enum class PageRights : uint64_t { kReadExecute, kRead, kReadWrite };
+
+class BootTables {
+ public:
+  // Uses [kKernelTablesAddress, + kKernelTablesSizeMax), which must be mapped and zero, and makes the
+  // direct map of [kKernelRegionBase, 1 TiB) in 1 GiB pages. The slots decide what is behind it.
+  BootTables();
+
+  // Maps `size` bytes in 4 KiB pages. Both addresses and the size are page-aligned.
+  void map(uint64_t virtual_address, uint64_t physical_address, uint64_t size, PageRights rights);
+
+  uint64_t root() const { return root_; }
+
+ private:
+  uint64_t allocate();
+  uint64_t* entry_for(uint64_t virtual_address);
+
+  uint64_t next_;
+  uint64_t root_;
+};
+
+}  // namespace dbos::vmm

@@ -1,0 +1,11 @@
+// Where the VMM's own file descriptors lie: above 4096, where a program's numbers rarely get; Linux
+// skips them for programs that do.
+#pragma once
+
+namespace dbos::vmm {
+
+// Moves a descriptor of the VMM there, marks it as ours (own_descriptors()) and to be closed at exec.
+// Answers its new number; the old one where it can't be moved.
+int keep_descriptor(int descriptor);
+
+}  // namespace dbos::vmm

@@ -1,0 +1,231 @@
+#include "vmm/machine/machine.h"
+
+#include <asm/unistd.h>
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "vmm/error.h"
+#include "vmm/kvm/capabilities.h"
+#include "vmm/kvm/cpuid.h"
+#include "vmm/kvm/kvm_api.h"
+#include "vmm/machine/kernel_image.h"
+#include "vmm/machine/keep_descriptor.h"
+#include "vmm/machine/regions.h"
+#include "vmm/process/host_call.h"
+#include "vmm/proxy/execute.h"
+
+namespace dbos::vmm {
+namespace {
+
+// An Intel CPU of before 2010 keeps a task state segment for real mode here. Unused by us, but KVM
+// asks for it before the first run.
+constexpr uint64_t kTssAddress = 0xfffbd000;
+
+int system_ioctl(int descriptor, unsigned long request, uint64_t argument) {
+  return ioctl(descriptor, request, argument);
+}
+
+void check(int64_t result, const char* what) {
+  if (result >= 0) return;
+  errno = static_cast<int>(-result);
+  throw StartError::with_errno("can't {}", what);
+}
+
+}  // namespace
+
+Machine::Machine(uint64_t arena_size_max)
+    : arena_size_max_(std::min(arena_size_max, kArenaSizeMax)), vcpus_(*this) {
+  open_kvm();
+  make_regions();
+  read_cpuid();
+  tables_ = std::make_unique<BootTables>();
+  kernel_entry_ = load_kernel_image(*tables_);
+}
+
+void Machine::open_kvm() {
+  const int descriptor = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+  if (descriptor < 0 && errno == ENOENT) {
+    throw StartError(
+        "there is no /dev/kvm: load the kvm_intel or kvm_amd module, or run the program in the "
+        "emulated machine (dbos-vm run -- ...)");
+  }
+  if (descriptor < 0 && (errno == EACCES || errno == EPERM)) {
+    throw StartError(
+        "no right to open /dev/kvm: become a member of its group (usually kvm), or run the program "
+        "in the emulated machine (dbos-vm run -- ...)");
+  }
+  if (descriptor < 0) throw StartError::with_errno("can't open /dev/kvm");
+  kvm_descriptor_ = keep_descriptor(descriptor);
+  const int version = ioctl(kvm_descriptor_, KVM_GET_API_VERSION, 0);
+  if (version != KVM_API_VERSION) {
+    throw StartError(fmt::format("/dev/kvm has API version {}, but {} is needed", version,
+                                 KVM_API_VERSION));
+  }
+  if (const std::string missing = missing_capabilities(kvm_descriptor_); !missing.empty()) {
+    throw StartError("this kernel's KVM lacks " + missing + ": a newer kernel is needed");
+  }
+  const int vm = ioctl(kvm_descriptor_, KVM_CREATE_VM, 0);
+  if (vm < 0) throw StartError::with_errno("KVM can't make a virtual machine");
+  vm_descriptor_ = keep_descriptor(vm);
+  run_size_ = static_cast<uint64_t>(ioctl(kvm_descriptor_, KVM_GET_VCPU_MMAP_SIZE, 0));
+  system_ioctl(vm_descriptor_, KVM_SET_TSS_ADDR, kTssAddress);
+  kvm_enable_cap split = {};
+  split.cap = KVM_CAP_SPLIT_IRQCHIP;
+  if (ioctl(vm_descriptor_, KVM_ENABLE_CAP, &split) < 0) {
+    throw StartError::with_errno("KVM can't make local interrupt controllers");
+  }
+  kvm_enable_cap x2apic = {};
+  x2apic.cap = KVM_CAP_X2APIC_API;
+  x2apic.args[0] = KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK;
+  ioctl(vm_descriptor_, KVM_ENABLE_CAP, &x2apic);
+}
+
+void Machine::make_regions() {
+  reserve_region(kKernelRegionBase, kKernelRegionSize, "the guest kernel");
+  reserve_region(kVcpuRegionBase, kVcpuStride * kVcpuCountMax, "vCPU blocks");
+  reserve_region(kWindowBase, kWindowSizeMax, "file mappings");
+  reserve_region(kArenaBase, kArenaSizeMax, "guest memory");
+  check(commit_region(kKernelRegionBase, kKernelRegionSize, HostPages::kSmall),
+        "get memory for the guest kernel");
+  check(commit_region(kVcpuRegionBase, kVcpuStride * kVcpuCountMax, HostPages::kSmall),
+        "get memory for vCPU blocks");
+  check(add_memory_slot(vm_descriptor_, kKernelRegionBase, kKernelRegionSize),
+        "give KVM the guest kernel's memory");
+  check(add_memory_slot(vm_descriptor_, kVcpuRegionBase, kVcpuStride * kVcpuCountMax),
+        "give KVM the vCPU blocks");
+  memory_.add(kKernelRegionBase, kKernelRegionSize);
+  memory_.add(kVcpuRegionBase, kVcpuStride * kVcpuCountMax);
+  check(reserve_fault_hole(), "reserve the addresses that stand for bad pointers");
+  window_ = std::make_unique<Window>(vm_descriptor_, memory_);
+}
+
+void Machine::map_kernel_page(uint64_t virtual_address, uint64_t physical_address) {
+  tables_->map(virtual_address, physical_address, kPageSize, PageRights::kReadExecute);
+}
+
+void Machine::read_cpuid() {
+  cpuid_ = supported_cpuid(kvm_descriptor_);
+  extended_state_mask_ = restrict_cpuid(cpuid_);
+}
+
+int64_t Machine::initialize_vcpu(Vcpu& vcpu) {
+  // Linux gives the lowest free number; the program must not see it. The limit is raised for the
+  // moment of the move only, because it is the program's.
+  const int64_t low =
+      raw_call(__NR_ioctl, static_cast<uint64_t>(vm_descriptor_), KVM_CREATE_VCPU, vcpu.index);
+  if (low < 0) return low;
+  vcpu.descriptor = keep_descriptor(static_cast<int>(low));
+  const int64_t run =
+      raw_call(__NR_mmap, 0, run_size_, PROT_READ | PROT_WRITE, MAP_SHARED,
+               static_cast<uint64_t>(vcpu.descriptor), 0);
+  if (run < 0 && run > -4096) return run;
+  vcpu.run = reinterpret_cast<kvm_run*>(run);
+  vcpu.immediate_exit = &vcpu.run->immediate_exit;
+  vcpu.page = reinterpret_cast<HypercallPage*>(kVcpuRegionBase + vcpu.index * kVcpuStride +
+                                               kVcpuHypercallOffset);
+  vcpu.page->abi_version = kAbiVersion;
+  vcpu.page->vcpu_index = vcpu.index;
+
+  struct Piece {
+    uint64_t begin, end;
+  };
+  constexpr Piece kPieces[] = {
+      {kVcpuStackOffset, kVcpuStackTop},
+      {kVcpuIstStackOffset, kVcpuIstStackTop},
+      {kVcpuDoubleFaultStackOffset, kVcpuDoubleFaultStackTop},
+      {kVcpuDebugStackOffset, kVcpuDebugStackTop},
+      {kVcpuDataOffset, kVcpuDataOffset + kVcpuDataSize},
+      {kVcpuHypercallOffset, kVcpuHypercallOffset + kPageSize},
+      {kVcpuBounceOffset, kVcpuBounceOffset + kVcpuBounceSize},
+  };
+  const uint64_t block = vcpu.index * kVcpuStride;
+  for (const Piece& piece : kPieces) {
+    tables_->map(kVcpuMapBase + block + piece.begin, kVcpuRegionBase + block + piece.begin,
+                 piece.end - piece.begin, PageRights::kReadWrite);
+  }
+  int64_t result = set_cpuid(vcpu.descriptor, cpuid_, vcpu.index);
+  if (result < 0) return result;
+  // The guest's TSC is the host's, so that the clock page's parameters hold on every vCPU.
+  const uint64_t no_offset = 0;
+  kvm_device_attr offset = {};
+  offset.group = KVM_VCPU_TSC_CTRL;
+  offset.attr = KVM_VCPU_TSC_OFFSET;
+  offset.addr = reinterpret_cast<uint64_t>(&no_offset);
+  result = raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu.descriptor), KVM_SET_DEVICE_ATTR,
+                    reinterpret_cast<uint64_t>(&offset));
+  if (result < 0) return result;
+  kvm_mp_state state = {KVM_MP_STATE_RUNNABLE};
+  return raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu.descriptor), KVM_SET_MP_STATE,
+                  reinterpret_cast<uint64_t>(&state));
+}
+
+int64_t Machine::reset_vcpu(Vcpu& vcpu, uint64_t start_argument) {
+  kvm_sregs special = {};
+  const auto descriptor = static_cast<uint64_t>(vcpu.descriptor);
+  int64_t result =
+      raw_call(__NR_ioctl, descriptor, KVM_GET_SREGS, reinterpret_cast<uint64_t>(&special));
+  if (result < 0) return result;
+  if (special.cr3 == 0) {  // the first time; later only the registers below change
+    kvm_segment code = {};
+    code.limit = 0xffffffff;
+    code.selector = 0x08;
+    code.type = 11;  // execute, read, accessed
+    code.present = 1;
+    code.s = 1;
+    code.l = 1;
+    code.g = 1;
+    kvm_segment data = code;
+    data.selector = 0x10;
+    data.type = 3;  // read, write, accessed
+    data.l = 0;
+    data.db = 1;
+    special.cs = code;
+    special.ss = data;
+    special.ds = special.es = special.fs = special.gs = data;
+    special.cr0 = 0x80010031;  // paging, write protect, numeric error, extension type, protection
+    special.cr4 = 0x20;        // physical address extension
+    special.efer = 0xd00;      // long mode enabled and active, no-execute
+  }
+  special.cr3 = kernel_root();
+  result = raw_call(__NR_ioctl, descriptor, KVM_SET_SREGS, reinterpret_cast<uint64_t>(&special));
+  if (result < 0) return result;
+
+  kvm_regs registers = {};
+  registers.rip = kernel_entry_;
+  registers.rsp = kVcpuMapBase + vcpu.index * kVcpuStride + kVcpuStackTop;
+  registers.rflags = 2;
+  registers.rdi = vcpu.index;
+  registers.rsi = start_argument;
+  return raw_call(__NR_ioctl, descriptor, KVM_SET_REGS, reinterpret_cast<uint64_t>(&registers));
+}
+
+void Machine::raise_interrupt(const Vcpu& vcpu, uint8_t vector) {
+  kvm_msi message = {};
+  // Physical destination, fixed delivery, edge (SDM volume 3, 11.11). With 32-bit ids the upper 24
+  // bits of the destination are in the high address.
+  message.address_lo = 0xfee00000 | (vcpu.index & 0xff) << 12;
+  message.address_hi = vcpu.index & ~0xffu;
+  message.data = vector;
+  raw_call(__NR_ioctl, static_cast<uint64_t>(vm_descriptor_), KVM_SIGNAL_MSI,
+           reinterpret_cast<uint64_t>(&message));
+}
+
+int64_t Machine::grow_arena(uint64_t index) {
+  const uint64_t offset = index * kArenaChunkSize;
+  if (index >= kArenaSizeMax / kArenaChunkSize || offset >= arena_size_max_) return -ENOMEM;
+  const uint64_t size = std::min(kArenaChunkSize, arena_size_max_ - offset);
+  const uint64_t address = kArenaBase + offset;
+  if (memory_.contains(address, size)) return static_cast<int64_t>(size);
+  int64_t result = commit_region(address, size, HostPages::kLarge);
+  if (result < 0) return result;
+  result = add_memory_slot(vm_descriptor_, address, size);
+  if (result < 0) return result;
+  memory_.add(address, size);
+  return static_cast<int64_t>(size);
+}
+
+}  // namespace dbos::vmm

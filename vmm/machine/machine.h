@@ -1,0 +1,66 @@
+// The virtual machine: one per dbos-run, shared by the processes that the program forks.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "hypercall/abi.h"
+#include "vmm/machine/boot_tables.h"
+#include "vmm/machine/vcpu.h"
+#include "vmm/machine/window.h"
+#include "vmm/proxy/guest_memory.h"
+
+namespace dbos::vmm {
+
+class Machine {
+ public:
+  // Opens /dev/kvm, checks what it offers, and makes a machine with the guest kernel in it and no
+  // vCPU. Throws StartError.
+  explicit Machine(uint64_t arena_size_max);
+  Machine(const Machine&) = delete;
+  Machine& operator=(const Machine&) = delete;
+
+  int vm_descriptor() const { return vm_descriptor_; }
+  uint64_t kernel_entry() const { return kernel_entry_; }
+  uint64_t kernel_root() const { return tables_->root(); }
+  uint64_t arena_size_max() const { return arena_size_max_; }
+  uint64_t extended_state_mask() const { return extended_state_mask_; }
+  GuestMemory& memory() { return memory_; }
+  VcpuPool& vcpus() { return vcpus_; }
+  Window& window() { return *window_; }
+
+  // Makes a vCPU known to KVM: descriptor, run page, CPUID, its block's mapping. Result: 0 or -errno.
+  int64_t initialize_vcpu(Vcpu& vcpu);
+
+  // Sets the registers with which a vCPU enters the guest kernel (boot protocol).
+  int64_t reset_vcpu(Vcpu& vcpu, uint64_t start_argument);
+
+  // Raises an interrupt on a vCPU's local APIC.
+  void raise_interrupt(const Vcpu& vcpu, uint8_t vector);
+
+  // Maps a page of the kernel region executable in the boot tables.
+  void map_kernel_page(uint64_t virtual_address, uint64_t physical_address);
+
+  // Service::kArenaGrow: adds the slot of a chunk. Result: its usable bytes, or -errno.
+  int64_t grow_arena(uint64_t index);
+
+ private:
+  void open_kvm();
+  void make_regions();
+  void read_cpuid();
+
+  int kvm_descriptor_ = -1;
+  int vm_descriptor_ = -1;
+  uint64_t run_size_ = 0;
+  uint64_t arena_size_max_;
+  uint64_t kernel_entry_ = 0;
+  uint64_t extended_state_mask_ = 0;
+  std::unique_ptr<BootTables> tables_;
+  std::vector<uint8_t> cpuid_;  // a kvm_cpuid2 with its entries
+  GuestMemory memory_;
+  std::unique_ptr<Window> window_;
+  VcpuPool vcpus_;
+};
+
+}  // namespace dbos::vmm

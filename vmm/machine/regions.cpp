@@ -1,0 +1,55 @@
+#include "vmm/machine/regions.h"
+
+#include <asm/mman.h>
+#include <asm/unistd.h>
+#include <sys/mman.h>
+
+#include <atomic>
+
+#include "vmm/error.h"
+#include "vmm/kvm/kvm_api.h"
+#include "vmm/process/host_call.h"
+
+namespace dbos::vmm {
+namespace {
+
+std::atomic<uint32_t> next_slot{0};
+
+}  // namespace
+
+int64_t add_memory_slot(int vm_descriptor, uint64_t address, uint64_t size) {
+  kvm_userspace_memory_region region = {};
+  region.slot = next_slot.fetch_add(1);
+  region.guest_phys_addr = address;
+  region.memory_size = size;
+  region.userspace_addr = address;
+  return raw_call(__NR_ioctl, static_cast<uint64_t>(vm_descriptor), KVM_SET_USER_MEMORY_REGION,
+                  reinterpret_cast<uint64_t>(&region));
+}
+
+void reserve_region(uint64_t address, uint64_t size, const char* what) {
+  void* const wanted = reinterpret_cast<void*>(address);
+  void* const got = mmap(wanted, size, PROT_NONE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+  if (got == wanted) return;
+  throw StartError::with_errno(
+      "can't reserve {} bytes of address space at {:#x} for {} (is there an address space limit, "
+      "ulimit -v?)",
+      size, address, what);
+}
+
+int64_t commit_region(uint64_t address, uint64_t size, HostPages pages) {
+  const int64_t result = raw_call(
+      __NR_mmap, address, size, PROT_READ | PROT_WRITE,
+      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, static_cast<uint64_t>(-1), 0);
+  if (result < 0) return result;
+  // Large pages of the host make the second level's walks short. A refusal changes nothing else.
+  if (pages == HostPages::kLarge) raw_call(__NR_madvise, address, size, MADV_HUGEPAGE);
+  return 0;
+}
+
+void populate_arena(uint64_t address, uint64_t size) {
+  raw_call(__NR_madvise, address, size, MADV_POPULATE_WRITE);
+}
+
+}  // namespace dbos::vmm

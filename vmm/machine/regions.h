@@ -1,0 +1,30 @@
+// The machine's memory: which host addresses the guest can reach, and the KVM slots behind them.
+//
+// Guest-physical address = host virtual address. Regions are reserved once (PROT_NONE) so that
+// nothing else of the process ever lies there, and made usable, and visible to the guest, chunk by
+// chunk: KVM's cost for a slot grows with the slot's size.
+#pragma once
+
+#include <cstdint>
+
+#include "hypercall/layout.h"
+
+namespace dbos::vmm {
+
+// Adds the KVM slot for [address, address + size); the memory must be mapped. Callable from every
+// process that shares the machine. Result: 0 or -errno.
+int64_t add_memory_slot(int vm_descriptor, uint64_t address, uint64_t size);
+
+// Reserves a region of host addresses without memory behind it. Throws StartError.
+void reserve_region(uint64_t address, uint64_t size, const char* what);
+
+enum class HostPages { kSmall, kLarge };
+
+// Makes a reserved range usable: anonymous memory, not counted against overcommit.
+// Result: 0 or -errno.
+int64_t commit_region(uint64_t address, uint64_t size, HostPages pages);
+
+// Makes committed memory present, so that its first use takes no fault of the host.
+void populate_arena(uint64_t address, uint64_t size);
+
+}  // namespace dbos::vmm

@@ -1,0 +1,79 @@
+#include "vmm/machine/ring_check.h"
+
+#include <asm/unistd.h>
+#include <fmt/format.h>
+
+#include <chrono>
+#include <cstring>
+
+#include "vmm/error.h"
+#include "vmm/kvm/kvm_api.h"
+#include "vmm/process/host_call.h"
+
+namespace dbos::vmm {
+namespace {
+
+constexpr uint64_t kProbeOffset = kKernelImageSizeMax - kPageSize;
+constexpr int kRounds = 3;  // the least counts: the first pays for faults
+
+// 1: mov $1000, %ecx; 2: dec %ecx; jnz 2b; out %al, $0xdb; jmp 1b
+constexpr uint8_t kProbe[] = {0xb9, 0xe8, 0x03, 0x00, 0x00, 0xff, 0xc9, 0x75,
+                              0xfc, 0xe6, kHypercallPort, 0xeb, 0xf3};
+constexpr double kProbeInstructions = 2000;
+// The exit alone: out %al, $0xdb; jmp back
+constexpr uint8_t kExitProbe[] = {0xe6, kHypercallPort, 0xeb, 0xfc};
+
+void set_instruction_pointer(const Vcpu& vcpu, uint64_t address) {
+  kvm_regs registers = {};
+  const auto descriptor = static_cast<uint64_t>(vcpu.descriptor);
+  raw_call(__NR_ioctl, descriptor, KVM_GET_REGS, reinterpret_cast<uint64_t>(&registers));
+  registers.rip = address;
+  raw_call(__NR_ioctl, descriptor, KVM_SET_REGS, reinterpret_cast<uint64_t>(&registers));
+}
+
+double run_once_ns(const Vcpu& vcpu) {
+  const auto begin = std::chrono::steady_clock::now();
+  int64_t result;
+  do {
+    result = raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu.descriptor), KVM_RUN, 0);
+  } while (result == -EINTR);
+  const auto end = std::chrono::steady_clock::now();
+  const bool is_hypercall = result == 0 && vcpu.run->exit_reason == KVM_EXIT_IO;
+  if (!is_hypercall) {
+    throw StartError(fmt::format(
+        "this KVM can't run a loop in ring 0 (result {}, exit reason {}): it is none that dbos can "
+        "use; run the program in the emulated machine (dbos-vm run -- ...)",
+        result, vcpu.run->exit_reason));
+  }
+  return std::chrono::duration<double, std::nano>(end - begin).count();
+}
+
+double least_ns(const Vcpu& vcpu) {
+  double least = run_once_ns(vcpu);
+  for (int i = 1; i < kRounds; ++i) least = std::min(least, run_once_ns(vcpu));
+  return least;
+}
+
+}  // namespace
+
+RingCheck check_ring(Machine& machine, Vcpu& vcpu) {
+  auto* const code = reinterpret_cast<uint8_t*>(kKernelImageAddress + kProbeOffset);
+  std::memcpy(code, kProbe, sizeof kProbe);
+  std::memcpy(code + 64, kExitProbe, sizeof kExitProbe);
+  machine.map_kernel_page(kKernelImageBase + kProbeOffset, kKernelImageAddress + kProbeOffset);
+  set_instruction_pointer(vcpu, kKernelImageBase + kProbeOffset + 64);
+  const double exit_ns = least_ns(vcpu);
+  set_instruction_pointer(vcpu, kKernelImageBase + kProbeOffset);
+  const double loop_ns = least_ns(vcpu);
+  const double alone_ns = loop_ns > exit_ns ? loop_ns - exit_ns : 0;
+  return RingCheck{alone_ns / kProbeInstructions, exit_ns};
+}
+
+std::string interpreted_message(const RingCheck& check) {
+  return fmt::format(
+      "this host's KVM interprets ring 0 ({:.0f} ns for an instruction): programs would crawl; run "
+      "yours in the emulated machine (dbos-vm run -- dbos-run ...) or on a host with VT-x or AMD-V",
+      check.instruction_ns);
+}
+
+}  // namespace dbos::vmm

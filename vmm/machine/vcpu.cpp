@@ -1,0 +1,66 @@
+#include "vmm/machine/vcpu.h"
+
+#include "vmm/machine/machine.h"
+#include "vmm/process/host_process.h"
+#include "vmm/process/thread_block.h"
+
+namespace dbos::vmm {
+namespace {
+
+bool is_free(const Vcpu& vcpu) {
+  const VcpuState state = vcpu.state.load();
+  return state == VcpuState::kIdle || (state == VcpuState::kEnded && vcpu.host_thread.load() == 0);
+}
+
+bool take(Vcpu& vcpu) {
+  VcpuState state = vcpu.state.load();
+  return is_free(vcpu) && vcpu.state.compare_exchange_strong(state, VcpuState::kBusy);
+}
+
+}  // namespace
+
+bool VcpuPool::is_usable(const Vcpu& vcpu, const HostProcess& process) const {
+  uint64_t bound = UINT64_MAX;
+  for (const HostProcess* p = &process; p != nullptr; p = p->parent) {
+    if (vcpu.creator == p) return vcpu.sequence < bound;
+    bound = p->fork_sequence < bound ? p->fork_sequence : bound;
+  }
+  return false;
+}
+
+Vcpu* VcpuPool::acquire(const HostProcess& process) {
+  for (uint32_t i = 0; i < count(); ++i) {
+    if (is_usable(vcpus_[i], process) && take(vcpus_[i])) return &vcpus_[i];
+  }
+  return create(process);
+}
+
+void VcpuPool::prepare(const HostProcess& process, uint32_t wanted) {
+  uint32_t idle = 0;
+  for (uint32_t i = 0; i < count(); ++i) {
+    if (is_free(vcpus_[i]) && is_usable(vcpus_[i], process)) ++idle;
+  }
+  for (; idle < wanted; ++idle) {
+    Vcpu* const vcpu = create(process);
+    if (vcpu == nullptr) return;
+    release(*vcpu);
+  }
+}
+
+Vcpu* VcpuPool::create(const HostProcess& process) {
+  const HostLockGuard guard(create_lock_);
+  const uint32_t index = count_.load();
+  if (index >= kVcpuCountMax) return nullptr;
+  Vcpu& vcpu = vcpus_[index];
+  vcpu.index = index;
+  vcpu.creator = &process;
+  vcpu.sequence = next_sequence_.fetch_add(1);
+  // Made here and not when a thread starts: a fork must find everything ready.
+  vcpu.block = make_thread_block();
+  if (vcpu.block == nullptr || machine_.initialize_vcpu(vcpu) < 0) return nullptr;
+  vcpu.state.store(VcpuState::kBusy);
+  count_.store(index + 1);
+  return &vcpu;
+}
+
+}  // namespace dbos::vmm

@@ -1,0 +1,72 @@
+// vCPUs: a pool of them, one for each thread of the program that runs.
+//
+// A vCPU is never destroyed, only used again: KVM has no way to take one back. Its descriptor exists
+// only in the processes that were forked after its creation (and in its creator), so a process takes
+// only vCPUs that it has the descriptor of.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "hypercall/abi.h"
+#include "vmm/process/host_lock.h"
+#include "vmm/process/signals.h"
+
+struct kvm_run;
+
+namespace dbos::vmm {
+
+struct HostProcess;
+struct ThreadBlock;
+
+// kBusy: a host thread runs it, or ran it and was killed (host_thread is 0 then: it is adopted).
+// kEnded: the guest kernel released everything; free as soon as host_thread is 0.
+// kLost: made by a process that is gone, so that nobody has its descriptor.
+enum class VcpuState : uint32_t { kAbsent, kIdle, kBusy, kEnded, kLost };
+
+struct Vcpu : SignalContext {
+  std::atomic<VcpuState> state;
+  uint32_t index;
+  int descriptor;
+  kvm_run* run;
+  const HostProcess* creator;  // who has the descriptor, with those it forked later
+  uint64_t sequence;           // creation order
+  ThreadBlock* block;          // for its host threads, one after the other
+
+  // Of the thread that uses it now.
+  HostProcess* process;
+  std::atomic<uint32_t> host_thread;  // its id; Linux sets 0 and wakes when it is gone (CHILD_CLEARTID)
+  std::atomic<uint32_t> started;      // a host thread has been made for it
+  std::atomic<uint32_t> adopted;      // another thread runs it, to release what the dead one held
+};
+
+class Machine;
+
+class VcpuPool {
+ public:
+  explicit VcpuPool(Machine& machine) : machine_(machine) {}
+
+  // A vCPU for a new thread of `process`, made if none is free. Null at the limit.
+  Vcpu* acquire(const HostProcess& process);
+  // Makes sure that `wanted` free vCPUs are there for `process`.
+  void prepare(const HostProcess& process, uint32_t wanted);
+  void release(Vcpu& vcpu) { vcpu.state.store(VcpuState::kIdle); }
+
+  // Whether `process` has the descriptor of `vcpu`.
+  bool is_usable(const Vcpu& vcpu, const HostProcess& process) const;
+
+  Vcpu& at(uint32_t index) { return vcpus_[index]; }
+  uint32_t count() const { return count_.load(); }
+  uint64_t next_sequence() const { return next_sequence_.load(); }
+
+ private:
+  Vcpu* create(const HostProcess& process);
+
+  Machine& machine_;
+  HostLock create_lock_;  // guards the making of vCPUs and the boot tables
+  Vcpu vcpus_[kVcpuCountMax] = {};
+  std::atomic<uint32_t> count_{0};
+  std::atomic<uint64_t> next_sequence_{1};
+};
+
+}  // namespace dbos::vmm

@@ -1,0 +1,119 @@
+#include "vmm/machine/window.h"
+
+#include <asm/mman.h>
+#include <asm/unistd.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+
+#include "vmm/machine/regions.h"
+#include "vmm/process/host_call.h"
+
+namespace dbos::vmm {
+namespace {
+
+// The window's slots grow in such steps: a slot costs KVM time and memory by its size.
+constexpr uint64_t kSlotStep = 256 * kMiB;
+
+bool is_page_aligned(uint64_t value) { return value % kPageSize == 0; }
+
+int64_t protect_none(uint64_t address, uint64_t length) {
+  return raw_call(__NR_mmap, address, length, PROT_NONE,
+                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
+                  static_cast<uint64_t>(-1), 0);
+}
+
+}  // namespace
+
+bool Window::contains(uint64_t address, uint64_t length) const {
+  return is_page_aligned(address) && is_page_aligned(length) && length != 0 &&
+         address >= kWindowBase && length <= kWindowSizeMax &&
+         address - kWindowBase <= kWindowSizeMax - length;
+}
+
+int64_t Window::map(int descriptor, uint64_t offset, uint64_t length, int protection, int flags) {
+  const int kind = flags & MAP_TYPE;
+  if (!is_page_aligned(offset) || length == 0 || length > kWindowSizeMax) return -EINVAL;
+  if (kind != MAP_SHARED && kind != MAP_PRIVATE && kind != MAP_SHARED_VALIDATE) return -EINVAL;
+  length = (length + kPageSize - 1) & ~(kPageSize - 1);
+  const HostLockGuard guard(lock_);
+  const uint64_t address = allocate(length);
+  if (address == 0) return -ENOMEM;
+  const int passed = flags & (MAP_TYPE | MAP_NORESERVE | MAP_SYNC | MAP_HUGETLB);
+  const int anonymous = descriptor < 0 ? MAP_ANONYMOUS : 0;
+  int64_t result = raw_call(__NR_mmap, address, length, static_cast<uint64_t>(protection),
+                            static_cast<uint64_t>(passed | anonymous | MAP_FIXED),
+                            static_cast<uint64_t>(static_cast<int64_t>(descriptor)), offset);
+  if (result >= 0) result = add_slots(address + length);
+  if (result >= 0) return static_cast<int64_t>(address);
+  protect_none(address, length);
+  release(address, length);
+  return result;
+}
+
+int64_t Window::unmap(uint64_t address, uint64_t length) {
+  if (!contains(address, length)) return -EINVAL;
+  const HostLockGuard guard(lock_);
+  const int64_t result = protect_none(address, length);
+  if (result < 0) return result;
+  release(address, length);
+  return 0;
+}
+
+int64_t Window::populate(uint64_t address, uint64_t length, bool write) {
+  if (!contains(address, length)) return -EINVAL;
+  return raw_call(__NR_madvise, address, length,
+                  write ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
+}
+
+uint64_t Window::allocate(uint64_t length) {
+  for (uint32_t i = 0; i < hole_count_; ++i) {
+    Hole& hole = holes_[i];
+    if (hole.size < length) continue;
+    const uint64_t address = hole.begin;
+    hole.begin += length;
+    hole.size -= length;
+    if (hole.size == 0) {
+      std::copy(holes_ + i + 1, holes_ + hole_count_, holes_ + i);
+      --hole_count_;
+    }
+    return address;
+  }
+  if (length > kWindowBase + kWindowSizeMax - used_end_) return 0;
+  const uint64_t address = used_end_;
+  used_end_ += length;
+  return address;
+}
+
+void Window::release(uint64_t begin, uint64_t size) {
+  Hole* const next = std::lower_bound(holes_, holes_ + hole_count_, begin,
+                                      [](const Hole& h, uint64_t b) { return h.begin < b; });
+  const bool joins_next = next != holes_ + hole_count_ && begin + size == next->begin;
+  const bool joins_previous = next != holes_ && (next - 1)->begin + (next - 1)->size == begin;
+  if (joins_previous && joins_next) {
+    (next - 1)->size += size + next->size;
+    std::copy(next + 1, holes_ + hole_count_, next);
+    --hole_count_;
+  } else if (joins_previous) {
+    (next - 1)->size += size;
+  } else if (joins_next) {
+    next->begin = begin;
+    next->size += size;
+  } else if (hole_count_ < kHolesMax) {
+    std::copy_backward(next, holes_ + hole_count_, holes_ + hole_count_ + 1);
+    *next = Hole{begin, size};
+    ++hole_count_;
+  }  // else: the addresses are lost, not the memory
+}
+
+int64_t Window::add_slots(uint64_t end) {
+  if (end <= slots_end_) return 0;
+  const uint64_t size = (end - slots_end_ + kSlotStep - 1) / kSlotStep * kSlotStep;
+  const int64_t result = add_memory_slot(vm_, slots_end_, size);
+  if (result < 0) return result;
+  memory_.add(slots_end_, size);
+  slots_end_ += size;
+  return 0;
+}
+
+}  // namespace dbos::vmm

@@ -1,0 +1,49 @@
+// The window: host mappings of files, and of memory that processes share, at host addresses that are
+// guest-physical addresses too.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "hypercall/layout.h"
+#include "vmm/process/host_lock.h"
+#include "vmm/proxy/guest_memory.h"
+
+namespace dbos::vmm {
+
+class Window {
+ public:
+  Window(int vm_descriptor, GuestMemory& memory) : vm_(vm_descriptor), memory_(memory) {}
+
+  // Maps `length` bytes of a file (or shared memory without one: descriptor -1) from the page-aligned
+  // `offset`. Result: the address, or -errno as mmap gives it; ENOMEM when the window is full.
+  int64_t map(int descriptor, uint64_t offset, uint64_t length, int protection, int flags);
+
+  // Each of these answers -EINVAL for a range that is not whole pages within the window.
+  int64_t unmap(uint64_t address, uint64_t length);
+  int64_t populate(uint64_t address, uint64_t length, bool write);
+
+  // Whether [address, address + length) is whole pages of the window.
+  bool contains(uint64_t address, uint64_t length) const;
+
+ private:
+  struct Hole {
+    uint64_t begin;
+    uint64_t size;
+  };
+  static constexpr uint32_t kHolesMax = 8192;
+
+  uint64_t allocate(uint64_t length);
+  void release(uint64_t begin, uint64_t size);
+  int64_t add_slots(uint64_t end);
+
+  int vm_;
+  GuestMemory& memory_;
+  HostLock lock_;  // guards the fields below
+  uint64_t used_end_ = kWindowBase;  // beyond it everything is free
+  uint64_t slots_end_ = kWindowBase;
+  uint32_t hole_count_ = 0;
+  Hole holes_[kHolesMax];  // sorted by address, never touching one another
+};
+
+}  // namespace dbos::vmm

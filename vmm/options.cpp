@@ -1,0 +1,290 @@
+#include "vmm/options.h"
+
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <sstream>
+#include <string_view>
+
+#include "vmm/size_text.h"
+
+// The build says which version this is.
+#ifndef DBOS_VERSION
+#define DBOS_VERSION "unknown"
+#endif
+
+namespace dbos::vmm {
+namespace {
+
+constexpr const char* kDescription =
+    "Runs a Linux x86-64 program, as it is, in a small virtual machine of its own: the program "
+    "owns\n"
+    "its page tables, so its fork() takes microseconds whatever its size. Everything else is the\n"
+    "host's: files, sockets, users, process ids and signals are those that the program has "
+    "without\n"
+    "dbos-run, and its exit status is passed on.\n";
+
+constexpr const char* kFooter =
+    R"(PROGRAM is looked for in PATH. All that follows it belongs to the program; '--' before it ends the
+options. A SIZE is a number of bytes with K, M, G or T (powers of 1024), or a percentage.
+
+Examples:
+  dbos-run /bin/echo hello
+  dbos-run redis-server --port 6379 --save 60 1000
+      Redis, whose BGSAVE no longer stalls its clients.
+  dbos-run --memory 16G --prefault 4G redis-server redis.conf
+      up to 16 GiB of memory, 4 GiB of it taken from Linux before the program starts.
+  dbos-run --stats=run.json --env LANG=C -- ./my-program -v
+  dbos-run --trace ./my-program 2> trace.txt
+  dbos-run --ring-check
+
+dbos-run needs read and write access to /dev/kvm, on a processor with Intel VT-x or AMD SVM. Where
+there is none (a container, a cloud machine without nested virtualization), dbos-vm starts an
+emulated machine that has one, to try and test dbos-run in:
+  dbos-vm run -- dbos-run /bin/echo hello
+
+Exit status: the program's own (128 + N in a shell if signal N ended it), or
+   70  the guest kernel found a bug of its own
+  125  dbos-run failed: wrong options, no usable KVM, not enough memory
+  126  PROGRAM was found, but can't be run
+  127  PROGRAM was not found)";
+
+constexpr size_t kHelpWidth = 100;
+constexpr size_t kHelpColumn = 28;
+
+class HelpFormatter : public CLI::Formatter {
+ public:
+  std::string make_usage(const CLI::App* /*app*/, std::string /*name*/) const override {
+    return "Usage: dbos-run [OPTION]... [--] PROGRAM [ARGUMENT]...\n"
+           "       dbos-run --ring-check | --version | --help\n";
+  }
+  std::string make_option_name(const CLI::Option* option, bool is_positional) const override {
+    std::string name = CLI::Formatter::make_option_name(option, is_positional);
+    // CLI11 shows the value that a flag has without '='.
+    const size_t brace = name.find('{');
+    if (brace != std::string::npos) name = name.substr(0, brace) + "[=FILE]";
+    return name;
+  }
+  // CLI11 does not break lines.
+  std::string make_option_desc(const CLI::Option* option) const override {
+    std::istringstream words(option->get_description());
+    std::string result;
+    size_t column = 0;
+    for (std::string word; words >> word; column += word.size()) {
+      if (column + 1 + word.size() > kHelpWidth - kHelpColumn) {
+        result += '\n';
+        column = 0;
+      } else if (column != 0) {
+        result += ' ';
+        ++column;
+      }
+      result += word;
+    }
+    return result;
+  }
+};
+
+// What CLI11 stores, before it means anything.
+struct RawOptions {
+  std::string memory = std::to_string(kMemoryDefaultPercent) + "%";
+  std::string prefault = "0";
+  std::string statistics;
+  std::string clock = "auto";
+  std::string log_level = "warning";
+  bool no_large_pages = false;
+  bool ring_check = false;
+  bool version = false;
+};
+
+// What --stats without =FILE stands for: standard error.
+constexpr const char* kNoFile = "-";
+
+void declare_options(CLI::App& app, RawOptions& raw, Options& options, CLI::Option*& statistics) {
+  app.formatter(std::make_shared<HelpFormatter>());
+  app.get_formatter()->column_width(kHelpColumn);
+  app.footer(kFooter);
+  // The first word that is no option ends the parsing: the rest is the program's.
+  app.prefix_command();
+  app.set_help_flag("-h,--help", "Print this text and exit");
+  app.add_flag("--version", raw.version, "Print the version and exit");
+  app.add_option("--memory", raw.memory,
+                 "The most memory that the program gets; a percentage is of this machine's RAM "
+                 "(default 80%). Taken from Linux only as it is used")
+      ->type_name("SIZE");
+  app.add_option("--prefault", raw.prefault,
+                 "Take that much memory from Linux before the program starts; a percentage is of "
+                 "--memory (default 0)")
+      ->type_name("SIZE");
+  app.add_option("--env", options.environment,
+                 "Set a variable of the program's environment; may be repeated")
+      ->option_text("NAME=VALUE")
+      ->allow_extra_args(false);
+  app.add_flag("--trace", options.trace, "Print each system call of the program on standard error");
+  statistics = app.add_flag("--stats{-}", raw.statistics,
+                            "When the program ends, print counters as JSON: on standard error, or "
+                            "to FILE with --stats=FILE");
+  app.add_flag("--no-large-pages", raw.no_large_pages,
+               "Map memory in pages of 4 KiB only, never of 2 MiB");
+  app.add_option("--clock", raw.clock,
+                 "How the program reads the time: 'tsc' in the guest from the time stamp counter, "
+                 "'host' by asking Linux each time, 'auto' (default) by the counter if Linux "
+                 "trusts it")
+      ->type_name("auto|tsc|host");
+  app.add_option("--log-level", raw.log_level,
+                 "What dbos-run says about itself on standard error (default warning)")
+      ->type_name("error|warning|info|debug|trace");
+  app.add_flag("--ring-check", raw.ring_check,
+               "Say whether this machine's KVM runs ring 0 on the processor, and exit");
+}
+
+template <typename Value>
+Value choose(const std::string& option, const std::string& name,
+             const std::map<std::string, Value>& choices) {
+  const auto found = choices.find(name);
+  if (found != choices.end()) return found->second;
+  std::string known;
+  for (const auto& choice : choices) known += (known.empty() ? "" : ", ") + choice.first;
+  throw OptionError(option + " takes no '" + name + "'; it is one of: " + known);
+}
+
+uint64_t size_option(const std::string& option, const std::string& text, uint64_t whole) {
+  try {
+    return parse_size(text, whole) & ~(kLargePageSize - 1);
+  } catch (const SizeError& error) {
+    throw OptionError(option + ": " + error.what());
+  }
+}
+
+uint64_t memory_size(const RawOptions& raw, uint64_t host_memory) {
+  const uint64_t size = size_option("--memory", raw.memory, host_memory);
+  if (size < kMemorySizeMin) {
+    throw OptionError("--memory " + raw.memory + " is too little; give at least 64M");
+  }
+  if (size > kArenaSizeMax) {
+    // A share of a very large machine is no mistake of the user's.
+    if (raw.memory.back() == '%') return kArenaSizeMax;
+    throw OptionError("--memory " + raw.memory + " is too much; dbos-run manages at most " +
+                      std::to_string(kArenaSizeMax / kGiB) + "G");
+  }
+  return size;
+}
+
+// `words` begins with an option that CLI11 does not know, or with '--', or with the program.
+std::vector<std::string> command_of(std::vector<std::string> words) {
+  if (words.empty()) return words;
+  const std::string& first = words.front();
+  if (first == "--") {
+    words.erase(words.begin());
+  } else if (first.size() > 1 && first.front() == '-') {
+    throw OptionError("unknown option '" + first +
+                      "'; 'dbos-run --help' lists them, the program's own follow its name");
+  }
+  return words;
+}
+
+void check_environment(const std::vector<std::string>& variables) {
+  for (const std::string& variable : variables) {
+    const size_t equals = variable.find('=');
+    if (equals == std::string::npos || equals == 0) {
+      throw OptionError("--env '" + variable + "' names no variable; write --env NAME=VALUE");
+    }
+  }
+}
+
+void interpret(const RawOptions& raw, uint64_t host_memory, Options& options) {
+  options.memory_size = memory_size(raw, host_memory);
+  options.prefault_size = size_option("--prefault", raw.prefault, options.memory_size);
+  if (options.prefault_size > options.memory_size) {
+    throw OptionError("--prefault " + raw.prefault +
+                      " is more than --memory; give less, or more memory");
+  }
+  options.large_pages = !raw.no_large_pages;
+  options.clock = choose<ClockSource>("--clock", raw.clock,
+                                      {{"auto", ClockSource::kAutomatic},
+                                       {"tsc", ClockSource::kTsc},
+                                       {"host", ClockSource::kHost}});
+  options.log_level = choose<LogLevel>("--log-level", raw.log_level,
+                                       {{"error", LogLevel::kError},
+                                        {"warning", LogLevel::kWarning},
+                                        {"info", LogLevel::kInfo},
+                                        {"debug", LogLevel::kDebug},
+                                        {"trace", LogLevel::kTrace}});
+  check_environment(options.environment);
+}
+
+}  // namespace
+
+Options parse_options(std::span<const std::string> arguments, uint64_t host_memory) {
+  Options options;
+  RawOptions raw;
+  CLI::App app(kDescription, "dbos-run");
+  CLI::Option* statistics = nullptr;
+  declare_options(app, raw, options, statistics);
+  try {
+    // CLI11 takes the last argument first.
+    app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
+  } catch (const CLI::CallForHelp&) {
+    options.action = Action::kPrint;
+    options.text = app.help();
+    return options;
+  } catch (const CLI::ArgumentMismatch& error) {
+    // It says "--memory: 1 required SIZE missing", and "At most 1 required" of one given twice.
+    const std::string what = error.what();
+    const std::string name = what.substr(0, what.find(':'));
+    const bool twice = what.find("At Most") != std::string::npos;
+    throw OptionError(name + (twice ? " is given more than once; give it once"
+                                    : " needs a value; 'dbos-run --help' says which"));
+  } catch (const CLI::ConversionError& error) {
+    // "Could not convert: --trace = maybe": only flags are anything but text to CLI11.
+    throw OptionError("this option takes no value (" + std::string(error.what()) +
+                      "); write it alone");
+  } catch (const CLI::ParseError& error) {
+    throw OptionError(std::string(error.what()) + "; 'dbos-run --help' says how to write it");
+  }
+  options.command = command_of(app.remaining());
+  if (raw.version) {
+    options.action = Action::kPrint;
+    options.text = "dbos-run " DBOS_VERSION "\n";
+    return options;
+  }
+  interpret(raw, host_memory, options);
+  options.statistics = statistics->count() != 0;
+  if (options.statistics && raw.statistics != kNoFile) options.statistics_file = raw.statistics;
+  if (raw.ring_check) {
+    options.action = Action::kRingCheck;
+    if (!options.command.empty()) {
+      throw OptionError("--ring-check runs no program; leave out '" + options.command[0] + "'");
+    }
+  } else if (options.command.empty()) {
+    throw OptionError("name the program to run: dbos-run PROGRAM [ARGUMENT]...; see --help");
+  }
+  return options;
+}
+
+uint64_t host_memory_size() {
+  return static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) *
+         static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+}
+
+std::vector<std::string> merge_environment(const char* const* inherited,
+                                           std::span<const std::string> changes) {
+  std::vector<std::string> result;
+  for (; *inherited != nullptr; ++inherited) result.emplace_back(*inherited);
+  for (const std::string& change : changes) {
+    const std::string_view name(change.data(), change.find('=') + 1);  // with the '='
+    const auto place = std::find_if(result.begin(), result.end(), [&](const std::string& variable) {
+      return variable.compare(0, name.size(), name) == 0;
+    });
+    if (place != result.end()) {
+      *place = change;
+    } else {
+      result.push_back(change);
+    }
+  }
+  return result;
+}
+
+}  // namespace dbos::vmm

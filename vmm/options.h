@@ -1,0 +1,58 @@
+// The command line of dbos-run.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "hypercall/layout.h"
+
+namespace dbos::vmm {
+
+enum class ClockSource { kAutomatic, kTsc, kHost };
+enum class LogLevel { kError, kWarning, kInfo, kDebug, kTrace };
+enum class Action {
+  kRun,
+  kRingCheck,  // say how this machine runs ring 0, and exit
+  kPrint,      // print Options::text, exit with 0
+};
+
+struct Options {
+  Action action = Action::kRun;
+  std::string text;                      // help or version
+  std::vector<std::string> command;      // PROGRAM and its arguments
+  uint64_t memory_size = 0;              // bytes, a multiple of 2 MiB: the arena may grow to it
+  uint64_t prefault_size = 0;            // bytes, a multiple of 2 MiB, at most memory_size
+  std::vector<std::string> environment;  // NAME=VALUE, over what is inherited
+  bool trace = false;
+  bool large_pages = true;
+  bool statistics = false;
+  std::string statistics_file;  // empty: standard error
+  ClockSource clock = ClockSource::kAutomatic;
+  LogLevel log_level = LogLevel::kWarning;
+};
+
+// what(): one sentence for the user; the exit status is ExitStatus::kFailure.
+class OptionError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+inline constexpr uint64_t kMemorySizeMin = 64 * kMiB;
+inline constexpr uint64_t kMemoryDefaultPercent = 80;
+
+// `arguments` without dbos-run's own name; `host_memory_size`: bytes of RAM, what a percentage of
+// --memory is of. Throws OptionError.
+Options parse_options(std::span<const std::string> arguments, uint64_t host_memory_size);
+
+// Bytes of RAM of this machine.
+uint64_t host_memory_size();
+
+// The program's environment: `inherited` (environ), with each of `changes` in the place of the
+// variable of that name, or behind all others.
+std::vector<std::string> merge_environment(const char* const* inherited,
+                                           std::span<const std::string> changes);
+
+}  // namespace dbos::vmm

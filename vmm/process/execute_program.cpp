@@ -1,0 +1,82 @@
+#include "vmm/process/execute_program.h"
+
+#include <asm/unistd.h>
+#include <linux/prctl.h>
+#include <sys/mman.h>
+
+#include "vmm/process/host_call.h"
+#include "vmm/process/host_process.h"
+#include "vmm/process/vcpu_thread.h"
+
+namespace dbos::vmm {
+namespace {
+
+// Linux's own limit on the sizes is smaller (a quarter of the stack limit, MAX_ARG_STRINGS).
+constexpr uint64_t kStringsMax = 1 << 20;
+
+bool is_string(uint64_t address) {
+  const GuestMemory& memory = machine().memory();
+  const uint64_t longest = 32 * kPageSize;  // MAX_ARG_STRLEN
+  for (uint64_t i = 0; i < longest; ++i) {
+    if (i % kPageSize == 0 || (address + i) % kPageSize == 0) {
+      if (!memory.is_plain(address + i, 1)) return false;
+    }
+    if (*reinterpret_cast<const volatile char*>(address + i) == 0) return true;
+  }
+  return true;  // too long: Linux answers E2BIG
+}
+
+// The guest's array of string addresses, copied once and checked. Its memory is a mapping of its own,
+// because this also runs in processes whose end must leave nothing locked.
+class StringArray {
+ public:
+  ~StringArray() {
+    if (strings_ != nullptr) raw_call(__NR_munmap, reinterpret_cast<uint64_t>(strings_), size_);
+  }
+  StringArray() = default;
+  StringArray(const StringArray&) = delete;
+  StringArray& operator=(const StringArray&) = delete;
+
+  int64_t copy(uint64_t array) {
+    const GuestMemory& memory = machine().memory();
+    uint64_t count = 0;
+    for (; count < kStringsMax; ++count) {
+      if (!memory.is_plain(array + count * 8, 8)) return -EFAULT;
+      if (reinterpret_cast<const volatile uint64_t*>(array)[count] == 0) break;
+    }
+    size_ = (count + 1) * 8;
+    const int64_t result = raw_call(__NR_mmap, 0, size_, PROT_READ | PROT_WRITE,
+                                    MAP_PRIVATE | MAP_ANONYMOUS, static_cast<uint64_t>(-1), 0);
+    if (result < 0 && result > -4096) return result;
+    strings_ = reinterpret_cast<uint64_t*>(result);
+    for (uint64_t i = 0; i < count; ++i) {
+      strings_[i] = reinterpret_cast<const volatile uint64_t*>(array)[i];
+      if (!is_string(strings_[i])) return -EFAULT;
+    }
+    return 0;
+  }
+  uint64_t address() const { return reinterpret_cast<uint64_t>(strings_); }
+
+ private:
+  uint64_t* strings_ = nullptr;
+  uint64_t size_ = 0;
+};
+
+}  // namespace
+
+int64_t execute_program(Vcpu& vcpu, const Call& call) {
+  const uint64_t* const a = call.arguments;
+  if (!is_string(a[1])) return -EFAULT;
+  StringArray arguments;
+  StringArray environment;
+  int64_t result = arguments.copy(a[2]);
+  if (result == 0) result = environment.copy(a[3]);
+  if (result < 0) return result;
+  // The new program does not belong to the machine any more.
+  raw_call(__NR_prctl, PR_SET_PDEATHSIG, 0);
+  result = raw_call(__NR_execveat, a[0], a[1], arguments.address(), environment.address(), a[4]);
+  if (vcpu.process->parent != nullptr) watch_parent(*vcpu.process);
+  return result;
+}
+
+}  // namespace dbos::vmm

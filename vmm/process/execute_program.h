@@ -1,0 +1,15 @@
+// Service::kExecute: execve for the program.
+#pragma once
+
+#include <cstdint>
+
+#include "hypercall/abi.h"
+#include "vmm/machine/vcpu.h"
+
+namespace dbos::vmm {
+
+// Replaces the calling host process by another program, which runs on Linux itself. Returns only on
+// failure, with -errno.
+int64_t execute_program(Vcpu& vcpu, const Call& call);
+
+}  // namespace dbos::vmm

@@ -1,0 +1,30 @@
+// System calls of the VMM on the program's behalf, made without libc: no errno, no cancellation, and
+// no lost wake-up between looking for a signal and sleeping in the kernel.
+#pragma once
+
+#include <cstdint>
+
+namespace dbos::vmm {
+
+// Makes Linux system call `number`. If *pending is not 0 before the call starts, or a signal for the
+// program arrives first, the call is not made and the result is kNotStarted (hypercall/abi.h). When
+// Linux would restart the call after a handler with SA_RESTART, it is kInterrupted. EINTR: Linux
+// would not restart it.
+extern "C" int64_t dbos_host_call(const volatile uint32_t* pending, uint64_t number,
+                                  const uint64_t arguments[6]);
+
+// A system call that no signal interrupts or that does not block. Result: value or -errno.
+inline int64_t raw_call(long number, uint64_t a0 = 0, uint64_t a1 = 0, uint64_t a2 = 0,
+                        uint64_t a3 = 0, uint64_t a4 = 0, uint64_t a5 = 0) {
+  register uint64_t r10 asm("r10") = a3;
+  register uint64_t r8 asm("r8") = a4;
+  register uint64_t r9 asm("r9") = a5;
+  int64_t result;
+  asm volatile("syscall"
+               : "=a"(result)
+               : "a"(number), "D"(a0), "S"(a1), "d"(a2), "r"(r10), "r"(r8), "r"(r9)
+               : "rcx", "r11", "memory");
+  return result;
+}
+
+}  // namespace dbos::vmm

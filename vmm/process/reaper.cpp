@@ -1,0 +1,109 @@
+#include "vmm/process/reaper.h"
+
+#include <asm/unistd.h>
+#include <linux/futex.h>
+#include <linux/time_types.h>
+#include <pthread.h>
+#include <time.h>
+
+#include "vmm/kvm/kvm_api.h"
+#include "vmm/process/host_call.h"
+#include "vmm/process/host_process.h"
+#include "vmm/process/signals.h"
+#include "vmm/process/vcpu_thread.h"
+
+namespace dbos::vmm {
+namespace {
+
+constexpr uint32_t kWatchedMax = 127;  // FUTEX_WAITV_MAX is 128, and one is the doorbell
+constexpr int64_t kPatience_ns = 200'000'000;  // for what is beyond kWatchedMax
+
+std::atomic<uint32_t> doorbell{0};
+std::atomic<uint32_t> reaper_thread{0};
+
+bool needs_adoption(const Vcpu& vcpu) {
+  return vcpu.state.load() == VcpuState::kBusy && vcpu.host_thread.load() == 0 &&
+         vcpu.process != nullptr && vcpu.started.load() != 0;
+}
+
+void adopt(Vcpu& vcpu) {
+  uint32_t expected = 0;
+  if (!vcpu.adopted.compare_exchange_strong(expected, 1)) return;
+  vcpu.page->signal.number = 0;
+  vcpu.page->dying = 1;
+  vcpu.run->immediate_exit = 0;
+  machine().raise_interrupt(vcpu, kSignalVector);
+  run_vcpu(vcpu);
+  vcpu.started.store(0);
+  machine().vcpus().release(vcpu);
+}
+
+uint32_t collect(const HostProcess& own, futex_waitv* watched) {
+  uint32_t count = 0;
+  watched[count++] = {doorbell.load(), reinterpret_cast<uint64_t>(&doorbell), FUTEX_32, 0};
+  VcpuPool& vcpus = machine().vcpus();
+  for (uint32_t i = 0; i < vcpus.count() && count <= kWatchedMax; ++i) {
+    Vcpu& vcpu = vcpus.at(i);
+    const uint32_t thread = vcpu.host_thread.load();
+    if (vcpu.process == &own || vcpu.state.load() != VcpuState::kBusy || thread == 0) continue;
+    // Not private: that is how Linux wakes the word of an ended thread.
+    watched[count++] = {thread, reinterpret_cast<uint64_t>(&vcpu.host_thread), FUTEX_32, 0};
+  }
+  return count;
+}
+
+void* run_reaper(void* argument) {
+  const auto& own = *static_cast<const HostProcess*>(argument);
+  raw_call(__NR_set_tid_address, reinterpret_cast<uint64_t>(&reaper_thread));
+  for (;;) {
+    futex_waitv watched[kWatchedMax + 1];
+    const uint32_t count = collect(own, watched);
+    reap_ended_threads(own);
+    timespec now = {};
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    const int64_t deadline = now.tv_sec * 1'000'000'000 + now.tv_nsec + kPatience_ns;
+    const __kernel_timespec until = {deadline / 1'000'000'000, deadline % 1'000'000'000};
+    const bool all_watched = count <= kWatchedMax;
+    raw_call(__NR_futex_waitv, reinterpret_cast<uint64_t>(watched), count, 0,
+             all_watched ? 0 : reinterpret_cast<uint64_t>(&until), CLOCK_MONOTONIC);
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+void reap_ended_threads(const HostProcess& process) {
+  VcpuPool& vcpus = machine().vcpus();
+  for (uint32_t i = 0; i < vcpus.count(); ++i) {
+    Vcpu& vcpu = vcpus.at(i);
+    if (!needs_adoption(vcpu) || !vcpus.is_usable(vcpu, process)) continue;
+    const uint64_t mask = block_all_signals();
+    adopt(vcpu);
+    set_own_mask(mask);
+  }
+}
+
+void start_reaper(const HostProcess& process) {
+  uint32_t expected = 0;
+  if (!reaper_thread.compare_exchange_strong(expected, 1)) {
+    ring_reaper();
+    return;
+  }
+  const uint64_t mask = block_all_signals();
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+  pthread_t thread;
+  const int result = pthread_create(&thread, &attributes, run_reaper,
+                                    const_cast<HostProcess*>(&process));
+  pthread_attr_destroy(&attributes);
+  if (result != 0) reaper_thread.store(0);
+  set_own_mask(mask);
+}
+
+void ring_reaper() {
+  doorbell.fetch_add(1);
+  raw_call(__NR_futex, reinterpret_cast<uint64_t>(&doorbell), FUTEX_WAKE, 1);
+}
+
+}  // namespace dbos::vmm

@@ -1,0 +1,24 @@
+// Releasing what threads and processes held that ended without the guest kernel's doing: killed, or
+// gone into another program by execve.
+//
+// Such a thread may have been anywhere, in the guest kernel with a lock held even. Its registers are
+// still in its vCPU, so another host thread adopts the vCPU and runs it on: the guest kernel leaves
+// what it is in, sees HypercallPage::dying where it would return to the program, releases the
+// address space and so on, and ends the thread as usual.
+#pragma once
+
+#include "vmm/machine/vcpu.h"
+
+namespace dbos::vmm {
+
+// Adopts and releases every such vCPU that `process` has the descriptor of. Signals are blocked
+// meanwhile. Blocks only as long as the guest kernel works.
+void reap_ended_threads(const HostProcess& process);
+
+// Starts the thread that does so in the background for this process, unless there is one.
+void start_reaper(const HostProcess& process);
+
+// Tells the reaper that there are new threads to watch.
+void ring_reaper();
+
+}  // namespace dbos::vmm

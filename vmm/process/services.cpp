@@ -1,0 +1,177 @@
+#include "vmm/process/services.h"
+
+#include <asm/mman.h>
+#include <asm/unistd.h>
+#include <linux/futex.h>
+#include <linux/time_types.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "vmm/debug/machine_report.h"
+#include "vmm/exit_status.h"
+#include "vmm/kvm/kvm_api.h"
+#include "vmm/log.h"
+#include "vmm/machine/clock.h"
+#include "vmm/machine/window.h"
+#include "vmm/process/execute_program.h"
+#include "vmm/process/host_call.h"
+#include "vmm/process/host_process.h"
+#include "vmm/process/vcpu_thread.h"
+
+namespace dbos::vmm {
+namespace {
+
+constexpr uint64_t kLineMax = 1024;
+
+int64_t log_line(const Call& call) {
+  const uint64_t address = call.arguments[0];
+  const uint64_t length = call.arguments[1];
+  if (length > kLineMax || !machine().memory().is_plain(address, length)) return -EFAULT;
+  write_log_line({reinterpret_cast<const char*>(address), length});
+  return 0;
+}
+
+[[noreturn]] void guest_panic(Vcpu& vcpu, const Call& call) {
+  log_line(call);
+  die_with_report(vcpu, "the guest kernel found a bug of its own");
+}
+
+// Frames go back to Linux: only whole pages of the arena, which nothing but the guest uses.
+int64_t release_memory(const Call& call) {
+  const uint64_t address = call.arguments[0];
+  const uint64_t length = call.arguments[1];
+  const bool is_arena = address >= kArenaBase && address % kPageSize == 0 &&
+                        length % kPageSize == 0 && machine().memory().contains(address, length);
+  if (!is_arena) return -EINVAL;
+  return raw_call(__NR_madvise, address, length, MADV_DONTNEED);
+}
+
+// The memory calls that Linux must see for a window range, and no other operation.
+int64_t control_window(const Call& call) {
+  const uint64_t address = call.arguments[0];
+  const uint64_t length = call.arguments[1];
+  const uint64_t number = call.arguments[2];
+  const uint64_t argument = call.arguments[3];
+  if (!machine().window().contains(address, length)) return -EINVAL;
+  switch (number) {
+    case __NR_msync:
+    case __NR_mlock2:
+      return raw_call(static_cast<long>(number), address, length, argument);
+    case __NR_munlock:
+      return raw_call(__NR_munlock, address, length);
+    case __NR_madvise:
+      if (argument == MADV_WILLNEED || argument == MADV_SEQUENTIAL || argument == MADV_RANDOM ||
+          argument == MADV_NORMAL || argument == MADV_DONTNEED || argument == MADV_REMOVE) {
+        return raw_call(__NR_madvise, address, length, argument);
+      }
+      return -EINVAL;
+    case __NR_mincore:
+      if (!machine().memory().contains(argument, length / kPageSize)) return -EFAULT;
+      return raw_call(__NR_mincore, address, length, argument);
+    default:
+      return -EINVAL;
+  }
+}
+
+int64_t park(Vcpu& vcpu, const Call& call) {
+  const uint64_t until_ns = call.arguments[0];
+  const bool realtime = call.arguments[1] == CLOCK_REALTIME;
+  HypercallPage& page = *vcpu.page;
+  const __kernel_timespec until = {static_cast<int64_t>(until_ns / 1'000'000'000),
+                                   static_cast<int64_t>(until_ns % 1'000'000'000)};
+  const uint64_t arguments[6] = {
+      reinterpret_cast<uint64_t>(&page.park_word),
+      FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG | (realtime ? FUTEX_CLOCK_REALTIME : 0u),
+      0,
+      until_ns == UINT64_MAX ? 0 : reinterpret_cast<uint64_t>(&until),
+      0,
+      FUTEX_BITSET_MATCH_ANY};
+  int64_t result = 0;
+  while (__atomic_load_n(&page.park_word, __ATOMIC_SEQ_CST) == 0) {
+    result = dbos_host_call(&page.signal.number, __NR_futex, arguments);
+    if (result != 0 && result != -EAGAIN) break;
+    result = 0;
+  }
+  const bool woken = __atomic_exchange_n(&page.park_word, 0, __ATOMIC_SEQ_CST) != 0;
+  return woken ? 0 : result;
+}
+
+int64_t wake(const Call& call) {
+  const uint64_t index = call.arguments[0];
+  if (index >= machine().vcpus().count()) return -EINVAL;
+  uint32_t* const word = &machine().vcpus().at(static_cast<uint32_t>(index)).page->park_word;
+  __atomic_store_n(word, 1, __ATOMIC_SEQ_CST);
+  const int64_t result = raw_call(__NR_futex, reinterpret_cast<uint64_t>(word),
+                                  FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1);
+  return result < 0 ? result : 0;
+}
+
+[[noreturn]] void exit_thread(Vcpu& vcpu, uint64_t status) {
+  block_all_signals();
+  vcpu.started.store(0);
+  vcpu.state.store(VcpuState::kEnded);
+  for (;;) raw_call(__NR_exit, status);
+}
+
+[[noreturn]] void exit_process(Vcpu& vcpu, uint64_t status) {
+  vcpu.process->ended_by_itself.store(1);
+  for (;;) raw_call(__NR_exit_group, status);
+}
+
+bool is_allowed_when_adopted(Service service) {
+  switch (service) {
+    case Service::kLog:
+    case Service::kPanic:
+    case Service::kArenaGrow:
+    case Service::kMemoryRelease:
+    case Service::kWindowUnmap:
+    case Service::kWake:
+    case Service::kYield:
+      return true;
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
+int64_t execute_service(Vcpu& vcpu, const Call& call) {
+  const auto service = static_cast<Service>(call.number);
+  const uint64_t* const a = call.arguments;
+  if (vcpu.adopted.load() != 0 && !is_allowed_when_adopted(service)) return -EINTR;
+  switch (service) {
+    case Service::kLog: return log_line(call);
+    case Service::kPanic: guest_panic(vcpu, call);
+    case Service::kArenaGrow: return machine().grow_arena(a[0]);
+    case Service::kMemoryRelease: return release_memory(call);
+    case Service::kWindowMap:
+      return machine().window().map(static_cast<int>(a[0]), a[1], a[2], static_cast<int>(a[3]),
+                                    static_cast<int>(a[4]));
+    case Service::kWindowUnmap: return machine().window().unmap(a[0], a[1]);
+    case Service::kWindowPopulate: return machine().window().populate(a[0], a[1], a[2] != 0);
+    case Service::kWindowControl: return control_window(call);
+    case Service::kThreadCreate: return create_thread(vcpu, a[0], a[1]);
+    case Service::kThreadExit: exit_thread(vcpu, a[0]);
+    case Service::kProcessFork: return fork_process(vcpu, a[0], a[1], a[2], a[3]);
+    case Service::kExecute: return execute_program(vcpu, call);
+    case Service::kSignalAction: return signal_action(vcpu.process->signals, a[0], a[1], a[2]);
+    case Service::kSignalMask: return signal_mask(vcpu, a[0]);
+    case Service::kDie:
+      vcpu.process->ended_by_itself.store(1);
+      die_by_signal(static_cast<int>(a[0]));
+    case Service::kPark: return park(vcpu, call);
+    case Service::kWake: return wake(call);
+    case Service::kClockRefresh: return refresh_clock();
+    case Service::kYield: return raw_call(__NR_sched_yield);
+    case Service::kExit: exit_process(vcpu, a[0]);
+  }
+  return -ENOSYS;
+}
+
+bool ends_thread(const Call& call) {
+  return call.number == static_cast<uint32_t>(Service::kThreadExit) ||
+         call.number == static_cast<uint32_t>(Service::kExit) ||
+         call.number == static_cast<uint32_t>(Service::kDie);
+}
+
+}  // namespace dbos::vmm

@@ -1,0 +1,17 @@
+// The VMM's own services (hypercall/services.def).
+#pragma once
+
+#include <cstdint>
+
+#include "hypercall/abi.h"
+#include "vmm/machine/vcpu.h"
+
+namespace dbos::vmm {
+
+// Performs a service for the thread that runs `vcpu`. The call is a copy that the guest can't change.
+int64_t execute_service(Vcpu& vcpu, const Call& call);
+
+// Whether the call is one after which the thread does not go on.
+bool ends_thread(const Call& call);
+
+}  // namespace dbos::vmm

@@ -1,0 +1,266 @@
+#include "vmm/process/signals.h"
+
+#include <asm/unistd.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <ucontext.h>
+
+#include "vmm/process/host_call.h"
+
+// Labels in host_call.S.
+extern "C" {
+extern const char dbos_host_call_check[];
+extern const char dbos_host_call_end[];
+extern const char dbos_host_call_not_started[];
+extern const char dbos_host_call_interrupted[];
+void dbos_signal_restorer();
+}
+
+namespace dbos::vmm {
+
+namespace {
+
+// struct sigaction of the system call: libc's own keeps signals 32 and 33 for itself, but they are
+// the program's libc's here.
+struct KernelAction {
+  uint64_t handler;
+  uint64_t flags;
+  uint64_t restorer;
+  uint64_t mask;
+};
+constexpr uint64_t kRestorerFlag = 0x04000000;
+constexpr uint64_t kChildFlags = SA_NOCLDSTOP | SA_NOCLDWAIT;
+
+constexpr uint64_t bit(int signal) { return uint64_t{1} << (signal - 1); }
+constexpr uint64_t kNeverBlocked = bit(SIGKILL) | bit(SIGSTOP);
+constexpr uint64_t kFullMask = ~(kNeverBlocked | bit(kParentDeathSignal));
+constexpr uint64_t kFaultSignals = bit(SIGSEGV) | bit(SIGBUS) | bit(SIGILL) | bit(SIGFPE);
+// Of these the VMM's handler stays installed when the program wants the default.
+constexpr uint64_t kOwnSignals = kFaultSignals | bit(kParentDeathSignal);
+
+// Initial-exec: no allocation and no lock on first use, as a handler needs it.
+[[gnu::tls_model("initial-exec")]] thread_local SignalContext* current_context = nullptr;
+
+std::atomic<ParentDeathHook> parent_death_hook{nullptr};
+
+int64_t raw_action(int signal, const KernelAction* action, KernelAction* old) {
+  return raw_call(__NR_rt_sigaction, static_cast<uint64_t>(signal),
+                  reinterpret_cast<uint64_t>(action), reinterpret_cast<uint64_t>(old), 8);
+}
+
+uint64_t raw_mask(uint64_t mask) {
+  uint64_t old = 0;
+  raw_call(__NR_rt_sigprocmask, SIG_SETMASK, reinterpret_cast<uint64_t>(&mask),
+           reinterpret_cast<uint64_t>(&old), 8);
+  return old;
+}
+
+void set_default(int signal) {
+  const KernelAction action{};
+  raw_action(signal, &action, nullptr);
+}
+
+// Sends a signal that was taken from Linux back to where it came from.
+void send_again(int signal, const siginfo_t* info, bool to_this_thread) {
+  const uint64_t process = static_cast<uint64_t>(raw_call(__NR_getpid));
+  const uint64_t number = static_cast<uint64_t>(signal);
+  const uint64_t address = reinterpret_cast<uint64_t>(info);
+  if (to_this_thread) {
+    const uint64_t thread = static_cast<uint64_t>(raw_call(__NR_gettid));
+    raw_call(__NR_rt_tgsigqueueinfo, process, thread, number, address);
+  } else {
+    raw_call(__NR_rt_sigqueueinfo, process, number, address);
+  }
+}
+
+[[gnu::cold]] void report_own_fault(int signal, const siginfo_t* info, const ucontext_t* context) {
+  char line[192];
+  const int length = snprintf(
+      line, sizeof line,
+      "dbos-run: signal %d (code %d) in the VMM itself at instruction %#llx, address %#llx: "
+      "a bug of dbos-run, please report it\n",
+      signal, info->si_code,
+      static_cast<unsigned long long>(context->uc_mcontext.gregs[REG_RIP]),
+      static_cast<unsigned long long>(reinterpret_cast<uintptr_t>(info->si_addr)));
+  if (length > 0)
+    raw_call(__NR_write, 2, reinterpret_cast<uint64_t>(line), static_cast<uint64_t>(length));
+}
+
+uint64_t& mask_of(ucontext_t* context) {
+  return *reinterpret_cast<uint64_t*>(&context->uc_sigmask);
+}
+
+// A host call that has not begun, or that Linux would restart, ends here and now.
+void leave_host_call(ucontext_t* context) {
+  greg_t* registers = context->uc_mcontext.gregs;
+  const auto instruction = static_cast<uintptr_t>(registers[REG_RIP]);
+  const auto end = reinterpret_cast<uintptr_t>(dbos_host_call_end);
+  if (instruction < reinterpret_cast<uintptr_t>(dbos_host_call_check) || instruction >= end) return;
+  const bool restarted = static_cast<uintptr_t>(registers[REG_RCX]) == end;
+  registers[REG_RIP] = static_cast<greg_t>(reinterpret_cast<uintptr_t>(
+      restarted ? dbos_host_call_interrupted : dbos_host_call_not_started));
+}
+
+void store_for_guest(SignalContext& vcpu, int signal, const siginfo_t* info,
+                     ucontext_t* context) {
+  PendingSignal& slot = vcpu.page->signal;
+  static_assert(sizeof slot.info == sizeof(siginfo_t));
+  memcpy(slot.info, info, sizeof slot.info);
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  *static_cast<volatile uint32_t*>(&slot.number) = static_cast<uint32_t>(signal);
+  *static_cast<volatile uint8_t*>(vcpu.immediate_exit) = 1;
+  mask_of(context) = kFullMask;
+  leave_host_call(context);
+}
+
+void handle_signal(int signal, siginfo_t* info, void* opaque) {
+  auto* context = static_cast<ucontext_t*>(opaque);
+  SignalContext* vcpu = current_context;
+
+  if ((kFaultSignals & bit(signal)) != 0 && info->si_code > 0) {
+    report_own_fault(signal, info, context);
+    set_default(signal);
+    return;  // the instruction faults again and ends the process
+  }
+  if (signal == kParentDeathSignal) {
+    const ParentDeathHook hook = parent_death_hook.load(std::memory_order_relaxed);
+    if (hook != nullptr && hook(*info)) return;
+  }
+  if (vcpu == nullptr) {
+    // A thread without a vCPU takes no signals: another one shall have it.
+    mask_of(context) = ~kNeverBlocked;
+    send_again(signal, info, false);
+    return;
+  }
+  switch (vcpu->dispositions->disposition[signal].load(std::memory_order_relaxed)) {
+    case SignalDisposition::kIgnore:
+      return;
+    case SignalDisposition::kDefault:
+      if ((kOwnSignals & bit(signal)) != 0) {
+        set_default(signal);
+        send_again(signal, info, true);
+        return;
+      }
+      break;  // it changed after Linux chose this handler: the guest performs the default
+    case SignalDisposition::kCatch:
+      break;
+  }
+  // Only signal 64 can come while the slot is taken or while the program blocks it.
+  const bool blocked = (vcpu->program_mask.load(std::memory_order_relaxed) & bit(signal)) != 0;
+  if (signal == kParentDeathSignal && (vcpu->page->signal.number != 0 || blocked)) {
+    mask_of(context) |= bit(signal);
+    send_again(signal, info, true);
+    return;
+  }
+  store_for_guest(*vcpu, signal, info, context);
+}
+
+int64_t install(int signal, uint64_t child_flags) {
+  const KernelAction action{
+      .handler = reinterpret_cast<uint64_t>(handle_signal),
+      .flags = SA_SIGINFO | SA_RESTART | kRestorerFlag | child_flags,
+      .restorer = reinterpret_cast<uint64_t>(dbos_signal_restorer),
+      .mask = ~uint64_t{0},
+  };
+  return raw_action(signal, &action, nullptr);
+}
+
+}  // namespace
+
+void ProcessSignals::copy_from(const ProcessSignals& other) {
+  for (uint32_t i = 0; i <= kSignalCount; i++) {
+    disposition[i].store(other.disposition[i].load(std::memory_order_relaxed),
+                         std::memory_order_relaxed);
+  }
+}
+
+InheritedSignals inherited_signals() {
+  InheritedSignals inherited{};
+  for (int signal = 1; signal <= static_cast<int>(kSignalCount); signal++) {
+    KernelAction action{};
+    if (raw_action(signal, nullptr, &action) == 0 &&
+        action.handler == reinterpret_cast<uint64_t>(SIG_IGN))
+      inherited.ignored |= bit(signal);
+  }
+  raw_call(__NR_rt_sigprocmask, SIG_SETMASK, 0, reinterpret_cast<uint64_t>(&inherited.blocked), 8);
+  return inherited;
+}
+
+void install_handlers(ProcessSignals& process, uint64_t inherited_ignored) {
+  for (int signal = 1; signal <= static_cast<int>(kSignalCount); signal++) {
+    const bool ignored = (inherited_ignored & bit(signal)) != 0;
+    process.disposition[signal].store(
+        ignored ? SignalDisposition::kIgnore : SignalDisposition::kDefault,
+        std::memory_order_relaxed);
+    const bool keep_ignored = ignored && signal != kParentDeathSignal;
+    if ((kOwnSignals & bit(signal)) != 0 && !keep_ignored) install(signal, 0);
+  }
+}
+
+void set_parent_death_hook(ParentDeathHook hook) {
+  parent_death_hook.store(hook, std::memory_order_relaxed);
+}
+
+void set_signal_context(SignalContext* context) {
+  current_context = context;
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+}
+
+uint64_t block_all_signals() { return raw_mask(~uint64_t{0}); }
+
+void set_own_mask(uint64_t mask) { raw_mask(mask); }
+
+int64_t signal_action(ProcessSignals& process, uint64_t signal, uint64_t disposition,
+                      uint64_t flags) {
+  if (signal < 1 || signal > kSignalCount || ((kNeverBlocked >> (signal - 1)) & 1) != 0)
+    return -EINVAL;
+  const int number = static_cast<int>(signal);
+  const uint64_t child_flags = flags & kChildFlags;
+  const bool own = (kOwnSignals & bit(number)) != 0;
+  switch (static_cast<SignalDisposition>(disposition)) {
+    case SignalDisposition::kDefault:
+    case SignalDisposition::kIgnore: {
+      const bool ignore = static_cast<SignalDisposition>(disposition) == SignalDisposition::kIgnore;
+      process.disposition[number].store(static_cast<SignalDisposition>(disposition),
+                                        std::memory_order_relaxed);
+      if (own && (!ignore || number == kParentDeathSignal)) return install(number, child_flags);
+      const KernelAction action{
+          .handler = reinterpret_cast<uint64_t>(ignore ? SIG_IGN : SIG_DFL),
+          .flags = child_flags,
+          .restorer = 0,
+          .mask = 0,
+      };
+      return raw_action(number, &action, nullptr);
+    }
+    case SignalDisposition::kCatch:
+      process.disposition[number].store(SignalDisposition::kCatch, std::memory_order_relaxed);
+      return install(number, child_flags);
+  }
+  return -EINVAL;
+}
+
+int64_t signal_mask(SignalContext& context, uint64_t mask) {
+  const uint64_t before = context.program_mask.load(std::memory_order_relaxed);
+  context.program_mask.store(mask, std::memory_order_relaxed);
+  const uint64_t host_mask = mask & ~(kNeverBlocked | bit(kParentDeathSignal));
+  const uint64_t arguments[6] = {SIG_SETMASK, reinterpret_cast<uint64_t>(&host_mask), 0, 8, 0, 0};
+  const int64_t result =
+      dbos_host_call(&context.page->signal.number, __NR_rt_sigprocmask, arguments);
+  if (result < 0) context.program_mask.store(before, std::memory_order_relaxed);
+  return result;
+}
+
+void die_by_signal(int signal) {
+  raw_mask(~uint64_t{0});
+  set_default(signal);
+  const auto process = static_cast<uint64_t>(raw_call(__NR_getpid));
+  const auto thread = static_cast<uint64_t>(raw_call(__NR_gettid));
+  raw_call(__NR_tgkill, process, thread, static_cast<uint64_t>(signal));
+  raw_mask(~bit(signal));
+  // Not reached with a signal that ends a process; nothing else must run on in its place.
+  raw_call(__NR_exit_group, static_cast<uint64_t>(128 + signal));
+  __builtin_unreachable();
+}
+
+}  // namespace dbos::vmm

@@ -1,0 +1,76 @@
+// The program's signals on the host side.
+//
+// The host thread of a vCPU carries the program's own signal mask, and Linux's own dispositions for
+// what the program leaves at default or ignores. So Linux chooses the thread, keeps signals pending,
+// stops, continues and kills as ever. Only a signal that the program catches comes here: one handler
+// takes it, stores it in the vCPU's hypercall page and gets the guest kernel to look (abi.h).
+//
+// While a stored signal waits for the guest, every signal of that thread is blocked, so one slot is
+// enough. Signal 64 is the exception: the VMM uses it as parent-death notice and leaves it open; one
+// that is the program's and comes at a bad time is queued again.
+//
+// No locks: a handler may run at any instruction, and SIGKILL may end a process at any instruction
+// whose memory others share.
+#pragma once
+
+#include <signal.h>
+
+#include <atomic>
+#include <cstdint>
+
+#include "hypercall/abi.h"
+
+namespace dbos::vmm {
+
+// What the program chose, one per host process. A process made by fork gets a copy of its parent's.
+struct ProcessSignals {
+  std::atomic<SignalDisposition> disposition[kSignalCount + 1];  // [0] unused
+
+  void copy_from(const ProcessSignals& other);
+};
+
+// What the handler needs to know of the vCPU that its thread runs.
+struct SignalContext {
+  HypercallPage* page = nullptr;
+  uint8_t* immediate_exit = nullptr;  // kvm_run's field
+  ProcessSignals* dispositions = nullptr;  // of the process that the thread belongs to
+  std::atomic<uint64_t> program_mask{0};  // the last one of Service::kSignalMask
+};
+
+// What this process inherited from its parent: bit n - 1 is signal n.
+struct InheritedSignals {
+  uint64_t ignored;
+  uint64_t blocked;
+};
+
+inline constexpr int kParentDeathSignal = 64;
+
+// Looks at a signal 64 in the handler. True: it was the VMM's own notice, and was dealt with.
+// False: it is the program's. Async-signal-safe.
+using ParentDeathHook = bool (*)(const siginfo_t& info);
+
+// First thing in main(), before any thread: the dispositions and the mask as inherited.
+InheritedSignals inherited_signals();
+
+// Fills `process` from what was inherited and installs the VMM's own handlers: those of faults in
+// its own code, and of signal 64.
+void install_handlers(ProcessSignals& process, uint64_t inherited_ignored);
+void set_parent_death_hook(ParentDeathHook hook);
+
+// Names the context of the calling host thread. It must be in place before the thread unblocks
+// anything; threads are made with all signals blocked.
+void set_signal_context(SignalContext* context);
+
+// Blocks everything in the calling thread: for helper threads, which take no signals, and around the
+// creation of a thread or process. Answers the mask before.
+uint64_t block_all_signals();
+void set_own_mask(uint64_t mask);
+
+// Service::kSignalAction, kSignalMask, kDie. `signal_mask` answers kNotStarted, with nothing
+// changed, when a signal waits in the hypercall page.
+int64_t signal_action(ProcessSignals& process, uint64_t signal, uint64_t disposition,
+                      uint64_t flags);
+int64_t signal_mask(SignalContext& context, uint64_t mask);
+[[noreturn]] void die_by_signal(int signal);
+
+}  // namespace dbos::vmm

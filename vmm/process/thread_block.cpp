@@ -1,0 +1,78 @@
+#include "vmm/process/thread_block.h"
+
+#include <asm/unistd.h>
+#include <linux/futex.h>
+#include <linux/sched.h>
+#include <pthread.h>
+#include <signal.h>
+
+#include <new>
+
+#include "vmm/process/host_call.h"
+
+extern "C" int64_t dbos_clone(uint64_t flags, uint64_t stack, uint64_t parent_word,
+                              uint64_t child_word, uint64_t thread_pointer);
+
+namespace dbos::vmm {
+namespace {
+
+// KVM_RUN, the proxied calls and fmt's formatting stay well below this.
+constexpr size_t kStackSize = 128 * 1024;
+
+uint64_t thread_pointer() {
+  uint64_t value;
+  asm("mov %%fs:0, %0" : "=r"(value));
+  return value;
+}
+
+void* become_donor(void* argument) {
+  auto* const block = static_cast<ThreadBlock*>(argument);
+  uint64_t stack_pointer;
+  asm("mov %%rsp, %0" : "=r"(stack_pointer));
+  block->thread_pointer = thread_pointer();
+  // Below what this function still uses: the donor's last steps are over before the block is used.
+  block->stack_top = (stack_pointer - 256) & ~uint64_t{15};
+  raw_call(__NR_set_tid_address, reinterpret_cast<uint64_t>(&block->donor));
+  raw_call(__NR_exit, 0);
+  return nullptr;
+}
+
+}  // namespace
+
+ThreadBlock* make_thread_block() {
+  auto* const block = new (std::nothrow) ThreadBlock();
+  if (block == nullptr) return nullptr;
+  block->donor.store(1);
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setstacksize(&attributes, kStackSize);
+  uint64_t all = ~uint64_t{0};
+  uint64_t before = 0;
+  raw_call(__NR_rt_sigprocmask, SIG_SETMASK, reinterpret_cast<uint64_t>(&all),
+           reinterpret_cast<uint64_t>(&before), 8);
+  pthread_t thread;
+  const int result = pthread_create(&thread, &attributes, become_donor, block);
+  raw_call(__NR_rt_sigprocmask, SIG_SETMASK, reinterpret_cast<uint64_t>(&before), 0, 8);
+  pthread_attr_destroy(&attributes);
+  if (result != 0) {
+    delete block;
+    return nullptr;
+  }
+  for (uint32_t value = block->donor.load(); value != 0; value = block->donor.load()) {
+    // Not FUTEX_PRIVATE: Linux wakes the word of an ended thread as a shared futex.
+    raw_call(__NR_futex, reinterpret_cast<uint64_t>(&block->donor), FUTEX_WAIT, value);
+  }
+  return block;
+}
+
+int64_t clone_with_block(uint64_t flags, ThreadBlock& block, std::atomic<uint32_t>& thread_id_word,
+                         ThreadEntry entry, void* argument) {
+  auto* const stack = reinterpret_cast<uint64_t*>(block.stack_top) - 2;
+  stack[0] = reinterpret_cast<uint64_t>(entry);
+  stack[1] = reinterpret_cast<uint64_t>(argument);
+  const auto word = reinterpret_cast<uint64_t>(&thread_id_word);
+  return dbos_clone(flags | CLONE_SETTLS | CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID,
+                    reinterpret_cast<uint64_t>(stack), word, word, block.thread_pointer);
+}
+
+}  // namespace dbos::vmm

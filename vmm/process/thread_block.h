@@ -1,0 +1,31 @@
+// What a host thread needs from libc: a stack and a thread control block (FS base) that libc knows.
+//
+// Program threads are made by clone(2) itself, because some of them are processes of their own that
+// share our memory, which no library can make. libc code that runs there (malloc, formatting, a stack
+// protector's canary) needs a thread control block all the same. It comes from a donor: a pthread that
+// ended at the kernel's level only, so that libc never takes its block and stack back.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+namespace dbos::vmm {
+
+struct ThreadBlock {
+  uint64_t thread_pointer;  // FS base
+  uint64_t stack_top;       // 16-byte aligned
+  std::atomic<uint32_t> donor;  // the donor's thread id until it has ended
+};
+
+// A new block; never given back. Null when no thread can be made.
+ThreadBlock* make_thread_block();
+
+using ThreadEntry = void (*)(void* argument);
+
+// clone(2) with `flags`; the child calls entry(argument) on the block's stack and must not return.
+// `thread_id_word` is set to the child's id before it runs, and to 0 (with a futex wake) when it is
+// gone, however it ends. Result: the child's id or -errno.
+int64_t clone_with_block(uint64_t flags, ThreadBlock& block, std::atomic<uint32_t>& thread_id_word,
+                         ThreadEntry entry, void* argument);
+
+}  // namespace dbos::vmm

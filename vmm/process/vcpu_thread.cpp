@@ -1,0 +1,218 @@
+#include "vmm/process/vcpu_thread.h"
+
+#include <asm/unistd.h>
+#include <linux/sched.h>
+
+#include "vmm/debug/machine_report.h"
+#include "vmm/error.h"
+#include "vmm/kvm/kvm_api.h"
+#include "vmm/process/host_call.h"
+#include "vmm/process/host_process.h"
+#include "vmm/process/reaper.h"
+#include "vmm/process/services.h"
+#include "vmm/process/thread_block.h"
+#include "vmm/proxy/execute.h"
+
+namespace dbos::vmm {
+namespace {
+
+constexpr uint8_t kMachineCheckVector = 18;
+
+// Free vCPUs that a process has when it forks, beyond the child's first: the child's threads use
+// them, and their descriptors are then known here as well, which adopting them needs.
+constexpr uint32_t kSpareVcpus = 3;
+
+Machine* the_machine = nullptr;
+
+// What a turn of the run loop ends with.
+enum class Next { kRun, kLeave };
+
+int64_t perform(Vcpu& vcpu, const Call& call) {
+  if (call.number >= kServiceBase) return execute_service(vcpu, call);
+  if (vcpu.adopted.load() != 0) return -EINTR;
+  return execute_call(machine().memory(), call, &vcpu.page->signal.number);
+}
+
+Next make_calls(Vcpu& vcpu) {
+  HypercallPage& page = *vcpu.page;
+  const uint32_t count = page.call_count < kCallBatchMax ? page.call_count : kCallBatchMax;
+  page.calls_done = 0;
+  for (uint32_t i = 0; i < count; ++i) {
+    const Call call = page.calls[i];  // the guest may change it while we check it
+    if (vcpu.adopted.load() != 0 && ends_thread(call)) return Next::kLeave;
+    const int64_t result = perform(vcpu, call);
+    page.calls[i].result = result;
+    page.calls_done = i + 1;
+    if (is_interrupted(result)) break;
+  }
+  return Next::kRun;
+}
+
+// A page of a file mapping that is no more (the file was cut): the guest kernel makes it SIGBUS.
+void inject_machine_check(Vcpu& vcpu) {
+  kvm_vcpu_events events = {};
+  const auto descriptor = static_cast<uint64_t>(vcpu.descriptor);
+  raw_call(__NR_ioctl, descriptor, KVM_GET_VCPU_EVENTS, reinterpret_cast<uint64_t>(&events));
+  events.exception.injected = 1;
+  events.exception.nr = kMachineCheckVector;
+  events.exception.has_error_code = 0;
+  events.flags = 0;
+  raw_call(__NR_ioctl, descriptor, KVM_SET_VCPU_EVENTS, reinterpret_cast<uint64_t>(&events));
+}
+
+Next handle_exit(Vcpu& vcpu) {
+  switch (vcpu.run->exit_reason) {
+    case KVM_EXIT_IO:
+      if (vcpu.run->io.port == kHypercallPort) return make_calls(vcpu);
+      break;
+    case KVM_EXIT_INTR:
+      return Next::kRun;
+    default:
+      break;
+  }
+  die_with_report(vcpu, "the guest stopped in a way that the VMM does not know");
+}
+
+// A signal came while the guest ran: its interrupt makes the guest kernel look, as soon as
+// interrupts are on. A guest that is in its kernel looks anyway on the way back.
+void handle_interrupted_run(Vcpu& vcpu) {
+  vcpu.run->immediate_exit = 0;
+  if (vcpu.page->signal.number != 0 || vcpu.page->dying != 0) {
+    machine().raise_interrupt(vcpu, kSignalVector);
+  }
+}
+
+void start_thread(void* argument) {
+  Vcpu& vcpu = *static_cast<Vcpu*>(argument);
+  vcpu.started.store(1);
+  vcpu.page->thread_id = static_cast<uint32_t>(raw_call(__NR_gettid));
+  vcpu.page->process_id = static_cast<uint32_t>(raw_call(__NR_getpid));
+  set_signal_context(&vcpu);
+  signal_mask(vcpu, vcpu.program_mask.load());
+  run_vcpu(vcpu);
+}
+
+void start_process(void* argument) {
+  Vcpu& vcpu = *static_cast<Vcpu*>(argument);
+  vcpu.process->process_id = static_cast<uint32_t>(raw_call(__NR_getpid));
+  watch_parent(*vcpu.process);
+  start_thread(argument);
+}
+
+// A vCPU for a new thread of `process`; the creator's process has its descriptor.
+Vcpu* acquire_vcpu(const Vcpu& creator, HostProcess& process, uint64_t start_argument) {
+  Vcpu* const vcpu = machine().vcpus().acquire(*creator.process);
+  if (vcpu == nullptr) return nullptr;
+  if (machine().reset_vcpu(*vcpu, start_argument) < 0) {
+    machine().vcpus().release(*vcpu);
+    return nullptr;
+  }
+  vcpu->process = &process;
+  vcpu->dispositions = &process.signals;
+  vcpu->program_mask.store(creator.program_mask.load());
+  vcpu->adopted.store(0);
+  vcpu->page->dying = 0;
+  vcpu->page->park_word = 0;
+  vcpu->page->signal.number = 0;
+  vcpu->page->start_argument = start_argument;
+  vcpu->run->immediate_exit = 0;
+  return vcpu;
+}
+
+void store_index(const Vcpu& vcpu, uint64_t result_address) {
+  if (result_address == 0 || !machine().memory().contains(result_address, sizeof(uint32_t))) return;
+  *reinterpret_cast<uint32_t*>(result_address) = vcpu.index;
+}
+
+// clone(2) for a prepared vCPU. Signals are blocked.
+int64_t start_host_thread(Vcpu& vcpu, uint64_t flags, ThreadEntry entry, uint64_t result_address) {
+  store_index(vcpu, result_address);
+  const int64_t result = clone_with_block(flags, *vcpu.block, vcpu.host_thread, entry, &vcpu);
+  if (result < 0) {
+    machine().vcpus().release(vcpu);
+  } else {
+    vcpu.started.store(1);
+  }
+  return result;
+}
+
+}  // namespace
+
+Machine& machine() { return *the_machine; }
+void set_machine(Machine& machine) { the_machine = &machine; }
+
+void run_vcpu(Vcpu& vcpu) {
+  const auto descriptor = static_cast<uint64_t>(vcpu.descriptor);
+  for (;;) {
+    const int64_t result = raw_call(__NR_ioctl, descriptor, KVM_RUN, 0);
+    if (result == 0) {
+      if (handle_exit(vcpu) == Next::kLeave) return;
+    } else if (result == -EINTR || result == -EAGAIN) {
+      handle_interrupted_run(vcpu);
+    } else if (result == -EFAULT) {
+      inject_machine_check(vcpu);
+    } else {
+      die_with_report(vcpu, "KVM refused to run the guest");
+    }
+  }
+}
+
+int64_t create_thread(Vcpu& creator, uint64_t start_argument, uint64_t result_address) {
+  const uint64_t mask = block_all_signals();
+  Vcpu* const vcpu = acquire_vcpu(creator, *creator.process, start_argument);
+  int64_t result = -EAGAIN;
+  if (vcpu != nullptr) {
+    result = start_host_thread(*vcpu,
+                               CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD |
+                                   CLONE_SYSVSEM,
+                               start_thread, result_address);
+  }
+  set_own_mask(mask);
+  return result;
+}
+
+int64_t fork_process(Vcpu& creator, uint64_t start_argument, uint64_t exit_signal, uint64_t flags,
+                     uint64_t result_address) {
+  const uint64_t mask = block_all_signals();
+  HostProcess* const process = acquire_process(creator.process);
+  machine().vcpus().prepare(*creator.process, 1 + kSpareVcpus);
+  Vcpu* const vcpu =
+      process == nullptr ? nullptr : acquire_vcpu(creator, *process, start_argument);
+  const bool waits_for_exec = (flags & kForkWaitForExec) != 0;
+  int64_t result = -EAGAIN;
+  if (vcpu != nullptr) {
+    process->fork_sequence = machine().vcpus().next_sequence();
+    result = start_host_thread(*vcpu,
+                               CLONE_VM | (waits_for_exec ? CLONE_VFORK : 0) | (exit_signal & 0xff),
+                               start_process, result_address);
+  }
+  if (result < 0 && process != nullptr) process->used.store(0);
+  set_own_mask(mask);
+  if (result < 0) return result;
+  if (waits_for_exec) {
+    reap_ended_threads(*creator.process);
+  } else {
+    start_reaper(*creator.process);
+  }
+  return result;
+}
+
+Vcpu& adopt_first_thread(Machine& machine) {
+  HostProcess* const process = acquire_process(nullptr);
+  process->process_id = static_cast<uint32_t>(raw_call(__NR_getpid));
+  Vcpu* const vcpu = machine.vcpus().acquire(*process);
+  if (vcpu == nullptr || machine.reset_vcpu(*vcpu, 0) < 0) {
+    throw StartError::with_errno("KVM can't make a virtual CPU");
+  }
+  vcpu->process = process;
+  vcpu->dispositions = &process->signals;
+  vcpu->page->process_id = process->process_id;
+  vcpu->page->thread_id = process->process_id;
+  vcpu->host_thread.store(process->process_id);
+  vcpu->started.store(1);
+  raw_call(__NR_set_tid_address, reinterpret_cast<uint64_t>(&vcpu->host_thread));
+  set_signal_context(vcpu);
+  return *vcpu;
+}
+
+}  // namespace dbos::vmm

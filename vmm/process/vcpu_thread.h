@@ -1,0 +1,27 @@
+// The host threads and processes that run vCPUs.
+#pragma once
+
+#include <cstdint>
+
+#include "vmm/machine/machine.h"
+
+namespace dbos::vmm {
+
+// The one machine of this dbos-run.
+Machine& machine();
+void set_machine(Machine& machine);
+
+// Runs a vCPU on the calling host thread until the program's thread or process ends. Does not return
+// for the program's own threads; for an adopted vCPU (steward.h) it returns when the guest kernel has
+// released what the thread held.
+void run_vcpu(Vcpu& vcpu);
+
+// Service::kThreadCreate and kProcessFork. Result: the new thread's or process's id, or -errno.
+int64_t create_thread(Vcpu& creator, uint64_t start_argument, uint64_t result_address);
+int64_t fork_process(Vcpu& creator, uint64_t start_argument, uint64_t exit_signal, uint64_t flags,
+                     uint64_t result_address);
+
+// Prepares the calling thread, the first of dbos-run, to run a vCPU of the first process.
+Vcpu& adopt_first_thread(Machine& machine);
+
+}  // namespace dbos::vmm

@@ -1,0 +1,81 @@
+// msghdr and mmsghdr: structures of pointers to pointers. All of it is copied, then checked.
+#include <cstring>
+
+#include <asm/errno.h>
+
+#include "vmm/proxy/call_arguments.h"
+
+namespace dbos::vmm {
+
+using syscalls::kMessageCountMax;
+
+namespace {
+
+uint64_t address_of(const void* pointer) {
+  return reinterpret_cast<uint64_t>(pointer);
+}
+
+void store(uint64_t address, const void* value, size_t bytes) {
+  std::memcpy(reinterpret_cast<void*>(address), value, bytes);
+}
+
+// The fields that recvmsg answers. The pointers in the guest's copy stay.
+void store_message(uint64_t address, const HostMessage& message) {
+  store(address + offsetof(HostMessage, name_length), &message.name_length, 4);
+  store(address + offsetof(HostMessage, control_length), &message.control_length, 8);
+  store(address + offsetof(HostMessage, flags), &message.flags, 4);
+}
+
+}  // namespace
+
+int64_t CallArguments::check_message(HostMessage* message) {
+  constexpr uint32_t kNameMax = 128;  // sizeof(struct sockaddr_storage): Linux uses no more
+  if (message->name != 0 && static_cast<int32_t>(message->name_length) >= 0) {
+    const uint32_t length = message->name_length < kNameMax ? message->name_length : kNameMax;
+    if (check(message->name, length) != 0) return -EFAULT;
+  }
+  if (check(message->control, message->control_length) != 0) return -EFAULT;
+  return copy_vectors(&message->vectors, message->vector_count);
+}
+
+int64_t CallArguments::prepare_message(uint32_t index) {
+  const uint64_t address = values_[index];
+  if (is_passed_on(address)) return 0;
+  message_ = static_cast<HostMessage*>(copy(address, sizeof(HostMessage)));
+  if (message_ == nullptr) return -EFAULT;
+  messages_address_ = address;
+  values_[index] = address_of(message_);
+  return check_message(message_);
+}
+
+int64_t CallArguments::prepare_messages(uint32_t index, const Argument& argument) {
+  const uint64_t address = values_[index];
+  if (is_passed_on(address)) return 0;
+  const uint32_t count = static_cast<uint32_t>(values_[argument.count_from]);
+  if (count > kMessageCountMax) return -EINVAL;
+  messages_ = static_cast<HostMessageOfMany*>(copy(address, count * sizeof(HostMessageOfMany)));
+  if (messages_ == nullptr) return -EFAULT;
+  messages_address_ = address;
+  values_[index] = address_of(messages_);
+  for (uint32_t i = 0; i < count; i++) {
+    const int64_t error = check_message(&messages_[i].message);
+    if (error != 0) return error;
+  }
+  return 0;
+}
+
+void CallArguments::finish(int64_t result) {
+  for (uint32_t i = 0; i < back_count_; i++) {
+    store(backs_[i].address, backs_[i].copy, backs_[i].bytes);
+  }
+  if (result < 0) return;
+  if (message_ != nullptr) store_message(messages_address_, *message_);
+  if (messages_ == nullptr) return;
+  for (int64_t i = 0; i < result; i++) {
+    const uint64_t address = messages_address_ + static_cast<uint64_t>(i) * sizeof *messages_;
+    store_message(address, messages_[i].message);
+    store(address + offsetof(HostMessageOfMany, bytes), &messages_[i].bytes, 4);
+  }
+}
+
+}  // namespace dbos::vmm

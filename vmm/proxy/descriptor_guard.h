@@ -1,0 +1,58 @@
+// Which file descriptors are the VMM's own. To the program they do not exist.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+namespace dbos::vmm {
+
+// Read on the path of every call, also in processes that share the VMM's memory and may be killed
+// anywhere: no locks. A process that the program forks has the same descriptors of ours.
+class DescriptorGuard {
+ public:
+  static constexpr int kDescriptorsMax = 1 << 20;  // fs.nr_open as Linux sets it
+
+  // The loader and the machine tell it about each descriptor that they keep.
+  void add(int descriptor) {
+    if (!is_in_range(descriptor)) return;
+    word(descriptor).fetch_or(bit(descriptor), std::memory_order_relaxed);
+    int end = end_.load(std::memory_order_relaxed);
+    while (end <= descriptor && !end_.compare_exchange_weak(end, descriptor + 1)) {
+    }
+  }
+  void remove(int descriptor) {
+    if (!is_in_range(descriptor)) return;
+    word(descriptor).fetch_and(~bit(descriptor), std::memory_order_relaxed);
+  }
+
+  bool is_ours(int descriptor) const {
+    return is_in_range(descriptor) &&
+           (word(descriptor).load(std::memory_order_relaxed) & bit(descriptor)) != 0;
+  }
+  // The smallest of ours that is at least `from`; -1: none.
+  int next_ours(int from) const {
+    const int end = end_.load(std::memory_order_relaxed);
+    for (int descriptor = from; descriptor < end;) {
+      const uint64_t rest = word(descriptor).load(std::memory_order_relaxed) >> (descriptor % 64);
+      if (rest != 0) return descriptor + __builtin_ctzll(rest);
+      descriptor = (descriptor / 64 + 1) * 64;
+    }
+    return -1;
+  }
+
+ private:
+  static bool is_in_range(int descriptor) {
+    return descriptor >= 0 && descriptor < kDescriptorsMax;
+  }
+  static uint64_t bit(int descriptor) { return uint64_t{1} << (descriptor % 64); }
+  std::atomic<uint64_t>& word(int descriptor) { return words_[descriptor / 64]; }
+  const std::atomic<uint64_t>& word(int descriptor) const { return words_[descriptor / 64]; }
+
+  std::atomic<int> end_{0};  // all of ours are below
+  std::atomic<uint64_t> words_[kDescriptorsMax / 64]{};
+};
+
+// This VMM's.
+DescriptorGuard& own_descriptors();
+
+}  // namespace dbos::vmm

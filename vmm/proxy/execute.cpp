@@ -1,0 +1,91 @@
+#include "vmm/proxy/execute.h"
+
+#include <asm/errno.h>
+#include <asm/unistd.h>
+#include <sys/mman.h>
+
+#include "vmm/process/host_call.h"
+#include "vmm/proxy/call_arguments.h"
+
+namespace dbos::vmm {
+
+using syscalls::SystemCall;
+using syscalls::Waits;
+
+namespace {
+
+// close_range without the VMM's descriptors: the pieces between them.
+int64_t close_range(const DescriptorGuard& guard, const uint64_t arguments[6]) {
+  const uint32_t first = static_cast<uint32_t>(arguments[0]);
+  const uint32_t last = static_cast<uint32_t>(arguments[1]);
+  uint64_t flags = static_cast<uint32_t>(arguments[2]);
+  constexpr uint32_t kDescriptorMax = 0x7fffffff;
+  constexpr uint64_t kUnshare = 2;
+  uint32_t begin = first;
+  if (first <= last && first <= kDescriptorMax) {
+    for (;;) {
+      const int ours = guard.next_ours(static_cast<int>(begin));
+      if (ours < 0 || static_cast<uint32_t>(ours) > last) break;
+      const uint32_t own = static_cast<uint32_t>(ours);
+      if (own > begin) {
+        const int64_t result = raw_call(__NR_close_range, begin, own - 1, flags);
+        if (result < 0) return result;
+        flags &= ~kUnshare;  // the table is our own by now
+      }
+      if (own == last || own == kDescriptorMax) return 0;
+      begin = own + 1;
+    }
+  }
+  return raw_call(__NR_close_range, begin, last, flags);
+}
+
+DescriptorGuard the_own_descriptors;
+
+}  // namespace
+
+DescriptorGuard& own_descriptors() {
+  return the_own_descriptors;
+}
+
+int64_t execute_call(const GuestMemory& memory, const Call& call,
+                     const volatile uint32_t* pending_signal) {
+  return execute_call(memory, own_descriptors(), call, pending_signal);
+}
+
+int64_t execute_call(const GuestMemory& memory, const DescriptorGuard& guard, const Call& call,
+                     const volatile uint32_t* pending_signal) {
+  const SystemCall* entry = syscalls::find(call.number);
+  if (entry == nullptr || !entry->is_proxied()) return -ENOSYS;
+  switch (call.number) {
+    case __NR_close_range:
+      return close_range(guard, call.arguments);
+    case __NR_socket:
+    case __NR_socketpair:
+      if (!syscalls::is_plain_socket_family(static_cast<int32_t>(call.arguments[0]))) {
+        return -EAFNOSUPPORT;
+      }
+      break;
+    default:
+      break;
+  }
+  CallArguments arguments(memory, guard, call.number, *entry, call.arguments);
+  const int64_t error = arguments.prepare();
+  if (error != 0) return error;
+  const uint64_t* a = arguments.values();
+  const int64_t result = arguments.waits() == Waits::kYes
+                             ? dbos_host_call(pending_signal, call.number, a)
+                             : raw_call(call.number, a[0], a[1], a[2], a[3], a[4], a[5]);
+  if (!is_interrupted(result)) arguments.finish(result);
+  return result;
+}
+
+int64_t reserve_fault_hole() {
+  constexpr uint64_t kFlags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
+  const int64_t result = raw_call(__NR_mmap, syscalls::kFaultHoleBase, syscalls::kFaultHoleSize,
+                                  PROT_NONE, kFlags, static_cast<uint64_t>(-1), 0);
+  return result == static_cast<int64_t>(syscalls::kFaultHoleBase) ? 0
+         : result < 0                                             ? result
+                                                                  : -EEXIST;
+}
+
+}  // namespace dbos::vmm
