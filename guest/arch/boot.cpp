@@ -7,6 +7,7 @@
 #include "guest/process/clone.h"
 #include "guest/process/process_table.h"
 #include "guest/process/program_start.h"
+#include "guest/syscalls/trace.h"
 #include "hypercall/abi.h"
 
 namespace dbos {
@@ -23,6 +24,7 @@ const BootInformation& boot_information() {
   set_kernel_root(PhysicalAddress(boot.kernel_tables));
   const MemoryOptions options{(boot.flags & kBootNoLargePages) == 0};
   if (memory_initialize(options).is_error()) DBOS_PANIC("no memory to start with");
+  if ((boot.flags & kBootTraceCalls) != 0) enable_trace();
   start_program(boot);
 }
 

@@ -7,6 +7,7 @@
 #include "guest/memory/address_space.h"
 #include "guest/process/exit.h"
 #include "guest/process/signal.h"
+#include "guest/syscalls/trace.h"
 
 extern "C" {
 struct Fixup {
@@ -98,6 +99,7 @@ void handle_page_fault(TrapFrame& frame) {
     LogLine().text("out of guest memory (--memory): the program is killed").send();
     die(signal_number::kKill);
   }
+  trace_fault(frame, signal.signal, address.value());
   force_fault_signal(current_thread(), frame, signal.signal, signal.code, address.value(),
                      kPageFault, shown_error_code(frame.error_code));
 }
@@ -164,6 +166,7 @@ void handle_exception(TrapFrame& frame) {
   if (frame.vector == kDebug) write_dr6_clear();
   for (const ExceptionSignal& entry : kExceptionSignals) {
     if (entry.vector != frame.vector) continue;
+    trace_fault(frame, entry.signal, 0);
     force_fault_signal(thread, frame, entry.signal, entry.code,
                        entry.shows_instruction ? frame.rip : 0, frame.vector, frame.error_code);
     return;

@@ -122,7 +122,7 @@ void put_vma_flags(ProcText& out, const VmaInfo& vma) {
   put_if(flags.has(VmaFlag::kGrowsDown), "gd");
   put_if(flags.has(VmaFlag::kLocked), "lo");
   put_if(flags.has(VmaFlag::kDontFork), "dc");
-  put_if(flags.has(VmaFlag::kSealed), "de");
+  put_if(vma.name == VmaName::kVdso || vma.name == VmaName::kVvar, "de");
   put_if(flags.has(VmaFlag::kLockOnFault), "lf");
   put_if(vma.protection.may_write() && !is_shared(vma) && !flags.has(VmaFlag::kNoReserve), "ac");
   put_if(flags.has(VmaFlag::kNoReserve), "nr");

@@ -27,10 +27,6 @@ void format_smaps_rollup(ProcText& out, VirtualRange range, const PageUsage& tot
                          u64 locked_bytes);
 void format_statm(ProcText& out, const SpaceStatistics& space, const MemorySums& sums,
                   const ProcessFacts& facts);
-// `host`: Linux's text about the VMM, whose fields about memory, threads and handlers are replaced.
-void format_status(ProcText& out, const char* host, u64 size, const SpaceStatistics& space,
-                   const MemorySums& sums, const ProcessFacts& facts);
-
 void add_to_sums(MemorySums& sums, const VmaInfo& vma);
 
 // Whole files of an address space.

@@ -1,5 +1,5 @@
-// /proc/<pid>/stat: Linux's line about the VMM with the program's own numbers in it. (status:
-// proc_memory.h.)
+// /proc/<pid>/stat and status: Linux's text about the VMM, with the program's own numbers in it for
+// memory, threads and signal handlers.
 #pragma once
 
 #include "guest/process/program_start.h"
@@ -7,6 +7,8 @@
 
 namespace dbos {
 
+void format_status(ProcText& out, const char* host, u64 size, const SpaceStatistics& space,
+                   const MemorySums& sums, const ProcessFacts& facts);
 void format_stat(ProcText& out, const char* host, u64 size, const SpaceStatistics& space,
                  const ProgramLayout& layout, const ProcessFacts& facts);
 

@@ -29,4 +29,21 @@ void trace_call(const TrapFrame& frame, i64 result) {
   line.number(result).send();
 }
 
+void trace_fault(const TrapFrame& frame, u32 signal, u64 address) {
+  if (!is_enabled) return;
+  LogLine()
+      .text("[")
+      .number(current_thread().thread_id)
+      .text("] --- signal ")
+      .number(signal)
+      .text(" at instruction ")
+      .hex(frame.rip)
+      .text(", address ")
+      .hex(address)
+      .text(", vector ")
+      .number(static_cast<i64>(frame.vector))
+      .text(" ---")
+      .send();
+}
+
 }  // namespace dbos

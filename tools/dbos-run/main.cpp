@@ -76,6 +76,7 @@ void prefault(Machine& machine, uint64_t size) {
   Vcpu& vcpu = adopt_first_thread(*machine);
   const RingCheck check = check_ring(*machine, vcpu);
   if (!check.is_native()) throw StartError(interpreted_message(check));
+  machine->check_cpu();
   if (machine->reset_vcpu(vcpu, 0) < 0) throw StartError::with_errno("KVM can't start a vCPU");
   prefault(*machine, options.prefault_size);
   if (uses_tsc(options.clock)) start_clock(*reinterpret_cast<ClockPage*>(kClockPageAddress));

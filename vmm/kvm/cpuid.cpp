@@ -44,14 +44,6 @@ std::vector<uint8_t> supported_cpuid(int kvm_descriptor) {
 }
 
 uint64_t restrict_cpuid(std::vector<uint8_t>& cpuid) {
-  if (const auto* extended = find(cpuid, 0x80000001, 0);
-      extended == nullptr || (extended->edx & (1u << 26)) == 0) {
-    throw StartError("this CPU (or its hypervisor) has no 1 GiB pages, which the direct map needs");
-  }
-  if (const auto* sizes = find(cpuid, 0x80000008, 0);
-      sizes == nullptr || (sizes->eax & 0xff) < 40) {
-    throw StartError("this CPU has fewer than 40 bits of physical address, which are needed");
-  }
   if (auto* leaf1 = find(cpuid, 1, 0); leaf1 != nullptr) {
     leaf1->ecx |= 1u << 21;                // x2APIC, which KVM emulates on every host
     leaf1->ecx &= ~(1u << 3 | 1u << 24);   // MONITOR, TSC deadline timer
@@ -70,6 +62,17 @@ uint64_t restrict_cpuid(std::vector<uint8_t>& cpuid) {
   // XSAVES keeps supervisor states, of which there are none here.
   if (auto* sub = find(cpuid, 0xd, 1); sub != nullptr) sub->eax &= ~(1u << 3);
   return mask;
+}
+
+void check_cpuid(std::vector<uint8_t>& cpuid) {
+  if (const auto* extended = find(cpuid, 0x80000001, 0);
+      extended == nullptr || (extended->edx & (1u << 26)) == 0) {
+    throw StartError("this CPU (or its hypervisor) has no 1 GiB pages, which the direct map needs");
+  }
+  if (const auto* sizes = find(cpuid, 0x80000008, 0);
+      sizes == nullptr || (sizes->eax & 0xff) < 40) {
+    throw StartError("this CPU has fewer than 40 bits of physical address, which are needed");
+  }
 }
 
 int64_t set_cpuid(int vcpu_descriptor, const std::vector<uint8_t>& cpuid, uint32_t index) {

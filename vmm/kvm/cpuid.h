@@ -10,9 +10,11 @@ namespace dbos::vmm {
 std::vector<uint8_t> supported_cpuid(int kvm_descriptor);
 
 // Takes out what the guest kernel does not manage (protection keys, shadow stacks, AMX, five-level
-// paging). Answers the XCR0 that is left: 0 where the CPU has no XSAVE. Throws StartError where
-// something that we need is missing.
+// paging). Answers the XCR0 that is left: 0 where the CPU has no XSAVE.
 uint64_t restrict_cpuid(std::vector<uint8_t>& cpuid);
+
+// Throws StartError where the CPU lacks something that the direct map needs.
+void check_cpuid(std::vector<uint8_t>& cpuid);
 
 // Gives a vCPU its CPUID, with its own local APIC id. Result: 0 or -errno.
 int64_t set_cpuid(int vcpu_descriptor, const std::vector<uint8_t>& cpuid, uint32_t index);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "hypercall/abi.h"
+#include "vmm/kvm/cpuid.h"
 #include "vmm/machine/boot_tables.h"
 #include "vmm/machine/vcpu.h"
 #include "vmm/machine/window.h"
@@ -29,6 +30,10 @@ class Machine {
   GuestMemory& memory() { return memory_; }
   VcpuPool& vcpus() { return vcpus_; }
   Window& window() { return *window_; }
+
+  // Throws StartError where the CPU lacks something. Separate, because a KVM without hardware behind
+  // it deserves another message first (ring_check.h).
+  void check_cpu() { check_cpuid(cpuid_); }
 
   // Makes a vCPU known to KVM: descriptor, run page, CPUID, its block's mapping. Result: 0 or -errno.
   int64_t initialize_vcpu(Vcpu& vcpu);

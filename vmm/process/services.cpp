@@ -46,6 +46,14 @@ int64_t release_memory(const Call& call) {
   return raw_call(__NR_madvise, address, length, MADV_DONTNEED);
 }
 
+// The kernel region's pages, which the vDSO is mapped from, are always there.
+int64_t populate(uint64_t address, uint64_t length, bool write) {
+  const bool is_kernel_region = address >= kKernelRegionBase &&
+                                address < kKernelRegionBase + kKernelRegionSize &&
+                                machine().memory().contains(address, length);
+  return is_kernel_region ? 0 : machine().window().populate(address, length, write);
+}
+
 // The memory calls that Linux must see for a window range, and no other operation.
 int64_t control_window(const Call& call) {
   const uint64_t address = call.arguments[0];
@@ -148,7 +156,7 @@ int64_t execute_service(Vcpu& vcpu, const Call& call) {
       return machine().window().map(static_cast<int>(a[0]), a[1], a[2], static_cast<int>(a[3]),
                                     static_cast<int>(a[4]));
     case Service::kWindowUnmap: return machine().window().unmap(a[0], a[1]);
-    case Service::kWindowPopulate: return machine().window().populate(a[0], a[1], a[2] != 0);
+    case Service::kWindowPopulate: return populate(a[0], a[1], a[2] != 0);
     case Service::kWindowControl: return control_window(call);
     case Service::kThreadCreate: return create_thread(vcpu, a[0], a[1]);
     case Service::kThreadExit: exit_thread(vcpu, a[0]);

@@ -1,0 +1,259 @@
+#include "guest/syscalls/proc_files.h"
+
+#include <asm/unistd_64.h>
+#include <linux/fcntl.h>
+#include <linux/memfd.h>
+
+#include "guest/arch/hypercall.h"
+#include "guest/memory/user_copy.h"
+#include "guest/platform.h"
+#include "guest/process/process.h"
+#include "guest/process/program_start.h"
+#include "guest/syscalls/proc_status.h"
+
+namespace dbos {
+
+namespace {
+
+constexpr u64 kPathMax = 64;  // the longest of these paths is shorter
+constexpr u64 kHostTextMax = 4096;
+constexpr u64 kCurrentDirectory = static_cast<u64>(-100);  // AT_FDCWD
+constexpr u32 kSeals = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
+
+u64 host_pointer(const void* kernel_pointer) {
+  return platform::physical_of(kernel_pointer).value();
+}
+
+i64 negative(Error error) { return -static_cast<i64>(error.code()); }
+
+bool is_own(Thread& thread, i32 id) {
+  if (id == 0 || id == thread.process->process_id) return true;
+  LockGuard guard(thread.process->lock);
+  for (const Thread* other = thread.process->threads; other != nullptr;
+       other = other->next_in_process) {
+    if (other->thread_id == id) return true;
+  }
+  return false;
+}
+
+const char* executable_path() {
+  const BootInformation& boot = started_program();
+  return reinterpret_cast<const char*>(&boot) + boot.executable_path_offset;
+}
+
+u64 length_of(const char* text) {
+  u64 length = 0;
+  while (text[length] != 0) ++length;
+  return length;
+}
+
+ProcessFacts facts_of(Thread& thread) {
+  const ProgramLayout& layout = program_layout();
+  ProcessFacts facts{};
+  facts.code_size =
+      layout.code_end - align_down(layout.code_start, kPageSize);
+  {
+    LockGuard guard(thread.process->lock);
+    facts.thread_count = thread.process->thread_count;
+  }
+  LockGuard guard(thread.process->signal_lock);
+  for (u32 signal = 1; signal <= kSignalCount; ++signal) {
+    const u64 handler = thread.process->actions[signal - 1].handler;
+    if (handler != kHandlerDefault && handler != kHandlerIgnore)
+      facts.caught_signals |= signal_bit(signal);
+  }
+  return facts;
+}
+
+// A file of Linux's that fits into one read.
+struct HostText {
+  char data[kHostTextMax];
+  u64 size = 0;
+};
+Result<void> read_host(HostText& text, const char* path) {
+  const i64 descriptor =
+      hypercall(__NR_openat, kCurrentDirectory, host_pointer(path), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) return Error(static_cast<int>(-descriptor));
+  Call calls[2] = {
+      {__NR_read, 0, {static_cast<u64>(descriptor), host_pointer(text.data), kHostTextMax}, 0},
+      {__NR_close, 0, {static_cast<u64>(descriptor)}, 0},
+  };
+  const u32 done = hypercall_batch(calls, 2);
+  if (done < 2) hypercall(__NR_close, static_cast<u64>(descriptor));
+  if (done == 0) return Error(EINTR);
+  if (calls[0].result < 0) return Error(static_cast<int>(-calls[0].result));
+  text.size = static_cast<u64>(calls[0].result);
+  return {};
+}
+
+// The program's memory as text; what can't be read ends it.
+void put_program_bytes(ProcText& out, u64 begin, u64 end) {
+  char piece[256];
+  while (begin < end) {
+    const u64 left = end - begin;
+    const u64 size = left < sizeof piece ? left : sizeof piece;
+    if (copy_from_program(piece, VirtualAddress(begin), size).is_error()) return;
+    out.bytes(piece, size);
+    begin += size;
+  }
+}
+
+// Arguments as they are now: programs write over them to show their state. One that wrote beyond
+// their end, into the environment, means a single string (Linux's get_mm_cmdline).
+void put_command_line(ProcText& out, const ProgramLayout& layout) {
+  const u64 last = layout.arguments_end - 1;
+  const Result<u8> end = layout.arguments_start < layout.arguments_end
+                             ? read_program<u8>(VirtualAddress(last))
+                             : Result<u8>(u8{0});
+  if (end.is_error() || end.value() == 0) {
+    put_program_bytes(out, layout.arguments_start, layout.arguments_end);
+    return;
+  }
+  for (u64 at = layout.arguments_start; at < layout.environment_end; ++at) {
+    const Result<u8> byte = read_program<u8>(VirtualAddress(at));
+    if (byte.is_error() || byte.value() == 0) break;
+    out.put(static_cast<char>(byte.value()));
+  }
+  out.put(0);
+}
+
+Result<void> write_file(ProcText& out, Thread& thread, ProcFile file, const char* path) {
+  AddressSpace& space = *thread.space;
+  const ProgramLayout& layout = program_layout();
+  switch (file) {
+    case ProcFile::kMaps:
+      write_maps(out, space);
+      break;
+    case ProcFile::kSmaps:
+      write_smaps(out, space);
+      break;
+    case ProcFile::kSmapsRollup:
+      write_smaps_rollup(out, space);
+      break;
+    case ProcFile::kStatm:
+      format_statm(out, space.statistics(), sum_up(space), facts_of(thread));
+      break;
+    case ProcFile::kStat:
+    case ProcFile::kStatus: {
+      HostText host;
+      DBOS_CHECK_OK(read_host(host, path));
+      if (file == ProcFile::kStat) {
+        format_stat(out, host.data, host.size, space.statistics(), layout, facts_of(thread));
+      } else {
+        format_status(out, host.data, host.size, space.statistics(), sum_up(space),
+                      facts_of(thread));
+      }
+      break;
+    }
+    case ProcFile::kCommandLine:
+      put_command_line(out, layout);
+      break;
+    case ProcFile::kEnvironment:
+      put_program_bytes(out, layout.environment_start, layout.environment_end);
+      break;
+    case ProcFile::kAuxiliaryVector:
+      put_program_bytes(out, layout.auxiliary_start, layout.auxiliary_end);
+      break;
+    default:
+      return Error(ENOENT);
+  }
+  if (!out.is_complete()) return Error(ENOMEM);
+  return {};
+}
+
+// Writes the text to the descriptor, several pieces with one exit; then nobody can change it.
+Result<void> fill(i64 descriptor, const ProcText& text) {
+  Call calls[kCallBatchMax];
+  u32 count = 0;
+  u64 offset = 0;
+  bool failed = false;
+  const auto flush = [&] {
+    const u32 done = hypercall_batch(calls, count);
+    failed |= done < count;
+    for (u32 i = 0; i < done; ++i) failed |= calls[i].result < 0;
+    count = 0;
+  };
+  const auto add = [&](const Call& call) {
+    if (count == kCallBatchMax) flush();
+    calls[count++] = call;
+  };
+  const u64 target = static_cast<u64>(descriptor);
+  text.for_each_piece([&](const char* data, u64 size) {
+    add(Call{__NR_pwrite64, 0, {target, host_pointer(data), size, offset}, 0});
+    offset += size;
+  });
+  add(Call{__NR_fcntl, 0, {target, F_ADD_SEALS, kSeals}, 0});
+  flush();
+  if (failed) return Error(ENOMEM);
+  return {};
+}
+
+i64 make_file(Thread& thread, ProcFile file, const char* path, u64 flags) {
+  ProcText text;
+  const Result<void> written = write_file(text, thread, file, path);
+  if (written.is_error()) return negative(written.error());
+  const u64 memory_flags = MFD_ALLOW_SEALING | ((flags & O_CLOEXEC) != 0 ? MFD_CLOEXEC : 0);
+  const i64 descriptor = hypercall(__NR_memfd_create, host_pointer(path), memory_flags);
+  if (descriptor < 0) return descriptor;
+  const Result<void> filled = fill(descriptor, text);
+  if (filled.is_ok()) return descriptor;
+  hypercall(__NR_close, static_cast<u64>(descriptor));
+  return negative(filled.error());
+}
+
+// A signal would end the host calls half-way, and keep even the closing from being made: Linux holds
+// signals back meanwhile.
+i64 open_text(Thread& thread, ProcFile file, const char* path, u64 flags) {
+  if ((flags & O_ACCMODE) != O_RDONLY) return -EACCES;
+  const i64 held = hypercall(Service::kSignalMask, ~u64{0});
+  if (held < 0) return held;
+  const i64 result = make_file(thread, file, path, flags);
+  hypercall(Service::kSignalMask, thread.blocked);
+  return result;
+}
+
+i64 open_file(Thread& thread, ProcFile file, const char* path, u64 flags) {
+  switch (file) {
+    case ProcFile::kForbidden:
+      return -EACCES;
+    case ProcFile::kExecutable:
+      return hypercall(__NR_openat, kCurrentDirectory, host_pointer(executable_path()), flags, 0);
+    default:
+      return open_text(thread, file, path, flags);
+  }
+}
+
+i64 read_executable_link(VirtualAddress buffer, i64 size) {
+  if (size <= 0) return -EINVAL;
+  const char* const path = executable_path();
+  const u64 length = length_of(path);
+  const u64 copied = length < static_cast<u64>(size) ? length : static_cast<u64>(size);
+  const Result<void> written = copy_to_program(buffer, path, copied);
+  return written.is_error() ? negative(written.error()) : static_cast<i64>(copied);
+}
+
+}  // namespace
+
+bool dispatch_proc_file(Thread& thread, u64 number, const u64 arguments[6], i64& result) {
+  const bool is_at = number == __NR_openat || number == __NR_readlinkat;
+  const bool is_open = number == __NR_open || number == __NR_openat;
+  if (!is_at && !is_open && number != __NR_readlink) return false;
+  const u64* const a = arguments + (is_at ? 1 : 0);  // past the directory: the path is absolute
+
+  char path[kPathMax];
+  if (copy_string_from_program(path, VirtualAddress(a[0]), sizeof path).is_error()) return false;
+  const ProcPath parsed = parse_proc_path(path);
+  if (parsed.file == ProcFile::kNone) return false;
+  if (!is_own(thread, parsed.process) || !is_own(thread, parsed.thread)) return false;
+  if (!is_open) {
+    if (parsed.file != ProcFile::kExecutable) return false;
+    result = read_executable_link(VirtualAddress(a[1]), static_cast<i32>(a[2]));
+    return true;
+  }
+  constexpr u64 kOfLinux = O_PATH | O_DIRECTORY | O_CREAT | O_NOFOLLOW;
+  if ((a[1] & kOfLinux) != 0 && parsed.file != ProcFile::kForbidden) return false;
+  result = open_file(thread, parsed.file, path, a[1]);
+  return true;
+}
+
+}  // namespace dbos

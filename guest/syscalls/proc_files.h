@@ -1,0 +1,38 @@
+// The files of /proc/<own process> that must show the program and not the VMM: maps, smaps,
+// smaps_rollup, statm, stat, status, cmdline, environ, auxv, exe. Everything else there is Linux's.
+//
+// A file is put together when it is opened, and handed to the program as a sealed memfd: it does not
+// change when it is read again from its beginning.
+#pragma once
+
+#include "guest/process/thread.h"
+
+namespace dbos {
+
+// open, openat, readlink and readlinkat. False: no such call, or not such a file.
+bool dispatch_proc_file(Thread& thread, u64 number, const u64 arguments[6], i64& result);
+
+enum class ProcFile : u8 {
+  kNone,
+  kMaps,
+  kSmaps,
+  kSmapsRollup,
+  kStatm,
+  kStat,
+  kStatus,
+  kCommandLine,
+  kEnvironment,
+  kAuxiliaryVector,
+  kExecutable,
+  kForbidden,  // mem, pagemap: the VMM's memory
+};
+
+// What a path names, whoever's process it is.
+struct ProcPath {
+  ProcFile file = ProcFile::kNone;
+  i32 process = 0;  // 0: self or thread-self
+  i32 thread = 0;   // 0: none was named
+};
+ProcPath parse_proc_path(const char* path);
+
+}  // namespace dbos

@@ -1,0 +1,67 @@
+// Which file of /proc/<own process> a path names.
+#include "guest/syscalls/proc_files.h"
+
+namespace dbos {
+
+namespace {
+
+// Takes `word` off the front of the path.
+bool take(const char*& path, const char* word) {
+  const char* rest = path;
+  for (; *word != 0; ++word, ++rest) {
+    if (*rest != *word) return false;
+  }
+  path = rest;
+  return true;
+}
+
+bool take_number(const char*& path, i32& number) {
+  const char* rest = path;
+  i64 value = 0;
+  while (*rest >= '0' && *rest <= '9' && value < 100'000'000) value = value * 10 + (*rest++ - '0');
+  if (rest == path || value == 0) return false;
+  number = static_cast<i32>(value);
+  path = rest;
+  return true;
+}
+
+bool is_equal(const char* a, const char* b) {
+  while (*a != 0 && *a == *b) ++a, ++b;
+  return *a == *b;
+}
+
+struct Name {
+  const char* name;
+  ProcFile file;
+};
+constexpr Name kNames[] = {
+    {"maps", ProcFile::kMaps},
+    {"smaps", ProcFile::kSmaps},
+    {"smaps_rollup", ProcFile::kSmapsRollup},
+    {"statm", ProcFile::kStatm},
+    {"stat", ProcFile::kStat},
+    {"status", ProcFile::kStatus},
+    {"cmdline", ProcFile::kCommandLine},
+    {"environ", ProcFile::kEnvironment},
+    {"auxv", ProcFile::kAuxiliaryVector},
+    {"exe", ProcFile::kExecutable},
+    {"mem", ProcFile::kForbidden},
+    {"pagemap", ProcFile::kForbidden},
+};
+
+}  // namespace
+
+ProcPath parse_proc_path(const char* path) {
+  ProcPath parsed;
+  if (!take(path, "/proc/")) return {};
+  if (!take(path, "self/") && !take(path, "thread-self/")) {
+    if (!take_number(path, parsed.process) || !take(path, "/")) return {};
+  }
+  if (take(path, "task/") && (!take_number(path, parsed.thread) || !take(path, "/"))) return {};
+  for (const Name& name : kNames) {
+    if (is_equal(path, name.name)) parsed.file = name.file;
+  }
+  return parsed;
+}
+
+}  // namespace dbos
