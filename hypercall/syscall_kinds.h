@@ -100,7 +100,7 @@ inline constexpr uint32_t kOptionMax = 64 * 1024;
 inline constexpr uint32_t kMessageCountMax = 64;  // of one host call; the guest repeats it
 inline constexpr uint32_t kControlMax = 64 * 1024;
 inline constexpr uint32_t kDescriptorSetBitsMax = 1 << 20;
-inline constexpr uint32_t kSemaphoresMax = 65536;
+inline constexpr uint64_t kSemaphoresMax = 65536;
 
 struct Argument {
   Shape shape = Shape::kUnused;

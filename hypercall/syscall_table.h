@@ -87,15 +87,50 @@ constexpr bool is_consistent(const Table& table) {
 inline constexpr Table kTable = make_table();
 static_assert(is_consistent(kTable));
 
-namespace request_kinds {
-using namespace kinds;
-inline constexpr Request kRequests[] = {
+struct Requests {
+  static constexpr uint32_t kCount = 0
+#define DBOS_REQUEST(call, number, name, waits, argument) +1
+#include "hypercall/syscall_requests.def"
+#undef DBOS_REQUEST
+      ;
+  Request list[kCount];  // by call and number
+};
+
+constexpr uint64_t key_of(uint32_t call, uint32_t number) {
+  return uint64_t{call} << 32 | number;
+}
+constexpr uint64_t key_of(const Request& request) {
+  return key_of(request.call, request.number);
+}
+
+constexpr Requests make_requests() {
+  using namespace kinds;
+  Requests requests{{
 #define DBOS_REQUEST(call, number, name, waits, argument) \
   {__NR_##call, number, #name, Waits::waits, argument},
 #include "hypercall/syscall_requests.def"
 #undef DBOS_REQUEST
-};
-}  // namespace request_kinds
+  }};
+  for (uint32_t i = 1; i < Requests::kCount; i++) {
+    const Request request = requests.list[i];
+    uint32_t at = i;
+    for (; at > 0 && key_of(requests.list[at - 1]) > key_of(request); at--) {
+      requests.list[at] = requests.list[at - 1];
+    }
+    requests.list[at] = request;
+  }
+  return requests;
+}
+
+constexpr bool is_unique(const Requests& requests) {
+  for (uint32_t i = 1; i < Requests::kCount; i++) {
+    if (key_of(requests.list[i - 1]) == key_of(requests.list[i])) return false;
+  }
+  return true;
+}
+
+inline constexpr Requests kRequests = make_requests();
+static_assert(is_unique(kRequests));
 
 }  // namespace detail
 
@@ -112,9 +147,18 @@ constexpr uint32_t request_number(uint32_t call, uint64_t value) {
 
 // nullptr: not proxied; the answer is -unknown_request(call).
 constexpr const Request* find_request(uint32_t call, uint64_t value) {
-  const uint32_t number = request_number(call, value);
-  for (const Request& request : detail::request_kinds::kRequests) {
-    if (request.call == call && request.number == number) return &request;
+  const uint64_t key = detail::key_of(call, request_number(call, value));
+  uint32_t begin = 0;
+  uint32_t end = detail::Requests::kCount;
+  while (begin < end) {
+    const uint32_t middle = (begin + end) / 2;
+    const Request& request = detail::kRequests.list[middle];
+    if (detail::key_of(request) == key) return &request;
+    if (detail::key_of(request) < key) {
+      begin = middle + 1;
+    } else {
+      end = middle;
+    }
   }
   return nullptr;
 }
@@ -158,28 +202,34 @@ enum class OptionDirection : uint8_t { kGet, kSet };
 // tables, zero-copy receive) are not proxied, nor is SO_ZEROCOPY, whose buffers Linux would use
 // after the call.
 constexpr bool is_plain_socket_option(OptionDirection direction, int32_t level, int32_t name) {
+  constexpr int32_t kAttachFilter = 26, kAttachReuseportFilter = 51, kZeroCopy = 60;
+  constexpr int32_t kFirewallBase = 64, kOriginalDestination = 80;
+  constexpr int32_t kZeroCopyReceive = 35, kFanoutData = 22, kConnectx3 = 111;
   switch (level) {
-    case 1:  // SOL_SOCKET: SO_ATTACH_FILTER (read back: SO_GET_FILTER), SO_ATTACH_REUSEPORT_CBPF,
-             // SO_ZEROCOPY
-      return name != 26 && name != 51 && (direction == OptionDirection::kGet || name != 60);
     case 0:
-      return name < 64 || name == 80;  // IPPROTO_IP: 64.. are iptables' tables
+      return name < kFirewallBase || name == kOriginalDestination;  // IPPROTO_IP
     case 41:
-      return name != 64 && name != 65;  // IPPROTO_IPV6
+      return name != kFirewallBase && name != kFirewallBase + 1;  // IPPROTO_IPV6
+    case 1:                                                       // SOL_SOCKET
+      if (name == kAttachFilter || name == kAttachReuseportFilter) return false;
+      return direction == OptionDirection::kGet || name != kZeroCopy;
     case 6:
-      return name != 35;  // IPPROTO_TCP: TCP_ZEROCOPY_RECEIVE
-    case 1 + 262:
-      return name != 22 && name != 5 && name != 13 && name != 18;  // SOL_PACKET
-    case 17:                                                       // IPPROTO_UDP
-    case 136:                                                      // IPPROTO_UDPLITE
-    case 255:                                                      // SOL_RAW
-    case 58:                                                       // IPPROTO_ICMPV6
-    case 270:                                                      // SOL_NETLINK
-    case 278:  // SOL_ALG is 279; 278 is SOL_NFC's
-    case 282:  // SOL_TLS
+      return name != kZeroCopyReceive;  // IPPROTO_TCP
+    case 132:
+      return name != kConnectx3;  // IPPROTO_SCTP
+    case 263:
+      return name != kFanoutData;  // SOL_PACKET
+    case 17:                       // IPPROTO_UDP
+    case 40:                       // AF_VSOCK
+    case 58:                       // IPPROTO_ICMPV6
+    case 136:                      // IPPROTO_UDPLITE
+    case 255:                      // SOL_RAW
+    case 270:                      // SOL_NETLINK
+    case 279:                      // SOL_ALG
+    case 282:                      // SOL_TLS
       return true;
     default:
-      return level == 40;  // AF_VSOCK
+      return false;
   }
 }
 

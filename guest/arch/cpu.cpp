@@ -56,7 +56,6 @@ void set_control_registers(u64 extended_state_mask) {
   const bool has_xsave = (leaf1.ecx & (1u << 26)) != 0 && extended_state_mask != 0;
   if (has_xsave) cr4 |= kCr4XSave;
   write_cr4(cr4);
-  if (has_xsave) write_xcr0(extended_state_mask);
   asm volatile("fninit");
   const u32 default_mxcsr = 0x1f80;
   asm volatile("ldmxcsr %0" : : "m"(default_mxcsr));

@@ -69,12 +69,6 @@ inline u64 read_cr2() {
   return value;
 }
 
-inline void write_xcr0(u64 value) {
-  asm volatile("xsetbv"
-               :
-               : "c"(0), "a"(static_cast<u32>(value)), "d"(static_cast<u32>(value >> 32)));
-}
-
 struct CpuidResult {
   u32 eax, ebx, ecx, edx;
 };

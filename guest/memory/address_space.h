@@ -233,9 +233,10 @@ class AddressSpace {
   Result<Vma*> insert_vma(const Vma& description);
   Result<void> unmap_range(VirtualRange range, TlbBatch& batch, DroppedWindows& dropped);
   void remove_vma(Vma* vma, DroppedWindows& dropped);
-  Result<Vma*> split_vma(Vma* vma, VirtualAddress at);
+  enum class CountLimit : bool { kKept, kExceeded };  // the latter for a moment, by munmap
+  Result<Vma*> split_vma(Vma* vma, VirtualAddress at, CountLimit limit);
   // Splits so that vmas begin and end at the range's ends.
-  Result<void> split_at(VirtualRange range);
+  Result<void> split_at(VirtualRange range, CountLimit limit = CountLimit::kKept);
   Vma* merge_around(Vma* vma, DroppedWindows& dropped);
   void absorb_next(Vma* vma, DroppedWindows& dropped);
   void merge_range(VirtualRange range, DroppedWindows& dropped);

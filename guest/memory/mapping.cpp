@@ -144,8 +144,8 @@ void AddressSpace::remove_vma(Vma* vma, DroppedWindows& dropped) {
 }
 
 // The vma keeps what is below `at`; answers the other one.
-Result<Vma*> AddressSpace::split_vma(Vma* vma, VirtualAddress at) {
-  if (vmas_.count() >= kVmaCountMax) return Error(ENOMEM);
+Result<Vma*> AddressSpace::split_vma(Vma* vma, VirtualAddress at, CountLimit limit) {
+  if (limit == CountLimit::kKept && vmas_.count() >= kVmaCountMax) return Error(ENOMEM);
   Vma upper = *vma;
   upper.range.begin = at;
   if (upper.window != nullptr) upper.window_offset += at - vma->begin();
@@ -157,10 +157,12 @@ Result<Vma*> AddressSpace::split_vma(Vma* vma, VirtualAddress at) {
   return added;
 }
 
-Result<void> AddressSpace::split_at(VirtualRange range) {
+Result<void> AddressSpace::split_at(VirtualRange range, CountLimit limit) {
   for (const VirtualAddress at : {range.begin, range.end}) {
     Vma* vma = vmas_.find(at);
-    if (vma != nullptr && vma->begin() < at) static_cast<void>(DBOS_TRY(split_vma(vma, at)));
+    if (vma != nullptr && vma->begin() < at) {
+      static_cast<void>(DBOS_TRY(split_vma(vma, at, limit)));
+    }
   }
   return {};
 }
@@ -217,7 +219,13 @@ Result<void> AddressSpace::unmap(VirtualAddress address, u64 length) {
 Result<void> AddressSpace::unmap_range(VirtualRange range, TlbBatch& batch,
                                        DroppedWindows& dropped) {
   if (vmas_.is_free(range)) return {};
-  Result<void> ready = split_at(range);
+  // A hole in a vma makes two of it; while it is made there are three.
+  const Vma* around = vmas_.find(range.begin);
+  if (around != nullptr && around->begin() < range.begin && range.end < around->end() &&
+      vmas_.count() >= kVmaCountMax) {
+    return Error(ENOMEM);
+  }
+  Result<void> ready = split_at(range, CountLimit::kExceeded);
   const VirtualRange freeable = freeable_around(range);
   if (ready.is_ok()) ready = tree_.prepare_clear(range, freeable, batch);
   if (ready.is_error()) {

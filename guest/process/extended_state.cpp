@@ -1,7 +1,5 @@
 #include "guest/process/extended_state.h"
 
-#include <atomic>
-
 #include "guest/lib/assert.h"
 
 namespace dbos {
@@ -80,11 +78,11 @@ Layout find_layout() {
 // the same time store the same.
 const Layout& layout() {
   static constinit Layout found{};
-  static constinit std::atomic<bool> known{false};
-  if (!known.load(std::memory_order_acquire)) {
-    const Layout answer = find_layout();
-    found = answer;
-    known.store(true, std::memory_order_release);
+  // Not <atomic>: Clang can't compile it without the registers that this file must leave alone.
+  static constinit bool known = false;
+  if (!__atomic_load_n(&known, __ATOMIC_ACQUIRE)) {
+    found = find_layout();
+    __atomic_store_n(&known, true, __ATOMIC_RELEASE);
   }
   return found;
 }

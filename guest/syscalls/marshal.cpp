@@ -1,5 +1,7 @@
 #include "guest/syscalls/marshal.h"
 
+#include <asm/unistd.h>
+
 #include "guest/arch/hypercall.h"
 #include "guest/lib/assert.h"
 #include "guest/memory/user_copy.h"
@@ -7,7 +9,6 @@
 
 namespace dbos {
 
-using syscalls::Argument;
 using syscalls::Direction;
 using syscalls::Excess;
 using syscalls::Format;
@@ -124,7 +125,7 @@ Result<void> Marshaller::marshal_bytes(u32 index, const Argument& argument) {
     const u64 count = syscalls::count_of(counter, host_[argument.count_from]);
     const bool negative = counter.format == Format::kCount && static_cast<i64>(count) < 0;
     if (argument.excess == Excess::kRefuse || negative) {
-      set_fault(index, 0);
+      set_fault(index, bytes);
       return {};
     }
     const u64 fewer = (argument.limit - argument.extra) / argument.unit;
@@ -136,7 +137,8 @@ Result<void> Marshaller::marshal_bytes(u32 index, const Argument& argument) {
 
 Result<void> Marshaller::marshal_piece(u32 index, const Argument& argument, u64 bytes) {
   const u64 program = program_[index];
-  if (argument.direction == Direction::kOut) {
+  // A driver may write less than its request's name promises.
+  if (argument.direction == Direction::kOut && number_ != __NR_ioctl) {
     const bool whole = argument.written == Written::kWhole;
     const u64 probed = whole || bytes == 0 ? bytes : 1;
     if (!marshal_memory::is_writable(VirtualAddress(program), probed)) {

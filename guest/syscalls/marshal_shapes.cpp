@@ -7,7 +7,6 @@
 
 namespace dbos {
 
-using syscalls::Argument;
 using syscalls::Direction;
 using syscalls::fault_address;
 
@@ -70,14 +69,14 @@ Result<void> Marshaller::marshal_descriptor_set(u32 index, const Argument& argum
 }
 
 Result<void> Marshaller::marshal_poll_array(u32 index, const Argument& argument) {
-  constexpr u32 kPollMax = 1 << 16;
+  constexpr u64 kPollMax = BounceBuffer::kLargestPiece;
   const u32 count = static_cast<u32>(host_[argument.count_from]);
   if (program_[index] == 0) return {};
-  if (count > kPollMax) {  // EINVAL above RLIMIT_NOFILE
-    set_fault(index, 0);
+  const u64 bytes = u64{count} * argument.unit;
+  if (bytes > kPollMax) {  // EINVAL above RLIMIT_NOFILE
+    set_fault(index, bytes);
     return {};
   }
-  const u64 bytes = u64{count} * argument.unit;
   const Bounce piece = DBOS_TRY(copy_in_and_back(program_[index], bytes, Back::kChanged));
   if (piece.data == nullptr) {
     set_fault(index, bytes);

@@ -68,7 +68,7 @@ i64 Marshaller::run_bulk(u32 index) {
 }
 
 i64 Marshaller::run_vector(u32 index) {
-  const u64 count = program_[call_.arguments[index].count_from];
+  const u32 count = static_cast<u32>(program_[call_.arguments[index].count_from]);
   if (count == 0 || count > kVectorMax) {  // EINVAL above it
     set_fault(index, 0);
     return call_host(number_);
@@ -79,11 +79,10 @@ i64 Marshaller::run_vector(u32 index) {
     set_fault(index, count * sizeof(Buffer));
     return call_host(number_);
   }
-  return run_stream(reinterpret_cast<const Buffer*>(array.value().data), static_cast<u32>(count),
-                    index);
+  return run_stream(reinterpret_cast<const Buffer*>(array.value().data), count, index);
 }
 
-// Linux takes 1024 iovecs at once. What needs more goes in parts, where nobody can tell.
+// Linux takes 1024 iovecs at once. What needs more, or is large, goes in parts.
 i64 Marshaller::run_stream(const Buffer* buffers, u32 count, u32 index) {
   u64 done = 0;
   const u64 mark = bounce_.mark();
@@ -98,19 +97,25 @@ i64 Marshaller::run_stream(const Buffer* buffers, u32 count, u32 index) {
   }
 }
 
+// Whether Linux, that gave all that it was asked for, would have gone on: a file gives all there
+// is; on anything else it could wait.
+bool Marshaller::goes_on_reading() const {
+  constexpr u64 kSeekCurrent = 1;
+  constexpr u64 kMsgWaitAll = 0x100;
+  if (number_ == __NR_recvfrom) return (host_[3] & kMsgWaitAll) != 0;
+  return hypercall(__NR_lseek, host_[0], 0, kSeekCurrent) >= 0;
+}
+
 i64 Marshaller::run_part(const Buffer* buffers, u32 count, u64 skip, u32 index, bool* more) {
   constexpr u64 kSpecialFileMax = 64 * kKiB;
+  const bool writes = access_of(index) == HostAccess::kRead;
   Transfer transfer(bounce_, access_of(index));
-  const auto mapped = transfer.map(buffers, count, skip, kVectorMax);
+  const auto mapped =
+      transfer.map(buffers, count, skip, kVectorMax, writes ? kTransferMax : kReadPartMax);
   if (mapped.is_error()) return -mapped.error().code();
-  if (transfer.is_partial()) {
-    if (skip == 0 && total_bytes(buffers, count) <= kGatherMax) {
-      return run_gathered(buffers, count, index);
-    }
-    const bool writes = access_of(index) == HostAccess::kRead;
+  if (transfer.is_partial() && skip == 0) {
+    if (total_bytes(buffers, count) <= kGatherMax) return run_gathered(buffers, count, index);
     if (writes && is_message_socket()) return -EMSGSIZE;
-    // A file gives all that is asked for; reading on from anything else could block.
-    *more = writes || hypercall(__NR_lseek, host_[0], 0, 1 /* SEEK_CUR */) >= 0;
   }
   const i64 result = call_with(transfer, skip, index);
   if (result == -EINVAL && number_ == __NR_read && transfer.count() > 1 && skip == 0) {
@@ -120,9 +125,11 @@ i64 Marshaller::run_part(const Buffer* buffers, u32 count, u64 skip, u32 index, 
     return run_gathered(&whole, 1, index);
   }
   if (result < 0) return result;
-  if (static_cast<u64>(result) < transfer.bytes()) *more = false;
   const auto finished = transfer.finish(static_cast<u64>(result));
-  return finished.is_error() ? -finished.error().code() : result;
+  if (finished.is_error()) return -finished.error().code();
+  *more = transfer.is_partial() && static_cast<u64>(result) == transfer.bytes() &&
+          (writes || goes_on_reading());
+  return result;
 }
 
 i64 Marshaller::run_gathered(const Buffer* buffers, u32 count, u32 index) {

@@ -10,12 +10,15 @@ using marshal_memory::Segment;
 using marshal_memory::Segments;
 using syscalls::fault_address;
 using syscalls::kNoUserAddress;
-using syscalls::kVectorMax;
 
 namespace {
 
 bool is_user_range(u64 address, u64 size) {
   return size <= kProgramEnd && address <= kProgramEnd - size;
+}
+
+bool is_direct(u64 address, u64 size) {
+  return is_aligned(address | size, kDirectAlignment);
 }
 
 u64 pages_spanned(const Buffer& buffer) {
@@ -55,7 +58,9 @@ void Transfer::append(u64 base, u64 size, Copy copy) {
   bytes_ += size;
 }
 
-Result<void> Transfer::map(const Buffer* buffers, u32 count, u64 skip, u32 capacity) {
+Result<void> Transfer::map(const Buffer* buffers, u32 count, u64 skip, u32 capacity,
+                           u64 bytes_max) {
+  bytes_max_ = bytes_max;
   DBOS_CHECK_OK(reserve(vectors_needed(buffers, count, capacity)));
   for (u32 i = 0; i < count && !partial_; i++) {
     const u64 skipped = skip < buffers[i].size ? skip : buffers[i].size;
@@ -73,9 +78,12 @@ void Transfer::add(u64 address, u64 size) {
     fault_ = true;
     return;
   }
-  if (size > kTransferMax - bytes_) size = kTransferMax - bytes_;
+  if (size > bytes_max_ - bytes_) {
+    size = bytes_max_ - bytes_;
+    partial_ = bytes_max_ != kTransferMax;  // else it is Linux that takes no more
+  }
   if (size == 0 || fault_) return append(fault_address(size), size);
-  if (size <= kSmallBuffer && add_copy(address, size)) return;
+  if (size <= kSmallBuffer && !is_direct(address, size) && add_copy(address, size)) return;
   add_resolved(address, size);
 }
 
@@ -96,18 +104,25 @@ bool Transfer::add_copy(u64 address, u64 size) {
 void Transfer::add_resolved(u64 address, u64 size) {
   constexpr u32 kBatch = 16;
   Segment segments[kBatch];
-  for (u64 done = 0; done < size && !partial_;) {
+  for (u64 done = 0; done < size;) {
     const Segments found = marshal_memory::resolve(VirtualAddress(address + done), size - done,
                                                    access_, segments, kBatch);
     const bool scattered = done == 0 && found.count > 1 && !found.is_fault;
-    if (scattered && size <= kScatteredCopyMax && add_copy(address, size)) return;
+    if (scattered && size <= kScatteredCopyMax && !is_direct(address, size) &&
+        add_copy(address, size)) {
+      return;
+    }
     for (u32 i = 0; i < found.count; i++) append(segments[i].address.value(), segments[i].size);
     done += found.bytes;
+    if (count_ == capacity_) {
+      partial_ = partial_ || done < size;
+      return;
+    }
     if (found.bytes == 0 && !found.is_fault && count_ != 0) {  // no more can be held for one call
       partial_ = true;
       return;
     }
-    if ((found.is_fault || found.bytes == 0) && !partial_) {
+    if (found.is_fault || found.bytes == 0) {
       fault_ = true;
       return append(fault_address(size - done), size - done);
     }

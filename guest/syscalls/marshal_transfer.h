@@ -19,8 +19,14 @@ struct Buffer {
 
 inline constexpr u64 kTransferMax = 0x7ffff000;  // MAX_RW_COUNT: Linux moves no more at once
 
+// What Linux is to write is made present first, so it is asked for less at once: a program may read
+// a few bytes into a buffer that it never touched.
+inline constexpr u64 kReadPartMax = 2 * kMiB;
+
 // Buffers up to this size are copied: cheaper than to walk the page tables and publish the range.
+// Not so what is aligned as O_DIRECT wants it.
 inline constexpr u64 kSmallBuffer = 512;
+inline constexpr u64 kDirectAlignment = 512;
 // Scattered buffers up to this size are copied, so that a file whose driver knows no iovecs
 // (timerfd, inotify ...) sees one buffer.
 inline constexpr u64 kScatteredCopyMax = 16 * kKiB;
@@ -33,8 +39,10 @@ class Transfer {
   Transfer(BounceBuffer& bounce, marshal_memory::HostAccess access)
       : bounce_(&bounce), access_(access) {}
 
-  // Maps `buffers`, without their first `skip` bytes, to at most `capacity` iovecs. ENOMEM.
-  Result<void> map(const Buffer* buffers, u32 count, u64 skip, u32 capacity);
+  // Maps `buffers`, without their first `skip` bytes, to at most `capacity` iovecs and about
+  // `bytes_max` bytes. ENOMEM.
+  Result<void> map(const Buffer* buffers, u32 count, u64 skip, u32 capacity,
+                   u64 bytes_max = kTransferMax);
   // As one iovec, by copying: for calls that have no vectored form. At most kGatherMax bytes.
   Result<void> map_gathered(const Buffer* buffers, u32 count);
 
@@ -69,6 +77,7 @@ class Transfer {
   u32 capacity_ = 0;
   u32 count_ = 0;
   u64 bytes_ = 0;
+  u64 bytes_max_ = kTransferMax;
   bool partial_ = false;
   bool fault_ = false;
   // Gathered: vectors_ has one entry, and finish() scatters it to these.

@@ -133,25 +133,6 @@ void put_vma_flags(ProcText& out, const VmaInfo& vma) {
   out.put('\n');
 }
 
-void add(PageUsage& sum, const PageUsage& usage) {
-  sum.present += usage.present;
-  sum.writable += usage.writable;
-  sum.dirty += usage.dirty;
-  sum.accessed += usage.accessed;
-  sum.private_clean += usage.private_clean;
-  sum.private_dirty += usage.private_dirty;
-  sum.shared_clean += usage.shared_clean;
-  sum.shared_dirty += usage.shared_dirty;
-  sum.large += usage.large;
-  sum.anonymous += usage.anonymous;
-}
-
-template <typename Visit>
-void for_each_vma(AddressSpace& space, Visit visit) {
-  VmaInfo info;
-  for (VirtualAddress from; space.next_vma(from, &info); from = info.range.end) visit(info);
-}
-
 }  // namespace
 
 void format_map(ProcText& out, const VmaInfo& vma) {
@@ -177,8 +158,7 @@ void format_smap(ProcText& out, const VmaInfo& vma, const PageUsage& usage) {
   out.kib(" kB\nKernelPageSize: ", kPageSize);
   out.kib(" kB\nMMUPageSize:    ", kPageSize);
   out.text(" kB\n");
-  const u64 locked = vma.flags.has(VmaFlag::kLocked) ? shares_of(usage).total : 0;
-  put_usage(out, usage, locked, Part::kVma);
+  put_usage(out, usage, locked_bytes(vma, usage), Part::kVma);
   const bool may_be_large = vma.kind == VmaKind::kAnonymous &&
                             vma.range.size() >= kLargePageSize &&
                             !vma.flags.has(VmaFlag::kNoHugePage) && memory_options().large_pages;
@@ -203,6 +183,23 @@ void format_statm(ProcText& out, const SpaceStatistics& space, const MemorySums&
   out.decimal((sums.data + sums.stack) / kPageSize).text(" 0\n");
 }
 
+void add_usage(PageUsage& sum, const PageUsage& usage) {
+  sum.present += usage.present;
+  sum.writable += usage.writable;
+  sum.dirty += usage.dirty;
+  sum.accessed += usage.accessed;
+  sum.private_clean += usage.private_clean;
+  sum.private_dirty += usage.private_dirty;
+  sum.shared_clean += usage.shared_clean;
+  sum.shared_dirty += usage.shared_dirty;
+  sum.large += usage.large;
+  sum.anonymous += usage.anonymous;
+}
+
+u64 locked_bytes(const VmaInfo& vma, const PageUsage& usage) {
+  return vma.flags.has(VmaFlag::kLocked) ? shares_of(usage).total : 0;
+}
+
 void add_to_sums(MemorySums& sums, const VmaInfo& vma) {
   const u64 size = vma.range.size();
   if (vma.flags.has(VmaFlag::kGrowsDown) || vma.name == VmaName::kStack) {
@@ -212,34 +209,6 @@ void add_to_sums(MemorySums& sums, const VmaInfo& vma) {
   } else if (vma.protection.may_execute()) {
     sums.executable += size;
   }
-}
-
-void write_maps(ProcText& out, AddressSpace& space) {
-  for_each_vma(space, [&out](const VmaInfo& vma) { format_map(out, vma); });
-}
-
-void write_smaps(ProcText& out, AddressSpace& space) {
-  for_each_vma(space, [&](const VmaInfo& vma) { format_smap(out, vma, space.usage(vma.range)); });
-}
-
-void write_smaps_rollup(ProcText& out, AddressSpace& space) {
-  PageUsage total;
-  VirtualRange range{};
-  u64 locked = 0;
-  for_each_vma(space, [&](const VmaInfo& vma) {
-    if (range.size() == 0) range.begin = vma.range.begin;
-    range.end = vma.range.end;
-    const PageUsage usage = space.usage(vma.range);
-    if (vma.flags.has(VmaFlag::kLocked)) locked += shares_of(usage).total;
-    add(total, usage);
-  });
-  format_smaps_rollup(out, range, total, locked);
-}
-
-MemorySums sum_up(AddressSpace& space) {
-  MemorySums sums;
-  for_each_vma(space, [&sums](const VmaInfo& vma) { add_to_sums(sums, vma); });
-  return sums;
 }
 
 }  // namespace dbos

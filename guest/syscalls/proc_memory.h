@@ -27,9 +27,11 @@ void format_smaps_rollup(ProcText& out, VirtualRange range, const PageUsage& tot
                          u64 locked_bytes);
 void format_statm(ProcText& out, const SpaceStatistics& space, const MemorySums& sums,
                   const ProcessFacts& facts);
+u64 locked_bytes(const VmaInfo& vma, const PageUsage& usage);
+void add_usage(PageUsage& sum, const PageUsage& usage);
 void add_to_sums(MemorySums& sums, const VmaInfo& vma);
 
-// Whole files of an address space.
+// Whole files of an address space (proc_walk.cpp).
 void write_maps(ProcText& out, AddressSpace& space);
 void write_smaps(ProcText& out, AddressSpace& space);
 void write_smaps_rollup(ProcText& out, AddressSpace& space);

@@ -2,7 +2,8 @@
 // case.
 //
 //   CASE(name_of_the_behaviour) { CHECK(...); }      one case
-//   HELPER(name) { ... }                             the other side of an execve, `prog --helper name ...`
+//   HELPER(name) { ... }                             the other side of an execve, `prog --helper
+//   name ...`
 //
 //   prog            runs every case        prog --list     names the cases
 //   prog CASE...    runs those             exit status     0 all passed or skipped, 1 otherwise
@@ -148,29 +149,32 @@ inline int main(int argc, char** argv) {
 
 }  // namespace check
 
-#define CASE(name)                                           \
-  static void case_##name();                                 \
+#define CASE(name)                                             \
+  static void case_##name();                                   \
   static const check::Register reg_##name(#name, case_##name); \
   static void case_##name()
-#define HELPER(name)                                              \
-  static int helper_##name(int argc, char** argv);                \
+#define HELPER(name)                                                    \
+  static int helper_##name(int argc, char** argv);                      \
   static const check::Register reg_helper_##name(#name, helper_##name); \
   static int helper_##name([[maybe_unused]] int argc, [[maybe_unused]] char** argv)
 
 #define CHECK(...) \
   static_cast<void>((__VA_ARGS__) ? true : check::failed(__FILE__, __LINE__, #__VA_ARGS__))
-#define CHECK_EQ(left, right)                                                              \
-  static_cast<void>(check::equal(__FILE__, __LINE__, #left " == " #right,                  \
+#define CHECK_EQ(left, right)                                             \
+  static_cast<void>(check::equal(__FILE__, __LINE__, #left " == " #right, \
                                  static_cast<long long>(left), static_cast<long long>(right)))
 #define REQUIRE(...) \
-  static_cast<void>((__VA_ARGS__) ? true : (check::failed(__FILE__, __LINE__, #__VA_ARGS__), _exit(1), false))
-#define CHECK_ERRNO(call, expected)                                                     \
-  static_cast<void>(check::gives_errno(__FILE__, __LINE__, #call, (errno = 0, (long)(call)), \
-                                       expected))
-#define SKIP(why)      \
-  do {                 \
-    check::skip(why);  \
-    return;            \
+  static_cast<void>( \
+      (__VA_ARGS__) ? true : (check::failed(__FILE__, __LINE__, #__VA_ARGS__), _exit(1), false))
+#define CHECK_ERRNO(call, expected) \
+  static_cast<void>(                \
+      check::gives_errno(__FILE__, __LINE__, #call, (errno = 0, (long)(call)), expected))
+#define SKIP(why)     \
+  do {                \
+    check::skip(why); \
+    return;           \
   } while (false)
-#define CHECK_MAIN \
-  int main(int argc, char** argv) { return check::main(argc, argv); }
+#define CHECK_MAIN                  \
+  int main(int argc, char** argv) { \
+    return check::main(argc, argv); \
+  }

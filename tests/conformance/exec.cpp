@@ -48,7 +48,9 @@ HELPER(say) {
   check::print("\n");
   return 0;
 }
-HELPER(leave) { return atoi(argv[0]); }
+HELPER(leave) {
+  return atoi(argv[0]);
+}
 HELPER(signal_state) {
   struct sigaction action = {};
   sigaction(SIGUSR1, nullptr, &action);
@@ -58,7 +60,8 @@ HELPER(signal_state) {
   sigset_t set, waiting;
   sigprocmask(SIG_BLOCK, nullptr, &set);
   sigpending(&waiting);
-  check::print("SIGHUP blocked %d, pending %d\n", sigismember(&set, SIGHUP), sigismember(&waiting, SIGHUP));
+  check::print("SIGHUP blocked %d, pending %d\n", sigismember(&set, SIGHUP),
+               sigismember(&waiting, SIGHUP));
   stack_t stack = {};
   sigaltstack(nullptr, &stack);
   check::print("alternate stack %s\n", stack.ss_flags == SS_DISABLE ? "none" : "kept");
@@ -71,7 +74,8 @@ HELPER(descriptors) {
   return 0;
 }
 HELPER(process_state) {
-  check::print("same pid %d, same group %d\n", atoi(argv[0]) == getpid(), atoi(argv[1]) == getpgrp());
+  check::print("same pid %d, same group %d\n", atoi(argv[0]) == getpid(),
+               atoi(argv[1]) == getpgrp());
   char directory[4096] = "";
   if (getcwd(directory, sizeof directory) == nullptr) return 1;
   mode_t mask = umask(0);
@@ -174,7 +178,8 @@ CASE(close_on_exec_decides) {
     int changed = dup(closed), both = fcntl(kept, F_DUPFD_CLOEXEC, 100);
     fcntl(changed, F_SETFD, FD_CLOEXEC);
     fcntl(both, F_SETFD, 0);
-    become("descriptors", {std::to_string(kept), std::to_string(closed), std::to_string(changed), std::to_string(both)});
+    become("descriptors", {std::to_string(kept), std::to_string(closed), std::to_string(changed),
+                           std::to_string(both)});
   })));
 }
 
@@ -200,7 +205,9 @@ CASE(thread_that_execs_becomes_the_process) {
   CHECK(exited(run_child([] {
     pid_t process = getpid();
     REQUIRE(chdir("/") == 0);
-    std::thread([=] { become("process_state", {std::to_string(process), std::to_string(getpgrp())}); }).detach();
+    std::thread([=] {
+      become("process_state", {std::to_string(process), std::to_string(getpgrp())});
+    }).detach();
     for (;;) pause();
   })));
 }
@@ -289,7 +296,8 @@ CASE(open_file_can_be_executed) {
   char zero[] = "x", helper[] = "--helper", say[] = "leave", what[] = "44";
   char* argv[] = {zero, helper, say, what, nullptr};
   CHECK(exited(run_child([&] { fexecve(file, argv, environ); }), 44));
-  CHECK(exited(run_child([&] { syscall(SYS_execveat, file, "", argv, environ, AT_EMPTY_PATH); }), 44));
+  CHECK(exited(run_child([&] { syscall(SYS_execveat, file, "", argv, environ, AT_EMPTY_PATH); }),
+               44));
   CHECK_ERRNO(fexecve(-1, argv, environ), EINVAL);
   CHECK_ERRNO(syscall(SYS_execveat, -1, "", argv, environ, AT_EMPTY_PATH), EBADF);
   CHECK_ERRNO(syscall(SYS_execveat, file, "", argv, environ, 0), ENOENT);
@@ -342,7 +350,8 @@ CASE(spawn_file_actions) {
   in.close_write();
   char text[32] = "";
   size_t got = 0;
-  for (ssize_t n; (n = read(out.in(), text + got, sizeof text - got)) > 0;) got += static_cast<size_t>(n);
+  for (ssize_t n; (n = read(out.in(), text + got, sizeof text - got)) > 0;)
+    got += static_cast<size_t>(n);
   CHECK_EQ(got, 17);
   CHECK(memcmp(text, "through the child", 17) == 0);
   CHECK(exited(status_of(child)));
@@ -358,7 +367,8 @@ CASE(spawn_attributes) {
   posix_spawnattr_init(&attributes);
   sigset_t block = set_of(SIGHUP), defaults = set_of(SIGUSR2);
   signal(SIGUSR2, SIG_IGN);
-  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+  posix_spawnattr_setflags(&attributes,
+                           POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
   posix_spawnattr_setpgroup(&attributes, 0);
   posix_spawnattr_setsigmask(&attributes, &block);
   posix_spawnattr_setsigdefault(&attributes, &defaults);
@@ -414,7 +424,9 @@ CASE(popen_reads_and_writes) {
 }
 
 CASE(pipeline_of_shell_commands) {
-  CHECK_EQ(system("i=0; while [ $i -lt 20 ]; do echo line $i; i=$((i+1)); done | grep 1 | sort -r | head -n 3"), 0);
+  CHECK_EQ(system("i=0; while [ $i -lt 20 ]; do echo line $i; i=$((i+1)); done | grep 1 | sort -r "
+                  "| head -n 3"),
+           0);
 }
 
 CHECK_MAIN

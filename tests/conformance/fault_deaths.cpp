@@ -11,7 +11,8 @@ int death_of(Action action) {
   return run_child([&] {
     rlimit none = {0, 0};
     setrlimit(RLIMIT_CORE, &none);
-    for (int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT}) ::signal(signal, SIG_DFL);
+    for (int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT})
+      ::signal(signal, SIG_DFL);
     action();
   });
 }
@@ -48,11 +49,18 @@ CASE(stack_overflow) {
   CHECK(killed(death_of([] { zero = overflow(0); }), SIGSEGV));
 }
 CASE(stack_pointer_ruined) {
-  CHECK(killed(death_of([] { asm volatile("movq $8, %%rsp\n\tpushq %%rax" : : : "memory"); }), SIGSEGV));
+  CHECK(killed(death_of([] {
+                 asm volatile("movq $8, %%rsp\n\tpushq %%rax" : : : "memory");
+               }),
+               SIGSEGV));
 }
 CASE(stack_pointer_non_canonical) {
   // A push through it is a stack fault (#SS): SIGBUS.
-  CHECK(killed(death_of([] { asm volatile("movq %0, %%rsp\n\tpushq %%rax" : : "r"(uintptr_t{1} << 62) : "memory"); }), SIGBUS));
+  CHECK(
+      killed(death_of([] {
+               asm volatile("movq %0, %%rsp\n\tpushq %%rax" : : "r"(uintptr_t{1} << 62) : "memory");
+             }),
+             SIGBUS));
 }
 CASE(integer_division_by_zero) {
   CHECK(killed(death_of([] { zero = 100 / zero; }), SIGFPE));
@@ -78,58 +86,70 @@ CASE(abort_and_failed_trap) {
 
 CASE(blocked_or_ignored_fault_still_kills) {
   CHECK(killed(death_of([] {
-    sigset_t set = set_of(SIGSEGV);
-    sigprocmask(SIG_BLOCK, &set, nullptr);
-    install(SIGSEGV, [](int) { _exit(3); });
-    *bytes(nullptr) = 1;
-  }), SIGSEGV));
+                 sigset_t set = set_of(SIGSEGV);
+                 sigprocmask(SIG_BLOCK, &set, nullptr);
+                 install(SIGSEGV, [](int) { _exit(3); });
+                 *bytes(nullptr) = 1;
+               }),
+               SIGSEGV));
   CHECK(killed(death_of([] {
-    signal(SIGSEGV, SIG_IGN);
-    *bytes(nullptr) = 1;
-  }), SIGSEGV));
+                 signal(SIGSEGV, SIG_IGN);
+                 *bytes(nullptr) = 1;
+               }),
+               SIGSEGV));
 }
 
 CASE(second_fault_in_the_handler_kills) {
   CHECK(killed(death_of([] {
-    install(SIGSEGV, [](int) { *bytes(nullptr) = 2; });
-    *bytes(nullptr) = 1;
-  }), SIGSEGV));
+                 install(SIGSEGV, [](int) { *bytes(nullptr) = 2; });
+                 *bytes(nullptr) = 1;
+               }),
+               SIGSEGV));
 }
 
 CASE(handler_that_repairs_nothing_until_reset_kills) {
   CHECK(killed(death_of([] {
-    install(SIGSEGV, [](int) { check::print("handler ran once\n"); }, static_cast<int>(SA_RESETHAND));
-    *bytes(nullptr) = 1;
-  }), SIGSEGV));
+                 install(
+                     SIGSEGV, [](int) { check::print("handler ran once\n"); },
+                     static_cast<int>(SA_RESETHAND));
+                 *bytes(nullptr) = 1;
+               }),
+               SIGSEGV));
 }
 
 CASE(no_stack_for_the_handler_kills) {
   CHECK(killed(death_of([] {
-    install(SIGUSR1, [](int) { _exit(3); });
-    pid_t me = getpid();
-    asm volatile("movq $8, %%rsp\n\tsyscall" : : "a"(SYS_kill), "D"(me), "S"(SIGUSR1) : "rcx", "r11", "memory");
-  }), SIGSEGV));
+                 install(SIGUSR1, [](int) { _exit(3); });
+                 pid_t me = getpid();
+                 asm volatile("movq $8, %%rsp\n\tsyscall"
+                              :
+                              : "a"(SYS_kill), "D"(me), "S"(SIGUSR1)
+                              : "rcx", "r11", "memory");
+               }),
+               SIGSEGV));
 }
 
 CASE(fault_in_a_thread_ends_the_process) {
   CHECK(killed(death_of([] {
-    pthread_t thread;
-    auto body = [](void*) -> void* {
-      *bytes(nullptr) = 1;
-      return nullptr;
-    };
-    REQUIRE(pthread_create(&thread, nullptr, body, nullptr) == 0);
-    pthread_join(thread, nullptr);
-  }), SIGSEGV));
+                 pthread_t thread;
+                 auto body = [](void*) -> void* {
+                   *bytes(nullptr) = 1;
+                   return nullptr;
+                 };
+                 REQUIRE(pthread_create(&thread, nullptr, body, nullptr) == 0);
+                 pthread_join(thread, nullptr);
+               }),
+               SIGSEGV));
 }
 
 CASE(parent_goes_on_and_its_memory_is_its_own) {
   static int value = 1;
   for (int i = 0; i < 20; ++i) {
     CHECK(killed(death_of([] {
-      value = 2;
-      *bytes(nullptr) = 1;
-    }), SIGSEGV));
+                   value = 2;
+                   *bytes(nullptr) = 1;
+                 }),
+                 SIGSEGV));
   }
   CHECK_EQ(value, 1);
 }

@@ -10,8 +10,12 @@ void* const kNonCanonical = reinterpret_cast<void*>(uintptr_t{0x8000} << 48 | 0x
 volatile int zero = 0;
 volatile int sink = 0;
 
-void divide(int by) { sink = 100 / by; }
-[[gnu::noinline]] void undefined_instruction() { asm volatile("ud2"); }
+void divide(int by) {
+  sink = 100 / by;
+}
+[[gnu::noinline]] void undefined_instruction() {
+  asm volatile("ud2");
+}
 
 siginfo_t seen;
 volatile int handled = 0;
@@ -26,7 +30,8 @@ CASE(null_pointer) {
 CASE(unmapped_memory) {
   void* at = map_anonymous(kPage);
   munmap(at, kPage);
-  CHECK(is(fault_of([=] { static_cast<void>(*bytes(at, 77)); }), SIGSEGV, SEGV_MAPERR, offset(at, 77)));
+  CHECK(is(fault_of([=] { static_cast<void>(*bytes(at, 77)); }), SIGSEGV, SEGV_MAPERR,
+           offset(at, 77)));
   CHECK(is(fault_of([=] { *bytes(at, 4095) = 1; }), SIGSEGV, SEGV_MAPERR, offset(at, 4095)));
 }
 
@@ -49,7 +54,8 @@ CASE(read_only_and_no_access) {
   static_cast<void>(*bytes(at));  // now the page is present
   CHECK(is(fault_of([=] { *bytes(at, 9) = 1; }), SIGSEGV, SEGV_ACCERR, offset(at, 9)));
   mprotect(at, 2 * kPage, PROT_NONE);
-  CHECK(is(fault_of([=] { static_cast<void>(*bytes(at, 9)); }), SIGSEGV, SEGV_ACCERR, offset(at, 9)));
+  CHECK(
+      is(fault_of([=] { static_cast<void>(*bytes(at, 9)); }), SIGSEGV, SEGV_ACCERR, offset(at, 9)));
   munmap(at, 2 * kPage);
 }
 
@@ -84,7 +90,8 @@ CASE(executing_a_null_and_a_wild_pointer) {
 }
 
 CASE(non_canonical_address_is_a_general_protection_fault) {
-  CHECK(is(fault_of([] { static_cast<void>(*bytes(kNonCanonical)); }), SIGSEGV, SI_KERNEL, nullptr));
+  CHECK(
+      is(fault_of([] { static_cast<void>(*bytes(kNonCanonical)); }), SIGSEGV, SI_KERNEL, nullptr));
   CHECK(is(fault_of([] { *bytes(kNonCanonical) = 1; }), SIGSEGV, SI_KERNEL, nullptr));
 }
 
@@ -112,7 +119,9 @@ CASE(unmasked_sse_division_by_zero) {
   Fault fault = fault_of([] {
     uint32_t unmasked = 0x1f80 & ~0x200u, usual = 0x1f80;
     double one = 1;
-    asm volatile("ldmxcsr %1\n\tdivsd %2, %0\n\tldmxcsr %3" : "+x"(one) : "m"(unmasked), "x"(0.0), "m"(usual));
+    asm volatile("ldmxcsr %1\n\tdivsd %2, %0\n\tldmxcsr %3"
+                 : "+x"(one)
+                 : "m"(unmasked), "x"(0.0), "m"(usual));
   });
   uint32_t usual = 0x1f80;
   asm volatile("ldmxcsr %0" : : "m"(usual));
@@ -137,7 +146,12 @@ CASE(breakpoint_and_single_step) {
   asm volatile("int3");
   CHECK_EQ(handled, 1);
   CHECK_EQ(seen.si_code, SI_KERNEL);
-  asm volatile("lea -128(%%rsp), %%rsp\n\tpushfq\n\torl $0x100, (%%rsp)\n\tpopfq\n\tnop\n\tlea 128(%%rsp), %%rsp" : : : "cc", "memory");
+  asm volatile(
+      "lea -128(%%rsp), %%rsp\n\tpushfq\n\torl $0x100, (%%rsp)\n\tpopfq\n\tnop\n\tlea 128(%%rsp), "
+      "%%rsp"
+      :
+      :
+      : "cc", "memory");
   CHECK_EQ(handled, 2);
   CHECK_EQ(seen.si_code, TRAP_TRACE);
   sigaction(SIGTRAP, &old, nullptr);
@@ -177,8 +191,10 @@ CASE(handler_maps_the_page_and_returns) {
   munmap(base, 64 * kPage);
   auto old = install(SIGSEGV, [](int, siginfo_t* info, void*) {
     handled = handled + 1;
-    char* page = base + (static_cast<char*>(info->si_addr) - base) / static_cast<long>(kPage) * static_cast<long>(kPage);
-    void* got = mmap(page, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    char* page = base + (static_cast<char*>(info->si_addr) - base) / static_cast<long>(kPage) *
+                            static_cast<long>(kPage);
+    void* got =
+        mmap(page, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
     if (got != page) _exit(9);
     memset(page, static_cast<int>((page - base) / static_cast<long>(kPage)), kPage);
   });
@@ -213,7 +229,8 @@ CASE(registers_at_the_fault_are_in_the_context) {
   });
   uint64_t r12_after = 0;
   asm volatile(
-      "movq $0x1111, %%rbx\n\tmovq $0x2222, %%r12\n\tmovq %1, %%rdx\n\tmovb %%al, (%%rdx)\n\tmovq %%r12, %0"
+      "movq $0x1111, %%rbx\n\tmovq $0x2222, %%r12\n\tmovq %1, %%rdx\n\tmovb %%al, (%%rdx)\n\tmovq "
+      "%%r12, %0"
       : "=r"(r12_after)
       : "r"(at)
       : "rbx", "r12", "rdx", "memory");
@@ -233,7 +250,8 @@ CASE(file_end_gives_sigbus) {
   void* at = mmap(nullptr, 2 * kPage, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
   REQUIRE(at != MAP_FAILED);
   CHECK_EQ(*bytes(at, 4095), 0);
-  CHECK(is(fault_of([=] { static_cast<void>(*bytes(at, kPage + 5)); }), SIGBUS, BUS_ADRERR, offset(at, kPage + 5)));
+  CHECK(is(fault_of([=] { static_cast<void>(*bytes(at, kPage + 5)); }), SIGBUS, BUS_ADRERR,
+           offset(at, kPage + 5)));
   munmap(at, 2 * kPage);
   close(file);
 }
@@ -245,7 +263,8 @@ void* alternate = nullptr;
 void overflow_handler(int, siginfo_t* info, void*) {
   seen = *info;
   volatile char here = 0;
-  uintptr_t address = reinterpret_cast<uintptr_t>(&here), start = reinterpret_cast<uintptr_t>(alternate);
+  uintptr_t address = reinterpret_cast<uintptr_t>(&here),
+            start = reinterpret_cast<uintptr_t>(alternate);
   on_alternate = address >= start && address < start + 64 * kKiB;
   siglongjmp(overflow_back, 1);
 }
@@ -306,7 +325,8 @@ CASE(fault_in_string_instruction_can_be_resumed) {
   static void* wall;
   wall = offset(at, 2 * kPage);
   mprotect(wall, kPage, PROT_NONE);
-  auto old = install(SIGSEGV, [](int, siginfo_t*, void*) { mprotect(wall, kPage, PROT_READ | PROT_WRITE); });
+  auto old = install(SIGSEGV,
+                     [](int, siginfo_t*, void*) { mprotect(wall, kPage, PROT_READ | PROT_WRITE); });
   void* to = at;
   size_t count = 4 * kPage;
   asm volatile("rep stosb" : "+D"(to), "+c"(count) : "a"(0x3c) : "memory");

@@ -1,13 +1,6 @@
-// What fork copies and what it shares: heap, stacks, break, private and shared mappings, descriptors;
-// both sides writing afterwards; many children, children of children, forks from threads, vfork.
-#include <pthread.h>
-#include <sched.h>
-#include <sys/file.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
-#include <sys/stat.h>
-#include <sys/time.h>
-
+// What fork does with memory: copies of heap, stacks, break and private mappings, shared memory
+// that stays shared, both sides writing afterwards, snapshots of snapshots, buffers of system
+// calls.
 #include <thread>
 
 #include "support.h"
@@ -32,7 +25,8 @@ CASE(child_has_its_own_copy_of_everything_private) {
     for (volatile int* one : all) *one = value;
   };
   auto are = [&](int value) {
-    return std::all_of(std::begin(all), std::end(all), [=](volatile int* one) { return *one == value; });
+    return std::all_of(std::begin(all), std::end(all),
+                       [=](volatile int* one) { return *one == value; });
   };
   set(1);
   Pipe to_child, to_parent;
@@ -122,7 +116,8 @@ CASE(generations_of_snapshots_each_keep_their_own) {
       CHECK(filled(at, length, generation + 100));
     }));
     // Single pages change too, so that parts are shared and parts are not.
-    for (size_t i = 0; i < length; i += 37 * kPage) *bytes(at, i + 8) = static_cast<unsigned char>(generation);
+    for (size_t i = 0; i < length; i += 37 * kPage)
+      *bytes(at, i + 8) = static_cast<unsigned char>(generation);
   }
   fill(at, length, 50);
   go.close_write();
@@ -154,35 +149,6 @@ CASE(child_of_a_child_of_a_child) {
   munmap(at, kMiB);
 }
 
-CASE(two_hundred_forks_in_a_row) {
-  void* at = map_anonymous(64 * kPage);
-  for (int i = 0; i < 200; ++i) {
-    *bytes(at, static_cast<size_t>(i % 64) * kPage) = static_cast<unsigned char>(i);
-    int status = run_child([=] { _exit(*bytes(at, static_cast<size_t>(i % 64) * kPage)); });
-    REQUIRE(exited(status, i % 256));
-  }
-  munmap(at, 64 * kPage);
-}
-
-CASE(fifty_children_at_once) {
-  Pipe go, ready;
-  std::vector<pid_t> children;
-  for (int i = 0; i < 50; ++i) {
-    children.push_back(start_child([&, i] {
-      go.close_write();
-      ready.post();
-      go.take();
-      _exit(i);
-    }));
-  }
-  for (int i = 0; i < 50; ++i) ready.take();
-  for (size_t i = 0; i < 50; ++i) {
-    for (size_t j = 0; j < i; ++j) REQUIRE(children[i] != children[j]);
-  }
-  go.close_write();
-  for (int i = 0; i < 50; ++i) CHECK(exited(status_of(children[static_cast<size_t>(i)]), i));
-}
-
 CASE(memory_layout_is_inherited_and_then_separate) {
   void* at = map_anonymous(8 * kPage);
   memset(at, 1, 8 * kPage);
@@ -208,7 +174,8 @@ CASE(memory_calls_in_the_child_leave_the_parent_alone) {
   CHECK(exited(run_child([=] {
     CHECK_EQ(madvise(at, kLarge, MADV_DONTNEED), 0);
     CHECK(all_are(at, kPage, 0));
-    void* moved = mremap(offset(at, kLarge), kLarge, kLarge, MREMAP_MAYMOVE | MREMAP_FIXED, map_anonymous(kLarge));
+    void* moved = mremap(offset(at, kLarge), kLarge, kLarge, MREMAP_MAYMOVE | MREMAP_FIXED,
+                         map_anonymous(kLarge));
     REQUIRE(moved != MAP_FAILED);
     CHECK_EQ(*reinterpret_cast<uint64_t*>(moved), mix(1, kLarge));
     CHECK(mmap(at, kPage, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == at);
@@ -307,138 +274,6 @@ CASE(read_in_flight_during_fork_arrives_in_the_parent_only) {
   CHECK(all_are(buffer + 100, 5000, 'n'));
   go.post();
   CHECK(exited(status_of(child)));
-}
-
-CASE(fork_from_a_thread_while_others_write) {
-  const size_t length = kMiB;
-  void* at = map_anonymous(length);
-  std::atomic<bool> stop{false};
-  std::vector<std::thread> writers;
-  // Each writer keeps its pages' first and second word so that second <= first <= second + 1.
-  for (size_t t = 0; t < 3; ++t) {
-    writers.emplace_back([&, t] {
-      for (uint64_t round = 1; !stop; ++round) {
-        for (size_t i = t * kPage; i < length; i += 3 * kPage) {
-          auto* words = reinterpret_cast<volatile uint64_t*>(offset(at, i));
-          words[0] = round;
-          words[100] = round;
-        }
-        sched_yield();
-      }
-    });
-  }
-  std::thread forker([&] {
-    for (int i = 0; i < 10; ++i) {
-      int status = run_child([&] {
-        uint64_t before[256];
-        for (size_t page = 0; page < 256; ++page) {
-          auto* words = reinterpret_cast<volatile uint64_t*>(offset(at, page * kPage));
-          before[page] = words[0];
-          if (words[0] != words[100] && words[0] != words[100] + 1) _exit(2);
-        }
-        sched_yield();
-        for (size_t page = 0; page < 256; ++page) {  // nobody writes in this copy
-          if (*reinterpret_cast<volatile uint64_t*>(offset(at, page * kPage)) != before[page]) _exit(3);
-        }
-        _exit(0);
-      });
-      CHECK(exited(status));
-    }
-  });
-  forker.join();
-  stop = true;
-  for (auto& thread : writers) thread.join();
-  munmap(at, length);
-}
-
-CASE(only_the_forking_thread_exists_in_the_child) {
-  std::atomic<bool> stop{false};
-  std::atomic<int> ticks{0};
-  std::thread other([&] {
-    while (!stop) {
-      ++ticks;
-      sched_yield();
-    }
-  });
-  while (ticks < 10) sched_yield();
-  CHECK(exited(run_child([&] {
-    int before = ticks;
-    sleep_ms(5);
-    CHECK_EQ(ticks.load(), before);
-    CHECK_EQ(gettid(), getpid());
-    std::thread([] { CHECK(gettid() != getpid()); }).join();  // new threads can be made
-  })));
-  stop = true;
-  other.join();
-}
-
-CASE(atfork_handlers_run_in_order) {
-  static std::string order;
-  pthread_atfork([] { order += "p1 "; }, [] { order += "a1 "; }, [] { order += "c1 "; });
-  pthread_atfork([] { order += "p2 "; }, [] { order += "a2 "; }, [] { order += "c2 "; });
-  order.clear();
-  CHECK(exited(run_child([] { CHECK(order == "p2 p1 c1 c2 "); })));
-  CHECK(order == "p2 p1 a1 a2 ");
-}
-
-CASE(descriptors_share_their_offset_but_not_their_numbers) {
-  int file = open("shared", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-  REQUIRE(file != -1 && write(file, "abcdefgh", 8) == 8);
-  lseek(file, 0, SEEK_SET);
-  CHECK(exited(run_child([=] {
-    char text[3];
-    CHECK_EQ(read(file, text, 3), 3);
-    CHECK(memcmp(text, "abc", 3) == 0);
-    int copy = dup(file);
-    CHECK(copy >= 0);
-    close(file);
-    CHECK_EQ(lseek(copy, 0, SEEK_CUR), 3);
-  })));
-  char text[3];
-  CHECK_EQ(read(file, text, 3), 3);
-  CHECK(memcmp(text, "def", 3) == 0);
-  close(file);
-  unlink("shared");
-}
-
-CASE(working_directory_and_mask_are_the_childs_own) {
-  char before[4096], after[4096];
-  REQUIRE(getcwd(before, sizeof before) != nullptr);
-  mode_t mask = umask(022);
-  CHECK(exited(run_child([] {
-    CHECK_EQ(chdir("/"), 0);
-    CHECK_EQ(umask(0), 022);
-  })));
-  CHECK_EQ(umask(mask), 022);
-  REQUIRE(getcwd(after, sizeof after) != nullptr);
-  CHECK(strcmp(before, after) == 0);
-}
-
-CASE(vfork_lets_the_parent_wait_and_see_the_childs_writes) {
-  static volatile int value;
-  for (int i = 0; i < 20; ++i) {
-    value = 0;
-    pid_t child = vfork();
-    REQUIRE(child != -1);
-    if (child == 0) {
-      value = 7;
-      sched_yield();
-      value = 8;
-      _exit(3);
-    }
-    REQUIRE(value == 8);
-    REQUIRE(exited(status_of(child), 3));
-  }
-}
-
-CASE(output_buffer_is_copied_too) {
-  FILE* file = fopen("buffered", "w");
-  REQUIRE(file != nullptr);
-  fputs("once per process\n", file);
-  CHECK(exited(run_child([=] { fflush(file); })));
-  fclose(file);
-  CHECK(read_all("buffered") == "once per process\nonce per process\n");
-  unlink("buffered");
 }
 
 CHECK_MAIN

@@ -166,7 +166,8 @@ CASE(timeouts_last_as_long_as_asked) {
 
 CASE(poll_tells_of_each_kind) {
   Pipe pipe;
-  pollfd fds[4] = {{pipe.in(), POLLIN, 0}, {pipe.out(), POLLOUT, 0}, {-1, POLLIN, 0x7f}, {9999, POLLIN, 0}};
+  pollfd fds[4] = {
+      {pipe.in(), POLLIN, 0}, {pipe.out(), POLLOUT, 0}, {-1, POLLIN, 0x7f}, {9999, POLLIN, 0}};
   CHECK_EQ(poll(fds, 4, -1), 2);
   CHECK_EQ(fds[0].revents, 0);
   CHECK_EQ(fds[1].revents, POLLOUT);
@@ -186,7 +187,8 @@ CASE(poll_and_select_with_two_thousand_descriptors) {
   REQUIRE(getrlimit(RLIMIT_NOFILE, &limit) == 0);
   old = limit;
   limit.rlim_cur = limit.rlim_max < 2500 ? limit.rlim_max : 2500;
-  if (limit.rlim_cur < 2500 || setrlimit(RLIMIT_NOFILE, &limit) != 0) SKIP("fewer than 2500 descriptors allowed");
+  if (limit.rlim_cur < 2500 || setrlimit(RLIMIT_NOFILE, &limit) != 0)
+    SKIP("fewer than 2500 descriptors allowed");
   std::vector<pollfd> fds;
   Epoll epoll;
   for (int i = 0; i < 2000; ++i) {
@@ -207,7 +209,8 @@ CASE(poll_and_select_with_two_thousand_descriptors) {
   auto number = [&](size_t i) { return static_cast<size_t>(fds[i].fd); };
   for (size_t i = 0; i < fds.size(); ++i) bits[number(i) / 64] |= 1ul << number(i) % 64;
   CHECK_EQ(syscall(SYS_select, fds.back().fd + 1, bits.data(), nullptr, nullptr, nullptr), 20);
-  for (size_t i = 0; i < fds.size(); ++i) REQUIRE((bits[number(i) / 64] >> number(i) % 64 & 1) == (i % 100 == 3));
+  for (size_t i = 0; i < fds.size(); ++i)
+    REQUIRE((bits[number(i) / 64] >> number(i) % 64 & 1) == (i % 100 == 3));
   for (const pollfd& one : fds) close(one.fd);
   setrlimit(RLIMIT_NOFILE, &old);
 }
@@ -302,7 +305,9 @@ CASE(file_events_come_in_order) {
   int watch = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
   REQUIRE(watch != -1);
   REQUIRE(mkdir("watched", 0700) == 0);
-  int id = inotify_add_watch(watch, "watched", IN_CREATE | IN_MODIFY | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_CLOSE_WRITE);
+  int id = inotify_add_watch(
+      watch, "watched",
+      IN_CREATE | IN_MODIFY | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_CLOSE_WRITE);
   if (id == -1 && errno == ENOSYS) SKIP("no inotify");
   REQUIRE(id != -1);
   int file = open("watched/file", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
@@ -329,7 +334,8 @@ CASE(file_events_come_in_order) {
 CASE(duplicates_share_the_open_file) {
   int file = memfd_create("dup", MFD_CLOEXEC);
   REQUIRE(write(file, "abcdef", 6) == 6);
-  int copy = dup(file), high = fcntl(file, F_DUPFD, 300), exact = dup2(file, 310), with = dup3(file, 311, O_CLOEXEC);
+  int copy = dup(file), high = fcntl(file, F_DUPFD, 300), exact = dup2(file, 310),
+      with = dup3(file, 311, O_CLOEXEC);
   CHECK(copy >= 0);
   CHECK_EQ(high, 300);
   CHECK_EQ(exact, 310);

@@ -1,5 +1,5 @@
-// Open files: offsets, appending, truncation, holes, allocation, copying, locks, flags, syncing, large
-// offsets; what is read and written where.
+// Open files: offsets, appending, truncation, holes, allocation, copying, locks, flags, syncing,
+// large offsets; what is read and written where.
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/file.h>
@@ -101,13 +101,15 @@ CASE(append_always_goes_to_the_end) {
   REQUIRE(ftruncate(first, 0) == 0);
   for (int t = 0; t < 4; ++t) {
     threads.emplace_back([=] {
-      for (int i = 0; i < 50; ++i) put(t % 2 == 0 ? first : second, std::string(10, static_cast<char>('a' + t)));
+      for (int i = 0; i < 50; ++i)
+        put(t % 2 == 0 ? first : second, std::string(10, static_cast<char>('a' + t)));
     });
   }
   for (auto& thread : threads) thread.join();
   std::string text = content(first);
   CHECK_EQ(text.size(), 2000);
-  for (size_t i = 0; i < text.size(); i += 10) CHECK(text.substr(i, 10) == std::string(10, text[i]));
+  for (size_t i = 0; i < text.size(); i += 10)
+    CHECK(text.substr(i, 10) == std::string(10, text[i]));
   close(first);
   close(second);
   unlink("file");
@@ -204,7 +206,8 @@ CASE(flock_belongs_to_the_open_file) {
   CHECK_EQ(flock(first, LOCK_EX), 0);
   CHECK_ERRNO(flock(second, LOCK_EX | LOCK_NB), EWOULDBLOCK);
   CHECK_EQ(flock(copy, LOCK_EX | LOCK_NB), 0);
-  CHECK(exited(run_child([=] { CHECK_EQ(flock(first, LOCK_EX | LOCK_NB), 0); })));  // shared through fork
+  CHECK(exited(
+      run_child([=] { CHECK_EQ(flock(first, LOCK_EX | LOCK_NB), 0); })));  // shared through fork
   CHECK_EQ(flock(copy, LOCK_UN), 0);
   CHECK_EQ(flock(first, LOCK_SH), 0);
   CHECK_EQ(flock(second, LOCK_SH | LOCK_NB), 0);
@@ -227,7 +230,9 @@ CASE(record_locks_belong_to_the_process) {
     request.l_start = start;
     request.l_len = length;
     int result = fcntl(file, command, &request);
-    return result == -1 ? -errno : command == F_GETLK ? request.l_type * 1000 + static_cast<int>(request.l_start) : 0;
+    return result == -1         ? -errno
+           : command == F_GETLK ? request.l_type * 1000 + static_cast<int>(request.l_start)
+                                : 0;
   };
   CHECK_EQ(lock(F_SETLK, F_WRLCK, 10, 20), 0);
   CHECK_EQ(lock(F_SETLK, F_RDLCK, 50, 10), 0);
@@ -293,7 +298,8 @@ CASE(status_flags_can_be_changed) {
   int file = create("file");
   CHECK_EQ(fcntl(file, F_GETFL) & (O_ACCMODE | O_APPEND | O_NONBLOCK), O_RDWR);
   CHECK_EQ(fcntl(file, F_SETFL, O_APPEND | O_NONBLOCK), 0);
-  CHECK_EQ(fcntl(file, F_GETFL) & (O_ACCMODE | O_APPEND | O_NONBLOCK), O_RDWR | O_APPEND | O_NONBLOCK);
+  CHECK_EQ(fcntl(file, F_GETFL) & (O_ACCMODE | O_APPEND | O_NONBLOCK),
+           O_RDWR | O_APPEND | O_NONBLOCK);
   CHECK_EQ(fcntl(file, F_GETFD), FD_CLOEXEC);
   CHECK_EQ(fcntl(file, F_SETFD, 0), 0);
   CHECK_EQ(fcntl(file, F_GETFD), 0);

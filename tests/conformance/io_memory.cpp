@@ -1,5 +1,5 @@
-// Memory given to system calls: vectors of up to 1024 pieces, buffers in odd places and in fragmented
-// pages, bad pointers and partly bad ones, buffers changed or shared while a call runs.
+// Memory given to system calls: vectors of up to 1024 pieces, buffers in odd places and in
+// fragmented pages, bad pointers and partly bad ones, buffers changed or shared while a call runs.
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/resource.h>
@@ -126,7 +126,8 @@ CASE(bad_pointer_to_read_and_write) {
   CHECK_ERRNO(write(file, nowhere(), 3), EFAULT);
   CHECK_EQ(read(file, nowhere(), 0), 0);
   CHECK_ERRNO(read(file, reinterpret_cast<void*>(nowhere_address | uintptr_t{1} << 63), 3), EFAULT);
-  CHECK_ERRNO(write(file, reinterpret_cast<void*>(nowhere_address | uintptr_t{1} << 60), 3), EFAULT);
+  CHECK_ERRNO(write(file, reinterpret_cast<void*>(nowhere_address | uintptr_t{1} << 60), 3),
+              EFAULT);
   void* read_only = map_anonymous(kPage, PROT_READ);
   CHECK_ERRNO(read(file, read_only, 3), EFAULT);
   CHECK_EQ(pwrite(file, read_only, 3, 0), 3);
@@ -267,7 +268,8 @@ CASE(sixteen_megabytes_through_buffers_of_single_pages) {
   const size_t size = 16 * kMiB;
   char* from = static_cast<char*>(map_aligned(size));
   char* to = static_cast<char*>(map_aligned(size));
-  for (size_t i = 0; i < size; i += 2 * kPage) REQUIRE(mprotect(to + i, kPage, PROT_READ | PROT_WRITE | PROT_EXEC) == 0);
+  for (size_t i = 0; i < size; i += 2 * kPage)
+    REQUIRE(mprotect(to + i, kPage, PROT_READ | PROT_WRITE | PROT_EXEC) == 0);
   fill(from, size, 3, 2048);
   for (size_t i = 0; i < size; i += 4 * kPage) REQUIRE(mprotect(from + i, kPage, PROT_READ) == 0);
   round_trip(from, to, size);
@@ -294,7 +296,8 @@ CASE(reads_into_fresh_memory_and_around_holes) {
 CASE(buffer_in_a_file_mapping) {
   int source = memory_file("source", pattern(64 * kKiB)), target = memory_file("target");
   REQUIRE(ftruncate(target, 64 * kKiB) == 0);
-  char* at = static_cast<char*>(mmap(nullptr, 64 * kKiB, PROT_READ | PROT_WRITE, MAP_SHARED, target, 0));
+  char* at =
+      static_cast<char*>(mmap(nullptr, 64 * kKiB, PROT_READ | PROT_WRITE, MAP_SHARED, target, 0));
   REQUIRE(at != MAP_FAILED);
   CHECK_EQ(pread(source, at, 64 * kKiB, 0), 64 * kKiB);
   std::string back(64 * kKiB, 0);

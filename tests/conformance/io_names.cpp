@@ -1,5 +1,5 @@
-// The file system by name: directories, links, renames, permissions, times, extended attributes, the
-// calls that end in -at, the working directory.
+// The file system by name: directories, links, renames, permissions, times, extended attributes,
+// the calls that end in -at, the working directory.
 #include <dirent.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -275,7 +275,8 @@ CASE(extended_attributes) {
   CHECK_ERRNO(setxattr("file", name, "x", 1, XATTR_CREATE), EEXIST);
   CHECK_EQ(setxattr("file", name, "new", 3, XATTR_REPLACE), 0);
   ssize_t length = listxattr("file", text, sizeof text);
-  CHECK(length > 0 && std::string(text, static_cast<size_t>(length)).find(name) != std::string::npos);
+  CHECK(length > 0 &&
+        std::string(text, static_cast<size_t>(length)).find(name) != std::string::npos);
   CHECK_EQ(removexattr("file", name), 0);
   CHECK_ERRNO(removexattr("file", name), ENODATA);
   unlink("file");
@@ -367,12 +368,13 @@ CASE(library_walks_and_matches_names) {
   globfree(&found);
   static int visited;
   visited = 0;
-  CHECK_EQ(nftw("tree",
-                [](const char* name, const struct stat*, int, FTW*) {
-                  ++visited;
-                  return remove(name);
-                },
-                8, FTW_DEPTH | FTW_PHYS),
+  CHECK_EQ(nftw(
+               "tree",
+               [](const char* name, const struct stat*, int, FTW*) {
+                 ++visited;
+                 return remove(name);
+               },
+               8, FTW_DEPTH | FTW_PHYS),
            0);
   CHECK_EQ(visited, 6);
   CHECK(!exists("tree"));

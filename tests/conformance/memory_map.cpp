@@ -1,5 +1,6 @@
-// mmap and munmap of anonymous memory: placement, hints, MAP_FIXED over parts, holes, bad arguments,
-// reservations, first touch, patterns across 2 MiB boundaries, how ranges split and join.
+// mmap and munmap of anonymous memory: placement, hints, MAP_FIXED over parts, holes, bad
+// arguments, reservations, first touch, patterns across 2 MiB boundaries, how ranges split and
+// join.
 #include <sys/resource.h>
 
 #include "support.h"
@@ -29,7 +30,8 @@ CASE(memory_mapped_again_after_munmap_is_zero) {
   for (int round = 0; round < 20; ++round) {
     size_t length = static_cast<size_t>(1 + round * 37) * kPage;
     void* at = map_anonymous(length);
-    for (size_t i = 0; i < length; i += kPage) REQUIRE(bytes(at)[i] == 0 && bytes(at)[i + 4095] == 0);
+    for (size_t i = 0; i < length; i += kPage)
+      REQUIRE(bytes(at)[i] == 0 && bytes(at)[i + 4095] == 0);
     memset(at, 0xa5, length);
     munmap(at, length);
   }
@@ -57,10 +59,17 @@ CASE(mmap_refuses_bad_arguments) {
   CHECK_ERRNO(map(nullptr, ~size_t{0}, rw, anonymous, -1, 0), ENOMEM);
   CHECK_ERRNO(map(nullptr, ~size_t{0} - kPage + 1, rw, anonymous, -1, 0), ENOMEM);
   CHECK_ERRNO(map(nullptr, size_t{1} << 47, PROT_NONE, anonymous | MAP_NORESERVE, -1, 0), ENOMEM);
-  CHECK_ERRNO(map(reinterpret_cast<void*>(0x123456789), kPage, rw, anonymous | MAP_FIXED, -1, 0), EINVAL);
-  CHECK_ERRNO(map(reinterpret_cast<void*>(uintptr_t{1} << 47), kPage, rw, anonymous | MAP_FIXED, -1, 0), ENOMEM);
-  CHECK_ERRNO(map(reinterpret_cast<void*>(~uintptr_t{0} << 47), kPage, rw, anonymous | MAP_FIXED, -1, 0), ENOMEM);
-  CHECK_ERRNO(map(reinterpret_cast<void*>((uintptr_t{1} << 47) - kPage), kPage, rw, anonymous | MAP_FIXED, -1, 0), ENOMEM);
+  CHECK_ERRNO(map(reinterpret_cast<void*>(0x123456789), kPage, rw, anonymous | MAP_FIXED, -1, 0),
+              EINVAL);
+  CHECK_ERRNO(
+      map(reinterpret_cast<void*>(uintptr_t{1} << 47), kPage, rw, anonymous | MAP_FIXED, -1, 0),
+      ENOMEM);
+  CHECK_ERRNO(
+      map(reinterpret_cast<void*>(~uintptr_t{0} << 47), kPage, rw, anonymous | MAP_FIXED, -1, 0),
+      ENOMEM);
+  CHECK_ERRNO(map(reinterpret_cast<void*>((uintptr_t{1} << 47) - kPage), kPage, rw,
+                  anonymous | MAP_FIXED, -1, 0),
+              ENOMEM);
   CHECK_ERRNO(syscall(SYS_mmap, nullptr, kPage, rw, anonymous, -1, 5), EINVAL);  // unaligned offset
 }
 
@@ -95,12 +104,14 @@ CASE(fixed_mapping_replaces_parts) {
   void* at = map_anonymous(8 * kPage);
   fill(at, 8 * kPage, 5);
   void* middle = offset(at, 2 * kPage);
-  CHECK(mmap(middle, 3 * kPage, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == middle);
+  CHECK(mmap(middle, 3 * kPage, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) ==
+        middle);
   CHECK(layout_is(at, 8 * kPage, "rw-p:2 r--p:3 rw-p:3"));
   CHECK(all_are(middle, 3 * kPage, 0));
   CHECK(filled(at, 2 * kPage, 5));
   CHECK_EQ(*reinterpret_cast<uint64_t*>(offset(at, 5 * kPage)), mix(5, 5 * kPage));
-  CHECK(mmap(at, 8 * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == at);
+  CHECK(mmap(at, 8 * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
+             0) == at);
   CHECK(all_are(at, 8 * kPage, 0));
   CHECK(layout_is(at, 8 * kPage, "rw-p:8"));
   munmap(at, 8 * kPage);
@@ -110,7 +121,8 @@ CASE(fixed_mapping_inside_a_large_page_keeps_its_neighbours) {
   void* at = map_aligned(3 * kLarge);
   fill(at, 3 * kLarge, 6);
   void* page = offset(at, kLarge + 100 * kPage);
-  CHECK(mmap(page, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == page);
+  CHECK(mmap(page, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) ==
+        page);
   CHECK(all_are(page, kPage, 0));
   *reinterpret_cast<uint64_t*>(page) = mix(6, kLarge + 100 * kPage);
   CHECK(filled(at, 3 * kLarge, 6));
@@ -128,7 +140,8 @@ CASE(fixed_noreplace_refuses_what_is_mapped) {
   errno = 0;
   CHECK(mmap(at, kPage, PROT_READ, flags, -1, 0) == MAP_FAILED && errno == EEXIST);
   errno = 0;
-  CHECK(mmap(offset(at, 2 * kPage), 2 * kPage, PROT_READ, flags, -1, 0) == MAP_FAILED && errno == EEXIST);
+  CHECK(mmap(offset(at, 2 * kPage), 2 * kPage, PROT_READ, flags, -1, 0) == MAP_FAILED &&
+        errno == EEXIST);
   CHECK(mmap(offset(at, 3 * kPage), kPage, PROT_READ, flags, -1, 0) == offset(at, 3 * kPage));
   CHECK(filled(at, 3 * kPage, 7));
   munmap(at, 4 * kPage);
@@ -142,9 +155,11 @@ CASE(free_hint_is_taken_and_used_one_is_not) {
   CHECK(got == hint);
   void* other = mmap(hint, 4 * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   CHECK(other != MAP_FAILED && other != hint);
-  void* unaligned = mmap(offset(at, 9 * kPage + 5), kPage, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* unaligned =
+      mmap(offset(at, 9 * kPage + 5), kPage, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   CHECK(unaligned != MAP_FAILED && reinterpret_cast<uintptr_t>(unaligned) % kPage == 0);
-  void* beyond = mmap(reinterpret_cast<void*>(uintptr_t{1} << 60), kPage, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* beyond = mmap(reinterpret_cast<void*>(uintptr_t{1} << 60), kPage, PROT_READ,
+                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   CHECK(beyond != MAP_FAILED);
   munmap(got, 4 * kPage);
   munmap(other, 4 * kPage);
@@ -153,14 +168,16 @@ CASE(free_hint_is_taken_and_used_one_is_not) {
 }
 
 CASE(low_hint_and_32_bit_flag) {
-  void* at = mmap(nullptr, 8 * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+  void* at = mmap(nullptr, 8 * kPage, PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
   REQUIRE(at != MAP_FAILED);
   CHECK(reinterpret_cast<uintptr_t>(at) + 8 * kPage <= uintptr_t{1} << 31);
   fill(at, 8 * kPage, 8);
   CHECK(filled(at, 8 * kPage, 8));
   munmap(at, 8 * kPage);
   void* low = reinterpret_cast<void*>(0x10000000);
-  void* got = mmap(low, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+  void* got = mmap(low, kPage, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
   REQUIRE(got == low || errno == EEXIST);
   if (got == low) {
     CHECK(writable(low));
@@ -170,7 +187,8 @@ CASE(low_hint_and_32_bit_flag) {
 
 CASE(top_of_the_user_half_can_be_mapped) {
   void* top = reinterpret_cast<void*>((uintptr_t{1} << 47) - 2 * kPage);
-  void* got = mmap(top, kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+  void* got = mmap(top, kPage, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
   CHECK(got == top);
   if (got != top) return;
   *bytes(top, kPage - 1) = 3;
@@ -180,8 +198,10 @@ CASE(top_of_the_user_half_can_be_mapped) {
 }
 
 CASE(other_flags_are_accepted) {
-  for (int flags : {MAP_NORESERVE, MAP_POPULATE, MAP_STACK, MAP_NORESERVE | MAP_POPULATE, MAP_LOCKED, MAP_NONBLOCK}) {
-    void* at = mmap(nullptr, 4 * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
+  for (int flags : {MAP_NORESERVE, MAP_POPULATE, MAP_STACK, MAP_NORESERVE | MAP_POPULATE,
+                    MAP_LOCKED, MAP_NONBLOCK}) {
+    void* at = mmap(nullptr, 4 * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags,
+                    -1, 0);
     CHECK(at != MAP_FAILED);
     CHECK(all_are(at, 4 * kPage, 0));
     fill(at, 4 * kPage, 9);
@@ -212,7 +232,8 @@ CASE(protections_act_as_on_x86) {
 
 CASE(one_terabyte_reservation_costs_what_is_touched) {
   const size_t length = 1024 * kGiB;
-  void* at = mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* at = mmap(nullptr, length, PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   REQUIRE(at != MAP_FAILED);
   for (size_t i = 0; i < 64; ++i) {
     size_t position = i * (length / 64) + i * kPage;
@@ -234,17 +255,20 @@ CASE(reservation_is_opened_piece_by_piece) {
   void* at = map_aligned(length, length, PROT_NONE);
   CHECK(!readable(at));
   size_t open = 0;
-  for (size_t piece = kPage; open + piece <= 4 * kMiB; piece = piece * 3 / 2 / kPage * kPage + kPage) {
+  for (size_t piece = kPage; open + piece <= 4 * kMiB;
+       piece = piece * 3 / 2 / kPage * kPage + kPage) {
     REQUIRE(mprotect(offset(at, open), piece, PROT_READ | PROT_WRITE) == 0);
     REQUIRE(all_are(offset(at, open), piece < 8 * kPage ? piece : 8 * kPage, 0));
     fill(offset(at, open), piece, open);
     open += piece;
     REQUIRE(!readable(offset(at, open)));
   }
-  std::string expected = "rw-p:" + std::to_string(open / kPage) + " ---p:" + std::to_string((length - open) / kPage);
+  std::string expected =
+      "rw-p:" + std::to_string(open / kPage) + " ---p:" + std::to_string((length - open) / kPage);
   CHECK(layout_is(at, length, expected.c_str()));
   size_t again = 0;
-  for (size_t piece = kPage; again + piece <= 4 * kMiB; piece = piece * 3 / 2 / kPage * kPage + kPage) {
+  for (size_t piece = kPage; again + piece <= 4 * kMiB;
+       piece = piece * 3 / 2 / kPage * kPage + kPage) {
     CHECK(filled(offset(at, again), piece, again));
     again += piece;
   }
@@ -254,7 +278,8 @@ CASE(reservation_is_opened_piece_by_piece) {
 CASE(patterns_survive_across_large_page_boundaries) {
   void* at = map_aligned(4 * kLarge);
   for (size_t boundary = kLarge; boundary < 4 * kLarge; boundary += kLarge) {
-    for (size_t i = 0; i < 64; ++i) *bytes(at, boundary - 32 + i) = static_cast<unsigned char>(i + 1);
+    for (size_t i = 0; i < 64; ++i)
+      *bytes(at, boundary - 32 + i) = static_cast<unsigned char>(i + 1);
     memmove(offset(at, boundary - 30), offset(at, boundary - 32), 60);
     for (size_t i = 0; i < 60; ++i) REQUIRE(*bytes(at, boundary - 30 + i) == i + 1);
     // One unaligned word over the boundary, read and written.
@@ -330,7 +355,8 @@ CASE(address_space_limit_is_kept) {
     REQUIRE(getrlimit(RLIMIT_AS, &limit) == 0);
     limit.rlim_cur = 1024 * kGiB;
     REQUIRE(setrlimit(RLIMIT_AS, &limit) == 0);
-    CHECK(mmap(nullptr, 2048 * kGiB, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) == MAP_FAILED);
+    CHECK(mmap(nullptr, 2048 * kGiB, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+               0) == MAP_FAILED);
     CHECK_EQ(errno, ENOMEM);
     CHECK(mmap(nullptr, kMiB, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED);
   })));
@@ -342,10 +368,13 @@ CASE(growing_mapping_extends_downwards) {
   void* at = map_anonymous(length, PROT_NONE);
   munmap(at, length);
   void* top = offset(at, length - 4 * kPage);
-  void* got = mmap(top, 4 * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | MAP_GROWSDOWN, -1, 0);
+  void* got = mmap(top, 4 * kPage, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | MAP_GROWSDOWN, -1, 0);
   REQUIRE(got == top);
   for (size_t i = 1; i <= 32; ++i) {
-    CHECK(fault_of([=] { *bytes(offset(top, -(i * kPage))) = static_cast<unsigned char>(i); }).signal == 0);
+    CHECK(fault_of([=] {
+            *bytes(offset(top, -(i * kPage))) = static_cast<unsigned char>(i);
+          }).signal == 0);
   }
   for (size_t i = 1; i <= 32; ++i) CHECK_EQ(*bytes(offset(top, -(i * kPage))), i);
   munmap(offset(top, -(32 * kPage)), 36 * kPage);
@@ -357,6 +386,8 @@ CASE(growing_mapping_extends_downwards) {
   frame[sizeof frame - 1] = 1;
   return depth == 0 ? frame[0] : descend(depth - 1) + frame[sizeof frame - 1];
 }
-CASE(main_stack_grows_on_demand) { CHECK_EQ(descend(256), 256); }
+CASE(main_stack_grows_on_demand) {
+  CHECK_EQ(descend(256), 256);
+}
 
 CHECK_MAIN

@@ -1,5 +1,5 @@
-// What can be done to mapped memory: mprotect, madvise, mincore, msync, the mlock family, brk; their
-// errors for holes and bad arguments; their effect within and across 2 MiB pages.
+// What can be done to mapped memory: mprotect, madvise, mincore, msync, the mlock family, brk;
+// their errors for holes and bad arguments; their effect within and across 2 MiB pages.
 #include <sys/resource.h>
 
 #include "support.h"
@@ -110,9 +110,9 @@ CASE(free_keeps_a_value_that_is_written_after_it) {
 CASE(hints_change_nothing) {
   void* at = map_aligned(2 * kLarge);
   fill(at, 2 * kLarge, 6);
-  for (int advice : {MADV_NORMAL, MADV_RANDOM, MADV_SEQUENTIAL, MADV_WILLNEED, MADV_DONTDUMP, MADV_DODUMP,
-                     MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_COLD, MADV_DONTFORK, MADV_DOFORK,
-                     MADV_POPULATE_READ, MADV_POPULATE_WRITE}) {
+  for (int advice : {MADV_NORMAL, MADV_RANDOM, MADV_SEQUENTIAL, MADV_WILLNEED, MADV_DONTDUMP,
+                     MADV_DODUMP, MADV_HUGEPAGE, MADV_NOHUGEPAGE, MADV_COLD, MADV_DONTFORK,
+                     MADV_DOFORK, MADV_POPULATE_READ, MADV_POPULATE_WRITE}) {
     CHECK_EQ(madvise(at, 2 * kLarge, advice), 0);
     CHECK(filled(at, 2 * kLarge, 6));
   }
@@ -251,7 +251,8 @@ CASE(break_stops_at_a_mapping) {
   CHECK(exited(run_child([] {
     uintptr_t start = static_cast<uintptr_t>(syscall(SYS_brk, 0));
     uintptr_t page = (start + 2 * kMiB) & ~(kPage - 1);
-    void* wall = mmap(reinterpret_cast<void*>(page), kPage, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    void* wall = mmap(reinterpret_cast<void*>(page), kPage, PROT_READ,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
     REQUIRE(wall != MAP_FAILED);
     CHECK_EQ(syscall(SYS_brk, page + kMiB), start);
     CHECK_EQ(syscall(SYS_brk, start + kMiB), start + kMiB);
@@ -266,7 +267,8 @@ CASE(data_limit_stops_the_break) {
     REQUIRE(setrlimit(RLIMIT_DATA, &limit) == 0);
     uintptr_t start = static_cast<uintptr_t>(syscall(SYS_brk, 0));
     CHECK_EQ(syscall(SYS_brk, start + 512 * kMiB), start);
-    CHECK(mmap(nullptr, 512 * kMiB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED);
+    CHECK(mmap(nullptr, 512 * kMiB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) ==
+          MAP_FAILED);
     CHECK_EQ(errno, ENOMEM);
   })));
 }

@@ -92,7 +92,8 @@ CASE(moving_to_a_fixed_place_can_grow_and_shrink) {
 CASE(moving_keeps_untouched_pages_untouched) {
   const size_t length = 4 * kLarge;
   void* from = map_aligned(length);
-  for (size_t i = 0; i < length; i += 7 * kPage) *reinterpret_cast<uint64_t*>(offset(from, i)) = mix(8, i);
+  for (size_t i = 0; i < length; i += 7 * kPage)
+    *reinterpret_cast<uint64_t*>(offset(from, i)) = mix(8, i);
   void* to = map_aligned(length, kLarge, PROT_NONE);
   CHECK(remap(from, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, to) == to);
   for (size_t i = 0; i < length; i += kPage) {
@@ -121,7 +122,8 @@ CASE(moving_the_middle_of_a_mapping) {
   void* at = map_anonymous(8 * kPage);
   fill(at, 8 * kPage, 11);
   void* to = map_anonymous(4 * kPage, PROT_NONE);
-  CHECK(remap(offset(at, 2 * kPage), 3 * kPage, 3 * kPage, MREMAP_MAYMOVE | MREMAP_FIXED, to) == to);
+  CHECK(remap(offset(at, 2 * kPage), 3 * kPage, 3 * kPage, MREMAP_MAYMOVE | MREMAP_FIXED, to) ==
+        to);
   CHECK(layout_is(at, 8 * kPage, "rw-p:2 hole:3 rw-p:3"));
   CHECK(layout_is(to, 4 * kPage, "rw-p:3 ---p:1"));
   for (size_t i = 0; i < 3; ++i) {
@@ -195,8 +197,11 @@ CASE(remap_refuses_bad_arguments) {
   CHECK_ERRNO(failing(at, kPage, 0, 0), EINVAL);
   CHECK_ERRNO(failing(at, kPage, 2 * kPage, 0x80), EINVAL);
   CHECK_ERRNO(failing(at, kPage, kPage, MREMAP_FIXED, at), EINVAL);  // FIXED without MAYMOVE
-  CHECK_ERRNO(failing(at, 4 * kPage, 4 * kPage, MREMAP_MAYMOVE | MREMAP_FIXED, offset(at, 2 * kPage)), EINVAL);
-  CHECK_ERRNO(failing(at, 4 * kPage, 4 * kPage, MREMAP_MAYMOVE | MREMAP_FIXED, offset(at, 1)), EINVAL);
+  CHECK_ERRNO(
+      failing(at, 4 * kPage, 4 * kPage, MREMAP_MAYMOVE | MREMAP_FIXED, offset(at, 2 * kPage)),
+      EINVAL);
+  CHECK_ERRNO(failing(at, 4 * kPage, 4 * kPage, MREMAP_MAYMOVE | MREMAP_FIXED, offset(at, 1)),
+              EINVAL);
   // Older kernels say ENOMEM, newer ones EINVAL.
   CHECK_EQ(failing(at, kPage, size_t{1} << 47, MREMAP_MAYMOVE), -1);
   CHECK(errno == ENOMEM || errno == EINVAL);
@@ -226,7 +231,8 @@ CASE(remapped_ring_shows_the_same_pages_twice) {
   // Memory rewiring: one shared object, seen at two neighbouring places.
   const size_t length = 16 * kPage;
   void* base = map_anonymous(2 * length, PROT_NONE);
-  void* shared = mmap(base, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+  void* shared =
+      mmap(base, length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
   REQUIRE(shared == base);
   void* second = offset(base, length);
   CHECK(remap(base, 0, length, MREMAP_MAYMOVE | MREMAP_FIXED, second) == second);

@@ -1,17 +1,16 @@
-// What happens to a blocking call when a handler runs: EINTR, or a restart where SA_RESTART asks for
-// it and Linux grants it; masks swapped for the time of a call.
+// What happens to a blocking call when a handler runs: EINTR, or a restart where SA_RESTART asks
+// for it and Linux grants it; masks swapped for the time of a call.
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <sys/epoll.h>
 #include <sys/file.h>
 #include <sys/msg.h>
 #include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/time.h>
-
-#include <semaphore.h>
 
 #include <functional>
 #include <thread>
@@ -40,9 +39,11 @@ void interrupted(const std::function<void()>& call) {
   sigaction(SIGUSR1, &old, nullptr);
 }
 
-// Runs `call` in a thread, lets some handlers run there with SA_RESTART, then lets `release` end it.
+// Runs `call` in a thread, lets some handlers run there with SA_RESTART, then lets `release` end
+// it.
 void restarted(const std::function<void()>& call, const std::function<void()>& release) {
-  auto old = install(SIGUSR1, [](int) { ++handled; }, SA_RESTART);
+  auto old = install(
+      SIGUSR1, [](int) { ++handled; }, SA_RESTART);
   std::atomic<bool> started{false};
   std::thread thread([&] {
     started = true;
@@ -100,7 +101,8 @@ CASE(partly_done_write_returns_what_was_done) {
   std::string block(100 * kKiB, 'x');
   interrupted([&] {
     ssize_t done = write(pipe.out(), block.data(), block.size());
-    CHECK((done > 0 && done < static_cast<ssize_t>(block.size())) || (done == -1 && errno == EINTR));
+    CHECK((done > 0 && done < static_cast<ssize_t>(block.size())) ||
+          (done == -1 && errno == EINTR));
   });
 }
 
@@ -109,7 +111,8 @@ CASE(recv_on_a_socket) {
   REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
   char byte = 0;
   interrupted([&] { CHECK_ERRNO(recv(pair[0], &byte, 1, 0), EINTR); });
-  restarted([&] { CHECK_EQ(recv(pair[0], &byte, 1, 0), 1); }, [&] { CHECK_EQ(send(pair[1], "z", 1, 0), 1); });
+  restarted([&] { CHECK_EQ(recv(pair[0], &byte, 1, 0), 1); },
+            [&] { CHECK_EQ(send(pair[1], "z", 1, 0), 1); });
   CHECK_EQ(byte, 'z');
   timeval limit = {3600, 0};
   REQUIRE(setsockopt(pair[0], SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit) == 0);
@@ -125,7 +128,9 @@ CASE(accept_and_connect) {
   restarted([&] { accepted = accept(listener.socket, nullptr, nullptr); },
             [&] {
               int client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-              CHECK_EQ(connect(client, reinterpret_cast<sockaddr*>(&listener.address), sizeof listener.address), 0);
+              CHECK_EQ(connect(client, reinterpret_cast<sockaddr*>(&listener.address),
+                               sizeof listener.address),
+                       0);
               close(client);
             });
   CHECK(accepted >= 0);
@@ -158,7 +163,8 @@ CASE(absolute_sleep_is_interrupted_and_leaves_remain_alone) {
 }
 
 CASE(sleeps_are_never_restarted) {
-  auto old = install(SIGUSR1, [](int) { ++handled; }, SA_RESTART);
+  auto old = install(
+      SIGUSR1, [](int) { ++handled; }, SA_RESTART);
   std::atomic<bool> done{false};
   std::thread thread([&] {
     timespec hour = {3600, 0}, left = {};
@@ -174,7 +180,8 @@ CASE(sleeps_are_never_restarted) {
 }
 
 CASE(waiting_for_events_is_never_restarted) {
-  auto old = install(SIGUSR1, [](int) { ++handled; }, SA_RESTART);
+  auto old = install(
+      SIGUSR1, [](int) { ++handled; }, SA_RESTART);
   Pipe pipe;
   int epoll = epoll_create1(EPOLL_CLOEXEC);
   epoll_event event = {};
@@ -214,7 +221,8 @@ CASE(waiting_for_a_child) {
   interrupted([&] { CHECK_ERRNO(wait4(child, &status, 0, nullptr), EINTR); });
   siginfo_t info = {};
   interrupted([&] { CHECK_ERRNO(waitid(P_PID, static_cast<id_t>(child), &info, WEXITED), EINTR); });
-  restarted([&] { CHECK_EQ(wait4(child, &status, 0, nullptr), child); }, [&] { end.close_write(); });
+  restarted([&] { CHECK_EQ(wait4(child, &status, 0, nullptr), child); },
+            [&] { end.close_write(); });
   CHECK(exited(status));
 }
 
@@ -224,11 +232,13 @@ CASE(semaphore_and_lock_waits) {
   interrupted([&] { CHECK_ERRNO(sem_wait(&semaphore), EINTR); });
   restarted([&] { CHECK_EQ(sem_wait(&semaphore), 0); }, [&] { sem_post(&semaphore); });
   sem_destroy(&semaphore);
-  int first = open("lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600), second = open("lock", O_RDWR | O_CLOEXEC);
+  int first = open("lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600),
+      second = open("lock", O_RDWR | O_CLOEXEC);
   REQUIRE(first != -1 && second != -1);
   REQUIRE(flock(first, LOCK_EX) == 0);
   interrupted([&] { CHECK_ERRNO(flock(second, LOCK_EX), EINTR); });
-  restarted([&] { CHECK_EQ(flock(second, LOCK_EX), 0); }, [&] { CHECK_EQ(flock(first, LOCK_UN), 0); });
+  restarted([&] { CHECK_EQ(flock(second, LOCK_EX), 0); },
+            [&] { CHECK_EQ(flock(first, LOCK_UN), 0); });
   close(first);
   close(second);
   unlink("lock");
@@ -300,7 +310,8 @@ CASE(call_without_waiting_is_not_disturbed) {
 }
 
 CASE(pipe_transfer_under_a_storm_loses_nothing) {
-  auto old = install(SIGALRM, [](int) { ++handled; }, SA_RESTART);
+  auto old = install(
+      SIGALRM, [](int) { ++handled; }, SA_RESTART);
   itimerval often = {{0, 500}, {0, 500}}, off = {};
   REQUIRE(setitimer(ITIMER_REAL, &often, nullptr) == 0);
   Pipe pipe;
@@ -321,7 +332,9 @@ CASE(pipe_transfer_under_a_storm_loses_nothing) {
   bool right = true;
   for (ssize_t n; (n = read(pipe.in(), block.data(), block.size())) != 0;) {
     REQUIRE(n > 0);
-    for (ssize_t i = 0; i < n; ++i) right = right && block[static_cast<size_t>(i)] == static_cast<char>((at + static_cast<size_t>(i)) % 251);
+    for (ssize_t i = 0; i < n; ++i)
+      right = right && block[static_cast<size_t>(i)] ==
+                           static_cast<char>((at + static_cast<size_t>(i)) % 251);
     at += static_cast<size_t>(n);
   }
   writer.join();

@@ -1,5 +1,6 @@
-// Signals taken without a handler or made by timers and children: sigwait and its kin, signalfd, real
-// time queues and their order, alarm and the timers, SIGCHLD's details, delivery between threads.
+// Signals taken without a handler or made by timers and children: sigwait and its kin, signalfd,
+// real time queues and their order, alarm and the timers, SIGCHLD's details, delivery between
+// threads.
 #include <pthread.h>
 #include <sched.h>
 #include <sys/resource.h>
@@ -13,7 +14,9 @@
 namespace {
 
 volatile int count = 0;
-void counter(int) { count = count + 1; }
+void counter(int) {
+  count = count + 1;
+}
 
 // Blocks signals for its lifetime.
 struct Blocked {
@@ -88,7 +91,9 @@ CASE(realtime_handlers_run_in_order) {
     struct sigaction action = {};
     action.sa_flags = SA_SIGINFO;
     action.sa_mask = set_of(SIGRTMIN, SIGRTMIN + 1);
-    action.sa_sigaction = [](int, siginfo_t* info, void*) { seen[at++] = info->si_value.sival_int; };
+    action.sa_sigaction = [](int, siginfo_t* info, void*) {
+      seen[at++] = info->si_value.sival_int;
+    };
     REQUIRE(sigaction(signal, &action, nullptr) == 0);
   }
   {
@@ -235,7 +240,8 @@ CASE(alarm_and_interval_timers_fire) {
 }
 
 CASE(cpu_time_timers_fire) {
-  for (auto [which, signal] : {std::pair{ITIMER_VIRTUAL, SIGVTALRM}, std::pair{ITIMER_PROF, SIGPROF}}) {
+  for (auto [which, signal] :
+       {std::pair{ITIMER_VIRTUAL, SIGVTALRM}, std::pair{ITIMER_PROF, SIGPROF}}) {
     auto old = install(signal, counter);
     count = 0;
     itimerval soon = {{0, 0}, {0, 2000}};
@@ -393,11 +399,12 @@ CASE(handler_of_child_signals_reaps_all) {
 
 CASE(cpu_limit_signals) {
   CHECK(killed(run_child([] {
-    rlimit limit = {0, 2};
-    REQUIRE(setrlimit(RLIMIT_CPU, &limit) == 0);
-    setrlimit(RLIMIT_CORE, &limit);
-    for (;;) asm volatile("");
-  }), SIGXCPU));
+                 rlimit limit = {0, 2};
+                 REQUIRE(setrlimit(RLIMIT_CPU, &limit) == 0);
+                 setrlimit(RLIMIT_CORE, &limit);
+                 for (;;) asm volatile("");
+               }),
+               SIGXCPU));
 }
 
 CASE(file_size_limit_signals) {

@@ -1,5 +1,5 @@
-// What a handler may not disturb and what it may change: general, SSE, AVX and x87 registers, flags,
-// the red zone; registers changed in the context; storms of signals over computing code.
+// What a handler may not disturb and what it may change: general, SSE, AVX and x87 registers,
+// flags, the red zone; registers changed in the context; storms of signals over computing code.
 #include <fenv.h>
 #include <immintrin.h>
 #include <pthread.h>
@@ -20,7 +20,8 @@ volatile double sink = 0;
 // Every 300 us of real time a SIGALRM, from construction to destruction.
 struct Storm {
   struct sigaction old;
-  explicit Storm(void (*handler)(int, siginfo_t*, void*), int flags = 0) : old(install(SIGALRM, handler, flags)) {
+  explicit Storm(void (*handler)(int, siginfo_t*, void*), int flags = 0)
+      : old(install(SIGALRM, handler, flags)) {
     handled = 0;
     itimerval often = {{0, 300}, {0, 300}};
     REQUIRE(setitimer(ITIMER_REAL, &often, nullptr) == 0);
@@ -36,17 +37,21 @@ struct Storm {
 
 [[gnu::target("avx2")]] void clobber_avx() {
   asm volatile(
-      "vpcmpeqd %%ymm0, %%ymm0, %%ymm0\n\tvmovdqa %%ymm0, %%ymm1\n\tvmovdqa %%ymm0, %%ymm2\n\tvmovdqa %%ymm0, %%ymm7\n\t"
+      "vpcmpeqd %%ymm0, %%ymm0, %%ymm0\n\tvmovdqa %%ymm0, %%ymm1\n\tvmovdqa %%ymm0, "
+      "%%ymm2\n\tvmovdqa %%ymm0, %%ymm7\n\t"
       "vmovdqa %%ymm0, %%ymm8\n\tvmovdqa %%ymm0, %%ymm15\n\tvzeroupper"
       :
       :
       : "xmm0", "xmm1", "xmm2", "xmm7", "xmm8", "xmm15");
 }
-bool has_avx2() { return __builtin_cpu_supports("avx2") != 0; }
+bool has_avx2() {
+  return __builtin_cpu_supports("avx2") != 0;
+}
 
 void clobber_sse_and_x87() {
   asm volatile(
-      "pcmpeqd %%xmm0, %%xmm0\n\tmovdqa %%xmm0, %%xmm3\n\tmovdqa %%xmm0, %%xmm9\n\tmovdqa %%xmm0, %%xmm15\n\t"
+      "pcmpeqd %%xmm0, %%xmm0\n\tmovdqa %%xmm0, %%xmm3\n\tmovdqa %%xmm0, %%xmm9\n\tmovdqa %%xmm0, "
+      "%%xmm15\n\t"
       "fninit\n\tfld1\n\tfldpi\n\tfldl2e\n\tfninit"
       :
       :
@@ -106,10 +111,12 @@ CASE(all_xmm_registers_survive_a_synchronous_handler) {
   for (uint64_t i = 0; i < 32; ++i) in[i] = mix(1, i);
   // The signal is raised between the loads and the stores.
   asm volatile(
-      "movdqa 0(%0), %%xmm0\n\tmovdqa 16(%0), %%xmm1\n\tmovdqa 48(%0), %%xmm3\n\tmovdqa 144(%0), %%xmm9\n\t"
+      "movdqa 0(%0), %%xmm0\n\tmovdqa 16(%0), %%xmm1\n\tmovdqa 48(%0), %%xmm3\n\tmovdqa 144(%0), "
+      "%%xmm9\n\t"
       "movdqa 240(%0), %%xmm15\n\t"
       "movl %2, %%eax\n\tsyscall\n\t"
-      "movdqa %%xmm0, 0(%1)\n\tmovdqa %%xmm1, 16(%1)\n\tmovdqa %%xmm3, 48(%1)\n\tmovdqa %%xmm9, 144(%1)\n\t"
+      "movdqa %%xmm0, 0(%1)\n\tmovdqa %%xmm1, 16(%1)\n\tmovdqa %%xmm3, 48(%1)\n\tmovdqa %%xmm9, "
+      "144(%1)\n\t"
       "movdqa %%xmm15, 240(%1)"
       :
       : "r"(in), "r"(out), "i"(SYS_tkill), "D"(gettid()), "S"(SIGUSR1)
@@ -125,9 +132,11 @@ CASE(ymm_registers_survive) {
   compute_under_storm(2000, 10, [](int i) {
     for (uint64_t j = 0; j < 16; ++j) in[j] = mix(static_cast<uint64_t>(i), j);
     asm volatile(
-        "vmovdqa 0(%0), %%ymm1\n\tvmovdqa 32(%0), %%ymm7\n\tvmovdqa 64(%0), %%ymm8\n\tvmovdqa 96(%0), %%ymm15\n\t"
+        "vmovdqa 0(%0), %%ymm1\n\tvmovdqa 32(%0), %%ymm7\n\tvmovdqa 64(%0), %%ymm8\n\tvmovdqa "
+        "96(%0), %%ymm15\n\t"
         "movl $300, %%ecx\n1:\tdecl %%ecx\n\tjnz 1b\n\t"
-        "vmovdqa %%ymm1, 0(%1)\n\tvmovdqa %%ymm7, 32(%1)\n\tvmovdqa %%ymm8, 64(%1)\n\tvmovdqa %%ymm15, 96(%1)\n\tvzeroupper"
+        "vmovdqa %%ymm1, 0(%1)\n\tvmovdqa %%ymm7, 32(%1)\n\tvmovdqa %%ymm8, 64(%1)\n\tvmovdqa "
+        "%%ymm15, 96(%1)\n\tvzeroupper"
         :
         : "r"(in), "r"(out)
         : "ecx", "cc", "memory", "xmm1", "xmm7", "xmm8", "xmm15");
@@ -163,7 +172,8 @@ CASE(handler_starts_with_usual_control_words) {
   raise(SIGUSR1);
   int after = fegetround();
   fesetround(FE_TONEAREST);
-  check::print("in the handler: mxcsr %#x, control word %#x, rounding %#x\n", seen, seen_control, static_cast<unsigned>(seen_round));
+  check::print("in the handler: mxcsr %#x, control word %#x, rounding %#x\n", seen, seen_control,
+               static_cast<unsigned>(seen_round));
   CHECK_EQ(after, FE_TOWARDZERO);
   sigaction(SIGUSR1, &old, nullptr);
 }
@@ -184,21 +194,29 @@ CASE(direction_flag_is_clear_in_a_handler_and_restored) {
 CASE(general_registers_survive_a_storm) {
   Storm storm([](int, siginfo_t*, void*) {
     ++handled;
-    asm volatile("xorl %%ebx, %%ebx\n\txorl %%r12d, %%r12d\n\txorl %%r15d, %%r15d" : : : "rbx", "r12", "r15");
+    asm volatile("xorl %%ebx, %%ebx\n\txorl %%r12d, %%r12d\n\txorl %%r15d, %%r15d"
+                 :
+                 :
+                 : "rbx", "r12", "r15");
   });
   compute_under_storm(2000, 10, [](int i) {
     uint64_t seed = mix(7, static_cast<uint64_t>(i)), sum = 0, expected = 0;
     asm volatile(
-        "movq %1, %%rax\n\tleaq 1(%1), %%rbx\n\tleaq 2(%1), %%rcx\n\tleaq 3(%1), %%rdx\n\tleaq 4(%1), %%r8\n\t"
-        "leaq 5(%1), %%r9\n\tleaq 6(%1), %%r10\n\tleaq 7(%1), %%r11\n\tleaq 8(%1), %%r12\n\tleaq 9(%1), %%r13\n\t"
+        "movq %1, %%rax\n\tleaq 1(%1), %%rbx\n\tleaq 2(%1), %%rcx\n\tleaq 3(%1), %%rdx\n\tleaq "
+        "4(%1), %%r8\n\t"
+        "leaq 5(%1), %%r9\n\tleaq 6(%1), %%r10\n\tleaq 7(%1), %%r11\n\tleaq 8(%1), %%r12\n\tleaq "
+        "9(%1), %%r13\n\t"
         "leaq 10(%1), %%r14\n\tleaq 11(%1), %%r15\n\t"
         "movl $200, %%esi\n1:\tdecl %%esi\n\tjnz 1b\n\t"
-        "addq %%rbx, %%rax\n\taddq %%rcx, %%rax\n\taddq %%rdx, %%rax\n\taddq %%r8, %%rax\n\taddq %%r9, %%rax\n\t"
-        "addq %%r10, %%rax\n\taddq %%r11, %%rax\n\taddq %%r12, %%rax\n\taddq %%r13, %%rax\n\taddq %%r14, %%rax\n\t"
+        "addq %%rbx, %%rax\n\taddq %%rcx, %%rax\n\taddq %%rdx, %%rax\n\taddq %%r8, %%rax\n\taddq "
+        "%%r9, %%rax\n\t"
+        "addq %%r10, %%rax\n\taddq %%r11, %%rax\n\taddq %%r12, %%rax\n\taddq %%r13, %%rax\n\taddq "
+        "%%r14, %%rax\n\t"
         "addq %%r15, %%rax\n\tmovq %%rax, %0"
         : "=D"(sum)
         : "D"(seed)
-        : "rax", "rbx", "rcx", "rdx", "rsi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "cc");
+        : "rax", "rbx", "rcx", "rdx", "rsi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
+          "cc");
     expected = 12 * seed + 66;
     REQUIRE(sum == expected);
   });
@@ -236,10 +254,12 @@ CASE(stack_below_the_red_zone_is_aligned_for_handlers) {
   });
   compute_under_storm(1000, 10, [](int i) {
     // Any odd stack pointer is allowed when a signal comes.
-    asm volatile("movq %%rsp, %%rbx\n\tsubq %0, %%rsp\n\tmovl $100, %%ecx\n1:\tdecl %%ecx\n\tjnz 1b\n\tmovq %%rbx, %%rsp"
-                 :
-                 : "r"(static_cast<uint64_t>(256 + i % 64))
-                 : "rbx", "rcx", "cc", "memory");
+    asm volatile(
+        "movq %%rsp, %%rbx\n\tsubq %0, %%rsp\n\tmovl $100, %%ecx\n1:\tdecl %%ecx\n\tjnz 1b\n\tmovq "
+        "%%rbx, %%rsp"
+        :
+        : "r"(static_cast<uint64_t>(256 + i % 64))
+        : "rbx", "rcx", "cc", "memory");
   });
   CHECK_EQ(misaligned.load(), 0);
 }
@@ -252,7 +272,8 @@ CASE(flags_survive_a_storm) {
   compute_under_storm(2000, 10, [](int) {
     unsigned char carry = 0, zero = 1;
     asm volatile(
-        "movl $200, %%ecx\n\tstc\n1:\tnop\n\tnop\n\tdecl %%ecx\n\tjnz 1b\n\t"  // dec leaves the carry alone
+        "movl $200, %%ecx\n\tstc\n1:\tnop\n\tnop\n\tdecl %%ecx\n\tjnz 1b\n\t"  // dec leaves the
+                                                                               // carry alone
         "setc %0\n\tmovl $1, %%eax\n\torl %%eax, %%eax\n\tnop\n\tnop\n\tnop\n\tsetz %1"
         : "=r"(carry), "=r"(zero)
         :
@@ -263,7 +284,9 @@ CASE(flags_survive_a_storm) {
 
 CASE(recursion_under_a_storm_gives_the_right_result) {
   struct Compute {
-    [[gnu::noinline]] static int fibonacci(int n) { return n < 2 ? n : fibonacci(n - 1) + fibonacci(n - 2); }
+    [[gnu::noinline]] static int fibonacci(int n) {
+      return n < 2 ? n : fibonacci(n - 1) + fibonacci(n - 2);
+    }
   };
   Storm storm([](int, siginfo_t*, void*) { ++handled; });
   compute_under_storm(3, 10, [](int) { REQUIRE(Compute::fibonacci(20) == 6765); });
@@ -287,9 +310,8 @@ CASE(malloc_free_and_system_calls_under_a_storm) {
 
 CASE(fork_and_wait_under_a_storm) {
   Storm storm([](int, siginfo_t*, void*) { ++handled; }, SA_RESTART);
-  compute_under_storm(5, 5, [](int i) {
-    REQUIRE(exited(run_child([i] { _exit(i % 100); }), i % 100));
-  });
+  compute_under_storm(5, 5,
+                      [](int i) { REQUIRE(exited(run_child([i] { _exit(i % 100); }), i % 100)); });
 }
 
 CASE(changed_instruction_pointer_skips_an_instruction) {

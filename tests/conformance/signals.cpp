@@ -1,5 +1,5 @@
-// Signals' dispositions, masks and stacks: what each flag of sigaction does, what stays pending, what
-// a handler may do, errors of the calls.
+// Signals' dispositions, masks and stacks: what each flag of sigaction does, what stays pending,
+// what a handler may do, errors of the calls.
 #include <pthread.h>
 #include <sched.h>
 #include <ucontext.h>
@@ -12,7 +12,9 @@ namespace {
 volatile int count = 0;
 volatile int order[16];
 volatile int steps = 0;
-void counter(int) { count = count + 1; }
+void counter(int) {
+  count = count + 1;
+}
 void note(int what) {
   order[steps] = what;
   steps = steps + 1;
@@ -27,7 +29,9 @@ bool blocked(int signal) {
   REQUIRE(sigprocmask(SIG_BLOCK, nullptr, &set) == 0);
   return sigismember(&set, signal) == 1;
 }
-void mask(int how, sigset_t set) { REQUIRE(sigprocmask(how, &set, nullptr) == 0); }
+void mask(int how, sigset_t set) {
+  REQUIRE(sigprocmask(how, &set, nullptr) == 0);
+}
 struct Restore {  // puts a signal's disposition back
   int signal;
   struct sigaction old;
@@ -70,7 +74,8 @@ CASE(sigaction_gives_back_what_was_set) {
   CHECK_EQ(sigaction(SIGUSR1, &action, nullptr), 0);
   CHECK_EQ(sigaction(SIGUSR1, nullptr, &got), 0);
   CHECK(got.sa_handler == counter);
-  CHECK_EQ(got.sa_flags & (SA_RESTART | SA_NODEFER | SA_SIGINFO | SA_ONSTACK), SA_RESTART | SA_NODEFER);
+  CHECK_EQ(got.sa_flags & (SA_RESTART | SA_NODEFER | SA_SIGINFO | SA_ONSTACK),
+           SA_RESTART | SA_NODEFER);
   CHECK_EQ(sigismember(&got.sa_mask, SIGUSR2), 1);
   CHECK_EQ(sigismember(&got.sa_mask, SIGHUP), 0);
   CHECK(signal(SIGUSR1, SIG_IGN) == counter);
@@ -371,11 +376,14 @@ CASE(contexts_can_be_made_and_swapped) {
   other.uc_stack.ss_size = sizeof stack;
   other.uc_link = &main_context;
   steps = 0;
-  makecontext(&other, [] {
+  makecontext(
+      &other,
+      [] {
         note(1);
         swapcontext(&other, &main_context);
         note(3);
-      }, 0);
+      },
+      0);
   swapcontext(&main_context, &other);
   note(2);
   swapcontext(&main_context, &other);
@@ -394,9 +402,10 @@ CASE(sigpipe_or_epipe) {
   signal(SIGPIPE, SIG_IGN);
   CHECK_ERRNO(write(pipe.out(), "x", 1), EPIPE);
   CHECK(killed(run_child([&] {
-    signal(SIGPIPE, SIG_DFL);
-    static_cast<void>(!write(pipe.out(), "x", 1));
-  }), SIGPIPE));
+                 signal(SIGPIPE, SIG_DFL);
+                 static_cast<void>(!write(pipe.out(), "x", 1));
+               }),
+               SIGPIPE));
 }
 
 CASE(handlers_survive_fork_and_act_in_the_child) {

@@ -1,5 +1,6 @@
-// How a program starts: arguments, environment, auxiliary vector, registers, program headers, relocated
-// and zeroed data, constructors and destructors. Also built static, static-pie and non-PIE.
+// How a program starts: arguments, environment, auxiliary vector, registers, program headers,
+// relocated and zeroed data, constructors and destructors. Also built static, static-pie and
+// non-PIE.
 #include <elf.h>
 #include <link.h>
 #include <sys/auxv.h>
@@ -8,11 +9,16 @@
 #include "support.h"
 
 extern char** environ;
-extern "C" [[gnu::visibility("hidden")]] const char __ehdr_start[];  // the linker's: the file's first byte
+extern "C"
+    [[gnu::visibility("hidden")]] const char __ehdr_start[];  // the linker's: the file's first byte
 
 extern "C" {
-int start_chosen() { return 17; }
-int (*start_choose())() { return start_chosen; }
+int start_chosen() {
+  return 17;
+}
+int (*start_choose())() {
+  return start_chosen;
+}
 }
 [[gnu::ifunc("start_choose")]] int chosen();
 
@@ -32,8 +38,12 @@ Constructed second('b');
 Constructed third('c');
 
 int early_value = 0;
-[[gnu::constructor(101)]] void early() { early_value = early_value * 10 + 1; }
-[[gnu::constructor(102)]] void later() { early_value = early_value * 10 + 2; }
+[[gnu::constructor(101)]] void early() {
+  early_value = early_value * 10 + 1;
+}
+[[gnu::constructor(102)]] void later() {
+  early_value = early_value * 10 + 2;
+}
 
 uint32_t first_mxcsr = 0;
 uint16_t first_x87 = 0;
@@ -51,7 +61,9 @@ const char text_constant[] = "constant";
 alignas(64) thread_local int thread_value = 42;
 thread_local unsigned char thread_zero[5000];
 
-int plain() { return 17; }
+int plain() {
+  return 17;
+}
 
 uint64_t hash_of(const char* text) {
   uint64_t h = 1469598103934665603u;
@@ -106,7 +118,8 @@ HELPER(tell) {
   check::print("arguments' hash %016llx, environment %zu strings, %zu bytes\n",
                static_cast<unsigned long long>(all), count, size);
   for (size_t i = 0; i < count && i < 5; ++i) {
-    check::print("environment %zu: hash %016llx\n", i, static_cast<unsigned long long>(hash_of(environ[i])));
+    check::print("environment %zu: hash %016llx\n", i,
+                 static_cast<unsigned long long>(hash_of(environ[i])));
   }
   return 0;
 }
@@ -163,7 +176,8 @@ CASE(auxiliary_vector_describes_the_process) {
 CASE(auxiliary_vector_names_the_cpu_features) {
   // Some hosts leave it empty, so it is only compared.
   check::print("AT_HWCAP has SSE2: %d\n", (getauxval(AT_HWCAP) >> 26 & 1) != 0);
-  check::print("AT_HWCAP2: %lx\n", getauxval(AT_HWCAP2) & 1);  // bit 1, FSGSBASE, is the kernel's own
+  check::print("AT_HWCAP2: %lx\n",
+               getauxval(AT_HWCAP2) & 1);  // bit 1, FSGSBASE, is the kernel's own
 }
 
 CASE(auxiliary_vector_has_sixteen_random_bytes) {
@@ -247,7 +261,7 @@ CASE(loader_walks_the_objects) {
 CASE(registers_at_start_are_linux_defaults) {
   CHECK_EQ(first_mxcsr, 0x1f80);
   CHECK_EQ(first_x87, 0x037f);
-  CHECK_EQ(first_flags & 0x400, 0);    // direction flag
+  CHECK_EQ(first_flags & 0x400, 0);      // direction flag
   CHECK_EQ(first_flags & 0x200, 0x200);  // a program sees interrupts enabled
   alignas(64) volatile int aligned = 1;
   CHECK_EQ(reinterpret_cast<uintptr_t>(&aligned) % 64, 0);
@@ -295,7 +309,9 @@ CASE(exit_paths_run_what_they_should) {
 CASE(exec_passes_odd_arguments) {
   CHECK(exited(run_again(helper("tell", {"", " ", "a b", "-", "\xff\x01", "", "last"}), {"A=1"})));
 }
-CASE(exec_with_an_empty_environment) { CHECK(exited(run_again(helper("tell"), {}))); }
+CASE(exec_with_an_empty_environment) {
+  CHECK(exited(run_again(helper("tell"), {})));
+}
 CASE(exec_with_an_odd_environment) {
   CHECK(exited(run_again(helper("tell"), {"A=1", "A=2", "noequals", "=value", ""})));
 }
@@ -309,7 +325,8 @@ CASE(exec_with_5000_arguments) {
 }
 CASE(exec_with_3000_variables_and_a_100_kB_one) {
   std::vector<std::string> many = {"BIG=" + std::string(100000, 'e')};
-  for (int i = 0; i < 3000; ++i) many.push_back("V" + std::to_string(i) + "=" + std::string(i % 50, 'v'));
+  for (int i = 0; i < 3000; ++i)
+    many.push_back("V" + std::to_string(i) + "=" + std::string(i % 50, 'v'));
   CHECK(exited(run_again(helper("tell"), many)));
 }
 CASE(exec_refuses_too_much) {
@@ -317,7 +334,8 @@ CASE(exec_refuses_too_much) {
   rlimit limit = {};
   REQUIRE(getrlimit(RLIMIT_STACK, &limit) == 0);
   if (limit.rlim_cur > 8 * kMiB) SKIP("stack limit above 8 MiB");
-  CHECK(exited(run_again(helper("tell", std::vector<std::string>(40, std::string(100000, 'x'))), {})));
+  CHECK(exited(
+      run_again(helper("tell", std::vector<std::string>(40, std::string(100000, 'x'))), {})));
 }
 CASE(exec_without_arguments_gets_an_empty_one) {
   char* none[] = {nullptr};

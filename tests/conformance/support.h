@@ -28,7 +28,9 @@ using Bytes = volatile unsigned char*;
 inline Bytes bytes(void* address, size_t offset = 0) {
   return static_cast<Bytes>(address) + offset;
 }
-inline char* offset(void* address, size_t by) { return static_cast<char*>(address) + by; }
+inline char* offset(void* address, size_t by) {
+  return static_cast<char*>(address) + by;
+}
 
 inline void* map_anonymous(size_t length, int protection = PROT_READ | PROT_WRITE, int flags = 0) {
   void* at = mmap(nullptr, length, protection, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
@@ -44,7 +46,8 @@ T* nowhere() {
 }
 
 // A range that begins at a multiple of 2 MiB. Unmap it with munmap(at, length).
-inline void* map_aligned(size_t length, size_t alignment = kLarge, int protection = PROT_READ | PROT_WRITE) {
+inline void* map_aligned(size_t length, size_t alignment = kLarge,
+                         int protection = PROT_READ | PROT_WRITE) {
   char* raw = static_cast<char*>(map_anonymous(length + alignment, protection, MAP_NORESERVE));
   uintptr_t start = (reinterpret_cast<uintptr_t>(raw) + alignment - 1) & ~(alignment - 1);
   size_t before = start - reinterpret_cast<uintptr_t>(raw);
@@ -205,7 +208,8 @@ inline struct sigaction install(int signal, void (*handler)(int), int flags = 0)
   REQUIRE(sigaction(signal, &action, &old) == 0);
   return old;
 }
-inline struct sigaction install(int signal, void (*handler)(int, siginfo_t*, void*), int flags = 0) {
+inline struct sigaction install(int signal, void (*handler)(int, siginfo_t*, void*),
+                                int flags = 0) {
   struct sigaction action = {}, old = {};
   action.sa_sigaction = handler;
   action.sa_flags = flags | SA_SIGINFO;
@@ -230,7 +234,8 @@ inline std::string read_all(const char* path) {
   int file = open(path, O_RDONLY | O_CLOEXEC);
   if (file == -1) return text;
   char block[16384];
-  for (ssize_t n; (n = read(file, block, sizeof block)) > 0;) text.append(block, static_cast<size_t>(n));
+  for (ssize_t n; (n = read(file, block, sizeof block)) > 0;)
+    text.append(block, static_cast<size_t>(n));
   close(file);
   return text;
 }
@@ -249,14 +254,30 @@ inline std::vector<MapLine> read_maps() {
     unsigned long start = 0, end = 0;
     char permissions[8] = "";
     int name_at = 0;
-    if (sscanf(line.c_str(), "%lx-%lx %7s %*s %*s %*s %n", &start, &end, permissions, &name_at) < 3) continue;
+    if (sscanf(line.c_str(), "%lx-%lx %7s %*s %*s %*s %n", &start, &end, permissions, &name_at) < 3)
+      continue;
     std::string name = name_at > 0 ? line.substr(static_cast<size_t>(name_at)) : "";
     maps.push_back({start, end, permissions, name});
   }
   return maps;
 }
-// "rw-p:3 hole:1 r--p:1": what is mapped within [at, at + length), with sizes in pages. Neighbours with
-// the same permissions count as one: when Linux joins them is its own affair.
+// The line of the maps in which the address lies.
+inline MapLine map_of(const void* address) {
+  uintptr_t at = reinterpret_cast<uintptr_t>(address);
+  for (const MapLine& line : read_maps()) {
+    if (line.start <= at && at < line.end) return line;
+  }
+  return {0, 0, "none", ""};
+}
+// The number in a "Name: 123 kB" line.
+inline long field(const std::string& text, const std::string& name) {
+  size_t at = text.compare(0, name.size() + 1, name + ":") == 0 ? 0 : text.find("\n" + name + ":");
+  if (at == std::string::npos) return -1;
+  return strtol(text.c_str() + text.find(':', at) + 1, nullptr, 10);
+}
+
+// "rw-p:3 hole:1 r--p:1": what is mapped within [at, at + length), with sizes in pages. Neighbours
+// with the same permissions count as one: when Linux joins them is its own affair.
 inline std::string layout_of(void* at, size_t length) {
   uintptr_t begin = reinterpret_cast<uintptr_t>(at), end = begin + length;
   std::vector<std::pair<std::string, uintptr_t>> parts;

@@ -13,7 +13,8 @@
 
 namespace {
 
-const unsigned long kThreadFlags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
+const unsigned long kThreadFlags =
+    CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
 constexpr size_t kStack = 64 * kKiB;
 
 long futex(volatile int* word, int operation, int value) {
@@ -37,7 +38,10 @@ struct Shared {
 inline long raw(long number, long a = 0, long b = 0, long c = 0, long d = 0) {
   long result;
   register long r10 asm("r10") = d;
-  asm volatile("syscall" : "=a"(result) : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10) : "rcx", "r11", "memory");
+  asm volatile("syscall"
+               : "=a"(result)
+               : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10)
+               : "rcx", "r11", "memory");
   return result;
 }
 
@@ -78,8 +82,10 @@ CASE(clone_sets_and_clears_the_thread_ids) {
   for (int i = 0; i < 50; ++i) {
     shared = Shared();
     int tid = clone(body, offset(stack, kStack),
-                    static_cast<int>(kThreadFlags | CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID | CLONE_CHILD_SETTID), &shared,
-                    const_cast<int*>(&shared.parent_tid), nullptr, const_cast<int*>(&shared.child_tid));
+                    static_cast<int>(kThreadFlags | CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID |
+                                     CLONE_CHILD_SETTID),
+                    &shared, const_cast<int*>(&shared.parent_tid), nullptr,
+                    const_cast<int*>(&shared.child_tid));
     REQUIRE(tid > 0);
     REQUIRE(shared.parent_tid == tid);
     wait_until_zero(&shared.child_tid);  // cleared and woken by the kernel
@@ -91,7 +97,9 @@ CASE(clone_sets_and_clears_the_thread_ids) {
 }
 
 CASE(clone_refuses_bad_flag_combinations) {
-  auto try_clone = [](unsigned long flags) { return raw(SYS_clone, static_cast<long>(flags), 0, 0, 0); };
+  auto try_clone = [](unsigned long flags) {
+    return raw(SYS_clone, static_cast<long>(flags), 0, 0, 0);
+  };
   CHECK_EQ(try_clone(CLONE_THREAD), -EINVAL);
   CHECK_EQ(try_clone(CLONE_SIGHAND), -EINVAL);
   CHECK_EQ(try_clone(CLONE_THREAD | CLONE_SIGHAND), -EINVAL);
@@ -104,7 +112,8 @@ CASE(clone3_makes_a_thread) {
   for (int i = 0; i < 50; ++i) {
     shared = Shared();
     clone_args arguments = {};
-    arguments.flags = kThreadFlags | CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID | CLONE_CHILD_SETTID;
+    arguments.flags =
+        kThreadFlags | CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID | CLONE_CHILD_SETTID;
     arguments.parent_tid = reinterpret_cast<uintptr_t>(&shared.parent_tid);
     arguments.child_tid = reinterpret_cast<uintptr_t>(&shared.child_tid);
     arguments.stack = reinterpret_cast<uintptr_t>(stack);
@@ -121,7 +130,9 @@ CASE(clone3_makes_a_thread) {
 
 CASE(clone3_refuses_bad_arguments) {
   clone_args arguments = {};
-  auto try_clone3 = [&](size_t size) { return raw(SYS_clone3, reinterpret_cast<long>(&arguments), static_cast<long>(size)); };
+  auto try_clone3 = [&](size_t size) {
+    return raw(SYS_clone3, reinterpret_cast<long>(&arguments), static_cast<long>(size));
+  };
   CHECK_EQ(try_clone3(8), -EINVAL);
   CHECK_EQ(try_clone3(100000), -E2BIG);
   arguments.exit_signal = 200;
@@ -241,7 +252,8 @@ CASE(robust_list_words_are_marked_at_exit) {
   } list;
   list.head.list.next = &list.entry;
   list.entry.next = &list.head.list;
-  list.head.futex_offset = reinterpret_cast<char*>(const_cast<uint32_t*>(&list.word)) - reinterpret_cast<char*>(&list.entry);
+  list.head.futex_offset = reinterpret_cast<char*>(const_cast<uint32_t*>(&list.word)) -
+                           reinterpret_cast<char*>(&list.entry);
   list.head.list_op_pending = nullptr;
   std::thread([] {
     list.word = static_cast<uint32_t>(gettid());
@@ -334,7 +346,8 @@ CASE(two_threads_fault_on_the_same_fresh_pages) {
       ++ready;
       while (ready != 2) {
       }
-      for (size_t i = from; i < 512; i += 8) bytes(at, i * kPage)[from] = static_cast<unsigned char>(from + 1);
+      for (size_t i = from; i < 512; i += 8)
+        bytes(at, i * kPage)[from] = static_cast<unsigned char>(from + 1);
       for (size_t i = (from + 1) % 2; i < 512; i += 8) bytes(at, i * kPage)[100 + from] = 7;
     };
     std::thread other(touch, 1);
@@ -354,7 +367,8 @@ CASE(atomic_counters_over_all_pages) {
   const size_t pages = 64;
   static std::atomic<uint64_t>* counters[pages];
   void* at = map_anonymous(pages * kPage);
-  for (size_t i = 0; i < pages; ++i) counters[i] = reinterpret_cast<std::atomic<uint64_t>*>(offset(at, i * kPage));
+  for (size_t i = 0; i < pages; ++i)
+    counters[i] = reinterpret_cast<std::atomic<uint64_t>*>(offset(at, i * kPage));
   std::vector<std::thread> threads;
   for (int t = 0; t < 4; ++t) {
     threads.emplace_back([] {

@@ -1,5 +1,5 @@
-// Children from their parent's side: statuses, waiting in all its forms, stop and continue, orphans,
-// process groups and sessions, usage, the parent's death.
+// Children from their parent's side: statuses, waiting in all its forms, stop and continue,
+// orphans, process groups and sessions, usage, the parent's death.
 #include <grp.h>
 #include <sched.h>
 #include <sys/prctl.h>
@@ -37,8 +37,9 @@ CASE(all_exit_statuses) {
 }
 
 CASE(deaths_by_signal) {
-  for (int signal : {SIGHUP, SIGINT, SIGQUIT, SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGKILL, SIGUSR1, SIGSEGV,
-                     SIGUSR2, SIGPIPE, SIGALRM, SIGTERM, SIGXCPU, SIGXFSZ, SIGVTALRM, SIGPROF, SIGSYS, SIGIO}) {
+  for (int signal : {SIGHUP,  SIGINT,  SIGQUIT, SIGILL,    SIGTRAP, SIGABRT, SIGBUS,
+                     SIGFPE,  SIGKILL, SIGUSR1, SIGSEGV,   SIGUSR2, SIGPIPE, SIGALRM,
+                     SIGTERM, SIGXCPU, SIGXFSZ, SIGVTALRM, SIGPROF, SIGSYS,  SIGIO}) {
     CHECK(killed(status_of(start_dying([=] {
                    ::signal(signal, SIG_DFL);
                    raise(signal);
@@ -132,7 +133,8 @@ CASE(stop_and_continue_are_seen) {
 }
 
 CASE(stopped_child_makes_no_progress) {
-  auto* counter = static_cast<std::atomic<long>*>(mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+  auto* counter = static_cast<std::atomic<long>*>(
+      mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
   REQUIRE(counter != MAP_FAILED);
   pid_t child = start_child([=] {
     for (;;) counter->fetch_add(1);
@@ -152,7 +154,8 @@ CASE(stopped_child_makes_no_progress) {
 }
 
 CASE(stop_reaches_every_thread) {
-  auto* counters = static_cast<std::atomic<long>*>(mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+  auto* counters = static_cast<std::atomic<long>*>(
+      mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
   REQUIRE(counters != MAP_FAILED);
   pid_t child = start_child([=] {
     std::thread([=] {
@@ -321,10 +324,11 @@ CASE(usage_of_children_adds_up) {
 CASE(exit_runs_handlers_and_underscore_exit_does_not) {
   for (bool clean : {true, false}) {
     CHECK(exited(run_child([=] {
-      atexit([] { check::print("at exit, in the child\n"); });
-      if (clean) exit(2);
-      _exit(2);
-    }), 2));
+                   atexit([] { check::print("at exit, in the child\n"); });
+                   if (clean) exit(2);
+                   _exit(2);
+                 }),
+                 2));
   }
 }
 
@@ -337,7 +341,8 @@ CASE(process_descriptor_waits_and_signals) {
   CHECK_EQ(syscall(SYS_pidfd_send_signal, descriptor, SIGTERM, nullptr, 0), 0);
   CHECK_EQ(poll(&one, 1, -1), 1);
   siginfo_t info = {};
-  CHECK_EQ(waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(descriptor), &info, WEXITED), 0);
+  CHECK_EQ(waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(descriptor), &info, WEXITED),
+           0);
   CHECK_EQ(info.si_status, SIGTERM);
   CHECK_ERRNO(syscall(SYS_pidfd_send_signal, descriptor, SIGTERM, nullptr, 0), ESRCH);
   close(descriptor);

@@ -73,6 +73,13 @@ u64 open_windows() {
   const std::lock_guard guard(windows_mutex);
   return windows.size();
 }
+bool is_window(PhysicalAddress address) {
+  const std::lock_guard guard(windows_mutex);
+  const auto after = windows.upper_bound(address.value());
+  if (after == windows.begin()) return false;
+  const auto found = std::prev(after);
+  return address.value() - found->first < found->second.length;
+}
 u64 populate_calls() { return populated; }
 u64 released_bytes() { return released; }
 void throw_on_panic(bool on) { panic_throws = on; }

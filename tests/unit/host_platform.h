@@ -27,6 +27,7 @@ extern std::function<void(VirtualAddress)> on_flush_local;
 // Windows. Each is zero at first; populating beyond `file_length` fails with EFAULT.
 PhysicalAddress make_window(u64 length, u64 file_length);
 u64 open_windows();
+bool is_window(PhysicalAddress address);
 u64 populate_calls();
 
 // Blocks that memory_release() gave back.

@@ -149,6 +149,15 @@ int64_t Machine::initialize_vcpu(Vcpu& vcpu) {
   }
   int64_t result = set_cpuid(vcpu.descriptor, cpuid_, vcpu.index);
   if (result < 0) return result;
+  // Here and not by the guest's own xsetbv: QEMU's SVM does not intercept that, so KVM would not know.
+  kvm_xcrs extended_state = {};
+  extended_state.nr_xcrs = 1;
+  extended_state.xcrs[0].value = extended_state_mask_;
+  if (extended_state_mask_ != 0) {
+    result = raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu.descriptor), KVM_SET_XCRS,
+                      reinterpret_cast<uint64_t>(&extended_state));
+    if (result < 0) return result;
+  }
   // The guest's TSC is the host's, so that the clock page's parameters hold on every vCPU.
   const uint64_t no_offset = 0;
   kvm_device_attr offset = {};

@@ -5,7 +5,6 @@
 
 namespace dbos::vmm {
 
-using syscalls::Argument;
 using syscalls::Direction;
 using syscalls::is_fault_address;
 using syscalls::kFaultHoleBase;
@@ -144,7 +143,7 @@ int64_t CallArguments::copy_vectors(uint64_t* address, uint64_t count) {
 }
 
 int64_t CallArguments::prepare_vector(uint32_t index, const Argument& argument) {
-  return copy_vectors(&values_[index], values_[argument.count_from]);
+  return copy_vectors(&values_[index], static_cast<uint32_t>(values_[argument.count_from]));
 }
 
 int64_t CallArguments::prepare_sized_by_pointer(uint32_t index, const Argument& argument) {

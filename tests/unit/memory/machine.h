@@ -85,6 +85,11 @@ class Tlb {
       level = Level::kPage;
     }
     for (;; level = below(level)) {
+      const FrameState state = frame_info(at).state();
+      if (frame_info(at).kind() != FrameKind::kNode ||
+          (state != FrameState::kLinked && state != FrameState::kRetired)) {
+        throw std::runtime_error("a processor walks a page table that is free");
+      }
       PteSlot& slot = node_at(at).entry(address, level);
       const Pte entry = slot.load();
       if (!entry.is_present()) return false;
@@ -188,12 +193,24 @@ class Machine {
     const u32 vcpu = platform::current_vcpu();
     enter(vcpu, &space);
     for (int tries = 0; tries < 8; ++tries) {
-      if (tlbs_[vcpu].translate(space.root(), address, how, physical)) return FaultKind::kResolved;
+      if (tlbs_[vcpu].translate(space.root(), address, how, physical)) {
+        check_in_use(*physical);
+        return FaultKind::kResolved;
+      }
       ++faults_;
       const FaultKind kind = space.handle_fault(address, how);
       if (kind != FaultKind::kResolved) return kind;
     }
     throw std::runtime_error("a fault does not end");
+  }
+  // What a processor or the host reaches is nobody else's, and not free.
+  static void check_in_use(PhysicalAddress physical) {
+    if (!is_arena(physical)) return;
+    const FrameInfo& info = frame_info(physical);
+    const FrameState state = info.state();
+    const bool is_used = state == FrameState::kLinked || state == FrameState::kRetired ||
+                         state == FrameState::kUnlinked || state == FrameState::kZero;
+    if (!is_used || info.kind() == FrameKind::kNode) throw std::runtime_error("a frame in use is free");
   }
   u64 read(AddressSpace& space, VirtualAddress address) {
     PhysicalAddress physical;
@@ -209,16 +226,16 @@ class Machine {
     }
     *pointer_to<u64>(physical) = value;
   }
-  u64 shootdowns() const { return shootdowns_; }
-  u64 faults() const { return faults_; }
-
- private:
   AddressSpace& adopt(Result<AddressSpace*> made) {
     if (made.is_error()) throw std::runtime_error("no address space");
     spaces_.insert(made.value());
     return *made.value();
   }
 
+  u64 shootdowns() const { return shootdowns_; }
+  u64 faults() const { return faults_; }
+
+ private:
   std::vector<Tlb> tlbs_;
   std::vector<AddressSpace*> in_;
   std::set<AddressSpace*> spaces_;

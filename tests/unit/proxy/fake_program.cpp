@@ -140,8 +140,12 @@ void panic(const char* message, const char* file, int line) {
 // What ring 0 offers.
 namespace platform {
 
-void* direct_map(PhysicalAddress address) { return reinterpret_cast<void*>(address.value()); }
-u32 current_vcpu() { return 0; }
+void* direct_map(PhysicalAddress address) {
+  return reinterpret_cast<void*>(address.value());
+}
+u32 current_vcpu() {
+  return 0;
+}
 
 }  // namespace platform
 
@@ -180,7 +184,6 @@ namespace marshal_memory {
 
 Segments resolve(VirtualAddress address, u64 size, HostAccess access, Segment* segments,
                  u32 capacity) {
-  program().resolved_buffers++;
   Segments found{0, 0, false};
   while (found.bytes < size) {
     const u64 at = address.value() + found.bytes;
@@ -191,8 +194,8 @@ Segments resolve(VirtualAddress address, u64 size, HostAccess access, Segment* s
     }
     const u64 physical = reinterpret_cast<u64>(byte);
     const u64 part = std::min(size - found.bytes, kPageSize - at % kPageSize);
-    if (found.count != 0 && segments[found.count - 1].address.value() +
-                                    segments[found.count - 1].size == physical) {
+    if (found.count != 0 &&
+        segments[found.count - 1].address.value() + segments[found.count - 1].size == physical) {
       segments[found.count - 1].size += part;
     } else if (found.count == capacity) {
       break;
@@ -201,6 +204,7 @@ Segments resolve(VirtualAddress address, u64 size, HostAccess access, Segment* s
     }
     found.bytes += part;
   }
+  program().resolved_bytes += found.bytes;
   return found;
 }
 
@@ -218,7 +222,9 @@ Result<PhysicalAddress> allocate_contiguous(u64 bytes) {
   program().contiguous_allocations++;
   return PhysicalAddress(program().take_frames(align_up(bytes, kPageSize) / kPageSize));
 }
-void free_contiguous(PhysicalAddress, u64) { program().contiguous_frees++; }
+void free_contiguous(PhysicalAddress, u64) {
+  program().contiguous_frees++;
+}
 
 }  // namespace marshal_memory
 }  // namespace dbos

@@ -57,7 +57,7 @@ class FakeProgram {
   vmm::DescriptorGuard& guard = vmm::own_descriptors();
   std::vector<uint32_t> host_calls;  // numbers, in order
   std::string log;
-  uint32_t resolved_buffers = 0;
+  uint64_t resolved_bytes = 0;
   uint32_t contiguous_allocations = 0;
   uint32_t contiguous_frees = 0;
 

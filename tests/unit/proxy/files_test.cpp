@@ -75,10 +75,37 @@ TEST_CASE("a transfer with more pieces than Linux takes iovecs is not cut short 
   const auto fd = static_cast<uint64_t>(file.descriptor);
   const std::string text = pattern(size);
   CHECK(call(SYS_write, fd, buffer_of(text), size) == static_cast<int64_t>(size));
-  CHECK(program().host_calls.size() == 2);
+  CHECK(program().host_calls.size() == 3);  // two parts, and a look at the descriptor
   const uint64_t buffer = program().map(size / kPageSize + 2);
   CHECK(call(SYS_pread64, fd, buffer, size, 0) == static_cast<int64_t>(size));
   CHECK(program().text(buffer, size) == text);
+}
+
+TEST_CASE("a large buffer for little data is not made present as a whole") {
+  int ends[2];
+  REQUIRE(pipe(ends) == 0);
+  REQUIRE(write(ends[1], "abc", 3) == 3);
+  const uint64_t buffer = program().map(3000, Layout::kContiguous);
+  program().resolved_bytes = 0;
+  CHECK(call(SYS_read, static_cast<uint64_t>(ends[0]), buffer, 3000 * kPageSize) == 3);
+  CHECK(program().resolved_bytes <= 2 * kMiB);
+  CHECK(program().text(buffer, 3) == "abc");
+  close(ends[0]);
+  close(ends[1]);
+  const auto zero = static_cast<uint64_t>(open("/dev/zero", O_RDONLY));
+  CHECK(call(SYS_read, zero, buffer, 3000 * kPageSize) == 3000 * int64_t{kPageSize});
+  CHECK(program().get<uint8_t>(buffer + 3000 * kPageSize - 1) == 0);
+  close(static_cast<int>(zero));
+}
+
+TEST_CASE("a buffer that is aligned for O_DIRECT stays so") {
+  const uint64_t size = GENERATE(512, 4096, 8192);
+  TemporaryFile file;
+  const uint64_t buffer = program().map(4);
+  program().resolved_bytes = 0;
+  CHECK(call(SYS_write, static_cast<uint64_t>(file.descriptor), buffer, size) ==
+        static_cast<int64_t>(size));
+  CHECK(program().resolved_bytes == size);
 }
 
 TEST_CASE("iovecs whose buffers are scattered") {

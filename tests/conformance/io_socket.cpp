@@ -1,13 +1,11 @@
-// Pipes and sockets: limits, non-blocking and half-closed ends, messages with descriptors and
-// credentials, datagrams, TCP over the loopback, sendfile, splice and tee.
+// Sockets: non-blocking and half-closed ends, messages with descriptors and credentials, datagrams,
+// names, TCP over the loopback.
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sched.h>
-#include <sys/ioctl.h>
-#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -21,7 +19,9 @@ namespace {
 
 struct Pair {
   int end[2];
-  explicit Pair(int type = SOCK_STREAM) { REQUIRE(socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, end) == 0); }
+  explicit Pair(int type = SOCK_STREAM) {
+    REQUIRE(socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, end) == 0);
+  }
   Pair(const Pair&) = delete;
   Pair& operator=(const Pair&) = delete;
   ~Pair() {
@@ -29,8 +29,12 @@ struct Pair {
     close(end[1]);
   }
 };
-sockaddr* generic(sockaddr_in& address) { return reinterpret_cast<sockaddr*>(&address); }
-sockaddr* generic(sockaddr_un& address) { return reinterpret_cast<sockaddr*>(&address); }
+sockaddr* generic(sockaddr_in& address) {
+  return reinterpret_cast<sockaddr*>(&address);
+}
+sockaddr* generic(sockaddr_un& address) {
+  return reinterpret_cast<sockaddr*>(&address);
+}
 sockaddr_in loopback(in_port_t port = 0) {
   sockaddr_in address = {};
   address.sin_family = AF_INET;
@@ -47,69 +51,11 @@ int listener(sockaddr_in& address, int flags = 0) {
   REQUIRE(getsockname(socket, generic(address), &length) == 0);
   return socket;
 }
-iovec vector(void* base, size_t length) { return {base, length}; }
+iovec vector(void* base, size_t length) {
+  return {base, length};
+}
 
 }  // namespace
-
-CASE(pipe_ends_and_flags) {
-  int end[2];
-  CHECK_EQ(pipe2(end, O_CLOEXEC | O_NONBLOCK), 0);
-  CHECK_EQ(fcntl(end[0], F_GETFD), FD_CLOEXEC);
-  CHECK_EQ(fcntl(end[0], F_GETFL) & O_NONBLOCK, O_NONBLOCK);
-  CHECK_EQ(fcntl(end[1], F_GETFL) & O_ACCMODE, O_WRONLY);
-  char byte = 0;
-  CHECK_ERRNO(read(end[0], &byte, 1), EAGAIN);
-  CHECK_ERRNO(write(end[0], "x", 1), EBADF);
-  CHECK_ERRNO(read(end[1], &byte, 1), EBADF);
-  CHECK_ERRNO(lseek(end[0], 0, SEEK_SET), ESPIPE);
-  CHECK_ERRNO(pread(end[0], &byte, 1, 0), ESPIPE);
-  CHECK_ERRNO(pipe2(end, 0x1234), EINVAL);
-  CHECK_ERRNO(syscall(SYS_pipe2, 8, 0), EFAULT);
-  close(end[0]);
-  close(end[1]);
-}
-
-CASE(pipe_fills_and_empties) {
-  Pipe pipe;
-  REQUIRE(fcntl(pipe.out(), F_SETFL, O_NONBLOCK) == 0);
-  REQUIRE(fcntl(pipe.out(), F_SETPIPE_SZ, 65536) == 65536);
-  std::string block(4096, 'p');
-  int blocks = 0;
-  while (write(pipe.out(), block.data(), block.size()) == 4096) ++blocks;
-  CHECK_EQ(errno, EAGAIN);
-  CHECK_EQ(blocks, 16);
-  int waiting = 0;
-  CHECK_EQ(ioctl(pipe.in(), FIONREAD, &waiting), 0);
-  CHECK_EQ(waiting, 65536);
-  std::string all(70000, 0);
-  CHECK_EQ(read(pipe.in(), all.data(), all.size()), 65536);
-  pipe.close_write();
-  CHECK_EQ(read(pipe.in(), all.data(), 1), 0);
-}
-
-CASE(small_pipe_writes_are_atomic) {
-  Pipe pipe;
-  std::vector<std::thread> writers;
-  for (char letter : {'a', 'b', 'c'}) {
-    writers.emplace_back([&, letter] {
-      std::string block(100, letter);
-      for (int i = 0; i < 200; ++i) REQUIRE(write(pipe.out(), block.data(), block.size()) == 100);
-    });
-  }
-  int counts[3] = {};
-  for (int i = 0; i < 600; ++i) {
-    char block[100];
-    for (size_t got = 0; got < 100;) {
-      ssize_t n = read(pipe.in(), block + got, 100 - got);
-      REQUIRE(n > 0);
-      got += static_cast<size_t>(n);
-    }
-    for (char one : block) REQUIRE(one == block[0]);
-    ++counts[block[0] - 'a'];
-  }
-  for (auto& writer : writers) writer.join();
-  for (int count : counts) CHECK_EQ(count, 200);
-}
 
 CASE(socket_pairs_of_each_type) {
   for (int type : {SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET}) {
@@ -284,7 +230,8 @@ CASE(many_messages_in_one_call) {
 }
 
 CASE(unix_sockets_with_names) {
-  int server = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), client = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  int server = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0),
+      client = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_un address = {};
   address.sun_family = AF_UNIX;
   strcpy(address.sun_path, "a.socket");
@@ -314,11 +261,14 @@ CASE(unix_sockets_with_names) {
 }
 
 CASE(datagrams_with_addresses) {
-  int first = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), second = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  int first = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0),
+      second = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   sockaddr_in one = loopback(), two = loopback(), from = {};
   socklen_t length = sizeof one;
-  REQUIRE(bind(first, generic(one), sizeof one) == 0 && bind(second, generic(two), sizeof two) == 0);
-  REQUIRE(getsockname(first, generic(one), &length) == 0 && getsockname(second, generic(two), &length) == 0);
+  REQUIRE(bind(first, generic(one), sizeof one) == 0 &&
+          bind(second, generic(two), sizeof two) == 0);
+  REQUIRE(getsockname(first, generic(one), &length) == 0 &&
+          getsockname(second, generic(two), &length) == 0);
   CHECK_EQ(sendto(first, "hello", 5, 0, generic(two), sizeof two), 5);
   char text[10] = "";
   length = sizeof from;
@@ -372,7 +322,9 @@ CASE(tcp_carries_a_megabyte_both_ways) {
   size_t at = 0;
   bool right = true;
   for (ssize_t n; (n = recv(client, block.data(), block.size(), 0)) > 0;) {
-    for (ssize_t i = 0; i < n; ++i) right = right && block[static_cast<size_t>(i)] == static_cast<char>((at + static_cast<size_t>(i)) % 253);
+    for (ssize_t i = 0; i < n; ++i)
+      right = right && block[static_cast<size_t>(i)] ==
+                           static_cast<char>((at + static_cast<size_t>(i)) % 253);
     at += static_cast<size_t>(n);
   }
   CHECK(right);
@@ -408,52 +360,6 @@ CASE(nonblocking_connect_and_refusal) {
   CHECK_ERRNO(connect(client, generic(address), 3), EINVAL);
   CHECK_ERRNO(getsockopt(client, SOL_SOCKET, 9999, &error, &length), ENOPROTOOPT);
   close(client);
-}
-
-CASE(sendfile_copies_file_to_socket_and_file) {
-  int source = memfd_create("source", MFD_CLOEXEC), target = memfd_create("target", MFD_CLOEXEC);
-  std::string text(100000, 's');
-  for (size_t i = 0; i < text.size(); ++i) text[i] = static_cast<char>(i % 101);
-  REQUIRE(write(source, text.data(), text.size()) == 100000);
-  off_t position = 1000;
-  CHECK_EQ(sendfile(target, source, &position, 50000), 50000);
-  CHECK_EQ(position, 51000);
-  std::string copy(50000, 0);
-  CHECK_EQ(pread(target, copy.data(), copy.size(), 0), 50000);
-  CHECK(copy == text.substr(1000, 50000));
-  position = 200000;
-  CHECK_EQ(sendfile(target, source, &position, 10), 0);
-  Pair pair;
-  position = 0;
-  CHECK_EQ(sendfile(pair.end[0], source, &position, 5000), 5000);
-  CHECK_EQ(recv(pair.end[1], copy.data(), 5000, MSG_WAITALL), 5000);
-  CHECK(memcmp(copy.data(), text.data(), 5000) == 0);
-  CHECK_ERRNO(sendfile(target, pair.end[1], nullptr, 10), EINVAL);
-  close(source);
-  close(target);
-}
-
-CASE(splice_and_tee) {
-  Pipe first, second;
-  int file = memfd_create("spliced", MFD_CLOEXEC);
-  REQUIRE(write(file, "0123456789abcdef", 16) == 16);
-  off64_t position = 4;
-  CHECK_EQ(splice(file, &position, first.out(), nullptr, 8, 0), 8);
-  CHECK_EQ(position, 12);
-  CHECK_EQ(tee(first.in(), second.out(), 5, 0), 5);
-  char text[16] = "";
-  CHECK_EQ(read(second.in(), text, sizeof text), 5);
-  CHECK(memcmp(text, "45678", 5) == 0);
-  CHECK_EQ(splice(first.in(), nullptr, second.out(), nullptr, 8, 0), 8);
-  CHECK_EQ(read(second.in(), text, sizeof text), 8);
-  CHECK(memcmp(text, "456789ab", 8) == 0);
-  char gift[] = "by vmsplice";
-  iovec vec = vector(gift, 11);
-  CHECK_EQ(vmsplice(first.out(), &vec, 1, 0), 11);
-  CHECK_EQ(read(first.in(), text, sizeof text), 11);
-  CHECK(memcmp(text, gift, 11) == 0);
-  CHECK_ERRNO(splice(file, nullptr, file, nullptr, 8, 0), EINVAL);
-  close(file);
 }
 
 CASE(closing_the_other_end_is_seen) {

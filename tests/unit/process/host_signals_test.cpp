@@ -1,0 +1,271 @@
+// The VMM's signal handler and host calls, with real signals.
+#include "vmm/process/signals.h"
+
+#include <asm/unistd.h>
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <catch2/catch.hpp>
+#include <thread>
+
+#include "vmm/process/host_call.h"
+
+namespace dbos::vmm {
+namespace {
+
+constexpr uint64_t bit(int signal) { return uint64_t{1} << (signal - 1); }
+
+uint64_t real_mask() {
+  uint64_t mask = 0;
+  raw_call(__NR_rt_sigprocmask, SIG_BLOCK, 0, reinterpret_cast<uint64_t>(&mask), 8);
+  return mask;
+}
+
+int64_t disposition(SignalDisposition wanted) { return static_cast<int64_t>(wanted); }
+
+// The calling thread as a vCPU's host thread.
+struct Fixture {
+  HypercallPage page{};
+  uint8_t immediate_exit = 0;
+  ProcessSignals process{};
+  SignalContext context;
+  uint64_t mask_before = real_mask();
+
+  Fixture() {
+    context.page = &page;
+    context.immediate_exit = &immediate_exit;
+    context.dispositions = &process;
+    install_handlers(process, 0);
+    set_signal_context(&context);
+    choose(SIGUSR1, SignalDisposition::kCatch);
+  }
+  ~Fixture() {
+    page.signal.number = 0;
+    choose(SIGUSR1, SignalDisposition::kIgnore);
+    set_own_mask(mask_before);
+    set_parent_death_hook(nullptr);
+    set_signal_context(nullptr);
+  }
+  int64_t choose(int signal, SignalDisposition wanted, uint64_t flags = 0) {
+    return signal_action(process, static_cast<uint64_t>(signal),
+                         static_cast<uint64_t>(disposition(wanted)), flags);
+  }
+  int64_t call(uint64_t number, uint64_t a0 = 0, uint64_t a1 = 0, uint64_t a2 = 0) {
+    const uint64_t arguments[6] = {a0, a1, a2, 0, 0, 0};
+    return dbos_host_call(&page.signal.number, number, arguments);
+  }
+  // What the guest does with a signal.
+  uint32_t take() {
+    const uint32_t number = page.signal.number;
+    page.signal.number = 0;
+    immediate_exit = 0;
+    signal_mask(context, 0);
+    return number;
+  }
+};
+
+// Sends the signal again and again, so that it comes in the middle of a call too; once it was taken
+// it only stays pending.
+class Sender {
+ public:
+  explicit Sender(int signal)
+      : thread_([target = pthread_self(), signal, this] {
+          block_all_signals();
+          timespec pause{0, 5'000'000};
+          while (!stop_) {
+            nanosleep(&pause, nullptr);
+            pthread_kill(target, signal);
+          }
+        }) {}
+  ~Sender() {
+    stop_ = true;
+    thread_.join();
+  }
+
+ private:
+  std::atomic<bool> stop_{false};
+  std::thread thread_;
+};
+
+int status_of(void (*body)()) {
+  const pid_t child = fork();
+  if (child == 0) {
+    body();
+    _exit(1);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  return status;
+}
+
+bool consume(const siginfo_t&) { return true; }
+
+}  // namespace
+
+TEST_CASE("a host call is made when nothing is pending, and answers as Linux") {
+  Fixture f;
+  CHECK(f.call(__NR_getpid) == getpid());
+  CHECK(f.call(__NR_close, 12345) == -EBADF);
+}
+
+TEST_CASE("a stored signal blocks the others and keeps host calls from starting") {
+  Fixture f;
+  raise(SIGUSR1);
+  CHECK(f.page.signal.number == SIGUSR1);
+  CHECK(reinterpret_cast<const siginfo_t*>(f.page.signal.info)->si_pid == getpid());
+  CHECK(f.immediate_exit == 1);
+  CHECK(real_mask() == ~(bit(SIGKILL) | bit(SIGSTOP) | bit(64)));
+  CHECK(f.call(__NR_getpid) == kNotStarted);
+  CHECK(signal_mask(f.context, 0) == kNotStarted);
+  CHECK(f.take() == SIGUSR1);
+  CHECK(real_mask() == 0);
+}
+
+TEST_CASE("a read that a signal interrupts can be made again, a sleep can't") {
+  Fixture f;
+  int ends[2];
+  REQUIRE(pipe(ends) == 0);
+  Sender sender(SIGUSR1);
+  bool interrupted = false;
+  for (int i = 0; i < 20 && !interrupted; ++i) {
+    char byte;
+    const int64_t result =
+        f.call(__NR_read, static_cast<uint64_t>(ends[0]), reinterpret_cast<uint64_t>(&byte), 1);
+    CHECK(is_interrupted(result));
+    interrupted = result == kInterrupted;
+    CHECK(f.take() == SIGUSR1);
+  }
+  CHECK(interrupted);
+  bool ended = false;
+  for (int i = 0; i < 20 && !ended; ++i) {
+    const timespec time{100, 0};
+    const int64_t result = f.call(__NR_nanosleep, reinterpret_cast<uint64_t>(&time), 0);
+    CHECK((result == -EINTR || result == kNotStarted));
+    ended = result == -EINTR;
+    f.take();
+  }
+  CHECK(ended);
+  close(ends[0]);
+  close(ends[1]);
+}
+
+TEST_CASE("no signal is overlooked between the check and the call") {
+  Fixture f;
+  int ends[2];
+  REQUIRE(pipe(ends) == 0);
+  std::atomic<bool> stop{false};
+  std::thread sender([target = pthread_self(), &stop] {
+    block_all_signals();
+    while (!stop) pthread_kill(target, SIGUSR1);
+  });
+  // Each of these would sleep for ever if its signal were lost and no other came.
+  for (int i = 0; i < 20000; ++i) {
+    char byte;
+    const int64_t result =
+        f.call(__NR_read, static_cast<uint64_t>(ends[0]), reinterpret_cast<uint64_t>(&byte), 1);
+    if (!is_interrupted(result)) FAIL("read answered " << result);
+    f.take();
+  }
+  stop = true;
+  sender.join();
+  close(ends[0]);
+  close(ends[1]);
+}
+
+TEST_CASE("signals that the program ignores or leaves alone are Linux's") {
+  Fixture f;
+  CHECK(f.choose(SIGUSR1, SignalDisposition::kIgnore) == 0);
+  raise(SIGUSR1);
+  CHECK(f.page.signal.number == 0);
+  CHECK(f.choose(SIGKILL, SignalDisposition::kIgnore) == -EINVAL);
+  CHECK(f.choose(65, SignalDisposition::kIgnore) == -EINVAL);
+  const int status = status_of([] {
+    Fixture child;
+    child.choose(SIGUSR1, SignalDisposition::kDefault);
+    raise(SIGUSR1);
+  });
+  CHECK(WIFSIGNALED(status));
+  CHECK(WTERMSIG(status) == SIGUSR1);
+}
+
+TEST_CASE("the VMM's own fault ends it, one that was sent is the program's") {
+  int status = status_of([] {
+    Fixture child;
+    child.choose(SIGSEGV, SignalDisposition::kCatch);
+    *reinterpret_cast<volatile int*>(16) = 1;
+  });
+  CHECK(WIFSIGNALED(status));
+  CHECK(WTERMSIG(status) == SIGSEGV);
+  Fixture f;
+  f.choose(SIGSEGV, SignalDisposition::kCatch);
+  raise(SIGSEGV);
+  CHECK(f.page.signal.number == SIGSEGV);
+  f.take();
+  status = status_of([] {
+    Fixture child;
+    child.choose(SIGSEGV, SignalDisposition::kDefault);
+    raise(SIGSEGV);
+  });
+  CHECK(WTERMSIG(status) == SIGSEGV);
+  f.choose(SIGSEGV, SignalDisposition::kDefault);
+}
+
+TEST_CASE("signal 64 is the VMM's if the hook says so, and waits while the slot is taken") {
+  Fixture f;
+  f.choose(64, SignalDisposition::kCatch);
+  set_parent_death_hook(consume);
+  raise(64);
+  CHECK(f.page.signal.number == 0);
+  set_parent_death_hook(nullptr);
+  raise(SIGUSR1);
+  raise(64);
+  CHECK(f.take() == SIGUSR1);
+  CHECK(f.page.signal.number == 64);
+  f.take();
+  CHECK(f.page.signal.number == 0);
+}
+
+TEST_CASE("signal 64 waits while the program blocks it") {
+  Fixture f;
+  f.choose(64, SignalDisposition::kCatch);
+  CHECK(signal_mask(f.context, bit(64)) == 0);
+  raise(64);
+  CHECK(f.page.signal.number == 0);
+  CHECK(signal_mask(f.context, 0) == 0);
+  CHECK(f.take() == 64);
+}
+
+TEST_CASE("dying by a signal shows in the exit status") {
+  for (const int signal : {SIGTERM, SIGSEGV, SIGKILL, 64}) {
+    static int by;
+    by = signal;
+    const int status = status_of([] {
+      Fixture child;
+      die_by_signal(by);
+    });
+    CHECK(WIFSIGNALED(status));
+    CHECK(WTERMSIG(status) == signal);
+  }
+}
+
+TEST_CASE("what was inherited is seen before handlers are installed") {
+  const int status = status_of([] {
+    signal(SIGPIPE, SIG_IGN);
+    set_own_mask(bit(SIGUSR2));
+    const InheritedSignals inherited = inherited_signals();
+    ProcessSignals process{};
+    install_handlers(process, inherited.ignored);
+    const bool right = (inherited.ignored & bit(SIGPIPE)) != 0 &&
+                       (inherited.blocked & bit(SIGUSR2)) != 0 &&
+                       process.disposition[SIGPIPE].load() == SignalDisposition::kIgnore;
+    _exit(right ? 0 : 2);
+  });
+  CHECK(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 0);
+}
+
+}  // namespace dbos::vmm

@@ -1,0 +1,220 @@
+// A guest that lies: pointers outside of its memory, sizes that overflow, structures that change
+// while they are looked at.
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <catch2/catch.hpp>
+#include <random>
+#include <thread>
+
+#include "tests/fuzz/proxy_checker.h"
+#include "tests/fuzz/proxy_guest.h"
+#include "tests/unit/proxy/fake_program.h"
+
+using namespace dbos;
+using namespace dbos::test;
+
+namespace {
+
+const volatile uint32_t kNoSignal = 0;
+
+int64_t execute(long number, uint64_t a0 = 0, uint64_t a1 = 0, uint64_t a2 = 0, uint64_t a3 = 0,
+                uint64_t a4 = 0, uint64_t a5 = 0) {
+  const Call call{static_cast<uint32_t>(number), 0, {a0, a1, a2, a3, a4, a5}, 0};
+  return vmm::execute_call(program().memory, program().guard, call, &kNoSignal);
+}
+
+template <typename T>
+T& at(uint64_t address) {
+  return *reinterpret_cast<T*>(address);
+}
+
+uint64_t address_of(const void* pointer) {
+  return reinterpret_cast<uint64_t>(pointer);
+}
+
+}  // namespace
+
+TEST_CASE("memory that is not the guest's") {
+  char secret[64] = "the VMM's";
+  const int null = open("/dev/null", O_WRONLY);
+  const int zero = open("/dev/zero", O_RDONLY);
+  const auto sink = static_cast<uint64_t>(null);
+  const auto source = static_cast<uint64_t>(zero);
+  const uint64_t frame = program().take_frames(1);
+  CHECK(execute(SYS_write, sink, address_of(secret), 5) == -EFAULT);
+  CHECK(execute(SYS_read, source, address_of(secret), 5) == -EFAULT);
+  CHECK(execute(SYS_write, sink, kArenaBase - 1, 5) == -EFAULT);
+  CHECK(execute(SYS_write, sink, frame, ~uint64_t{0}) == -EFAULT);
+  CHECK(execute(SYS_write, sink, frame, kArenaSizeMax) == -EFAULT);
+  CHECK(execute(SYS_fstat, sink, address_of(secret)) == -EFAULT);
+  CHECK(execute(SYS_openat, static_cast<uint64_t>(AT_FDCWD), address_of("/"), O_RDONLY) == -EFAULT);
+  CHECK(execute(SYS_write, sink, frame, 5) == 5);
+  CHECK(std::string(secret) == "the VMM's");
+
+  at<iovec>(frame) = {secret, 5};
+  CHECK(execute(SYS_readv, source, frame, 1) == -EFAULT);
+  CHECK(execute(SYS_readv, source, frame, 2000) == -EINVAL);
+  CHECK(execute(SYS_readv, source, frame, uint64_t{1} << 60) == 0);  // Linux: unsigned int
+  CHECK(execute(SYS_readv, source, frame, (uint64_t{1} << 60) + 1) == -EFAULT);
+  at<iovec>(frame) = {reinterpret_cast<void*>(frame), ~size_t{0}};
+  CHECK(execute(SYS_readv, source, frame, 1) == -EFAULT);
+  CHECK(std::string(secret) == "the VMM's");
+
+  std::memset(reinterpret_cast<void*>(frame), 'x', kPageSize);
+  const uint64_t last = kArenaBase + 256 * kMiB - 8;
+  std::memset(reinterpret_cast<void*>(last), 'x', 8);
+  CHECK(execute(SYS_openat, static_cast<uint64_t>(AT_FDCWD), last, O_RDONLY) == -EFAULT);
+  close(null);
+  close(zero);
+}
+
+TEST_CASE("messages that point outside") {
+  char secret[64] = "the VMM's";
+  int ends[2];
+  REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends) == 0);
+  REQUIRE(write(ends[1], "overwritten", 11) == 11);
+  const auto reader = static_cast<uint64_t>(ends[0]);
+  const uint64_t frame = program().take_frames(1);
+  const uint64_t vector = frame + 512;
+  at<iovec>(vector) = {reinterpret_cast<void*>(frame + 1024), 100};
+  auto& message = at<msghdr>(frame);
+  message = {};
+  message.msg_iov = reinterpret_cast<iovec*>(vector);
+  message.msg_iovlen = 1;
+  SECTION("name") {
+    message.msg_name = secret;
+    message.msg_namelen = 16;
+    CHECK(execute(SYS_recvmsg, reader, frame, 0) == -EFAULT);
+  }
+  SECTION("control") {
+    message.msg_control = secret;
+    message.msg_controllen = 16;
+    CHECK(execute(SYS_recvmsg, reader, frame, 0) == -EFAULT);
+  }
+  SECTION("iovec array") {
+    message.msg_iov = reinterpret_cast<iovec*>(secret);
+    CHECK(execute(SYS_recvmsg, reader, frame, 0) == -EFAULT);
+  }
+  SECTION("iovec") {
+    at<iovec>(vector).iov_base = secret;
+    CHECK(execute(SYS_recvmsg, reader, frame, 0) == -EFAULT);
+  }
+  SECTION("the message itself") {
+    CHECK(execute(SYS_recvmsg, reader, address_of(&message) - 1 * kTiB, 0) == -EFAULT);
+    CHECK(execute(SYS_recvmmsg, reader, frame, 65, 0, 0) == -EINVAL);
+  }
+  SECTION("nothing") {
+    CHECK(execute(SYS_recvmsg, reader, frame, 0) == 11);
+  }
+  CHECK(std::string(secret) == "the VMM's");
+  close(ends[0]);
+  close(ends[1]);
+}
+
+TEST_CASE("calls that could touch the VMM's memory") {
+  for (const long number : {SYS_mmap,
+                            SYS_munmap,
+                            SYS_mprotect,
+                            SYS_brk,
+                            SYS_mremap,
+                            SYS_madvise,
+                            SYS_ptrace,
+                            SYS_process_vm_writev,
+                            SYS_userfaultfd,
+                            SYS_set_robust_list,
+                            SYS_set_tid_address,
+                            SYS_rseq,
+                            SYS_arch_prctl,
+                            SYS_clone,
+                            SYS_fork,
+                            SYS_execve,
+                            SYS_exit_group,
+                            SYS_rt_sigaction,
+                            SYS_rt_sigreturn,
+                            SYS_io_uring_setup,
+                            SYS_io_setup,
+                            SYS_shmat,
+                            SYS_seccomp,
+                            SYS_bpf,
+                            SYS_vmsplice,
+                            SYS_sigaltstack,
+                            SYS_remap_file_pages,
+                            5000}) {
+    CHECK(execute(number) == -ENOSYS);
+  }
+  CHECK(execute(SYS_prctl, 35 /* PR_SET_MM */) == -EINVAL);
+  CHECK(execute(SYS_prctl, 22 /* PR_SET_SECCOMP */, 1) == -EINVAL);
+  CHECK(execute(SYS_ioctl, 0, 0xae80 /* KVM_RUN */) == -ENOTTY);
+  CHECK(execute(SYS_ioctl, 0, 0x8946 /* SIOCETHTOOL */) == -ENOTTY);
+}
+
+TEST_CASE("the VMM's descriptors do not exist") {
+  const int own = fcntl(open("/dev/null", O_RDWR), F_DUPFD, 500);
+  REQUIRE(own >= 500);
+  program().guard.add(own);
+  const auto ours = static_cast<uint64_t>(own);
+  const uint64_t frame = program().take_frames(1);
+  CHECK(execute(SYS_close, ours) == -EBADF);
+  CHECK(execute(SYS_close, ours | uint64_t{1} << 40) == -EBADF);
+  CHECK(execute(SYS_dup2, 0, ours) == -EBADF);
+  CHECK(execute(SYS_dup3, 0, ours, 0) == -EBADF);
+  CHECK(execute(SYS_fcntl, ours, F_GETFD) == -EBADF);
+  CHECK(execute(SYS_write, ours, frame, 1) == -EBADF);
+  std::vector<int> others;
+  for (const int number : {own - 2, own - 1, own + 1, own + 7}) {
+    others.push_back(fcntl(own, F_DUPFD, number));
+  }
+  CHECK(execute(SYS_close_range, others.front(), ~0u, 0) == 0);
+  CHECK(fcntl(own, F_GETFD) >= 0);
+  for (const int other : others) CHECK(fcntl(other, F_GETFD) == -1);
+  CHECK(execute(SYS_close_range, ours, ours, 0) == 0);
+  CHECK(execute(SYS_close_range, ours + 1, ours, 0) == -EINVAL);
+  CHECK(fcntl(own, F_GETFD) >= 0);
+  program().guard.remove(own);
+  close(own);
+}
+
+TEST_CASE("a structure that another vCPU changes all the time") {
+  constexpr uint64_t kSize = 64 * 1024;
+  const uint64_t frame = program().take_frames(kSize / kPageSize);
+  std::atomic<bool> stop{false};
+  static uint64_t secret = 0;
+  const HostileMemory memory{frame, frame + kSize, address_of(&secret)};
+  std::thread other([&] {
+    std::mt19937_64 random(1);
+    uint8_t input[512];
+    while (!stop.load()) {
+      for (auto& byte : input) byte = static_cast<uint8_t>(random() >> 20);
+      Bytes bytes(input, sizeof input);
+      fill_hostile(bytes, memory, 40);
+    }
+  });
+  std::mt19937_64 random(2);
+  uint32_t accepted = 0;
+  for (int i = 0; i < 50000; i++) {
+    uint8_t input[128];
+    for (auto& byte : input) byte = static_cast<uint8_t>(random() >> 20);
+    Bytes bytes(input, sizeof input);
+    Call call = hostile_call(bytes, memory);
+    static constexpr long kNested[] = {SYS_readv,    SYS_writev,     SYS_sendmsg, SYS_recvmsg,
+                                       SYS_sendmmsg, SYS_getsockopt, SYS_accept,  SYS_pselect6};
+    call.number = static_cast<uint32_t>(kNested[i % 8]);
+    if (i % 8 < 2) call.arguments[2] = random() % 3;
+    const syscalls::SystemCall& entry = *syscalls::find(call.number);
+    vmm::CallArguments arguments(program().memory, program().guard, call.number, entry,
+                                 call.arguments);
+    if (arguments.prepare() != 0) continue;
+    accepted++;
+    const std::string fault = CallChecker(program().memory, arguments, call.number).find_fault();
+    if (!fault.empty()) FAIL(fault);
+  }
+  stop.store(true);
+  other.join();
+  CHECK(accepted > 0);
+}
