@@ -20,6 +20,7 @@
 kernel_entry:
     xor %ebp, %ebp
     cld
+    sub $DBOS_FRAME_SIZE, %rsp  // the first frame of the program (arch::top_frame)
     call kernel_main
     ud2
 

@@ -31,8 +31,8 @@ u64 clock_now(u32 clock) {
   const Result<u64> read = read_clock(clock);
   if (read.is_ok()) return read.value();
   TimeSpec time{};
-  // A signal that waits keeps host calls from starting. 0 does no harm then: what the time is wanted
-  // for (a deadline) would not start either, and the system call is made again.
+  // A signal that waits keeps host calls from starting. 0 does no harm then: what the time is
+  // wanted for (a deadline) would not start either, and the system call is made again.
   hypercall(kSystemCallClockGetTime, clock, platform::physical_of(&time).value());
   return static_cast<u64>(time.seconds) * kNanosecondsPerSecond +
          static_cast<u64>(time.nanoseconds);

@@ -133,7 +133,9 @@ bool has_second_magic(ExtendedStateBuffer& buffer, u32 state_size) {
 
 }  // namespace
 
-bool has_xsave() { return layout().xsave; }
+bool has_xsave() {
+  return layout().xsave;
+}
 
 u64 extended_state_frame_size() {
   const Layout& area = layout();

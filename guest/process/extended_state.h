@@ -1,8 +1,8 @@
-// The program's x87, SSE, AVX ... registers, which stay in the CPU while the kernel runs: the kernel
-// itself is compiled without them.
+// The program's x87, SSE, AVX ... registers, which stay in the CPU while the kernel runs: the
+// kernel itself is compiled without them.
 //
-// The layout in memory is Linux's in a signal frame: the XSAVE area in standard format, with 48 bytes
-// of software use at offset 464 that say how long it is, and a second magic number behind it.
+// The layout in memory is Linux's in a signal frame: the XSAVE area in standard format, with 48
+// bytes of software use at offset 464 that say how long it is, and a second magic number behind it.
 #pragma once
 
 #include "guest/lib/result.h"

@@ -7,9 +7,13 @@ namespace dbos {
 
 namespace {
 
-i64 negative(Error error) { return -static_cast<i64>(error.code()); }
+i64 negative(Error error) {
+  return -static_cast<i64>(error.code());
+}
 
-bool is_valid(VirtualAddress address) { return is_aligned(address.value(), sizeof(u32)); }
+bool is_valid(VirtualAddress address) {
+  return is_aligned(address.value(), sizeof(u32));
+}
 
 // FUTEX_WAKE_OP's operation (FUTEX_OP in linux/futex.h): operation:4 compare:4 operand:12 other:12.
 struct WakeOperation {
@@ -18,7 +22,9 @@ struct WakeOperation {
   i32 operand;
   i32 compare_operand;
 };
-constexpr i32 sign_extend_12(u32 value) { return static_cast<i32>(value << 20) >> 20; }
+constexpr i32 sign_extend_12(u32 value) {
+  return static_cast<i32>(value << 20) >> 20;
+}
 constexpr WakeOperation decode(u32 encoded) {
   WakeOperation decoded{
       .operation = (encoded >> 28) & 7,
@@ -202,8 +208,8 @@ i64 futex_wake_operation(AddressSpace* space, VirtualAddress address, VirtualAdd
     const Result<u32> taken = take_waiters(bucket, key, wake_count, kFutexBitsetAny, woken);
     result = taken.is_ok() ? static_cast<i64>(taken.value()) : negative(taken.error());
     if (taken.is_ok() && wake_operand.value()) {
-      const Result<u32> more = take_waiters(operand_bucket, operand_key, operand_wake_count,
-                                            kFutexBitsetAny, woken);
+      const Result<u32> more =
+          take_waiters(operand_bucket, operand_key, operand_wake_count, kFutexBitsetAny, woken);
       result = more.is_ok() ? result + more.value() : negative(more.error());
     }
   }

@@ -22,8 +22,8 @@ i64 futex_requeue(AddressSpace* space, VirtualAddress from, VirtualAddress to, i
 i64 futex_wake_operation(AddressSpace* space, VirtualAddress address, VirtualAddress operand,
                          i32 wake_count, i32 operand_wake_count, u32 operation);
 
-// Priority inheritance futexes. The guest has no priorities to inherit: the waiters get the futex in
-// the order of their arrival.
+// Priority inheritance futexes. The guest has no priorities to inherit: the waiters get the futex
+// in the order of their arrival.
 i64 futex_lock_pi(Thread& thread, VirtualAddress address, const FutexDeadline& deadline);
 i64 futex_try_lock_pi(Thread& thread, VirtualAddress address);
 i64 futex_unlock_pi(Thread& thread, VirtualAddress address);

@@ -13,8 +13,9 @@ class AddressSpace;
 Result<u32> peek_program_nofault(VirtualAddress address);
 Result<u32> compare_exchange_program_nofault(VirtualAddress address, u32 expected, u32 desired);
 
-// For a futex without FUTEX_PRIVATE_FLAG: the host's address of the word when it lies in memory that
-// is shared through the window, null when it is private memory. EFAULT: nothing is mapped there.
+// For a futex without FUTEX_PRIVATE_FLAG: the host's address of the word when it lies in memory
+// that is shared through the window, null when it is private memory. EFAULT: nothing is mapped
+// there.
 Result<PhysicalAddress> shared_futex_address(AddressSpace& space, VirtualAddress address);
 
 }  // namespace dbos

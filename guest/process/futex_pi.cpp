@@ -1,5 +1,5 @@
-// FUTEX_LOCK_PI and its kin. The word holds the owner's thread id, FUTEX_WAITERS when the owner must
-// enter the kernel to unlock, and FUTEX_OWNER_DIED.
+// FUTEX_LOCK_PI and its kin. The word holds the owner's thread id, FUTEX_WAITERS when the owner
+// must enter the kernel to unlock, and FUTEX_OWNER_DIED.
 #include <linux/futex.h>
 
 #include "guest/arch/hypercall.h"
@@ -14,12 +14,17 @@ namespace {
 
 constexpr u32 kSystemCallTgkill = 234;
 
-// Threads in futex_lock_pi, so that a thread's end need not search the queues of a program that never uses these futexes.
+// Threads in futex_lock_pi, so that a thread's end need not search the queues of a program that
+// never uses these futexes.
 std::atomic<u32> pi_waiters{0};
 
-u32 id_of(const Thread& thread) { return static_cast<u32>(thread.thread_id); }
+u32 id_of(const Thread& thread) {
+  return static_cast<u32>(thread.thread_id);
+}
 
-i64 negative(Error error) { return -static_cast<i64>(error.code()); }
+i64 negative(Error error) {
+  return -static_cast<i64>(error.code());
+}
 
 // What one attempt under the bucket's lock came to.
 enum class Attempt { kTaken, kQueued, kAgain, kDeadlock };

@@ -67,7 +67,9 @@ FutexBucket& futex_bucket(const FutexKey& key) {
 }
 static_assert(kFutexBucketCount == 256);
 
-FutexBucket& futex_bucket_at(u32 index) { return buckets[index]; }
+FutexBucket& futex_bucket_at(u32 index) {
+  return buckets[index];
+}
 
 FutexPairGuard::FutexPairGuard(FutexBucket& a, FutexBucket& b)
     : first_(&a < &b ? &a : &b), second_(&a == &b ? nullptr : (&a < &b ? &b : &a)) {

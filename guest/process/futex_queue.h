@@ -7,9 +7,9 @@
 //
 // Parking: a waiter sleeps in Service::kPark, until its vCPU's park word is 1, which the VMM then
 // sets back to 0; a waker sets it to 1 with Service::kWake after taking the waiter out. The word
-// stays 1 when nobody sleeps, so a wake between the waiter's last look and its sleep is not lost. It
-// may also be left over from an earlier wait that a timeout ended; so a waiter that returns from its
-// sleep and finds itself still in the queue sleeps again.
+// stays 1 when nobody sleeps, so a wake between the waiter's last look and its sleep is not lost.
+// It may also be left over from an earlier wait that a timeout ended; so a waiter that returns from
+// its sleep and finds itself still in the queue sleeps again.
 //
 // Lock order: buckets by address; a bucket's lock before nothing. The program's memory is only
 // touched under it by accesses that take no fault (futex_memory.h); no host call is made under it.
@@ -104,7 +104,8 @@ struct FutexDeadline {
 };
 
 // Sleeps until a waker has taken the thread out of its queue (0). Else takes it out: -ETIMEDOUT;
-// -EINTR when a signal came and the call has a deadline; kInterrupted when it has none; kNotStarted.
+// -EINTR when a signal came and the call has a deadline; kInterrupted when it has none;
+// kNotStarted.
 i64 futex_sleep(Thread& waiter, const FutexDeadline& deadline);
 
 }  // namespace dbos

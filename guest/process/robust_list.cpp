@@ -24,7 +24,9 @@ struct Entry {
   u64 address = 0;
   bool is_pi = false;
 };
-Entry entry_of(u64 pointer) { return {pointer & ~u64{1}, (pointer & 1) != 0}; }
+Entry entry_of(u64 pointer) {
+  return {pointer & ~u64{1}, (pointer & 1) != 0};
+}
 
 enum class Place { kInList, kPending };
 
@@ -60,8 +62,7 @@ i64 wake_word(Thread& thread, VirtualAddress address, i32 count) {
   const Result<PhysicalAddress> shared = shared_futex_address(*thread.space, address);
   if (shared.is_error()) return -static_cast<i64>(shared.error().code());
   if (!shared.value().is_null())
-    return hypercall(kSystemCallFutex, shared.value().value(), FUTEX_WAKE,
-                     static_cast<u32>(count));
+    return hypercall(kSystemCallFutex, shared.value().value(), FUTEX_WAKE, static_cast<u32>(count));
   return futex_wake(thread.space, address, count, kFutexBitsetAny);
 }
 

@@ -1,10 +1,10 @@
 // Delivering signals to the program.
 //
 // The guest kernel keeps the handlers (Process::actions) and what each thread blocks
-// (Thread::blocked); Linux keeps everything else: see vmm/process/signals.h. A caught signal arrives
-// in HypercallPage::signal, with the host thread's mask full. It is taken from there on the next way
-// back to the program, which may build a signal frame for it; then Linux gets the mask that the
-// program runs on with.
+// (Thread::blocked); Linux keeps everything else: see vmm/process/signals.h. A caught signal
+// arrives in HypercallPage::signal, with the host thread's mask full. It is taken from there on the
+// next way back to the program, which may build a signal frame for it; then Linux gets the mask
+// that the program runs on with.
 //
 // Invariant: HypercallPage::signal.number == 0 and the program running imply that the host thread's
 // mask is Thread::blocked.
@@ -24,8 +24,8 @@ namespace dbos {
 // Whether deliver_pending_signal has anything to do: cheap, for every return path.
 inline bool has_signal_work(const Thread& thread, const TrapFrame& frame) {
   const HypercallPage& page = current_hypercall_page();
-  const bool restarts = frame.vector == kSystemCallVector &&
-                        is_interrupted(static_cast<i64>(frame.rax));
+  const bool restarts =
+      frame.vector == kSystemCallVector && is_interrupted(static_cast<i64>(frame.rax));
   return page.signal.number != 0 || page.dying != 0 || thread.has_temporary_mask || restarts;
 }
 

@@ -112,8 +112,7 @@ Result<void> read_extended_state(u64 address) {
   // XRSTOR of an unaligned area raises #GP, which a native program sees as SIGSEGV.
   if (has_xsave() && !is_aligned(address, kExtendedStateAlignment)) return Error(EFAULT);
   ExtendedStateBuffer buffer;
-  DBOS_CHECK_OK(
-      copy_from_program(buffer.bytes, VirtualAddress(address), kExtendedStateLegacySize));
+  DBOS_CHECK_OK(copy_from_program(buffer.bytes, VirtualAddress(address), kExtendedStateLegacySize));
   const u64 size = extended_state_size_of(buffer);
   __builtin_memset(buffer.bytes + kExtendedStateLegacySize, 0,
                    sizeof buffer.bytes - kExtendedStateLegacySize);
@@ -125,7 +124,9 @@ Result<void> read_extended_state(u64 address) {
 }
 
 // The handler's `ret` has taken the return address from the frame.
-u64 frame_to_end(const TrapFrame& frame) { return frame.rsp - sizeof(SignalFrame::restorer); }
+u64 frame_to_end(const TrapFrame& frame) {
+  return frame.rsp - sizeof(SignalFrame::restorer);
+}
 
 }  // namespace
 
@@ -139,8 +140,7 @@ u32 alternate_stack_flags(const Thread& thread, u64 stack_pointer) {
   return is_on_alternate_stack(thread, stack_pointer) ? stack_flag::kOnStack : 0;
 }
 
-Result<void> set_alternate_stack(Thread& thread, const AlternateStack& wanted,
-                                 u64 stack_pointer) {
+Result<void> set_alternate_stack(Thread& thread, const AlternateStack& wanted, u64 stack_pointer) {
   if (is_on_alternate_stack(thread, stack_pointer)) return Error(EPERM);
   const u32 mode = static_cast<u32>(wanted.flags) & ~stack_flag::kAutoDisarm;
   if (mode != 0 && mode != stack_flag::kOnStack && mode != stack_flag::kDisable)
@@ -171,8 +171,8 @@ Result<void> push_signal_frame(Thread& thread, TrapFrame& frame, u32 signal,
 
   SignalFrame pushed{};
   pushed.restorer = action.restorer;
-  pushed.context.flags = (has_xsave() ? kContextExtendedState : 0) | kContextStackSegment |
-                         kContextStrictStack;
+  pushed.context.flags =
+      (has_xsave() ? kContextExtendedState : 0) | kContextStackSegment | kContextStrictStack;
   pushed.context.stack = thread.alternate_stack;
   pushed.context.registers = save_registers(thread, frame, interrupted_mask);
   pushed.context.registers.extended_state = place.extended_state;

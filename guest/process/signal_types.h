@@ -70,7 +70,9 @@ inline constexpr u32 kAutoDisarm = 1u << 31;
 }  // namespace stack_flag
 inline constexpr u64 kAlternateStackSizeMin = 2048;  // MINSIGSTKSZ
 
-constexpr u64 signal_bit(u32 signal) { return u64{1} << (signal - 1); }
+constexpr u64 signal_bit(u32 signal) {
+  return u64{1} << (signal - 1);
+}
 inline constexpr u64 kUnblockableSignals =
     signal_bit(signal_number::kKill) | signal_bit(signal_number::kStop);
 

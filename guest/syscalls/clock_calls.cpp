@@ -22,7 +22,9 @@ struct TimeZone {  // struct timezone
   i32 daylight_saving;
 };
 
-i64 negative(Error error) { return -static_cast<i64>(error.code()); }
+i64 negative(Error error) {
+  return -static_cast<i64>(error.code());
+}
 
 TimeSpec to_timespec(u64 nanoseconds) {
   return {static_cast<i64>(nanoseconds / kNanosecondsPerSecond),

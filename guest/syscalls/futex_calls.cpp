@@ -17,11 +17,13 @@ namespace {
 constexpr u32 kSystemCallFutex = 202;
 constexpr u32 kClockRealtime = 0;
 constexpr u32 kClockMonotonic = 1;
-constexpr u32 kLockPi2 = 13;  // FUTEX_LOCK_PI2
+constexpr u32 kLockPi2 = 13;                     // FUTEX_LOCK_PI2
 constexpr u64 kTimeMax = 0x7fff'ffff'ffff'ffff;  // KTIME_MAX
 constexpr u64 kRobustHeadSize = 24;
 
-i64 negative(Error error) { return -static_cast<i64>(error.code()); }
+i64 negative(Error error) {
+  return -static_cast<i64>(error.code());
+}
 
 struct Request {
   Thread& thread;
@@ -43,8 +45,7 @@ bool has_timeout(u32 command) {
 }
 
 bool takes_clock_flag(u32 command) {
-  return command == FUTEX_WAIT_BITSET || command == kLockPi2 ||
-         command == FUTEX_WAIT_REQUEUE_PI;
+  return command == FUTEX_WAIT_BITSET || command == kLockPi2 || command == FUTEX_WAIT_REQUEUE_PI;
 }
 
 bool is_known(u32 command) {
@@ -57,8 +58,7 @@ bool has_second_futex(u32 command) {
 }
 
 Result<TimeSpec> read_timeout(const Request& request) {
-  const TimeSpec time =
-      DBOS_TRY(read_program<TimeSpec>(VirtualAddress(request.timeout_or_value)));
+  const TimeSpec time = DBOS_TRY(read_program<TimeSpec>(VirtualAddress(request.timeout_or_value)));
   if (time.seconds < 0 || static_cast<u64>(time.nanoseconds) >= kNanosecondsPerSecond)
     return Error(EINVAL);
   return time;
@@ -133,8 +133,7 @@ i64 futex_of_guest(const Request& request, const TimeSpec* time) {
 i64 perform(const Request& request, const TimeSpec* time) {
   if ((request.operation & FUTEX_PRIVATE_FLAG) != 0) return futex_of_guest(request, time);
   if (!is_aligned(request.address.value(), sizeof(u32))) return -EINVAL;
-  const Result<PhysicalAddress> host =
-      shared_futex_address(*request.thread.space, request.address);
+  const Result<PhysicalAddress> host = shared_futex_address(*request.thread.space, request.address);
   if (host.is_error()) return negative(host.error());
   PhysicalAddress second;
   if (has_second_futex(request.command)) {

@@ -24,7 +24,9 @@ u64 host_pointer(const void* kernel_pointer) {
   return platform::physical_of(kernel_pointer).value();
 }
 
-i64 negative(Error error) { return -static_cast<i64>(error.code()); }
+i64 negative(Error error) {
+  return -static_cast<i64>(error.code());
+}
 
 bool is_own(Thread& thread, i32 id) {
   if (id == 0 || id == thread.process->process_id) return true;
@@ -50,8 +52,7 @@ u64 length_of(const char* text) {
 ProcessFacts facts_of(Thread& thread) {
   const ProgramLayout& layout = program_layout();
   ProcessFacts facts{};
-  facts.code_size =
-      layout.code_end - align_down(layout.code_start, kPageSize);
+  facts.code_size = layout.code_end - align_down(layout.code_start, kPageSize);
   {
     LockGuard guard(thread.process->lock);
     facts.thread_count = thread.process->thread_count;
@@ -201,8 +202,8 @@ i64 make_file(Thread& thread, ProcFile file, const char* path, u64 flags) {
   return negative(filled.error());
 }
 
-// A signal would end the host calls half-way, and keep even the closing from being made: Linux holds
-// signals back meanwhile.
+// A signal would end the host calls half-way, and keep even the closing from being made: Linux
+// holds signals back meanwhile.
 i64 open_text(Thread& thread, ProcFile file, const char* path, u64 flags) {
   if ((flags & O_ACCMODE) != O_RDONLY) return -EACCES;
   const i64 held = hypercall(Service::kSignalMask, ~u64{0});

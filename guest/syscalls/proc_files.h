@@ -1,8 +1,8 @@
 // The files of /proc/<own process> that must show the program and not the VMM: maps, smaps,
 // smaps_rollup, statm, stat, status, cmdline, environ, auxv, exe. Everything else there is Linux's.
 //
-// A file is put together when it is opened, and handed to the program as a sealed memfd: it does not
-// change when it is read again from its beginning.
+// A file is put together when it is opened, and handed to the program as a sealed memfd: it does
+// not change when it is read again from its beginning.
 #pragma once
 
 #include "guest/process/thread.h"

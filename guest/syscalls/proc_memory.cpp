@@ -58,7 +58,9 @@ void put_prefix(ProcText& out, const Prefix& prefix) {
 u64 proportional(u64 own_pages, u64 shared_pages) {
   return (own_pages + shared_pages / 2) * kPageSize;
 }
-u64 bytes_of(u64 pages) { return pages * kPageSize; }
+u64 bytes_of(u64 pages) {
+  return pages * kPageSize;
+}
 
 struct Shares {
   u64 total;
@@ -68,7 +70,8 @@ struct Shares {
 Shares shares_of(const PageUsage& usage) {
   const u64 total = proportional(usage.private_clean + usage.private_dirty,
                                  usage.shared_clean + usage.shared_dirty);
-  const u64 anonymous = usage.present == 0 ? 0 : total / kPageSize * usage.anonymous / usage.present;
+  const u64 anonymous =
+      usage.present == 0 ? 0 : total / kPageSize * usage.anonymous / usage.present;
   return {total, proportional(usage.private_dirty, usage.shared_dirty), bytes_of(anonymous)};
 }
 
@@ -101,7 +104,9 @@ void put_usage(ProcText& out, const PageUsage& usage, u64 locked_bytes, Part par
   out.text(" kB\n");
 }
 
-bool is_shared(const VmaInfo& vma) { return vma.kind == VmaKind::kWindowShared; }
+bool is_shared(const VmaInfo& vma) {
+  return vma.kind == VmaKind::kWindowShared;
+}
 
 // In the order of the flags' bits (include/linux/mm.h).
 void put_vma_flags(ProcText& out, const VmaInfo& vma) {
@@ -159,8 +164,7 @@ void format_smap(ProcText& out, const VmaInfo& vma, const PageUsage& usage) {
   out.kib(" kB\nMMUPageSize:    ", kPageSize);
   out.text(" kB\n");
   put_usage(out, usage, locked_bytes(vma, usage), Part::kVma);
-  const bool may_be_large = vma.kind == VmaKind::kAnonymous &&
-                            vma.range.size() >= kLargePageSize &&
+  const bool may_be_large = vma.kind == VmaKind::kAnonymous && vma.range.size() >= kLargePageSize &&
                             !vma.flags.has(VmaFlag::kNoHugePage) && memory_options().large_pages;
   out.text("THPeligible:    ").put(may_be_large ? '1' : '0').put('\n');
   put_vma_flags(out, vma);

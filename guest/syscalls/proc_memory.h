@@ -8,7 +8,7 @@ namespace dbos {
 
 // Sums over an address space, in bytes.
 struct MemorySums {
-  u64 data = 0;           // private and writable
+  u64 data = 0;  // private and writable
   u64 stack = 0;
   u64 executable = 0;
 };

@@ -20,8 +20,8 @@ class ProcText {
   ProcText& put(char c);
   ProcText& text(const char* string);
   ProcText& bytes(const char* data, u64 count);
-  ProcText& decimal(u64 value, u32 width = 0);        // padded with spaces
-  ProcText& hexadecimal(u64 value, u32 width = 0);    // padded with zeros
+  ProcText& decimal(u64 value, u32 width = 0);      // padded with spaces
+  ProcText& hexadecimal(u64 value, u32 width = 0);  // padded with zeros
   // "<label><value in KiB, 8 columns>", as smaps and status write sizes.
   ProcText& kib(const char* label, u64 bytes, u32 width = 8);
   // Spaces up to a column of the line, then one more.

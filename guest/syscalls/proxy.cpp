@@ -1,5 +1,7 @@
 #include "guest/syscalls/proxy.h"
 
+#include <asm/unistd.h>
+
 #include <atomic>
 
 #include "guest/arch/hypercall.h"
@@ -81,9 +83,15 @@ i64 refuse(u32 number, const syscalls::SystemCall* call) {
 }
 
 // ioctl, prctl and their like with a request that is not in the table.
-i64 refuse_request(u32 number, const syscalls::SystemCall& call, u64 request) {
-  const u32 hash = (number * 31 + static_cast<u32>(request ^ (request >> 8))) % 511;
+i64 refuse_request(u32 number, const syscalls::SystemCall& call, u64 descriptor, u64 request) {
+  constexpr u64 kGetFlags = 1;  // F_GETFD
   const int error = syscalls::unknown_request(number);
+  if (call.arguments[0].shape == syscalls::Shape::kDescriptor) {
+    const i64 looked = hypercall(__NR_fcntl, descriptor, kGetFlags);
+    if (looked < 0) return looked;
+  }
+  if (number == __NR_fcntl) return -error;  // Linux has no other requests
+  const u32 hash = (number * 31 + static_cast<u32>(request ^ (request >> 8))) % 511;
   if (refused_requests.is_first(hash)) {
     Line line;
     line << call.name << " request ";
@@ -103,7 +111,7 @@ i64 proxy_system_call(u32 number, const u64 arguments[6]) {
     if (call->arguments[i].shape != syscalls::Shape::kByRequest) continue;
     const u64 request = arguments[call->arguments[i].count_from];
     if (syscalls::find_request(number, request) == nullptr) {
-      return refuse_request(number, *call, request);
+      return refuse_request(number, *call, arguments[0], request);
     }
   }
   Marshaller marshaller(number, *call, arguments);

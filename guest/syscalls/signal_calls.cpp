@@ -22,14 +22,15 @@ constexpr u32 kNumberSignalFd4 = 289;
 
 enum MaskOperation : u64 { kBlock = 0, kUnblock = 1, kSetMask = 2 };
 
-i64 negative(Error error) { return -static_cast<i64>(error.code()); }
+i64 negative(Error error) {
+  return -static_cast<i64>(error.code());
+}
 
 // A kernel object as a host call's argument.
 template <typename T>
 u64 host_pointer(const T* object) {
   return platform::physical_of(object).value();
 }
-
 
 SignalDisposition disposition_of(const SignalAction& action) {
   if (action.handler == kHandlerDefault) return SignalDisposition::kDefault;
@@ -56,8 +57,7 @@ SignalAction read_action(Process& process, u32 signal) {
 void tell_host(Process& process, u32 signal) {
   SignalAction told = read_action(process, signal);
   for (;;) {
-    hypercall(Service::kSignalAction, signal, static_cast<u64>(disposition_of(told)),
-              told.flags);
+    hypercall(Service::kSignalAction, signal, static_cast<u64>(disposition_of(told)), told.flags);
     const SignalAction now = read_action(process, signal);
     if (same_for_host(told, now)) return;
     told = now;
@@ -92,9 +92,8 @@ i64 system_rt_sigaction(Thread& thread, u64 signal, VirtualAddress action, Virtu
     if (read.is_error()) return negative(read.error());
   }
   SignalAction before{};
-  const Result<void> changed =
-      change_action(*thread.process, static_cast<u32>(signal),
-                    action.value() != 0 ? &wanted : nullptr, before);
+  const Result<void> changed = change_action(*thread.process, static_cast<u32>(signal),
+                                             action.value() != 0 ? &wanted : nullptr, before);
   if (changed.is_error()) return negative(changed.error());
   if (old.value() != 0) {
     const Result<void> written = write_program(old, before);
@@ -193,9 +192,8 @@ i64 system_rt_sigtimedwait(VirtualAddress set, VirtualAddress info, VirtualAddre
     const Result<void> read_time = copy_from_program(&time, timeout, sizeof time);
     if (read_time.is_error()) return negative(read_time.error());
   }
-  const i64 result =
-      hypercall(kNumberSigTimedWait, host_pointer(&mask), host_pointer(&taken),
-                timeout.value() != 0 ? host_pointer(&time) : 0, kMaskSize);
+  const i64 result = hypercall(kNumberSigTimedWait, host_pointer(&mask), host_pointer(&taken),
+                               timeout.value() != 0 ? host_pointer(&time) : 0, kMaskSize);
   if (result > 0 && info.value() != 0) {
     const Result<void> written = write_program(info, taken);
     if (written.is_error()) return negative(written.error());
@@ -209,11 +207,12 @@ i64 system_rt_sigsuspend(Thread& thread, VirtualAddress mask, u64 mask_size) {
   TemporaryMask temporary(thread);
   const Result<void> read = temporary.read(mask, mask_size);
   if (read.is_error()) return negative(read.error());
-  return temporary.finish(
-      hypercall(kNumberSigSuspend, host_pointer(temporary.mask()), kMaskSize));
+  return temporary.finish(hypercall(kNumberSigSuspend, host_pointer(temporary.mask()), kMaskSize));
 }
 
-i64 system_pause() { return hypercall(kNumberPause); }
+i64 system_pause() {
+  return hypercall(kNumberPause);
+}
 
 i64 system_signalfd(i32 descriptor, VirtualAddress mask, u64 mask_size) {
   return system_signalfd4(descriptor, mask, mask_size, 0);

@@ -1,6 +1,7 @@
 #include "guest/syscalls/trace.h"
 
 #include "guest/lib/log.h"
+#include "guest/memory/user_copy.h"
 #include "guest/process/thread.h"
 #include "hypercall/syscall_table.h"
 
@@ -8,6 +9,12 @@ namespace dbos {
 namespace {
 
 bool is_enabled = false;
+
+// The return address of a call to nowhere.
+u64 top_of_stack(const TrapFrame& frame) {
+  const auto word = read_program<u64>(VirtualAddress(frame.rsp));
+  return word.is_ok() ? word.value() : 0;
+}
 
 }  // namespace
 
@@ -42,6 +49,10 @@ void trace_fault(const TrapFrame& frame, u32 signal, u64 address) {
       .hex(address)
       .text(", vector ")
       .number(static_cast<i64>(frame.vector))
+      .text(", stack ")
+      .hex(frame.rsp)
+      .text(" -> ")
+      .hex(top_of_stack(frame))
       .text(" ---")
       .send();
 }

@@ -34,10 +34,10 @@ inline bool select_clock(const ClockParameters& parameters, u32 clock, i64& offs
       return true;
     case clock_id::kRealtime:
     case clock_id::kRealtimeCoarse:
-      offset = __atomic_load_n(&parameters.realtime_offset_ns, __ATOMIC_RELAXED);
+      offset = __atomic_load_n(&parameters.realtime_offset_ns, __ATOMIC_ACQUIRE);
       return true;
     case clock_id::kBoottime:
-      offset = __atomic_load_n(&parameters.boottime_offset_ns, __ATOMIC_RELAXED);
+      offset = __atomic_load_n(&parameters.boottime_offset_ns, __ATOMIC_ACQUIRE);
       return true;
     default:
       return false;
@@ -60,15 +60,15 @@ template <typename ReadTsc>
     const u64 generation = __atomic_load_n(&page.generation, __ATOMIC_ACQUIRE);
     const ClockParameters& now = page.parameters[generation & 1];
     const u64 tsc = read_tsc();
-    const u64 base_tsc = __atomic_load_n(&now.tsc_base, __ATOMIC_RELAXED);
-    const u64 base_ns = __atomic_load_n(&now.monotonic_base_ns, __ATOMIC_RELAXED);
-    const u64 valid_ticks = __atomic_load_n(&now.tsc_valid_ticks, __ATOMIC_RELAXED);
-    const u32 multiplier = __atomic_load_n(&now.multiplier, __ATOMIC_RELAXED);
-    const u32 shift = __atomic_load_n(&now.shift, __ATOMIC_RELAXED);
+    // Acquire, so that the generation is looked at again after them.
+    const u64 base_tsc = __atomic_load_n(&now.tsc_base, __ATOMIC_ACQUIRE);
+    const u64 base_ns = __atomic_load_n(&now.monotonic_base_ns, __ATOMIC_ACQUIRE);
+    const u64 valid_ticks = __atomic_load_n(&now.tsc_valid_ticks, __ATOMIC_ACQUIRE);
+    const u32 multiplier = __atomic_load_n(&now.multiplier, __ATOMIC_ACQUIRE);
+    const u32 shift = __atomic_load_n(&now.shift, __ATOMIC_ACQUIRE);
     i64 offset = 0;
     if (!select_clock(now, clock, offset)) return ClockAnswer::kUnknown;
-    __atomic_thread_fence(__ATOMIC_ACQUIRE);
-    if (__atomic_load_n(&page.generation, __ATOMIC_RELAXED) != generation) continue;
+    if (__atomic_load_n(&page.generation, __ATOMIC_ACQUIRE) != generation) continue;
     // A CPU whose counter lags a little may be before the base.
     const u64 ticks = static_cast<i64>(tsc - base_tsc) > 0 ? tsc - base_tsc : 0;
     if (ticks > valid_ticks) return ClockAnswer::kStale;

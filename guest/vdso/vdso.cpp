@@ -1,5 +1,5 @@
-// The vDSO: the shared object that the guest kernel maps into every program, in place of Linux's. It
-// reads time from the clock page, which lies in the page before this image.
+// The vDSO: the shared object that the guest kernel maps into every program, in place of Linux's.
+// It reads time from the clock page, which lies in the page before this image.
 //
 // Program code: no kernel flags, no data, no relocations; the link script checks what it can.
 #include "guest/vdso/clock_read.h"
@@ -28,8 +28,7 @@ struct TimeValue {
   i64 microseconds;
 };
 
-long system_call(long number, const void* a0, const void* a1 = nullptr,
-                 const void* a2 = nullptr) {
+long system_call(long number, const void* a0, const void* a1 = nullptr, const void* a2 = nullptr) {
   long result;
   asm volatile("syscall"
                : "=a"(result)
@@ -38,7 +37,9 @@ long system_call(long number, const void* a0, const void* a1 = nullptr,
   return result;
 }
 
-const void* as_argument(u64 value) { return reinterpret_cast<const void*>(value); }
+const void* as_argument(u64 value) {
+  return reinterpret_cast<const void*>(value);
+}
 
 bool read(u32 clock, u64& nanoseconds) {
   return read_clock_page(dbos_vdso_clock_page, clock, read_tsc_ordered, nanoseconds) ==
@@ -85,8 +86,8 @@ DBOS_VDSO_ALIAS(time) long time(long* seconds);
 
 int __vdso_clock_getres(int clock, TimeSpec* resolution) {
   const u32 id = static_cast<u32>(clock);
-  const bool is_fine = id == clock_id::kRealtime || id == clock_id::kMonotonic ||
-                       id == clock_id::kBoottime;
+  const bool is_fine =
+      id == clock_id::kRealtime || id == clock_id::kMonotonic || id == clock_id::kBoottime;
   if (!is_fine)
     return static_cast<int>(system_call(kNumberClockGetRes, as_argument(id), resolution));
   if (resolution != nullptr) *resolution = {0, 1};

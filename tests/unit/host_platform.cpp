@@ -18,6 +18,10 @@
 namespace dbos {
 namespace {
 
+// The kernel's pointers are physical addresses plus this, as in the kernel itself they are never the
+// same. (AddressSanitizer's shadow lies where the arena would be; this is memory it watches.)
+constexpr u64 kDirectMapOffset = 0x2000'0000'0000;
+
 u64 arena_limit = 0;
 std::atomic<u64> released{0};
 std::atomic<u64> populated{0};
@@ -33,9 +37,10 @@ std::map<u64, Window> windows;
 u64 next_window = kWindowBase;
 
 void reserve(u64 address, u64 length) {
-  void* at = mmap(reinterpret_cast<void*>(address), length, PROT_READ | PROT_WRITE,
+  void* wanted = platform::direct_map(PhysicalAddress(address));
+  void* at = mmap(wanted, length, PROT_READ | PROT_WRITE,
                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
-  if (at != reinterpret_cast<void*>(address)) {
+  if (at != wanted) {
     std::perror("host platform: the arena's addresses are taken");
     std::abort();
   }
@@ -96,10 +101,12 @@ void panic(const char* message, const char* file, int line) {
 
 namespace platform {
 
-void* direct_map(PhysicalAddress address) { return reinterpret_cast<void*>(address.value()); }
+void* direct_map(PhysicalAddress address) {
+  return reinterpret_cast<void*>(address.value() + kDirectMapOffset);
+}
 
 PhysicalAddress physical_of(const void* direct_map_pointer) {
-  return PhysicalAddress(reinterpret_cast<u64>(direct_map_pointer));
+  return PhysicalAddress(reinterpret_cast<u64>(direct_map_pointer) - kDirectMapOffset);
 }
 
 Result<u64> arena_grow(u64 index) {

@@ -1,4 +1,4 @@
-// The platform of guest/platform.h on the host: an arena at its own address in this process, so that
+// The platform of guest/platform.h on the host: an arena in this process, so that
 // the kernel's portable code runs natively, under sanitizers, in tests and benchmarks.
 #pragma once
 

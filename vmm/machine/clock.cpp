@@ -40,9 +40,10 @@ class RealClocks final : public HostClocks {
 
 std::optional<ClockWriter> the_writer;
 
+// Release: whoever reads a field of this line sees that the line before it was published.
 template <typename T>
 void store(T& field, T value) {
-  __atomic_store_n(&field, value, __ATOMIC_RELAXED);
+  __atomic_store_n(&field, value, __ATOMIC_RELEASE);
 }
 template <typename T>
 T load(const T& field) {
@@ -50,8 +51,8 @@ T load(const T& field) {
 }
 
 uint64_t scale(uint64_t ticks, const ClockParameters& line) {
-  return static_cast<uint64_t>(
-      (static_cast<unsigned __int128>(ticks) * load(line.multiplier)) >> load(line.shift));
+  return static_cast<uint64_t>((static_cast<unsigned __int128>(ticks) * load(line.multiplier)) >>
+                               load(line.shift));
 }
 
 }  // namespace
@@ -112,8 +113,8 @@ void ClockWriter::draw(uint64_t claimed) {
 }
 
 bool ClockWriter::is_out_of_date(uint64_t tsc) const {
-  const ClockParameters& now = page_.parameters[__atomic_load_n(&page_.generation,
-                                                                __ATOMIC_ACQUIRE) & 1];
+  const ClockParameters& now =
+      page_.parameters[__atomic_load_n(&page_.generation, __ATOMIC_ACQUIRE) & 1];
   // Signed: another CPU's counter may lag behind the line's beginning.
   const uint64_t ticks = tsc + guest_tsc_offset_ - load(now.tsc_base);
   return static_cast<int64_t>(ticks) > static_cast<int64_t>(load(now.tsc_valid_ticks));
@@ -136,7 +137,8 @@ bool ClockWriter::update_rate(const ClockSample& sample) {
       static_cast<double>(sample.tsc - last_.tsc) / static_cast<double>(interval_ns);
   last_ = sample;
   if (ticks_per_ns_ != 0 && std::abs(rate / ticks_per_ns_ - 1) > kRateChangeMax) {
-    // The next line is short, and its rate is measured anew, so that a change that stays is followed.
+    // The next line is short, and its rate is measured anew, so that a change that stays is
+    // followed.
     const bool again = interval_ns_ == 0;
     interval_ns_ = 0;
     if (again) ticks_per_ns_ = rate;

@@ -1,15 +1,15 @@
 // The clock page's writer (ClockPage in hypercall/abi.h).
 //
-// The page describes a straight line, time over the time stamp counter, that is good for a second at
-// most. Whoever finds it out of date asks for a new one (Service::kClockRefresh). The line begins
-// where Linux's clock is, or, where the old line has run ahead of that, where the old line ended, and
-// is then less steep until Linux's clock has caught up: CLOCK_MONOTONIC never goes back. A new line
-// is only drawn when nobody can read from the old one any more.
+// The page describes a straight line, time over the time stamp counter, that is good for a second
+// at most. Whoever finds it out of date asks for a new one (Service::kClockRefresh). The line
+// begins where Linux's clock is, or, where the old line has run ahead of that, where the old line
+// ended, and is then less steep until Linux's clock has caught up: CLOCK_MONOTONIC never goes back.
+// A new line is only drawn when nobody can read from the old one any more.
 //
-// Processes that share this memory may be killed or stopped at any instruction. There is no lock but
-// a claim that expires; a writer that finds its claim expired publishes nothing. What remains is a
-// writer that is stopped for longer than the claim lasts within the few instructions that fill the
-// copy; a lock that it could hold for ever would be worse.
+// Processes that share this memory may be killed or stopped at any instruction. There is no lock
+// but a claim that expires; a writer that finds its claim expired publishes nothing. What remains
+// is a writer that is stopped for longer than the claim lasts within the few instructions that fill
+// the copy; a lock that it could hold for ever would be worse.
 #pragma once
 
 #include <atomic>
@@ -39,7 +39,8 @@ class ClockWriter {
   ClockWriter(const ClockWriter&) = delete;
   ClockWriter& operator=(const ClockWriter&) = delete;
 
-  // Draws the first line, 2 ms after the first sample at the earliest. Without it the page stays off.
+  // Draws the first line, 2 ms after the first sample at the earliest. Without it the page stays
+  // off.
   void start();
 
   // Brings the page up to date if it is out of date, or waits a moment for who is doing it.

@@ -175,7 +175,8 @@ TscTrust judge_samples(const ClockSample* rate_samples, uint32_t rate_count,
   for (uint32_t i = 1; i < rate_count; ++i) {
     const ClockSample& a = rate_samples[i - 1];
     const ClockSample& b = rate_samples[i];
-    const auto elapsed_ns = static_cast<double>(b.monotonic_ns) - static_cast<double>(a.monotonic_ns);
+    const auto elapsed_ns =
+        static_cast<double>(b.monotonic_ns) - static_cast<double>(a.monotonic_ns);
     const auto ticks = static_cast<double>(static_cast<int64_t>(b.tsc - a.tsc));
     const double expected = elapsed_ns * rate;
     const double uncertainty =

@@ -1,4 +1,5 @@
-// Whether the time stamp counter can tell time: it must tick at a steady rate, and alike on all CPUs.
+// Whether the time stamp counter can tell time: it must tick at a steady rate, and alike on all
+// CPUs.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +11,7 @@ enum class TscTrust {
   kInvariant,    // the CPU says that it is steady, and Linux has not found otherwise
   kMeasured,     // neither, but it passed our test
   kUnsteady,
-  kSkewed,       // differs between CPUs
+  kSkewed,  // differs between CPUs
 };
 
 inline bool is_trusted(TscTrust trust) {

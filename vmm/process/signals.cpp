@@ -32,7 +32,9 @@ struct KernelAction {
 constexpr uint64_t kRestorerFlag = 0x04000000;
 constexpr uint64_t kChildFlags = SA_NOCLDSTOP | SA_NOCLDWAIT;
 
-constexpr uint64_t bit(int signal) { return uint64_t{1} << (signal - 1); }
+constexpr uint64_t bit(int signal) {
+  return uint64_t{1} << (signal - 1);
+}
 constexpr uint64_t kNeverBlocked = bit(SIGKILL) | bit(SIGSTOP);
 constexpr uint64_t kFullMask = ~(kNeverBlocked | bit(kParentDeathSignal));
 constexpr uint64_t kFaultSignals = bit(SIGSEGV) | bit(SIGBUS) | bit(SIGILL) | bit(SIGFPE);
@@ -80,8 +82,7 @@ void send_again(int signal, const siginfo_t* info, bool to_this_thread) {
       line, sizeof line,
       "dbos-run: signal %d (code %d) in the VMM itself at instruction %#llx, address %#llx: "
       "a bug of dbos-run, please report it\n",
-      signal, info->si_code,
-      static_cast<unsigned long long>(context->uc_mcontext.gregs[REG_RIP]),
+      signal, info->si_code, static_cast<unsigned long long>(context->uc_mcontext.gregs[REG_RIP]),
       static_cast<unsigned long long>(reinterpret_cast<uintptr_t>(info->si_addr)));
   if (length > 0)
     raw_call(__NR_write, 2, reinterpret_cast<uint64_t>(line), static_cast<uint64_t>(length));
@@ -102,8 +103,7 @@ void leave_host_call(ucontext_t* context) {
       restarted ? dbos_host_call_interrupted : dbos_host_call_not_started));
 }
 
-void store_for_guest(SignalContext& vcpu, int signal, const siginfo_t* info,
-                     ucontext_t* context) {
+void store_for_guest(SignalContext& vcpu, int signal, const siginfo_t* info, ucontext_t* context) {
   PendingSignal& slot = vcpu.page->signal;
   static_assert(sizeof slot.info == sizeof(siginfo_t));
   memcpy(slot.info, info, sizeof slot.info);
@@ -207,9 +207,13 @@ void set_signal_context(SignalContext* context) {
   std::atomic_signal_fence(std::memory_order_seq_cst);
 }
 
-uint64_t block_all_signals() { return raw_mask(~uint64_t{0}); }
+uint64_t block_all_signals() {
+  return raw_mask(~uint64_t{0});
+}
 
-void set_own_mask(uint64_t mask) { raw_mask(mask); }
+void set_own_mask(uint64_t mask) {
+  raw_mask(mask);
+}
 
 int64_t signal_action(ProcessSignals& process, uint64_t signal, uint64_t disposition,
                       uint64_t flags) {

@@ -1,13 +1,14 @@
 // The program's signals on the host side.
 //
 // The host thread of a vCPU carries the program's own signal mask, and Linux's own dispositions for
-// what the program leaves at default or ignores. So Linux chooses the thread, keeps signals pending,
-// stops, continues and kills as ever. Only a signal that the program catches comes here: one handler
-// takes it, stores it in the vCPU's hypercall page and gets the guest kernel to look (abi.h).
+// what the program leaves at default or ignores. So Linux chooses the thread, keeps signals
+// pending, stops, continues and kills as ever. Only a signal that the program catches comes here:
+// one handler takes it, stores it in the vCPU's hypercall page and gets the guest kernel to look
+// (abi.h).
 //
 // While a stored signal waits for the guest, every signal of that thread is blocked, so one slot is
-// enough. Signal 64 is the exception: the VMM uses it as parent-death notice and leaves it open; one
-// that is the program's and comes at a bad time is queued again.
+// enough. Signal 64 is the exception: the VMM uses it as parent-death notice and leaves it open;
+// one that is the program's and comes at a bad time is queued again.
 //
 // No locks: a handler may run at any instruction, and SIGKILL may end a process at any instruction
 // whose memory others share.
@@ -32,9 +33,9 @@ struct ProcessSignals {
 // What the handler needs to know of the vCPU that its thread runs.
 struct SignalContext {
   HypercallPage* page = nullptr;
-  uint8_t* immediate_exit = nullptr;  // kvm_run's field
+  uint8_t* immediate_exit = nullptr;       // kvm_run's field
   ProcessSignals* dispositions = nullptr;  // of the process that the thread belongs to
-  std::atomic<uint64_t> program_mask{0};  // the last one of Service::kSignalMask
+  std::atomic<uint64_t> program_mask{0};   // the last one of Service::kSignalMask
 };
 
 // What this process inherited from its parent: bit n - 1 is signal n.
@@ -61,8 +62,8 @@ void set_parent_death_hook(ParentDeathHook hook);
 // anything; threads are made with all signals blocked.
 void set_signal_context(SignalContext* context);
 
-// Blocks everything in the calling thread: for helper threads, which take no signals, and around the
-// creation of a thread or process. Answers the mask before.
+// Blocks everything in the calling thread: for helper threads, which take no signals, and around
+// the creation of a thread or process. Answers the mask before.
 uint64_t block_all_signals();
 void set_own_mask(uint64_t mask);
 

@@ -18,8 +18,8 @@ constexpr uint64_t kSecond = 1'000'000'000;
 // A machine whose counter ticks at 2.5 GHz and whose Linux runs a little fast or slow.
 class FakeClocks final : public HostClocks {
  public:
-  double now_ns = 1e9;         // true time
-  double linux_rate = 1;       // Linux's ns per ns of true time
+  double now_ns = 1e9;    // true time
+  double linux_rate = 1;  // Linux's ns per ns of true time
   double linux_ns = 5e9;
   int64_t realtime_offset = 1'000;
   double tsc_per_ns = 2.5;
@@ -55,7 +55,8 @@ struct Fixture {
     writer.start();
   }
   ClockAnswer read(uint32_t clock, uint64_t& ns) {
-    return read_clock_page(page, clock, [this] { return clocks.tsc(); }, ns);
+    return read_clock_page(
+        page, clock, [this] { return clocks.tsc(); }, ns);
   }
   // As a program reads: asks for a refresh where the page is out of date.
   uint64_t now(uint32_t clock = clock_id::kMonotonic) {
@@ -136,7 +137,8 @@ TEST_CASE("monotonic time never steps back, whatever NTP does to Linux's clock")
   uint32_t seed = 1;
   for (int i = 0; i < 20000; ++i) {
     seed = seed * 1664525 + 1013904223;
-    if (i % 500 == 0) f.clocks.linux_rate = 1 + (static_cast<double>(seed >> 16) - 32768) / 65.536e6;
+    if (i % 500 == 0)
+      f.clocks.linux_rate = 1 + (static_cast<double>(seed >> 16) - 32768) / 65.536e6;
     f.clocks.advance(1e6 + (seed >> 8));
     const uint64_t now = f.now();
     REQUIRE(now >= before);

@@ -144,13 +144,21 @@ void set_inaccessible(const void* address, u64 size) {
   bad_begin = reinterpret_cast<u64>(address);
   bad_end = bad_begin + size;
 }
-void set_all_accessible() { bad_begin = bad_end = 0; }
-void set_absent_first(bool on) { absent_first = on; }
+void set_all_accessible() {
+  bad_begin = bad_end = 0;
+}
+void set_absent_first(bool on) {
+  absent_first = on;
+}
 
 }  // namespace fake
 
-Thread& current_thread() { return *this_thread; }
-HypercallPage& current_hypercall_page() { return *this_page; }
+Thread& current_thread() {
+  return *this_thread;
+}
+HypercallPage& current_hypercall_page() {
+  return *this_page;
+}
 
 i64 hypercall(u32 number, u64 a0, u64 a1, u64 a2, u64 a3, u64 a4, u64 a5) {
   return answer(Call{number, 0, {a0, a1, a2, a3, a4, a5}, 0});
@@ -206,14 +214,20 @@ u64 clock_now(u32 clock) {
   return static_cast<u64>(now.tv_sec) * 1'000'000'000 + static_cast<u64>(now.tv_nsec);
 }
 
-void* heap_allocate(size_t size) { return std::malloc(size); }
-void heap_free(void* object, size_t) { std::free(object); }
+void* heap_allocate(size_t size) {
+  return std::malloc(size);
+}
+void heap_free(void* object, size_t) {
+  std::free(object);
+}
 
 const MemoryOptions& memory_options() {
   static const MemoryOptions options;
   return options;
 }
 
-void exit_thread_dying() { throw std::runtime_error("the host thread is gone"); }
+void exit_thread_dying() {
+  throw std::runtime_error("the host thread is gone");
+}
 
 }  // namespace dbos

@@ -12,9 +12,13 @@
 namespace dbos {
 namespace {
 
-VirtualAddress at(const void* word) { return VirtualAddress(reinterpret_cast<u64>(word)); }
+VirtualAddress at(const void* word) {
+  return VirtualAddress(reinterpret_cast<u64>(word));
+}
 
-u32 load(const u32& word) { return __atomic_load_n(&word, __ATOMIC_SEQ_CST); }
+u32 load(const u32& word) {
+  return __atomic_load_n(&word, __ATOMIC_SEQ_CST);
+}
 
 struct Time {
   i64 seconds;
@@ -40,7 +44,9 @@ i64 private_call(const u32* word, int operation, u32 value, u64 timeout = 0,
                  const u32* second = nullptr, u32 third = 0) {
   return call(word, operation | FUTEX_PRIVATE_FLAG, value, timeout, second, third);
 }
-u64 pointer_to(const Time& time) { return reinterpret_cast<u64>(&time); }
+u64 pointer_to(const Time& time) {
+  return reinterpret_cast<u64>(&time);
+}
 
 // A thread that waits on the word; result() joins it.
 class Waiter {

@@ -17,7 +17,9 @@
 namespace dbos::vmm {
 namespace {
 
-constexpr uint64_t bit(int signal) { return uint64_t{1} << (signal - 1); }
+constexpr uint64_t bit(int signal) {
+  return uint64_t{1} << (signal - 1);
+}
 
 uint64_t real_mask() {
   uint64_t mask = 0;
@@ -25,7 +27,9 @@ uint64_t real_mask() {
   return mask;
 }
 
-int64_t disposition(SignalDisposition wanted) { return static_cast<int64_t>(wanted); }
+int64_t disposition(SignalDisposition wanted) {
+  return static_cast<int64_t>(wanted);
+}
 
 // The calling thread as a vCPU's host thread.
 struct Fixture {
@@ -102,7 +106,9 @@ int status_of(void (*body)()) {
   return status;
 }
 
-bool consume(const siginfo_t&) { return true; }
+bool consume(const siginfo_t&) {
+  return true;
+}
 
 }  // namespace
 
@@ -196,7 +202,8 @@ TEST_CASE("the VMM's own fault ends it, one that was sent is the program's") {
   int status = status_of([] {
     Fixture child;
     child.choose(SIGSEGV, SignalDisposition::kCatch);
-    *reinterpret_cast<volatile int*>(16) = 1;
+    volatile uint64_t address = 16;
+    *reinterpret_cast<volatile int*>(address) = 1;
   });
   CHECK(WIFSIGNALED(status));
   CHECK(WTERMSIG(status) == SIGSEGV);

@@ -44,7 +44,9 @@ struct List {
   }
 };
 
-VirtualAddress at(const void* pointer) { return VirtualAddress(reinterpret_cast<u64>(pointer)); }
+VirtualAddress at(const void* pointer) {
+  return VirtualAddress(reinterpret_cast<u64>(pointer));
+}
 
 }  // namespace
 

@@ -49,7 +49,8 @@ struct NativeFrame {
   u64 handler_stack_pointer;
   u64 interrupted_stack_pointer;
   ucontext_t context;
-  std::vector<u8> extended_state;
+  u32 extended_state_size;
+  u8 extended_state[16384];
 };
 NativeFrame native;
 
@@ -59,9 +60,8 @@ void native_handler(int, siginfo_t*, void* opaque) {
   native.handler_stack_pointer = reinterpret_cast<u64>(opaque) - offsetof(SignalFrame, context);
   native.interrupted_stack_pointer = static_cast<u64>(context->uc_mcontext.gregs[REG_RSP]);
   const auto* state = reinterpret_cast<const u8*>(context->uc_mcontext.fpregs);
-  u32 size;
-  memcpy(&size, state + 468, sizeof size);  // extended_size
-  native.extended_state.assign(state, state + size);
+  memcpy(&native.extended_state_size, state + 468, sizeof(u32));
+  memcpy(native.extended_state, state, native.extended_state_size);
 }
 
 const NativeFrame& take_native_frame() {
@@ -120,7 +120,7 @@ TEST_CASE("the frame has the size, place and flags of Linux's own") {
   CHECK(context.registers.cs == (linux_frame.context.uc_mcontext.gregs[REG_CSGSFS] & 0xffff));
   CHECK(context.registers.ss ==
         static_cast<u16>(linux_frame.context.uc_mcontext.gregs[REG_CSGSFS] >> 48));
-  CHECK(extended_state_frame_size() == linux_frame.extended_state.size());
+  CHECK(extended_state_frame_size() == linux_frame.extended_state_size);
   CHECK(context.registers.extended_state % 64 == 0);
   CHECK(context.registers.extended_state + extended_state_frame_size() <= interrupted - 128);
   // The same distance from the interrupted stack, up to the two alignments.
@@ -132,9 +132,9 @@ TEST_CASE("the frame has the size, place and flags of Linux's own") {
 
   // Software bytes (magic, sizes, features) and the second magic number.
   const auto* state = reinterpret_cast<const u8*>(context.registers.extended_state);
-  CHECK(memcmp(state + 464, linux_frame.extended_state.data() + 464, 48) == 0);
+  CHECK(memcmp(state + 464, linux_frame.extended_state + 464, 48) == 0);
   const u64 size = extended_state_frame_size();
-  CHECK(memcmp(state + size - 4, linux_frame.extended_state.data() + size - 4, 4) == 0);
+  CHECK(memcmp(state + size - 4, linux_frame.extended_state + size - 4, 4) == 0);
 
   CHECK(mine.restorer == kRestorer);
   CHECK(mine.info.number == SIGUSR1);
@@ -168,9 +168,9 @@ TEST_CASE("what a handler changes in its frame is what the program goes on with"
   REQUIRE(f.push(0x80).is_ok());
   auto& frame = const_cast<SignalFrame&>(f.pushed());
   frame.context.registers.rax = 99;
-  frame.context.registers.cs = 0;  // ignored
+  frame.context.registers.cs = 0;                  // ignored
   frame.context.registers.rflags |= u64{3} << 12;  // IOPL is not the program's to set
-  f.frame.rsp += 8;  // the handler's ret
+  f.frame.rsp += 8;                                // the handler's ret
   CHECK(signal_frame_mask(f.frame).value() == 0x80);
   REQUIRE(pop_signal_frame(f.thread(), f.frame).is_ok());
   CHECK(f.frame.rax == 99);
@@ -189,9 +189,15 @@ TEST_CASE("an extended state that the CPU would refuse is a bad frame") {
   auto* state = reinterpret_cast<u8*>(f.pushed().context.registers.extended_state);
   f.frame.rsp += 8;
   const TrapFrame in_handler = f.frame;
-  SECTION("reserved bits of MXCSR") { memset(state + 24, 0xff, 4); }
-  SECTION("an unknown feature in the header") { memset(state + 512 + 7, 0x40, 1); }
-  SECTION("a compacted header") { memset(state + 512 + 15, 0x80, 1); }
+  SECTION("reserved bits of MXCSR") {
+    memset(state + 24, 0xff, 4);
+  }
+  SECTION("an unknown feature in the header") {
+    memset(state + 512 + 7, 0x40, 1);
+  }
+  SECTION("a compacted header") {
+    memset(state + 512 + 15, 0x80, 1);
+  }
   CHECK(pop_signal_frame(f.thread(), f.frame).is_error());
   CHECK(f.frame.rip == in_handler.rip);
 }

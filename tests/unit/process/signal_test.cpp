@@ -81,7 +81,9 @@ struct Fixture {
   const SignalFrame& top() const { return *reinterpret_cast<const SignalFrame*>(frame.rsp); }
 };
 
-u64 bit(u32 signal) { return signal_bit(signal); }
+u64 bit(u32 signal) {
+  return signal_bit(signal);
+}
 
 }  // namespace
 
@@ -202,13 +204,15 @@ TEST_CASE("a fault that is blocked, ignored or not handled ends the process") {
   Fixture f;
   f.frame.vector = 14;
   SECTION("not handled") {}
-  SECTION("ignored") { f.action(SIGSEGV).handler = kHandlerIgnore; }
+  SECTION("ignored") {
+    f.action(SIGSEGV).handler = kHandlerIgnore;
+  }
   SECTION("blocked") {
     f.handle(SIGSEGV);
     f.thread().blocked = bit(SIGSEGV);
   }
-  CHECK_THROWS_AS(
-      force_fault_signal(f.thread(), f.frame, SIGSEGV, kCodeSegvAccess, 0x1234, 14, 6), Died);
+  CHECK_THROWS_AS(force_fault_signal(f.thread(), f.frame, SIGSEGV, kCodeSegvAccess, 0x1234, 14, 6),
+                  Died);
 }
 
 TEST_CASE("a signal whose frame can't be built becomes SIGSEGV, and SIGSEGV death") {
@@ -216,7 +220,9 @@ TEST_CASE("a signal whose frame can't be built becomes SIGSEGV, and SIGSEGV deat
   f.handle(SIGUSR1);
   f.frame.rsp = 64;
   f.arrive(SIGUSR1);
-  SECTION("without a handler for SIGSEGV") { CHECK_THROWS_AS(f.return_with(0), Died); }
+  SECTION("without a handler for SIGSEGV") {
+    CHECK_THROWS_AS(f.return_with(0), Died);
+  }
   SECTION("with one on the same stack") {
     f.handle(SIGSEGV);
     CHECK_THROWS_AS(f.return_with(0), Died);

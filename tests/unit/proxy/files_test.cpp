@@ -288,6 +288,9 @@ TEST_CASE("descriptors by fcntl and ioctl") {
   CHECK(call(SYS_fcntl, static_cast<uint64_t>(file.descriptor), F_GETLK, asked) == 0);
   CHECK(program().get<struct flock>(asked).l_type == F_UNLCK);
   CHECK(call(SYS_fcntl, reader, 999, 0) == -EINVAL);
+  CHECK(program().log.empty());
+  CHECK(call(SYS_fcntl, 12345, 999, 0) == -EBADF);
+  CHECK(call(SYS_ioctl, 12345, 0xabcdef, 0) == -EBADF);
   close(ends[0]);
   close(ends[1]);
 }

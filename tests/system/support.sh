@@ -1,0 +1,127 @@
+# What the tests of this directory share. `run` starts each test as
+#   bash support.sh FILE FUNCTION
+# in an empty directory of its own. A command that fails ends the test, as in a script with -e.
+# shellcheck shell=bash disable=SC2034 # names that the tests use
+
+set -uo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+readonly here
+readonly python=/usr/bin/python3
+
+read -r -a dbos_options <<<"${DBOS_RUN_ARGS-}"
+dbos=("$DBOS_RUN" ${dbos_options[@]+"${dbos_options[@]}"})
+
+# The test ends here. In a subshell, only that ends: write `|| exit`.
+fail() {
+  echo "$*" >"$DBOS_WHY"
+  exit 1
+}
+
+skip() {
+  echo "$*" >"$DBOS_WHY"
+  exit 77
+}
+
+need() { # need PROGRAM...
+  local program
+  for program; do
+    command -v "$program" >/dev/null || skip "$program is not installed"
+  done
+}
+
+# How a command ended, which a shell's $? does not tell: 'exit N' or 'signal N' on standard error's
+# place: the file $1.
+readonly ending='import os, sys
+pid = os.fork()
+if pid == 0:
+    try: os.execvp(sys.argv[2], sys.argv[2:])
+    except OSError as error: print(error, file=sys.stderr); os._exit(127)
+status = os.waitpid(pid, 0)[1]
+how = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit {os.WEXITSTATUS(status)}"
+open(sys.argv[1], "w").write(how + "\n")'
+
+serial=0
+
+# both [-e ENDING] [-i INPUT] [-f SED-SCRIPT] COMMAND [ARGUMENT]...
+# Runs COMMAND natively and under dbos-run, each in an empty directory, and compares standard output,
+# standard error (both through the sed script) and the ending, which natively must be ENDING
+# ('exit 0'). Leaves the native answer in native.out, native.err, native.end.
+both() {
+  local wanted='exit 0' input=/dev/null script='' side prefix
+  while [[ $1 = -* ]]; do
+    case $1 in
+      -e) wanted=$2 ;;
+      -i) input=$2 ;;
+      -f) script=$2 ;;
+      *) fail "both: unknown option $1" ;;
+    esac
+    shift 2
+  done
+  for side in native dbos; do
+    serial=$((serial + 1))
+    prefix=()
+    [[ $side = native ]] || prefix=("${dbos[@]}")
+    printf '%s: %s\n' "$side" "$(printf '%q ' "$@" | cut -c 1-200)"
+    mkdir "$serial.$side"
+    (cd "$serial.$side" && exec "$python" -c "$ending" "../$side.end" ${prefix[@]+"${prefix[@]}"} "$@") \
+      <"$input" >"$side.out" 2>"$side.err" || fail "$1: could not be started"
+    [[ ! $script ]] || sed -i -e "$script" "$side.out" "$side.err"
+    rm -rf "./$serial.$side"
+  done
+  [[ $(<native.end) = "$wanted" ]] || {
+    cat native.err
+    fail "$1: natively '$(<native.end)', not '$wanted'"
+  }
+  local what bad=''
+  for what in end out err; do
+    cmp -s "native.$what" "dbos.$what" || {
+      diff -a -u "native.$what" "dbos.$what" | head -n 24
+      bad+=" $what"
+    }
+  done
+  [[ ! $bad ]] || fail "$1: differs natively and under dbos-run:$bad"
+}
+
+# one ENDING COMMAND...: runs it as it stands (with "${dbos[@]}" in front, say); leaves one.out, one.err.
+one() {
+  local wanted=$1
+  shift
+  printf '%s\n' "$(printf '%q ' "$@" | cut -c 1-200)"
+  "$python" -c "$ending" one.end "$@" </dev/null >one.out 2>one.err || fail "$1: could not be started"
+  [[ $(<one.end) = "$wanted" ]] || {
+    head -n 20 one.out one.err
+    fail "$(basename "$1") ${*:2:3}: '$(<one.end)', not '$wanted'"
+  }
+}
+
+expect() { # expect WHAT WANTED ACTUAL
+  [[ $2 = "$3" ]] || fail "$1: expected $(printf %q "${2:0:200}"), got $(printf %q "${3:0:200}")"
+}
+
+await() { # await SECONDS COMMAND...: until it succeeds
+  local end=$((SECONDS + $1))
+  shift
+  until "$@"; do
+    ((SECONDS < end)) || fail "waited too long for: $*"
+    sleep 0.1
+  done
+}
+
+free_port() {
+  "$python" -c 'import socket
+s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
+explain() { # explain STATUS LINE COMMAND
+  [[ -s $DBOS_WHY ]] || echo "line $2 failed with status $1: ${3:0:100}" >"$DBOS_WHY"
+}
+
+if [[ ${BASH_SOURCE[0]} = "$0" ]]; then
+  declare -A seconds=()
+  # shellcheck disable=SC1090 # the file with the test
+  . "$1"
+  set -E -o errexit
+  trap 'explain "$?" "$LINENO" "$BASH_COMMAND"' ERR
+  "$2"
+fi

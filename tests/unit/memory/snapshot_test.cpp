@@ -1,0 +1,454 @@
+// Snapshots: who shares what, who copies, and when memory comes back.
+
+#include <algorithm>
+#include <catch2/catch.hpp>
+
+#include "tests/unit/memory/machine.h"
+
+namespace dbos::test {
+namespace {
+
+constexpr VirtualAddress kBase{0x1000'0000};
+VirtualAddress page(u64 index) { return kBase + index * kPageSize; }
+
+struct Fixture {
+  Machine machine{3};
+  AddressSpace& main = machine.new_space();
+  u64 pages_at_first = frame_allocator.counts().pages;
+  u64 nodes_at_first = frame_allocator.counts().nodes;
+
+  void map(AddressSpace& space, u64 first, u64 count, int flags = MAP_STACK) {
+    machine.map(space, count * kPageSize, PROT_READ | PROT_WRITE, MAP_FIXED | flags, page(first));
+  }
+  void fill(AddressSpace& space, u64 first, u64 count, u64 value) {
+    for (u64 i = 0; i < count; ++i) machine.write(space, page(first + i), value + i);
+  }
+  u64 pages() { return frame_allocator.counts().pages - pages_at_first; }
+  u64 nodes() { return frame_allocator.counts().nodes - nodes_at_first; }
+  PhysicalAddress frame_of(AddressSpace& space, u64 index) {
+    return space.tree().find(page(index)).physical(page(index));
+  }
+};
+
+}  // namespace
+
+TEST_CASE_METHOD(Fixture, "a snapshot takes one node, whatever the heap") {
+  map(main, 0, 4096);
+  fill(main, 0, 4096, 1);
+  const u64 nodes_before = nodes();
+  AddressSpace& snapshot = machine.take_snapshot(main);
+  CHECK(nodes() == nodes_before + 1);
+  CHECK(pages() == 4096);
+  CHECK(machine.shootdowns() == 1);
+  CHECK(snapshot.statistics().resident_anonymous_bytes == 4096 * kPageSize);
+}
+
+TEST_CASE_METHOD(Fixture, "the writer gets the new page, the snapshot keeps the old one") {
+  map(main, 0, 8);
+  fill(main, 0, 8, 1);
+  const PhysicalAddress before = frame_of(main, 3);
+  AddressSpace& snapshot = machine.take_snapshot(main);
+  machine.write(main, page(3), 100);
+  CHECK(frame_of(snapshot, 3) == before);
+  CHECK(frame_of(main, 3) != before);
+  CHECK(frame_info(before).state() == FrameState::kRetired);
+  CHECK(snapshot.statistics().retired_bytes == kPageSize);
+  CHECK(pages() == 9);
+  machine.destroy(snapshot);
+  CHECK(pages() == 8);
+}
+
+TEST_CASE_METHOD(Fixture, "what became exclusive again is written in place") {
+  map(main, 0, 512);
+  fill(main, 0, 512, 1);
+  AddressSpace& snapshot = machine.take_snapshot(main);
+  machine.write(main, page(0), 100);
+  machine.destroy(snapshot);
+  std::vector<PhysicalAddress> frames;
+  for (u64 i = 0; i < 512; ++i) frames.push_back(frame_of(main, i));
+  fill(main, 0, 512, 1000);
+  for (u64 i = 0; i < 512; ++i) CHECK(frame_of(main, i) == frames[i]);
+  CHECK(pages() == 512);
+  check_memory_invariants();
+}
+
+TEST_CASE_METHOD(Fixture, "a node nobody cloned is writable at once when its snapshot is gone") {
+  map(main, 0, 512);
+  fill(main, 0, 512, 1);
+  machine.destroy(machine.take_snapshot(main));
+  const u64 before = machine.faults();
+  fill(main, 0, 512, 1000);
+  CHECK(machine.faults() == before + 1);
+}
+
+TEST_CASE_METHOD(Fixture, "retired pages are freed exactly when no snapshot sees them") {
+  // Every order in which four snapshots can end.
+  std::vector<int> order = {0, 1, 2, 3};
+  do {
+    AddressSpace& space = machine.new_space();
+    const u64 before = pages();
+    map(space, 0, 6);
+    fill(space, 0, 6, 1);
+    std::vector<AddressSpace*> snapshots;
+    for (u64 i = 0; i < 4; ++i) {
+      snapshots.push_back(&machine.take_snapshot(space));
+      // Page i+1 has another version for each of the snapshots after this one.
+      for (u64 j = 0; j <= i; ++j) machine.write(space, page(j + 1), 100 * (i + 1) + j);
+    }
+    // Versions of page p: one born before the snapshots, one after each of snapshots p-1..3.
+    CHECK(pages() - before == 6 + 4 + 3 + 2 + 1);
+    std::set<int> alive = {0, 1, 2, 3};
+    for (int end : order) {
+      machine.destroy(*snapshots[static_cast<size_t>(end)]);
+      alive.erase(end);
+      u64 expected = 6;
+      for (int p = 1; p <= 4; ++p) {
+        // Version k of page p (k = p-1..3 numbers the write that ended it) lives in (k-1, k].
+        for (int k = p - 1; k < 4; ++k) {
+          const int from = k == p - 1 ? 0 : k;
+          expected += std::any_of(alive.begin(), alive.end(),
+                                  [&](int each) { return each >= from && each <= k; });
+        }
+      }
+      CHECK(pages() - before == expected);
+      check_memory_invariants();
+    }
+    machine.destroy(space);
+    CHECK(pages() == before);
+  } while (std::next_permutation(order.begin(), order.end()));
+}
+
+TEST_CASE_METHOD(Fixture, "a family of three generations may end in any order") {
+  std::vector<int> order = {0, 1, 2, 3};
+  do {
+    AddressSpace& parent = machine.new_space();
+    const u64 before = pages();
+    map(parent, 0, 8);
+    fill(parent, 0, 8, 1);
+    AddressSpace& child = machine.take_snapshot(parent);
+    fill(child, 0, 2, 100);
+    AddressSpace& grandchild = machine.take_snapshot(child);
+    AddressSpace& second = machine.take_snapshot(parent);
+    fill(parent, 0, 8, 200);
+    fill(child, 1, 2, 300);
+    fill(grandchild, 0, 1, 400);
+    fill(second, 7, 1, 500);
+    AddressSpace* family[] = {&parent, &child, &grandchild, &second};
+    std::set<int> alive = {0, 1, 2, 3};
+    for (int end : order) {
+      for (int each : alive) {
+        AddressSpace& space = *family[each];
+        if (each == 0) CHECK(machine.read(space, page(7)) == 207);
+        if (each == 1) {
+          CHECK(machine.read(space, page(0)) == 100);
+          CHECK(machine.read(space, page(1)) == 300);
+          CHECK(machine.read(space, page(7)) == 8);
+        }
+        if (each == 2) {
+          CHECK(machine.read(space, page(0)) == 400);
+          CHECK(machine.read(space, page(1)) == 101);
+          CHECK(machine.read(space, page(2)) == 3);
+        }
+        if (each == 3) {
+          CHECK(machine.read(space, page(0)) == 1);
+          CHECK(machine.read(space, page(7)) == 500);
+        }
+      }
+      machine.destroy(*family[end]);
+      alive.erase(end);
+      check_memory_invariants();
+    }
+    CHECK(pages() == before);
+  } while (std::next_permutation(order.begin(), order.end()));
+  CHECK(line_count() == 1);
+}
+
+TEST_CASE_METHOD(Fixture, "a page that was born after a snapshot is freed at once") {
+  map(main, 0, 8);
+  machine.take_snapshot(main);
+  fill(main, 0, 8, 1);
+  CHECK(pages() == 8);
+  CHECK(main.unmap(page(0), 8 * kPageSize).is_ok());
+  CHECK(pages() == 0);
+}
+
+TEST_CASE_METHOD(Fixture, "unmapping what a snapshot sees keeps it, and gives it back with it") {
+  map(main, 0, 1024);
+  fill(main, 0, 1024, 1);
+  AddressSpace& snapshot = machine.take_snapshot(main);
+  CHECK(main.unmap(page(0), 1024 * kPageSize).is_ok());
+  CHECK(frame_allocator.counts().retired_pages == 1024);
+  CHECK(machine.read(snapshot, page(1000)) == 1001);
+  machine.destroy(snapshot);
+  CHECK(pages() == 0);
+}
+
+TEST_CASE_METHOD(Fixture, "a large page is shared, then split by the first write, copying 4 KiB") {
+  map(main, 0, 1024, 0);
+  machine.write(main, page(5), 1);
+  machine.write(main, page(600), 2);
+  AddressSpace& snapshot = machine.take_snapshot(main);
+  machine.write(main, page(5), 100);
+  CHECK(pages() == 1024 + 1);
+  CHECK(machine.read(snapshot, page(5)) == 1);
+  machine.write(snapshot, page(600), 200);
+  CHECK(pages() == 1024 + 2);
+  CHECK(machine.read(main, page(600)) == 2);
+  check_memory_invariants();
+  // The one that is still whole in main is retired whole.
+  CHECK(main.unmap(page(512), 512 * kPageSize).is_ok());
+  CHECK(machine.read(snapshot, page(601)) == 0);
+  CHECK(machine.read(snapshot, page(600)) == 200);
+  machine.destroy(snapshot);
+  CHECK(pages() == 512);
+  check_memory_invariants();
+}
+
+TEST_CASE_METHOD(Fixture, "MADV_DONTFORK and MADV_WIPEONFORK") {
+  map(main, 0, 16);
+  fill(main, 0, 16, 1);
+  CHECK(main.advise(page(4), 4 * kPageSize, MADV_DONTFORK).is_ok());
+  CHECK(main.advise(page(8), 4 * kPageSize, MADV_WIPEONFORK).is_ok());
+  AddressSpace& snapshot = machine.take_snapshot(main);
+  CHECK(machine.read(snapshot, page(3)) == 4);
+  CHECK(snapshot.handle_fault(page(4), Access::kRead) == FaultKind::kNoMapping);
+  CHECK(machine.read(snapshot, page(8)) == 0);
+  CHECK(machine.read(snapshot, page(12)) == 13);
+  CHECK(machine.read(main, page(4)) == 5);
+  CHECK(machine.read(main, page(8)) == 9);
+  CHECK(snapshot.statistics().virtual_bytes == 12 * kPageSize);
+  check_memory_invariants();
+}
+
+TEST_CASE_METHOD(Fixture, "smaps: what was copied is private, what is shared is not") {
+  map(main, 0, 16);
+  fill(main, 0, 16, 1);
+  CHECK(main.usage({page(0), page(16)}).private_dirty == 16);
+  AddressSpace& snapshot = machine.take_snapshot(main);
+  CHECK(main.usage({page(0), page(16)}).private_dirty == 0);
+  CHECK(main.usage({page(0), page(16)}).shared_dirty == 16);
+  fill(main, 0, 5, 100);
+  // Both sides have five pages of their own now.
+  CHECK(main.usage({page(0), page(16)}).private_dirty == 5);
+  CHECK(snapshot.usage({page(0), page(16)}).private_dirty == 5);
+  CHECK(snapshot.usage({page(0), page(16)}).shared_dirty == 11);
+  machine.destroy(snapshot);
+  CHECK(main.usage({page(0), page(16)}).private_dirty == 16);
+}
+
+TEST_CASE_METHOD(Fixture, "mprotect that only adds rights leaves shared nodes alone") {
+  map(main, 0, 512);
+  fill(main, 0, 512, 1);
+  CHECK(main.protect(page(0), 512 * kPageSize, PROT_READ).is_ok());
+  AddressSpace& snapshot = machine.take_snapshot(main);
+  const u64 before = nodes();
+  CHECK(main.protect(page(0), 512 * kPageSize, PROT_READ | PROT_WRITE).is_ok());
+  CHECK(nodes() == before);
+  machine.write(main, page(3), 100);
+  CHECK(machine.read(snapshot, page(3)) == 4);
+  CHECK(snapshot.handle_fault(page(3), Access::kWrite) == FaultKind::kNoAccess);
+  check_memory_invariants();
+}
+
+// A stale paging-structure cache: the second processor remembers a table that the first one clones,
+// and that is freed with the snapshot.
+TEST_CASE_METHOD(Fixture, "a table that was cloned is forgotten before it can be freed") {
+  map(main, 0, 512);
+  fill(main, 0, 256, 1);
+  AddressSpace& snapshot = machine.take_snapshot(main);
+  host::set_vcpu(1);
+  CHECK(machine.read(main, page(7)) == 8);
+  host::set_vcpu(0);
+  machine.write(main, page(300), 1);  // clones the table, and replaces no page
+  machine.destroy(snapshot);
+  host::set_vcpu(1);
+  CHECK(machine.read(main, page(8)) == 9);
+  host::set_vcpu(0);
+}
+
+TEST_CASE_METHOD(Fixture, "a table that munmap cloned is forgotten before it can be freed") {
+  map(main, 0, 512);
+  fill(main, 0, 256, 1);
+  AddressSpace& snapshot = machine.take_snapshot(main);
+  host::set_vcpu(1);
+  CHECK(machine.read(main, page(7)) == 8);
+  host::set_vcpu(0);
+  CHECK(main.unmap(page(300), kPageSize).is_ok());
+  machine.destroy(snapshot);
+  host::set_vcpu(1);
+  CHECK(machine.read(main, page(8)) == 9);
+  host::set_vcpu(0);
+}
+
+TEST_CASE_METHOD(Fixture, "a table that mprotect cloned is forgotten before it can be freed") {
+  map(main, 0, 512);
+  fill(main, 0, 256, 1);
+  AddressSpace& snapshot = machine.take_snapshot(main);
+  host::set_vcpu(1);
+  CHECK(machine.read(main, page(7)) == 8);
+  host::set_vcpu(0);
+  CHECK(main.protect(page(300), kPageSize, PROT_READ).is_ok());
+  machine.destroy(snapshot);
+  host::set_vcpu(1);
+  CHECK(machine.read(main, page(8)) == 9);
+  host::set_vcpu(0);
+}
+
+TEST_CASE_METHOD(Fixture, "a processor that read the zero page sees what another one writes") {
+  map(main, 0, 512, 0);
+  map(main, 512, 4);
+  for (u64 index : {u64{9}, u64{513}}) {
+    host::set_vcpu(1);
+    CHECK(machine.read(main, page(index)) == 0);
+    host::set_vcpu(0);
+    machine.write(main, page(index), 5);
+    host::set_vcpu(1);
+    CHECK(machine.read(main, page(index)) == 5);
+    host::set_vcpu(0);
+  }
+}
+
+TEST_CASE_METHOD(Fixture, "a processor sees what another one writes after a snapshot") {
+  map(main, 0, 8);
+  fill(main, 0, 8, 1);
+  machine.take_snapshot(main);
+  host::set_vcpu(1);
+  CHECK(machine.read(main, page(3)) == 4);
+  host::set_vcpu(0);
+  machine.write(main, page(3), 100);
+  host::set_vcpu(1);
+  CHECK(machine.read(main, page(3)) == 100);
+  host::set_vcpu(0);
+}
+
+// ---- Host calls in flight ----
+
+TEST_CASE_METHOD(Fixture, "a page that the host writes to stays its owner's, the snapshot copies it") {
+  map(main, 0, 8);
+  fill(main, 0, 8, 1);
+  HostSegment segments[4];
+  const ResolveOutcome outcome =
+      main.resolve_for_host(page(2), 2 * kPageSize, Access::kWrite, segments, 4, Pin::kYes);
+  CHECK(outcome.bytes == 2 * kPageSize);
+  const PhysicalAddress pinned = frame_of(main, 2);
+  AddressSpace& snapshot = machine.take_snapshot(main);
+  *pointer_to<u64>(pinned) = 77;  // the host
+  CHECK(machine.read(main, page(2)) == 77);
+  CHECK(machine.read(snapshot, page(2)) == 3);
+  machine.write(main, page(2), 78);
+  CHECK(frame_of(main, 2) == pinned);
+  CHECK(machine.read(snapshot, page(4)) == 5);
+  check_memory_invariants();
+  main.unpin();
+  // A second snapshot while nothing is pinned shares again.
+  AddressSpace& second = machine.take_snapshot(main);
+  CHECK(frame_of(second, 2) == pinned);
+}
+
+TEST_CASE_METHOD(Fixture, "a pinned piece of a large page splits it") {
+  map(main, 0, 512, 0);
+  machine.write(main, page(0), 1);
+  HostSegment segments[4];
+  CHECK(main.resolve_for_host(page(9), 3 * kPageSize, Access::kWrite, segments, 4, Pin::kYes)
+            .segment_count == 1);
+  AddressSpace& snapshot = machine.take_snapshot(main);
+  CHECK(pages() == 512 + 3);
+  *pointer_to<u64>(segments[0].address) = 5;
+  CHECK(machine.read(main, page(9)) == 5);
+  CHECK(machine.read(snapshot, page(9)) == 0);
+  check_memory_invariants();
+  main.unpin();
+}
+
+TEST_CASE_METHOD(Fixture, "frames that are unmapped under a host call are freed after it") {
+  map(main, 0, 4);
+  fill(main, 0, 4, 1);
+  HostSegment segments[4];
+  main.resolve_for_host(page(0), 4 * kPageSize, Access::kRead, segments, 4, Pin::kYes);
+  host::set_vcpu(1);
+  main.resolve_for_host(page(1), kPageSize, Access::kWrite, segments, 4, Pin::kYes);
+  host::set_vcpu(2);
+  CHECK(main.unmap(page(0), 4 * kPageSize).is_ok());
+  CHECK(pages() == 4);
+  main.unpin(0);
+  CHECK(pages() == 1);
+  main.unpin(1);
+  CHECK(pages() == 0);
+  host::set_vcpu(0);
+}
+
+TEST_CASE_METHOD(Fixture, "a buffer that the program writes after a snapshot is not freed under the host") {
+  map(main, 0, 4);
+  fill(main, 0, 4, 1);
+  AddressSpace& snapshot = machine.take_snapshot(main);
+  HostSegment segments[4];
+  main.resolve_for_host(page(0), kPageSize, Access::kRead, segments, 4, Pin::kYes);
+  host::set_vcpu(1);
+  machine.write(main, page(0), 100);  // moves main's page; the snapshot's is the old one
+  machine.destroy(snapshot);
+  Machine::check_in_use(segments[0].address);
+  CHECK(*pointer_to<u64>(segments[0].address) == 1);
+  host::set_vcpu(0);
+  main.unpin();
+  CHECK(pages() == 4);
+}
+
+TEST_CASE_METHOD(Fixture, "segments: neighbours are merged, the first bad page ends them") {
+  map(main, 0, 512, 0);
+  map(main, 600, 4);
+  CHECK(main.protect(page(602), 2 * kPageSize, PROT_READ).is_ok());
+  HostSegment segments[8];
+  ResolveOutcome outcome = main.resolve_for_host(page(0) + 100, 512 * kPageSize - 100,
+                                                 Access::kWrite, segments, 8, Pin::kNo);
+  CHECK(outcome.segment_count == 1);
+  CHECK(segments[0].length == 512 * kPageSize - 100);
+  outcome = main.resolve_for_host(page(511) + 10, kPageSize, Access::kWrite, segments, 8, Pin::kNo);
+  CHECK(outcome.kind == FaultKind::kNoMapping);
+  CHECK(outcome.bytes == kPageSize - 10);
+  outcome =
+      main.resolve_for_host(page(600), 4 * kPageSize, Access::kWrite, segments, 8, Pin::kNo);
+  CHECK(outcome.kind == FaultKind::kNoAccess);
+  CHECK(outcome.bytes == 2 * kPageSize);
+  outcome = main.resolve_for_host(page(600), 4 * kPageSize, Access::kRead, segments, 8, Pin::kNo);
+  CHECK(outcome.kind == FaultKind::kResolved);
+  CHECK(outcome.bytes == 4 * kPageSize);
+  CHECK(main.resolve_for_host(VirtualAddress(kDirectMapBase), 8, Access::kRead, segments, 8,
+                              Pin::kNo)
+            .kind == FaultKind::kNoMapping);
+  CHECK(main.resolve_for_host(VirtualAddress(kProgramEnd - 8), ~u64{0}, Access::kRead, segments, 8,
+                              Pin::kNo)
+            .bytes == 0);
+  CHECK(main.resolve_for_host(page(0), 0, Access::kRead, segments, 8, Pin::kNo).kind ==
+        FaultKind::kResolved);
+}
+
+TEST_CASE_METHOD(Fixture, "a snapshot that runs out of memory leaves nothing behind") {
+  map(main, 0, 600);
+  fill(main, 0, 600, 1);
+  main.pin({page(0), page(600)}, Access::kWrite);
+  std::vector<PhysicalAddress> hog;
+  while (true) {
+    const Result<PhysicalAddress> frame = frame_allocator.allocate_page(Clear::kNo, Ownership{});
+    if (frame.is_error()) break;
+    hog.push_back(frame.value());
+  }
+  for (size_t spare = 0; spare < 620 && !hog.empty(); spare += 31) {
+    for (int i = 0; i < 31; ++i) {
+      frame_allocator.free(hog.back());
+      hog.pop_back();
+    }
+    const Result<AddressSpace*> result = main.snapshot();
+    if (result.is_ok()) {
+      AddressSpace::destroy(result.value());
+      CHECK(spare > 500);
+    } else {
+      CHECK(result.error() == Error(ENOMEM));
+    }
+  }
+  for (PhysicalAddress frame : hog) frame_allocator.free(frame);
+  for (u64 i = 0; i < 600; ++i) CHECK(machine.read(main, page(i)) == i + 1);
+  main.unpin();
+  CHECK(line_count() == 1);
+}
+
+}  // namespace dbos::test
