@@ -10,6 +10,11 @@
 
 namespace dbos {
 
+struct ResourceLimit {  // struct rlimit64
+  u64 soft;
+  u64 hard;
+};
+
 struct Process {
   Spinlock lock;        // guards the fields below but for `actions`, which signal_lock guards
   i32 process_id;
@@ -17,6 +22,9 @@ struct Process {
   bool shares_space;    // a vfork child before its exec
   Thread* threads;
   u32 thread_count;
+  ResourceLimit address_space_limit;  // RLIMIT_AS, RLIMIT_DATA, RLIMIT_STACK: memory is the guest's
+  ResourceLimit data_limit;
+  ResourceLimit stack_limit;
   Spinlock signal_lock;
   SignalAction actions[kSignalCount];  // of signal i + 1
   Process* next;        // all processes; guarded by the process table's lock

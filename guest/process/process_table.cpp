@@ -19,7 +19,12 @@ Result<Process*> create_process(AddressSpace& space, bool shares_space, Process*
   if (process == nullptr) return Error(ENOMEM);
   process->space = &space;
   process->shares_space = shares_space;
-  if (parent != nullptr) copy_signal_actions(*process, *parent);
+  if (parent != nullptr) {
+    copy_signal_actions(*process, *parent);
+    process->address_space_limit = parent->address_space_limit;
+    process->data_limit = parent->data_limit;
+    process->stack_limit = parent->stack_limit;
+  }
   return process;
 }
 

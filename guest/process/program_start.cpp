@@ -17,6 +17,7 @@
 #include "guest/process/signal.h"
 #include "guest/process/vdso.h"
 #include "guest/syscalls/file_mapping.h"
+#include "guest/syscalls/resource_limits.h"
 
 namespace dbos {
 namespace {
@@ -144,9 +145,6 @@ void lay_out(AddressSpace& space, const BootInformation& boot, u64 stack_top, Ra
   if (gap > gap_max) gap = gap_max;
   const u64 base = align_down(kProgramEnd - gap, kPageSize) - random.pages(kMappingRandomBits);
   space.set_mmap_base(VirtualAddress(align_down(base, kPageSize)));
-  SpaceLimits limits;
-  limits.stack = boot.stack_size;
-  space.set_limits(limits);
 }
 
 void note_segments(const LoadImage& image, u64 bias) {
@@ -192,6 +190,7 @@ void start_program(const BootInformation& boot) {
 
   const u64 stack_top = kProgramEnd - random.pages(kStackRandomBits);
   lay_out(space, boot, stack_top, random);
+  inherit_resource_limits(*thread.process);
   const auto* const strings = reinterpret_cast<const char*>(&boot);
   const Image program =
       map_program(space, boot, random, strings + boot.executable_path_offset);

@@ -14,6 +14,7 @@
 #include "guest/syscalls/filtered_calls.h"
 #include "guest/syscalls/futex_calls.h"
 #include "guest/syscalls/memory_calls.h"
+#include "guest/syscalls/proc_files.h"
 #include "guest/syscalls/proxy.h"
 #include "guest/syscalls/signal_calls.h"
 #include "guest/syscalls/thread_calls.h"
@@ -147,6 +148,7 @@ i64 dispatch(Thread& thread, TrapFrame& frame) {
   if (dispatch_memory(thread, number, a, result)) return result;
   if (dispatch_time(thread, number, a, result)) return result;
   if (dispatch_signal(thread, frame, number, a, result)) return result;
+  if (dispatch_proc_file(thread, static_cast<u32>(number), a.value, result)) return result;
   if (dispatch_filtered(thread, number, a.value, result)) return result;
   return proxy_system_call(number > 0xffff ? 0xffff : static_cast<u32>(number), a.value);
 }

@@ -2,8 +2,10 @@
 
 #include <asm/unistd_64.h>
 
+#include "guest/memory/user_copy.h"
 #include "guest/process/signal.h"
 #include "guest/syscalls/proxy.h"
+#include "guest/syscalls/resource_limits.h"
 
 namespace dbos {
 namespace {
@@ -16,6 +18,21 @@ i64 wait_with_mask(Thread& thread, u64 number, const u64 arguments[6], u64 mask,
   return temporary.finish(proxy_system_call(static_cast<u32>(number), arguments));
 }
 
+// pselect6's mask and its size stand in the program's memory.
+i64 pselect(Thread& thread, const u64 arguments[6]) {
+  struct MaskAndSize {
+    u64 mask;
+    u64 size;
+  };
+  MaskAndSize given = {};
+  if (arguments[5] != 0) {
+    const auto read = read_program<MaskAndSize>(VirtualAddress(arguments[5]));
+    if (read.is_error()) return -EFAULT;
+    given = read.value();
+  }
+  return wait_with_mask(thread, __NR_pselect6, arguments, given.mask, given.size);
+}
+
 }  // namespace
 
 bool dispatch_filtered(Thread& thread, u64 number, const u64 arguments[6], i64& result) {
@@ -23,6 +40,11 @@ bool dispatch_filtered(Thread& thread, u64 number, const u64 arguments[6], i64& 
     case __NR_ppoll:
       result = wait_with_mask(thread, number, arguments, arguments[3], arguments[4]);
       return true;
+    case __NR_pselect6: result = pselect(thread, arguments); return true;
+    case __NR_getrlimit:
+    case __NR_setrlimit:
+    case __NR_prlimit64:
+      return dispatch_resource_limit(thread, number, arguments, result);
     case __NR_epoll_pwait:
     case __NR_epoll_pwait2:
       result = wait_with_mask(thread, number, arguments, arguments[4], arguments[5]);

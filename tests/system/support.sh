@@ -30,16 +30,12 @@ need() { # need PROGRAM...
   done
 }
 
-# How a command ended, which a shell's $? does not tell: 'exit N' or 'signal N' on standard error's
-# place: the file $1.
-readonly ending='import os, sys
-pid = os.fork()
-if pid == 0:
-    try: os.execvp(sys.argv[2], sys.argv[2:])
-    except OSError as error: print(error, file=sys.stderr); os._exit(127)
-status = os.waitpid(pid, 0)[1]
-how = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit {os.WEXITSTATUS(status)}"
-open(sys.argv[1], "w").write(how + "\n")'
+# Runs what follows the first argument, a file, and writes there how that ended, which a shell's $?
+# does not tell: 'exit N' or 'signal N'.
+readonly ending='
+  my $file = shift; my $status = system { $ARGV[0] } @ARGV;
+  open(my $out, ">", $file) or die;
+  printf $out "%s\n", $status == -1 ? "not found" : $status & 127 ? "signal " . ($status & 127) : "exit " . ($status >> 8)'
 
 serial=0
 
@@ -64,7 +60,7 @@ both() {
     [[ $side = native ]] || prefix=("${dbos[@]}")
     printf '%s: %s\n' "$side" "$(printf '%q ' "$@" | cut -c 1-200)"
     mkdir "$serial.$side"
-    (cd "$serial.$side" && exec "$python" -c "$ending" "../$side.end" ${prefix[@]+"${prefix[@]}"} "$@") \
+    (cd "$serial.$side" && exec perl -e "$ending" "../$side.end" ${prefix[@]+"${prefix[@]}"} "$@") \
       <"$input" >"$side.out" 2>"$side.err" || fail "$1: could not be started"
     [[ ! $script ]] || sed -i -e "$script" "$side.out" "$side.err"
     rm -rf "./$serial.$side"
@@ -76,7 +72,7 @@ both() {
   local what bad=''
   for what in end out err; do
     cmp -s "native.$what" "dbos.$what" || {
-      diff -a -u "native.$what" "dbos.$what" | head -n 24
+      diff -a -u "native.$what" "dbos.$what" | head -n 24 || true
       bad+=" $what"
     }
   done
@@ -88,7 +84,7 @@ one() {
   local wanted=$1
   shift
   printf '%s\n' "$(printf '%q ' "$@" | cut -c 1-200)"
-  "$python" -c "$ending" one.end "$@" </dev/null >one.out 2>one.err || fail "$1: could not be started"
+  perl -e "$ending" one.end "$@" </dev/null >one.out 2>one.err || fail "$1: could not be started"
   [[ $(<one.end) = "$wanted" ]] || {
     head -n 20 one.out one.err
     fail "$(basename "$1") ${*:2:3}: '$(<one.end)', not '$wanted'"

@@ -19,8 +19,20 @@ namespace dbos {
 namespace {
 
 // The kernel's pointers are physical addresses plus this, as in the kernel itself they are never the
-// same. (AddressSanitizer's shadow lies where the arena would be; this is memory it watches.)
+// same. The offset is so that AddressSanitizer's shadow lies elsewhere; ThreadSanitizer has room for
+// the arena only where it is.
+#ifdef __SANITIZE_THREAD__
+#define DBOS_THREAD_SANITIZER 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define DBOS_THREAD_SANITIZER 1
+#endif
+#endif
+#ifdef DBOS_THREAD_SANITIZER
+constexpr u64 kDirectMapOffset = 0;
+#else
 constexpr u64 kDirectMapOffset = 0x2000'0000'0000;
+#endif
 
 u64 arena_limit = 0;
 std::atomic<u64> released{0};

@@ -1,7 +1,7 @@
 #include "vmm/machine/clock.h"
 
 #include <sched.h>
-#include <time.h>
+#include <ctime>
 
 #include <algorithm>
 #include <cmath>

@@ -3,9 +3,8 @@
 #include <cpuid.h>
 #include <fcntl.h>
 #include <sched.h>
-#include <string.h>
-#include <time.h>
 #include <unistd.h>
+#include <ctime>
 
 #include <algorithm>
 #include <cmath>
@@ -18,6 +17,10 @@ namespace dbos::vmm {
 namespace {
 
 constexpr uint64_t kSecond = 1'000'000'000;
+
+#define DBOS_CLOCK_SOURCE "/sys/devices/system/clocksource/clocksource0/"
+constexpr const char* kCurrentClockSource = DBOS_CLOCK_SOURCE "current_clocksource";
+constexpr const char* kAvailableClockSources = DBOS_CLOCK_SOURCE "available_clocksource";
 
 constexpr uint32_t kIntervals = 4;
 constexpr long kIntervalNs = 4'000'000;
@@ -150,15 +153,9 @@ ClockSample sample_clocks() {
 }
 
 TscTrust check_tsc() {
-  constexpr const char* kClockSource = "/sys/devices/system/clocksource/clocksource0/";
-  char path[128];
   char text[256];
-  strcpy(path, kClockSource);
-  strcat(path, "current_clocksource");
-  if (names_tsc(read_text(path, text, sizeof text))) return TscTrust::kUsedByLinux;
-  strcpy(path, kClockSource);
-  strcat(path, "available_clocksource");
-  const std::string_view available = read_text(path, text, sizeof text);
+  if (names_tsc(read_text(kCurrentClockSource, text, sizeof text))) return TscTrust::kUsedByLinux;
+  const std::string_view available = read_text(kAvailableClockSources, text, sizeof text);
   // Linux takes a counter that it found unsteady off this list.
   if (cpu_says_invariant() && (available.empty() || names_tsc(available)))
     return TscTrust::kInvariant;

@@ -74,7 +74,8 @@ int64_t execute_program(Vcpu& vcpu, const Call& call) {
   if (result < 0) return result;
   // The new program does not belong to the machine any more.
   raw_call(__NR_prctl, PR_SET_PDEATHSIG, 0);
-  result = raw_call(__NR_execveat, a[0], a[1], arguments.address(), environment.address(), a[4]);
+  const uint64_t passed[6] = {a[0], a[1], arguments.address(), environment.address(), a[4], 0};
+  result = dbos_host_call(&vcpu.page->signal.number, __NR_execveat, passed);
   if (vcpu.process->parent != nullptr) watch_parent(*vcpu.process);
   return result;
 }

@@ -1,10 +1,10 @@
 #include "vmm/process/signals.h"
 
 #include <asm/unistd.h>
-#include <errno.h>
-#include <stdio.h>
-#include <string.h>
 #include <ucontext.h>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
 
 #include "vmm/process/host_call.h"
 

@@ -14,7 +14,7 @@
 // whose memory others share.
 #pragma once
 
-#include <signal.h>
+#include <csignal>
 
 #include <atomic>
 #include <cstdint>

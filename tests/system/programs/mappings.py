@@ -7,7 +7,7 @@ from multiprocessing import shared_memory
 PAGE = mmap.PAGESIZE
 print("page", PAGE)
 
-with mmap.mmap(-1, 64 * PAGE) as memory:
+with mmap.mmap(-1, 64 * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
     memory[:5] = b"hello"
     memory[63 * PAGE:63 * PAGE + 3] = b"end"
     print("anonymous", memory[:6], memory.rfind(b"end"), len(memory))

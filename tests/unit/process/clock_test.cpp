@@ -1,7 +1,7 @@
 // The clock page: its writer with clocks of our own, its readers, and both with the real ones.
 #include "vmm/machine/clock.h"
 
-#include <time.h>
+#include <ctime>
 
 #include <catch2/catch.hpp>
 #include <cmath>

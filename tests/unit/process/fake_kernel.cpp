@@ -1,6 +1,6 @@
 #include "tests/unit/process/fake_kernel.h"
 
-#include <time.h>
+#include <ctime>
 
 #include <atomic>
 #include <chrono>

@@ -2,12 +2,12 @@
 #include "vmm/process/signals.h"
 
 #include <asm/unistd.h>
-#include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
+#include <cerrno>
+#include <csignal>
+#include <ctime>
 
 #include <catch2/catch.hpp>
 #include <thread>

@@ -1,10 +1,10 @@
 // The signal frame against what the C library and the kernel of the host say that it is.
 #include "guest/process/signal_frame.h"
 
-#include <signal.h>
-#include <string.h>
 #include <ucontext.h>
 #include <unistd.h>
+#include <csignal>
+#include <cstring>
 
 #include <catch2/catch.hpp>
 #include <vector>

@@ -1,8 +1,8 @@
 // Which signal is delivered how, and what becomes of the system call that it interrupted.
 #include "guest/process/signal.h"
 
-#include <signal.h>
-#include <string.h>
+#include <csignal>
+#include <cstring>
 
 #include <catch2/catch.hpp>
 

@@ -3,8 +3,8 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
-#include <time.h>
 #include <unistd.h>
+#include <ctime>
 
 #include <cstdint>
 #include <cstdio>

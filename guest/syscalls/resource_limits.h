@@ -1,0 +1,15 @@
+// The limits on memory. The host's own would hit the VMM, whose address space holds the whole arena; so
+// the guest keeps them for each process, and Linux keeps all others.
+#pragma once
+
+#include "guest/process/process.h"
+
+namespace dbos {
+
+// getrlimit, setrlimit, prlimit64 of the calling process's memory limits. False: Linux's case.
+bool dispatch_resource_limit(Thread& thread, u64 number, const u64 arguments[6], i64& result);
+
+// At the program's start: what dbos-run was started with.
+void inherit_resource_limits(Process& process);
+
+}  // namespace dbos
