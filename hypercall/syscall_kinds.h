@@ -29,6 +29,7 @@ enum class Shape : uint8_t {
   kByRequest,        // what it is depends on argument `count_from`: syscall_requests.def
   kInterfaceList,    // ifconf
   kNotification,     // mq_notify's sigevent, whose value may be the address of a 32-byte cookie
+  kWord,             // a futex: Linux's only in shared mappings, and given by the guest as it is
   kSemaphoreValues,  // GETALL, SETALL: unsigned short for each semaphore of the set
 };
 
@@ -315,6 +316,7 @@ constexpr Argument semaphore_values(Direction direction) {
   return {Shape::kSemaphoreValues, direction, Format::kData, kFixedCount, 2};
 }
 
+inline constexpr Argument word{Shape::kWord, Direction::kInOut, Format::kInteger32};
 inline constexpr Argument notification{Shape::kNotification, Direction::kIn, Format::kStructure};
 
 inline constexpr Argument int_out = out(4, Format::kInteger32);

@@ -142,7 +142,15 @@ constexpr const SystemCall* find(uint32_t number) {
 
 constexpr uint32_t request_number(uint32_t call, uint64_t value) {
   const uint32_t request = static_cast<uint32_t>(value);
-  return call == __NR_quotactl || call == __NR_quotactl_fd ? request >> 8 : request;
+  switch (call) {
+    case __NR_quotactl:
+    case __NR_quotactl_fd:
+      return request >> 8;  // without the quota's type
+    case __NR_futex:
+      return request & 0x7f;  // without FUTEX_PRIVATE_FLAG, FUTEX_CLOCK_REALTIME
+    default:
+      return request;
+  }
 }
 
 // nullptr: not proxied; the answer is -unknown_request(call).
@@ -164,7 +172,14 @@ constexpr const Request* find_request(uint32_t call, uint64_t value) {
 }
 
 constexpr int unknown_request(uint32_t call) {
-  return call == __NR_ioctl ? ENOTTY : EINVAL;
+  switch (call) {
+    case __NR_ioctl:
+      return ENOTTY;
+    case __NR_futex:
+      return ENOSYS;
+    default:
+      return EINVAL;
+  }
 }
 
 // The number of bytes or elements that `counter` holds, as wide and as signed as Linux takes it.

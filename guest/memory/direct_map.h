@@ -12,18 +12,33 @@ T* pointer_to(PhysicalAddress address) {
 }
 
 // `rep stosq` and `rep movsq`: the kernel may not touch vector registers, and these are the
-// processor's own fast path for whole pages (ERMS).
+// processor's own fast path for whole pages (ERMS). Sanitizers don't see what assembly does, so they
+// get loops.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr bool kUseStringInstructions = false;
+#else
+inline constexpr bool kUseStringInstructions = true;
+#endif
+
 inline void clear_memory(PhysicalAddress begin, u64 bytes) {
-  void* to = platform::direct_map(begin);
+  u64* to = pointer_to<u64>(begin);
   u64 count = bytes / sizeof(u64);
-  asm volatile("rep stosq" : "+D"(to), "+c"(count) : "a"(0) : "memory");
+  if constexpr (kUseStringInstructions) {
+    asm volatile("rep stosq" : "+D"(to), "+c"(count) : "a"(0) : "memory");
+  } else {
+    for (u64 i = 0; i < count; ++i) to[i] = 0;
+  }
 }
 
 inline void copy_memory(PhysicalAddress to, PhysicalAddress from, u64 bytes) {
-  void* target = platform::direct_map(to);
-  const void* source = platform::direct_map(from);
+  u64* target = pointer_to<u64>(to);
+  const u64* source = pointer_to<u64>(from);
   u64 count = bytes / sizeof(u64);
-  asm volatile("rep movsq" : "+D"(target), "+S"(source), "+c"(count) : : "memory");
+  if constexpr (kUseStringInstructions) {
+    asm volatile("rep movsq" : "+D"(target), "+S"(source), "+c"(count) : : "memory");
+  } else {
+    for (u64 i = 0; i < count; ++i) target[i] = source[i];
+  }
 }
 
 }  // namespace dbos

@@ -62,16 +62,13 @@ void make_call_again(TrapFrame& frame) {
 void resolve_interrupted_call(const Thread& thread, TrapFrame& frame, const SignalAction* action) {
   if (frame.vector != kSystemCallVector) return;
   const i64 result = static_cast<i64>(frame.rax);
-  if (result == kNotStarted) {
+  const bool restarts = action == nullptr || (action->flags & action_flag::kRestart) != 0;
+  // Linux's ERESTARTNOHAND: only a handler ends these calls.
+  const bool needs_handler = result == -EINTR && action == nullptr && thread.has_temporary_mask;
+  if (result == kNotStarted || (result == kInterrupted && restarts) || needs_handler) {
     make_call_again(frame);
   } else if (result == kInterrupted) {
-    if (action == nullptr || (action->flags & action_flag::kRestart) != 0) {
-      make_call_again(frame);
-    } else {
-      frame.rax = static_cast<u64>(-EINTR);
-    }
-  } else if (result == -EINTR && action == nullptr && thread.has_temporary_mask) {
-    make_call_again(frame);  // Linux's ERESTARTNOHAND: only a handler ends these calls
+    frame.rax = static_cast<u64>(-EINTR);
   }
 }
 

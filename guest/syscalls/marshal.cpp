@@ -80,7 +80,9 @@ Result<void> Marshaller::marshal(u32 index, const Argument& argument) {
       return marshal_notification(index);
     case Shape::kSemaphoreValues:
       return marshal_semaphore_values(index, argument);
-    case Shape::kBulk:  // by run_bulk() and so on, when all other arguments are ready
+    case Shape::kWord:
+      return Error(ENOSYS);  // the guest's futexes never come here
+    case Shape::kBulk:       // by run_bulk() and so on, when all other arguments are ready
     case Shape::kVector:
     case Shape::kMessage:
     case Shape::kMessages:

@@ -22,8 +22,11 @@ class Marshaller {
   Marshaller(const Marshaller&) = delete;
   Marshaller& operator=(const Marshaller&) = delete;
 
-  // The call's result, -errno or kInterrupted.
+  // The call's result, -errno, kInterrupted or kNotStarted.
   i64 run();
+
+  // Moves no more than this, and in one part.
+  void limit_bytes(u64 bytes) { bytes_limit_ = bytes; }
 
  private:
   using Argument = syscalls::Argument;
@@ -101,6 +104,7 @@ class Marshaller {
   const syscalls::SystemCall& call_;
   u64 program_[6];  // as the program gave them
   u64 host_[6];     // as Linux gets them
+  u64 bytes_limit_ = kTransferMax;
   u32 back_count_ = 0;
   CopyBack backs_[kBacksMax];
   BounceBuffer bounce_;

@@ -109,11 +109,11 @@ bool Marshaller::goes_on_reading() const {
 i64 Marshaller::run_part(const Buffer* buffers, u32 count, u64 skip, u32 index, bool* more) {
   constexpr u64 kSpecialFileMax = 64 * kKiB;
   const bool writes = access_of(index) == HostAccess::kRead;
+  const u64 part = writes || bytes_limit_ < kReadPartMax ? bytes_limit_ : kReadPartMax;
   Transfer transfer(bounce_, access_of(index));
-  const auto mapped =
-      transfer.map(buffers, count, skip, kVectorMax, writes ? kTransferMax : kReadPartMax);
+  const auto mapped = transfer.map(buffers, count, skip, kVectorMax, part);
   if (mapped.is_error()) return -mapped.error().code();
-  if (transfer.is_partial() && skip == 0) {
+  if (transfer.is_partial() && skip == 0 && bytes_limit_ == kTransferMax) {
     if (total_bytes(buffers, count) <= kGatherMax) return run_gathered(buffers, count, index);
     if (writes && is_message_socket()) return -EMSGSIZE;
   }
@@ -127,8 +127,8 @@ i64 Marshaller::run_part(const Buffer* buffers, u32 count, u64 skip, u32 index, 
   if (result < 0) return result;
   const auto finished = transfer.finish(static_cast<u64>(result));
   if (finished.is_error()) return -finished.error().code();
-  *more = transfer.is_partial() && static_cast<u64>(result) == transfer.bytes() &&
-          (writes || goes_on_reading());
+  *more = bytes_limit_ == kTransferMax && transfer.is_partial() &&
+          static_cast<u64>(result) == transfer.bytes() && (writes || goes_on_reading());
   return result;
 }
 

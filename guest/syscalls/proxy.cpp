@@ -105,6 +105,7 @@ i64 refuse_request(u32 number, const syscalls::SystemCall& call, u64 descriptor,
 }  // namespace
 
 i64 proxy_system_call(u32 number, const u64 arguments[6]) {
+  if (number == __NR_vmsplice) return splice_program_memory(arguments);
   const syscalls::SystemCall* call = syscalls::find(number);
   if (call == nullptr || !call->is_proxied()) return refuse(number, call);
   for (u32 i = 0; i < call->argument_count; i++) {

@@ -11,4 +11,7 @@ namespace dbos {
 // may be held.
 i64 proxy_system_call(u32 number, const u64 arguments[6]);
 
+// vmsplice, as a copy (proxy_splice.cpp); proxy_system_call() makes it too.
+i64 splice_program_memory(const u64 arguments[6]);
+
 }  // namespace dbos

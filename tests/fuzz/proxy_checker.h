@@ -174,6 +174,9 @@ class CallChecker {
           expect(load<uint64_t>(value), 32, "cookie");
         }
         return;
+      case Shape::kWord:
+        expect(value, 4, "word");
+        return;
       case Shape::kSemaphoreValues:
         expect(value, 65536 * 2, "semaphores");
         return;

@@ -32,6 +32,7 @@ need() { # need PROGRAM...
 
 # Runs what follows the first argument, a file, and writes there how that ended, which a shell's $?
 # does not tell: 'exit N' or 'signal N'.
+# shellcheck disable=SC2016 # that is Perl
 readonly ending='
   my $file = shift; my $status = system { $ARGV[0] } @ARGV;
   open(my $out, ">", $file) or die;
@@ -44,7 +45,7 @@ serial=0
 # standard error (both through the sed script) and the ending, which natively must be ENDING
 # ('exit 0'). Leaves the native answer in native.out, native.err, native.end.
 both() {
-  local wanted='exit 0' input=/dev/null script='' side prefix
+  local wanted='exit 0' input=/dev/null script='' side prefix begin
   while [[ $1 = -* ]]; do
     case $1 in
       -e) wanted=$2 ;;
@@ -58,10 +59,11 @@ both() {
     serial=$((serial + 1))
     prefix=()
     [[ $side = native ]] || prefix=("${dbos[@]}")
-    printf '%s: %s\n' "$side" "$(printf '%q ' "$@" | cut -c 1-200)"
+    begin=$EPOCHREALTIME
     mkdir "$serial.$side"
     (cd "$serial.$side" && exec perl -e "$ending" "../$side.end" ${prefix[@]+"${prefix[@]}"} "$@") \
       <"$input" >"$side.out" 2>"$side.err" || fail "$1: could not be started"
+    printf '%s, %d ms: %.160s\n' "$side" $(((${EPOCHREALTIME/./} - ${begin/./}) / 1000)) "$(printf '%q ' "$@")"
     [[ ! $script ]] || sed -i -e "$script" "$side.out" "$side.err"
     rm -rf "./$serial.$side"
   done
@@ -113,11 +115,18 @@ explain() { # explain STATUS LINE COMMAND
   [[ -s $DBOS_WHY ]] || echo "line $2 failed with status $1: ${3:0:100}" >"$DBOS_WHY"
 }
 
+# The time limit arrives as SIGTERM: what was there until then?
+show_unfinished() {
+  tail -n 8 native.out native.err dbos.out dbos.err one.out one.err 2>/dev/null
+  exit 124
+}
+
 if [[ ${BASH_SOURCE[0]} = "$0" ]]; then
   declare -A seconds=()
   # shellcheck disable=SC1090 # the file with the test
   . "$1"
   set -E -o errexit
+  trap show_unfinished TERM
   trap 'explain "$?" "$LINENO" "$BASH_COMMAND"' ERR
   "$2"
 fi

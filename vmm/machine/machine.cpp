@@ -168,48 +168,51 @@ int64_t Machine::initialize_vcpu(Vcpu& vcpu) {
                     reinterpret_cast<uint64_t>(&offset));
   if (result < 0) return result;
   kvm_mp_state state = {KVM_MP_STATE_RUNNABLE};
-  return raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu.descriptor), KVM_SET_MP_STATE,
-                  reinterpret_cast<uint64_t>(&state));
+  result = raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu.descriptor), KVM_SET_MP_STATE,
+                    reinterpret_cast<uint64_t>(&state));
+  return result < 0 ? result : enter_long_mode(vcpu);
 }
 
-int64_t Machine::reset_vcpu(Vcpu& vcpu, uint64_t start_argument) {
+// The segments, control registers and boot page tables that every vCPU starts with. Once: a thread
+// that ends leaves them as they are.
+int64_t Machine::enter_long_mode(const Vcpu& vcpu) {
   kvm_sregs special = {};
   const auto descriptor = static_cast<uint64_t>(vcpu.descriptor);
-  int64_t result =
+  const int64_t result =
       raw_call(__NR_ioctl, descriptor, KVM_GET_SREGS, reinterpret_cast<uint64_t>(&special));
   if (result < 0) return result;
-  if (special.cr3 == 0) {  // the first time; later only the registers below change
-    kvm_segment code = {};
-    code.limit = 0xffffffff;
-    code.selector = 0x08;
-    code.type = 11;  // execute, read, accessed
-    code.present = 1;
-    code.s = 1;
-    code.l = 1;
-    code.g = 1;
-    kvm_segment data = code;
-    data.selector = 0x10;
-    data.type = 3;  // read, write, accessed
-    data.l = 0;
-    data.db = 1;
-    special.cs = code;
-    special.ss = data;
-    special.ds = special.es = special.fs = special.gs = data;
-    special.cr0 = 0x80010031;  // paging, write protect, numeric error, extension type, protection
-    special.cr4 = 0x20;        // physical address extension
-    special.efer = 0xd00;      // long mode enabled and active, no-execute
-  }
+  kvm_segment code = {};
+  code.limit = 0xffffffff;
+  code.selector = 0x08;
+  code.type = 11;  // execute, read, accessed
+  code.present = 1;
+  code.s = 1;
+  code.l = 1;
+  code.g = 1;
+  kvm_segment data = code;
+  data.selector = 0x10;
+  data.type = 3;  // read, write, accessed
+  data.l = 0;
+  data.db = 1;
+  special.cs = code;
+  special.ss = data;
+  special.ds = special.es = special.fs = special.gs = data;
+  special.cr0 = 0x80010031;  // paging, write protect, numeric error, extension type, protection
   special.cr3 = kernel_root();
-  result = raw_call(__NR_ioctl, descriptor, KVM_SET_SREGS, reinterpret_cast<uint64_t>(&special));
-  if (result < 0) return result;
+  special.cr4 = 0x20;   // physical address extension
+  special.efer = 0xd00;  // long mode enabled and active, no-execute
+  return raw_call(__NR_ioctl, descriptor, KVM_SET_SREGS, reinterpret_cast<uint64_t>(&special));
+}
 
+int64_t Machine::reset_vcpu(const Vcpu& vcpu, uint64_t start_argument) {
   kvm_regs registers = {};
   registers.rip = kernel_entry_;
   registers.rsp = kVcpuMapBase + vcpu.index * kVcpuStride + kVcpuStackTop;
   registers.rflags = 2;
   registers.rdi = vcpu.index;
   registers.rsi = start_argument;
-  return raw_call(__NR_ioctl, descriptor, KVM_SET_REGS, reinterpret_cast<uint64_t>(&registers));
+  return raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu.descriptor), KVM_SET_REGS,
+                  reinterpret_cast<uint64_t>(&registers));
 }
 
 void Machine::raise_interrupt(const Vcpu& vcpu, uint8_t vector) {

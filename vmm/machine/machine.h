@@ -38,8 +38,9 @@ class Machine {
   // Makes a vCPU known to KVM: descriptor, run page, CPUID, its block's mapping. Result: 0 or -errno.
   int64_t initialize_vcpu(Vcpu& vcpu);
 
-  // Sets the registers with which a vCPU enters the guest kernel (boot protocol).
-  int64_t reset_vcpu(Vcpu& vcpu, uint64_t start_argument);
+  // Sets the registers with which a vCPU enters the guest kernel (boot protocol). Its page tables are
+  // the boot tables, from the beginning or because the thread before left them so.
+  int64_t reset_vcpu(const Vcpu& vcpu, uint64_t start_argument);
 
   // Raises an interrupt on a vCPU's local APIC.
   void raise_interrupt(const Vcpu& vcpu, uint8_t vector);
@@ -51,6 +52,7 @@ class Machine {
   int64_t grow_arena(uint64_t index);
 
  private:
+  int64_t enter_long_mode(const Vcpu& vcpu);
   void open_kvm();
   void make_regions();
   void read_cpuid();

@@ -263,7 +263,7 @@ void die_by_signal(int signal) {
   raw_call(__NR_tgkill, process, thread, static_cast<uint64_t>(signal));
   raw_mask(~bit(signal));
   // Not reached with a signal that ends a process; nothing else must run on in its place.
-  raw_call(__NR_exit_group, static_cast<uint64_t>(128 + signal));
+  raw_call(__NR_exit_group, 128 + static_cast<uint64_t>(signal));
   __builtin_unreachable();
 }
 

@@ -61,6 +61,8 @@ int64_t CallArguments::prepare_one(uint32_t index, const Argument& argument) {
     case Shape::kPollArray:
       return check(value,
                    uint64_t{argument.unit} * static_cast<uint32_t>(values_[argument.count_from]));
+    case Shape::kWord:
+      return check(value, sizeof(uint32_t));
     case Shape::kSemaphoreValues:
       return check(value, syscalls::kSemaphoresMax * 2);
     case Shape::kVector:

@@ -87,7 +87,8 @@ class Tlb {
     for (;; level = below(level)) {
       const FrameState state = frame_info(at).state();
       if (frame_info(at).kind() != FrameKind::kNode ||
-          (state != FrameState::kLinked && state != FrameState::kRetired)) {
+          (state != FrameState::kLinked && state != FrameState::kUnlinked &&
+           state != FrameState::kRetired)) {
         throw std::runtime_error("a processor walks a page table that is free");
       }
       PteSlot& slot = node_at(at).entry(address, level);

@@ -6,6 +6,7 @@
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -166,6 +167,43 @@ TEST_CASE("message queues of System V") {
   CHECK(call(SYS_msgctl, id, IPC_STAT, status) == 0);
   CHECK(program().get<msqid_ds>(status).msg_qnum == 0);
   CHECK(call(SYS_msgctl, id, IPC_RMID, 0) == 0);
+}
+
+TEST_CASE("vmsplice copies, and stops when the pipe is full") {
+  int ends[2];
+  REQUIRE(pipe(ends) == 0);
+  const auto writer = static_cast<uint64_t>(ends[1]);
+  const uint64_t data = program().map(40);
+  program().write(data, "spliced", 7);
+  const uint64_t vector = program().put(iovec{reinterpret_cast<void*>(data), 40 * kPageSize});
+  CHECK(call(SYS_vmsplice, writer, vector, 1, 0) == 65536);
+  CHECK(call(SYS_vmsplice, writer, vector, 1, SPLICE_F_NONBLOCK) == -EAGAIN);
+  const uint64_t target = program().map(20) + 5;
+  const uint64_t other = program().put(iovec{reinterpret_cast<void*>(target), 65536});
+  CHECK(call(SYS_vmsplice, static_cast<uint64_t>(ends[0]), other, 1, 0) == 65536);
+  CHECK(program().text(target, 7) == "spliced");
+  CHECK(call(SYS_vmsplice, writer, vector, 1, 100) == -EINVAL);
+  CHECK(call(SYS_vmsplice, 12345, vector, 1, 0) == -EBADF);
+  CHECK(call(SYS_vmsplice, writer, 0x1000, 1, 0) == -EFAULT);
+  close(ends[0]);
+  close(ends[1]);
+}
+
+TEST_CASE("a futex in shared memory is Linux's") {
+  const uint64_t word = program().take_frames(1);
+  const volatile uint32_t no_signal = 0;
+  const auto futex = [&](uint64_t address, uint64_t operation, uint64_t value, uint64_t timeout) {
+    const Call call{SYS_futex, 0, {address, operation, value, timeout, 0, 0}, 0};
+    return vmm::execute_call(program().memory, program().guard, call, &no_signal);
+  };
+  uint32_t own = 0;
+  *reinterpret_cast<uint32_t*>(word) = 5;
+  CHECK(futex(word, 1 /* FUTEX_WAKE */, 1, 0) == 0);
+  CHECK(futex(word, 0 /* FUTEX_WAIT */, 4, 0) == -EAGAIN);
+  *reinterpret_cast<timespec*>(word + 64) = {0, 1000};
+  CHECK(futex(word, 0, 5, word + 64) == -ETIMEDOUT);
+  CHECK(futex(reinterpret_cast<uint64_t>(&own), 1, 1, 0) == -EFAULT);
+  CHECK(futex(word, 100, 1, 0) == -ENOSYS);
 }
 
 TEST_CASE("signals as data") {
