@@ -88,11 +88,12 @@ inline constexpr Table kTable = make_table();
 static_assert(is_consistent(kTable));
 
 struct Requests {
-  static constexpr uint32_t kCount = 0
-#define DBOS_REQUEST(call, number, name, waits, argument) +1
+  static constexpr uint64_t kNumbers[] = {
+#define DBOS_REQUEST(call, number, name, waits, argument) number,
 #include "hypercall/syscall_requests.def"
 #undef DBOS_REQUEST
-      ;
+  };
+  static constexpr uint32_t kCount = sizeof kNumbers / sizeof kNumbers[0];
   Request list[kCount];  // by call and number
 };
 

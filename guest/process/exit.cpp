@@ -39,16 +39,32 @@ bool unlink_dead_thread(Thread& thread) {
   return process.thread_count == 0;
 }
 
-// Ends the host's process. The call comes back only when another host thread has adopted the vCPU.
-[[noreturn]] void end_process(Service service, u64 argument) {
-  hypercall(service, argument);
-  DBOS_ASSERT(current_hypercall_page().dying != 0);
-  exit_thread_dying();
+enum class Released : u64 { kNo, kYes };
+
+// Ends the host's process. Comes back only if this thread has not released what it held, and another
+// host thread has adopted the vCPU.
+void end_process(Service service, u64 argument, Released released) {
+  hypercall(service, argument, static_cast<u64>(released));
+  DBOS_ASSERT(released == Released::kNo && current_hypercall_page().dying != 0);
 }
 
 [[noreturn]] void end_thread(i32 status) {
   hypercall(Service::kThreadExit, static_cast<u64>(status));
   DBOS_PANIC("the host came back from the end of a thread");
+}
+
+bool is_last_thread(Process& process) {
+  const LockGuard guard(process.lock);
+  return process.thread_count == 1;
+}
+
+// ... and of the process, if it was its last thread.
+void release_thread(Thread& thread) {
+  Process& process = *thread.process;
+  thread.space->unpin(thread.vcpu);
+  const bool was_last = unlink_dead_thread(thread);
+  arch::leave_space(kernel_root());
+  if (was_last) release_process(process);
 }
 
 }  // namespace
@@ -62,17 +78,25 @@ void exit_thread(i32 status) {
   end_thread(status);
 }
 
-void exit_process(i32 status) { end_process(Service::kExit, static_cast<u64>(status)); }
-
-void die(u32 signal) { end_process(Service::kDie, signal); }
-
-void exit_thread_dying() {
+// A child that is alone releases its memory itself. The first process's memory goes with the machine,
+// and what several threads use is released after the last of them, by the one who adopts its vCPU.
+void exit_process(i32 status) {
   Thread& thread = current_thread();
   Process& process = *thread.process;
-  thread.space->unpin(thread.vcpu);
-  const bool was_last = unlink_dead_thread(thread);
-  arch::leave_space(kernel_root());
-  if (was_last) release_process(process);
+  const bool is_alone = !process.is_first && is_last_thread(process);
+  if (is_alone) release_thread(thread);
+  end_process(Service::kExit, static_cast<u64>(status),
+              is_alone ? Released::kYes : Released::kNo);
+  exit_thread_dying();
+}
+
+void die(u32 signal) {
+  end_process(Service::kDie, signal, Released::kNo);
+  exit_thread_dying();
+}
+
+void exit_thread_dying() {
+  release_thread(current_thread());
   end_thread(0);
 }
 

@@ -19,6 +19,7 @@ struct Process {
   Spinlock lock;        // guards the fields below but for `actions`, which signal_lock guards
   i32 process_id;
   AddressSpace* space;
+  bool is_first;        // dbos-run's own
   bool shares_space;    // a vfork child before its exec
   Thread* threads;
   u32 thread_count;

@@ -18,6 +18,7 @@ Result<Process*> create_process(AddressSpace& space, bool shares_space, Process*
   Process* const process = heap_new<Process>();
   if (process == nullptr) return Error(ENOMEM);
   process->space = &space;
+  process->is_first = parent == nullptr;
   process->shares_space = shares_space;
   if (parent != nullptr) {
     copy_signal_actions(*process, *parent);

@@ -178,7 +178,7 @@ class CallChecker {
         expect(value, 4, "word");
         return;
       case Shape::kSemaphoreValues:
-        expect(value, 65536 * 2, "semaphores");
+        expect(value, uint64_t{65536} * 2, "semaphores");
         return;
     }
   }

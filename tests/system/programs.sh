@@ -19,7 +19,7 @@ test_arguments_and_environment() {
   both printf '<%s>' '' 'two words' $'new\nline' $'end\n' --help -x -- 'äöü' $'\xff\x01'
   both sh -c 'echo "$0" "$#" "$@"' name a '' c
   both env -i A=1 'B=two words' C= env
-  both sh -c 'pwd | sed "s/[0-9]*\.[a-z]*$//"; umask; ulimit -a; id; tty; hostname'
+  both sh -c 'pwd; umask; ulimit -a; id; tty; hostname'
   # Some 100 kB of arguments.
   # shellcheck disable=SC2046 # many words
   both sh -c 'echo $# $(echo "$*" | cksum)' $(seq 20000)

@@ -38,10 +38,8 @@ readonly ending='
   open(my $out, ">", $file) or die;
   printf $out "%s\n", $status == -1 ? "not found" : $status & 127 ? "signal " . ($status & 127) : "exit " . ($status >> 8)'
 
-serial=0
-
 # both [-e ENDING] [-i INPUT] [-f SED-SCRIPT] COMMAND [ARGUMENT]...
-# Runs COMMAND natively and under dbos-run, each in an empty directory, and compares standard output,
+# Runs COMMAND natively and under dbos-run, each in an empty directory of the same name, and compares standard output,
 # standard error (both through the sed script) and the ending, which natively must be ENDING
 # ('exit 0'). Leaves the native answer in native.out, native.err, native.end.
 both() {
@@ -56,16 +54,15 @@ both() {
     shift 2
   done
   for side in native dbos; do
-    serial=$((serial + 1))
     prefix=()
     [[ $side = native ]] || prefix=("${dbos[@]}")
     begin=$EPOCHREALTIME
-    mkdir "$serial.$side"
-    (cd "$serial.$side" && exec perl -e "$ending" "../$side.end" ${prefix[@]+"${prefix[@]}"} "$@") \
+    mkdir there
+    (cd there && exec perl -e "$ending" "../$side.end" ${prefix[@]+"${prefix[@]}"} "$@") \
       <"$input" >"$side.out" 2>"$side.err" || fail "$1: could not be started"
     printf '%s, %d ms: %.160s\n' "$side" $(((${EPOCHREALTIME/./} - ${begin/./}) / 1000)) "$(printf '%q ' "$@")"
     [[ ! $script ]] || sed -i -e "$script" "$side.out" "$side.err"
-    rm -rf "./$serial.$side"
+    chmod -R u+rwx there && rm -rf there
   done
   [[ $(<native.end) = "$wanted" ]] || {
     cat native.err

@@ -23,7 +23,7 @@ constexpr const char* kCurrentClockSource = DBOS_CLOCK_SOURCE "current_clocksour
 constexpr const char* kAvailableClockSources = DBOS_CLOCK_SOURCE "available_clocksource";
 
 constexpr uint32_t kIntervals = 4;
-constexpr long kIntervalNs = 4'000'000;
+constexpr long kIntervalNs = 3'000'000;
 constexpr uint32_t kCpusMax = 16;
 constexpr uint32_t kReadingsPerSample = 8;
 

@@ -32,7 +32,7 @@ struct ClockSample {
 uint64_t read_host_tsc();
 ClockSample sample_clocks();
 
-// Asks Linux and the CPU, which takes microseconds; measures, within 20 ms, where they don't say.
+// Asks Linux and the CPU, which takes microseconds; measures, for some 15 ms, where they don't say.
 TscTrust check_tsc();
 
 // The measuring part. `rate_samples` were taken in order on any CPU, at least 1 ms apart;

@@ -9,7 +9,9 @@ namespace {
 
 bool is_free(const Vcpu& vcpu) {
   const VcpuState state = vcpu.state.load();
-  return state == VcpuState::kIdle || (state == VcpuState::kEnded && vcpu.host_thread.load() == 0);
+  if (state == VcpuState::kIdle) return true;
+  const bool is_left = state == VcpuState::kEnded || state == VcpuState::kParked;
+  return is_left && vcpu.host_thread.load() == 0;
 }
 
 bool take(Vcpu& vcpu) {
@@ -28,11 +30,19 @@ bool VcpuPool::is_usable(const Vcpu& vcpu, const HostProcess& process) const {
   return false;
 }
 
-Vcpu* VcpuPool::acquire(const HostProcess& process) {
+Vcpu* VcpuPool::find(const HostProcess& process, Kind kind) {
   for (uint32_t i = 0; i < count(); ++i) {
+    if (kind == Kind::kFresh && vcpus_[i].was_run) continue;
     if (is_usable(vcpus_[i], process) && take(vcpus_[i])) return &vcpus_[i];
   }
-  return create(process);
+  return nullptr;
+}
+
+Vcpu* VcpuPool::acquire(const HostProcess& process) {
+  Vcpu* vcpu = find(process, Kind::kFresh);
+  if (vcpu == nullptr && count() < kFreshMax) vcpu = create(process);
+  if (vcpu == nullptr) vcpu = find(process, Kind::kAny);
+  return vcpu != nullptr ? vcpu : create(process);
 }
 
 void VcpuPool::prepare(const HostProcess& process, uint32_t wanted) {

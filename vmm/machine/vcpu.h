@@ -20,9 +20,10 @@ struct HostProcess;
 struct ThreadBlock;
 
 // kBusy: a host thread runs it, or ran it and was killed (host_thread is 0 then: it is adopted).
-// kEnded: the guest kernel released everything; free as soon as host_thread is 0.
+// kParked: the program's thread ended, and its host thread waits for the next one of its process.
+// kEnded: the guest kernel released everything; free, as a parked one, as soon as host_thread is 0.
 // kLost: made by a process that is gone, so that nobody has its descriptor.
-enum class VcpuState : uint32_t { kAbsent, kIdle, kBusy, kEnded, kLost };
+enum class VcpuState : uint32_t { kAbsent, kIdle, kBusy, kParked, kEnded, kLost };
 
 struct Vcpu : SignalContext {
   std::atomic<VcpuState> state;
@@ -31,11 +32,14 @@ struct Vcpu : SignalContext {
   kvm_run* run;
   const HostProcess* creator;  // who has the descriptor, with those it forked later
   uint64_t sequence;           // creation order
+  bool was_run;                // a host thread ran it once
   ThreadBlock* block;          // for its host threads, one after the other
 
   // Of the thread that uses it now.
   HostProcess* process;
   std::atomic<uint32_t> host_thread;  // its id; Linux sets 0 and wakes when it is gone (CHILD_CLEARTID)
+  std::atomic<uint32_t> keeps_thread;  // its host thread may be used again (thread_reuse.h)
+  std::atomic<uint32_t> wake_word;     // of a parked one: futex, 1: go on
   std::atomic<uint32_t> started;      // a host thread has been made for it
   std::atomic<uint32_t> adopted;      // another thread runs it, to release what the dead one held
 };
@@ -46,7 +50,8 @@ class VcpuPool {
  public:
   explicit VcpuPool(Machine& machine) : machine_(machine) {}
 
-  // A vCPU for a new thread of `process`, made if none is free. Null at the limit.
+  // A vCPU for a new host thread of `process`. One that was never run is taken first: KVM waits for
+  // an RCU grace period (10 to 20 ms) when a vCPU changes its thread. Null at the limit.
   Vcpu* acquire(const HostProcess& process);
   // Makes sure that `wanted` free vCPUs are there for `process`.
   void prepare(const HostProcess& process, uint32_t wanted);
@@ -60,6 +65,11 @@ class VcpuPool {
   uint64_t next_sequence() const { return next_sequence_.load(); }
 
  private:
+  // Beyond this many vCPUs the ones that have been run are used again before a new one is made.
+  static constexpr uint32_t kFreshMax = 48;
+  enum class Kind { kFresh, kAny };
+
+  Vcpu* find(const HostProcess& process, Kind kind);
   Vcpu* create(const HostProcess& process);
 
   Machine& machine_;

@@ -121,7 +121,12 @@ int64_t wake(const Call& call) {
   for (;;) raw_call(__NR_exit, status);
 }
 
-[[noreturn]] void exit_process(Vcpu& vcpu, uint64_t status) {
+[[noreturn]] void exit_process(Vcpu& vcpu, uint64_t status, bool released) {
+  if (released) {
+    block_all_signals();
+    vcpu.started.store(0);
+    vcpu.state.store(VcpuState::kEnded);
+  }
   vcpu.process->ended_by_itself.store(1);
   for (;;) raw_call(__NR_exit_group, status);
 }
@@ -171,13 +176,17 @@ int64_t execute_service(Vcpu& vcpu, const Call& call) {
     case Service::kWake: return wake(call);
     case Service::kClockRefresh: return refresh_clock();
     case Service::kYield: return raw_call(__NR_sched_yield);
-    case Service::kExit: exit_process(vcpu, a[0]);
+    case Service::kExit: exit_process(vcpu, a[0], a[1] != 0);
   }
   return -ENOSYS;
 }
 
+bool is_thread_exit(const Call& call) {
+  return call.number == static_cast<uint32_t>(Service::kThreadExit);
+}
+
 bool ends_thread(const Call& call) {
-  return call.number == static_cast<uint32_t>(Service::kThreadExit) ||
+  return is_thread_exit(call) ||
          call.number == static_cast<uint32_t>(Service::kExit) ||
          call.number == static_cast<uint32_t>(Service::kDie);
 }

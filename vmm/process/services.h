@@ -11,6 +11,9 @@ namespace dbos::vmm {
 // Performs a service for the thread that runs `vcpu`. The call is a copy that the guest can't change.
 int64_t execute_service(Vcpu& vcpu, const Call& call);
 
+// Service::kThreadExit.
+bool is_thread_exit(const Call& call);
+
 // Whether the call is one after which the thread does not go on.
 bool ends_thread(const Call& call);
 

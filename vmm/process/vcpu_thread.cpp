@@ -11,6 +11,7 @@
 #include "vmm/process/reaper.h"
 #include "vmm/process/services.h"
 #include "vmm/process/thread_block.h"
+#include "vmm/process/thread_reuse.h"
 #include "vmm/proxy/execute.h"
 
 namespace dbos::vmm {
@@ -30,6 +31,7 @@ enum class Next { kRun, kLeave };
 int64_t perform(Vcpu& vcpu, const Call& call) {
   if (call.number >= kServiceBase) return execute_service(vcpu, call);
   if (vcpu.adopted.load() != 0) return -EINTR;
+  note_thread_attributes(vcpu, call.number);
   return execute_call(machine().memory(), call, &vcpu.page->signal.number);
 }
 
@@ -40,6 +42,7 @@ Next make_calls(Vcpu& vcpu) {
   for (uint32_t i = 0; i < count; ++i) {
     const Call call = page.calls[i];  // the guest may change it while we check it
     if (vcpu.adopted.load() != 0 && ends_thread(call)) return Next::kLeave;
+    if (is_thread_exit(call) && park_thread(vcpu)) return Next::kRun;
     const int64_t result = perform(vcpu, call);
     page.calls[i].result = result;
     page.calls_done = i + 1;
@@ -99,6 +102,17 @@ void start_process(void* argument) {
   start_thread(argument);
 }
 
+// What a new program thread finds on its vCPU.
+void prepare_page(Vcpu& vcpu, const Vcpu& creator, uint64_t start_argument) {
+  vcpu.program_mask.store(creator.program_mask.load());
+  vcpu.adopted.store(0);
+  vcpu.page->dying = 0;
+  vcpu.page->park_word = 0;
+  vcpu.page->signal.number = 0;
+  vcpu.page->start_argument = start_argument;
+  vcpu.run->immediate_exit = 0;
+}
+
 // A vCPU for a new thread of `process`; the creator's process has its descriptor.
 Vcpu* acquire_vcpu(const Vcpu& creator, HostProcess& process, uint64_t start_argument) {
   Vcpu* const vcpu = machine().vcpus().acquire(*creator.process);
@@ -109,13 +123,9 @@ Vcpu* acquire_vcpu(const Vcpu& creator, HostProcess& process, uint64_t start_arg
   }
   vcpu->process = &process;
   vcpu->dispositions = &process.signals;
-  vcpu->program_mask.store(creator.program_mask.load());
-  vcpu->adopted.store(0);
-  vcpu->page->dying = 0;
-  vcpu->page->park_word = 0;
-  vcpu->page->signal.number = 0;
-  vcpu->page->start_argument = start_argument;
-  vcpu->run->immediate_exit = 0;
+  vcpu->keeps_thread.store(1);
+  vcpu->was_run = true;
+  prepare_page(*vcpu, creator, start_argument);
   return vcpu;
 }
 
@@ -157,7 +167,21 @@ void run_vcpu(Vcpu& vcpu) {
   }
 }
 
+// A host thread of this process that waits for a new program thread. Result: its id; 0: none.
+int64_t restart_parked_thread(const Vcpu& creator, uint64_t start_argument,
+                              uint64_t result_address) {
+  Vcpu* const vcpu = take_parked_thread(creator);
+  if (vcpu == nullptr) return 0;
+  prepare_page(*vcpu, creator, start_argument);
+  store_index(*vcpu, result_address);
+  const int64_t id = vcpu->host_thread.load();
+  wake_parked_thread(*vcpu);
+  return id;
+}
+
 int64_t create_thread(Vcpu& creator, uint64_t start_argument, uint64_t result_address) {
+  const int64_t restarted = restart_parked_thread(creator, start_argument, result_address);
+  if (restarted != 0) return restarted;
   const uint64_t mask = block_all_signals();
   Vcpu* const vcpu = acquire_vcpu(creator, *creator.process, start_argument);
   int64_t result = -EAGAIN;
@@ -206,6 +230,8 @@ Vcpu& adopt_first_thread(Machine& machine) {
   }
   vcpu->process = process;
   vcpu->dispositions = &process->signals;
+  vcpu->keeps_thread.store(1);
+  vcpu->was_run = true;
   vcpu->page->process_id = process->process_id;
   vcpu->page->thread_id = process->process_id;
   vcpu->host_thread.store(process->process_id);

@@ -181,7 +181,7 @@ TEST_CASE("the VMM's descriptors do not exist") {
 }
 
 TEST_CASE("a structure that another vCPU changes all the time") {
-  constexpr uint64_t kSize = 64 * 1024;
+  constexpr uint64_t kSize = 64 * kKiB;
   const uint64_t frame = program().take_frames(kSize / kPageSize);
   std::atomic<bool> stop{false};
   static uint64_t secret = 0;

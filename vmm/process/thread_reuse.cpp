@@ -1,0 +1,116 @@
+#include "vmm/process/thread_reuse.h"
+
+#include <asm/unistd.h>
+#include <linux/futex.h>
+#include <linux/time_types.h>
+
+#include <cerrno>
+
+#include "vmm/process/host_call.h"
+#include "vmm/process/host_process.h"
+#include "vmm/process/vcpu_thread.h"
+
+namespace dbos::vmm {
+namespace {
+
+// A parked thread shows in the process's list of threads, so it does not stay for ever.
+constexpr __kernel_timespec kPatience = {1, 0};
+constexpr uint32_t kParkedMax = 16;
+
+uint32_t parked_count(const HostProcess& process) {
+  VcpuPool& vcpus = machine().vcpus();
+  uint32_t count = 0;
+  for (uint32_t i = 0; i < vcpus.count(); ++i) {
+    const Vcpu& vcpu = vcpus.at(i);
+    if (vcpu.process == &process && vcpu.state.load() == VcpuState::kParked) ++count;
+  }
+  return count;
+}
+
+bool may_park(const Vcpu& vcpu) {
+  return vcpu.keeps_thread.load() != 0 && vcpu.process->changed_attributes.load() == 0 &&
+         vcpu.page->thread_id != vcpu.page->process_id &&
+         parked_count(*vcpu.process) < kParkedMax;
+}
+
+// Sleeps until somebody takes the vCPU. False: nobody did.
+bool wait_for_restart(Vcpu& vcpu) {
+  const auto word = reinterpret_cast<uint64_t>(&vcpu.wake_word);
+  while (vcpu.wake_word.load() == 0) {
+    const int64_t result = raw_call(__NR_futex, word, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, 0,
+                                    reinterpret_cast<uint64_t>(&kPatience));
+    VcpuState expected = VcpuState::kParked;
+    const bool gives_up = result == -ETIMEDOUT &&
+                          vcpu.state.compare_exchange_strong(expected, VcpuState::kBusy);
+    if (gives_up) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+void note_thread_attributes(Vcpu& vcpu, uint32_t call_number) {
+  switch (call_number) {
+    case __NR_prctl:
+      vcpu.keeps_thread.store(0);
+      return;
+    case __NR_sched_setaffinity:
+    case __NR_sched_setscheduler:
+    case __NR_sched_setparam:
+    case __NR_sched_setattr:
+    case __NR_setpriority:
+    case __NR_ioprio_set:
+    case __NR_setuid:
+    case __NR_setgid:
+    case __NR_setreuid:
+    case __NR_setregid:
+    case __NR_setresuid:
+    case __NR_setresgid:
+    case __NR_setgroups:
+    case __NR_setfsuid:
+    case __NR_setfsgid:
+    case __NR_capset:
+    case __NR_personality:
+    case __NR_unshare:
+    case __NR_setns:
+      vcpu.process->changed_attributes.store(1);
+      return;
+    default:
+      return;
+  }
+}
+
+bool park_thread(Vcpu& vcpu) {
+  if (!may_park(vcpu)) return false;
+  block_all_signals();
+  vcpu.started.store(0);
+  vcpu.wake_word.store(0);
+  vcpu.state.store(VcpuState::kParked);
+  if (!wait_for_restart(vcpu)) return false;
+  vcpu.started.store(1);
+  if (machine().reset_vcpu(vcpu, vcpu.page->start_argument) < 0) return false;
+  signal_mask(vcpu, vcpu.program_mask.load());
+  return true;
+}
+
+Vcpu* take_parked_thread(const Vcpu& creator) {
+  const bool is_plain =
+      creator.keeps_thread.load() != 0 && creator.process->changed_attributes.load() == 0;
+  if (!is_plain) return nullptr;
+  VcpuPool& vcpus = machine().vcpus();
+  for (uint32_t i = 0; i < vcpus.count(); ++i) {
+    Vcpu& vcpu = vcpus.at(i);
+    VcpuState expected = VcpuState::kParked;
+    const bool fits = vcpu.process == creator.process && vcpu.host_thread.load() != 0;
+    if (fits && vcpu.state.compare_exchange_strong(expected, VcpuState::kBusy)) return &vcpu;
+  }
+  return nullptr;
+}
+
+void wake_parked_thread(Vcpu& vcpu) {
+  vcpu.wake_word.store(1);
+  raw_call(__NR_futex, reinterpret_cast<uint64_t>(&vcpu.wake_word), FUTEX_WAKE | FUTEX_PRIVATE_FLAG,
+           1);
+}
+
+}  // namespace dbos::vmm
