@@ -417,6 +417,11 @@ u64 FrameAllocator::release_free_blocks(u64 bytes_max) {
   return released;
 }
 
+u64 FrameAllocator::free_dirty_bytes() {
+  LockGuard guard(lock_);
+  return free_dirty_.count * kLargePageSize;
+}
+
 // ---- Counting ----
 
 void FrameAllocator::count_retired(FrameKind kind, i64 change) {

@@ -2,6 +2,7 @@
 
 #include "guest/memory/address_space.h"
 #include "guest/memory/heap.h"
+#include "guest/memory/trim.h"
 #include "guest/process/signal.h"
 
 namespace dbos {
@@ -32,6 +33,7 @@ Result<Process*> create_process(AddressSpace& space, bool shares_space, Process*
 void release_process(Process& process) {
   if (!process.shares_space) AddressSpace::destroy(process.space);
   heap_delete(&process);
+  trim_free_memory();
 }
 
 void link_thread(Process& process, Thread& thread) {

@@ -43,7 +43,7 @@ bool dispatch_memory(Thread& thread, u64 number, const Arguments& a, i64& result
     case __NR_mmap:
       result = system_mmap(thread, a[0], a[1], a.integer(2), a.integer(3), a.integer(4), a[5]);
       return true;
-    case __NR_munmap: result = answer(space.unmap(a.address(0), a[1])); return true;
+    case __NR_munmap: result = system_munmap(thread, a[0], a[1]); return true;
     case __NR_mprotect:
       result = answer(space.protect(a.address(0), a[1], a.integer(2)));
       return true;

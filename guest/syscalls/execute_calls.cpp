@@ -6,6 +6,7 @@
 #include "guest/memory/frame_allocator.h"
 #include "guest/memory/user_copy.h"
 #include "guest/platform.h"
+#include "guest/syscalls/proc_files.h"
 
 namespace dbos {
 namespace {
@@ -86,12 +87,16 @@ Result<void> gather(Gathered& gathered, VirtualAddress path, VirtualAddress argu
 
 }  // namespace
 
-i64 system_execveat(Thread&, i32 directory, VirtualAddress path, VirtualAddress arguments,
+i64 system_execveat(Thread& thread, i32 directory, VirtualAddress path, VirtualAddress arguments,
                     VirtualAddress environment, u64 flags) {
   Gathered gathered;
   u64 pointers[3];
   const auto result = gather(gathered, path, arguments, environment, pointers);
   if (result.is_error()) return -static_cast<i64>(result.error().code());
+  const auto* const named =
+      static_cast<const char*>(platform::direct_map(PhysicalAddress(pointers[0])));
+  const char* const executable = executable_behind(thread, named);
+  if (executable != nullptr) pointers[0] = platform::physical_of(executable).value();
   return hypercall(Service::kExecute, static_cast<u64>(i64{directory}), pointers[0], pointers[1],
                    pointers[2], flags);
 }

@@ -5,6 +5,7 @@
 
 #include "guest/arch/hypercall.h"
 #include "guest/memory/address_space.h"
+#include "guest/memory/trim.h"
 #include "guest/memory/user_copy.h"
 #include "guest/syscalls/file_mapping.h"
 
@@ -112,6 +113,12 @@ i64 system_mmap(Thread& thread, u64 address, u64 length, int protection, int fla
   return answer(result);
 }
 
+i64 system_munmap(Thread& thread, u64 address, u64 length) {
+  const i64 result = answer(thread.space->unmap(VirtualAddress(address), length));
+  trim_free_memory();
+  return result;
+}
+
 i64 system_mremap(Thread& thread, u64 address, u64 old_length, u64 new_length, int flags,
                   u64 new_address) {
   AddressSpace& space = *thread.space;
@@ -135,6 +142,7 @@ i64 system_msync(Thread& thread, u64 address, u64 length, int flags) {
 i64 system_madvise(Thread& thread, u64 address, u64 length, int advice) {
   const i64 result = answer(thread.space->advise(VirtualAddress(address), length, advice));
   if (result != 0) return result;
+  if (advice == MADV_DONTNEED || advice == MADV_FREE) trim_free_memory();
   const bool concerns_host = advice == MADV_WILLNEED || advice == MADV_REMOVE;
   if (!concerns_host) return 0;
   const i64 passed = control_windows(*thread.space, VirtualAddress(address), length, __NR_madvise,

@@ -235,6 +235,13 @@ i64 read_executable_link(VirtualAddress buffer, i64 size) {
 
 }  // namespace
 
+const char* executable_behind(Thread& thread, const char* path) {
+  const ProcPath parsed = parse_proc_path(path);
+  const bool is_ours = parsed.file == ProcFile::kExecutable && is_own(thread, parsed.process) &&
+                       is_own(thread, parsed.thread);
+  return is_ours ? executable_path() : nullptr;
+}
+
 bool dispatch_proc_file(Thread& thread, u64 number, const u64 arguments[6], i64& result) {
   const bool is_at = number == __NR_openat || number == __NR_readlinkat;
   const bool is_open = number == __NR_open || number == __NR_openat;

@@ -12,6 +12,11 @@ namespace dbos {
 // open, openat, readlink and readlinkat. False: no such call, or not such a file.
 bool dispatch_proc_file(Thread& thread, u64 number, const u64 arguments[6], i64& result);
 
+// Where the program's executable is, if that is what the path names (in the kernel's memory;
+// nullptr if not): for execve, which programs use to start themselves again (busybox for each
+// applet).
+const char* executable_behind(Thread& thread, const char* path);
+
 enum class ProcFile : u8 {
   kNone,
   kMaps,

@@ -246,12 +246,6 @@ CASE(errors_leave_the_program_running) {
   unlink("loop");
 }
 
-CASE(program_file_that_runs_is_busy) {
-  int file = open(check::self.c_str(), O_WRONLY | O_CLOEXEC);
-  CHECK(file == -1 && (errno == ETXTBSY || errno == EROFS || errno == EACCES));
-  if (file != -1) close(file);
-}
-
 CASE(scripts_run_through_their_interpreter) {
   write_file("script", "#!/bin/sh\necho script: \"$0\" \"$1\" $#\nexit 3\n", 0700);
   CHECK(exited(run_child([] { execl("./script", "ignored", "one argument", nullptr); }), 3));

@@ -1,6 +1,5 @@
 // Faults that nobody handles end the process, and a parent that waits sees which signal did it.
 #include <pthread.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 
 #include "support.h"

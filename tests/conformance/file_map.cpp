@@ -1,7 +1,5 @@
 // Files in memory: private and shared mappings, their ends, what each side sees, permissions,
 // offsets, what outlives close and unlink; shared anonymous memory, /dev/zero and /dev/shm.
-#include <fcntl.h>
-#include <sys/stat.h>
 
 #include "support.h"
 

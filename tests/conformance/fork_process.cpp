@@ -2,11 +2,7 @@
 // handlers, buffers of the library; vfork.
 #include <pthread.h>
 #include <sched.h>
-#include <sys/file.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/time.h>
 
 #include <thread>
 

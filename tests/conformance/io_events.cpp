@@ -1,8 +1,6 @@
 // Waiting for events: poll and select with many descriptors, epoll in its three modes, eventfd,
 // timerfd, inotify, duplicated and closed descriptors.
-#include <fcntl.h>
 #include <poll.h>
-#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>

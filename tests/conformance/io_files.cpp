@@ -1,12 +1,8 @@
 // Open files: offsets, appending, truncation, holes, allocation, copying, locks, flags, syncing,
 // large offsets; what is read and written where.
-#include <fcntl.h>
-#include <sched.h>
 #include <sys/file.h>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
-#include <sys/uio.h>
 #include <sys/vfs.h>
 
 #include <thread>

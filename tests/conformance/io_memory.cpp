@@ -1,9 +1,7 @@
 // Memory given to system calls: vectors of up to 1024 pieces, buffers in odd places and in
 // fragmented pages, bad pointers and partly bad ones, buffers changed or shared while a call runs.
-#include <fcntl.h>
 #include <sched.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/uio.h>

@@ -1,7 +1,6 @@
 // The file system by name: directories, links, renames, permissions, times, extended attributes,
 // the calls that end in -at, the working directory.
 #include <dirent.h>
-#include <fcntl.h>
 #include <ftw.h>
 #include <glob.h>
 #include <linux/stat.h>

@@ -1,6 +1,5 @@
 // Pipes, and what moves data inside the kernel: limits, non-blocking ends, atomic writes, sendfile,
 // splice, tee and vmsplice.
-#include <fcntl.h>
 #include <sys/ioctl.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>

@@ -1,11 +1,8 @@
 // Sockets: non-blocking and half-closed ends, messages with descriptors and credentials, datagrams,
 // names, TCP over the loopback.
-#include <arpa/inet.h>
-#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <sched.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>

@@ -7,7 +7,6 @@
 #include <semaphore.h>
 #include <sys/epoll.h>
 #include <sys/file.h>
-#include <sys/msg.h>
 #include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/time.h>

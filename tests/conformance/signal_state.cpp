@@ -1,9 +1,7 @@
 // What a handler may not disturb and what it may change: general, SSE, AVX and x87 registers,
 // flags, the red zone; registers changed in the context; storms of signals over computing code.
 #include <fenv.h>
-#include <immintrin.h>
 #include <pthread.h>
-#include <sched.h>
 #include <semaphore.h>
 #include <sys/time.h>
 #include <ucontext.h>

@@ -1,7 +1,5 @@
 // Signals' dispositions, masks and stacks: what each flag of sigaction does, what stays pending,
 // what a handler may do, errors of the calls.
-#include <pthread.h>
-#include <sched.h>
 #include <ucontext.h>
 
 #include <thread>

@@ -2,7 +2,6 @@
 // once, signals, system calls, page faults and forks in the middle; results against a scalar
 // computation.
 #include <immintrin.h>
-#include <pthread.h>
 #include <sched.h>
 #include <sys/time.h>
 

@@ -1,6 +1,5 @@
 // Calls that ask or tell the system something: clocks and sleeps, limits, usage, scheduling,
 // identities, prctl, random numbers, system information; unknown calls.
-#include <grp.h>
 #include <linux/capability.h>
 #include <sched.h>
 #include <sys/personality.h>

@@ -1,10 +1,8 @@
 // Children from their parent's side: statuses, waiting in all its forms, stop and continue,
 // orphans, process groups and sessions, usage, the parent's death.
-#include <grp.h>
 #include <sched.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/time.h>
 
 #include <thread>
 

@@ -1,9 +1,10 @@
 // dbos-run: runs a program in guest ring 0.
-#include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <cstdlib>
 #include <exception>
+#include <filesystem>
 #include <iostream>
 #include <span>
 #include <string>
@@ -11,7 +12,6 @@
 
 #include "vmm/error.h"
 #include "vmm/exit_status.h"
-#include "vmm/kvm/kvm_api.h"
 #include "vmm/loader/boot_information.h"
 #include "vmm/loader/find_program.h"
 #include "vmm/loader/load_error.h"
@@ -98,6 +98,8 @@ void prefault(Machine& machine, uint64_t size) {
   boot->blocked_signals = inherited.blocked;
   program.hand_over_descriptors();
   keep_log_descriptor();
+  // What ps and top show, as execve sets it.
+  prctl(PR_SET_NAME, std::filesystem::path(found.execution_name).filename().c_str());
   vcpu.program_mask.store(inherited.blocked);
   install_handlers(vcpu.process->signals, inherited.ignored);
   set_parent_death_hook(take_parent_death_notice);

@@ -180,6 +180,34 @@ def child_killed():
     check_equal("the last state was saved", b"value", plain("GET", "key"))
 
 
+def killed_while_saving():
+    """kill -9 of main during a BGSAVE: no process, socket or file of ours is left."""
+    def traces():
+        places = ("/tmp", "/dev/shm", "/run", "/var/tmp", os.getcwd())
+        files = [(place, name) for place in places for name in os.listdir(place) if "dbos" in name or place == places[-1]]
+        with open("/proc/net/unix", encoding="utf-8") as sockets:
+            return sorted(files), [line for line in sockets if "dbos" in line]
+
+    server = Server(wait=False)
+    before = traces()
+    server.await_ready()
+    server.populate(8)
+    server("CONFIG", "SET", "rdb-key-save-delay", 1000)
+    server("BGSAVE")
+    children = saving_child(server)
+    server.process.kill()
+    check_equal("ending", -signal.SIGKILL, server.wait())
+    await_that(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in children), "the child ends", 10)
+    check_equal("files and sockets", before, traces())
+    # The file that redis itself was writing.
+    check(all(name.startswith("temp-") for name in os.listdir(server.directory)), os.listdir(server.directory))
+    try:
+        server.client(1)
+        raise AssertionError("the port is still open")
+    except ConnectionRefusedError:
+        pass
+
+
 def crash():
     """A crash of the program: redis writes its report from a signal handler and dies of the signal."""
     server = Server()

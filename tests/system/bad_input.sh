@@ -1,0 +1,160 @@
+# What can't work: one clear sentence, a status that says whose fault it is, and nothing left behind.
+# shellcheck shell=bash disable=SC2016,SC2034,SC2154 # scripts in quotes; names that support.sh and run share
+
+# What could be left, but for processes: for those `run` looks. Elsewhere than here, others make files.
+traces() {
+  ls -A .
+  find /tmp /dev/shm /run /var/tmp -maxdepth 1 -name '*dbos*'
+  cut -d ' ' -f 2- /proc/net/unix | grep -v ' 03 ' | grep -i dbos
+  true
+}
+
+# refused STATUS PATTERN COMMAND...: ends with STATUS, says nothing on standard output, and one line that
+# matches the extended regular expression on standard error.
+refused() {
+  local status=0 wanted=$1 pattern=$2 before
+  shift 2
+  touch refused.out refused.err refused.more
+  before=$(traces)
+  "$@" </dev/null >refused.out 2>refused.err || status=$?
+  printf '%s: %s\n' "$status" "$(<refused.err)"
+  [[ $status = "$wanted" ]] || fail "${*: -2}: status $status, not $wanted: $(head -c 150 refused.err)"
+  [[ ! -s refused.out ]] || fail "${*: -2}: wrote on standard output: $(head -c 100 refused.out)"
+  [[ $(wc -l <refused.err) = 1 && $(tail -c 1 refused.err | od -An -c) = *'\n' ]] ||
+    fail "${*: -2}: not one line: $(head -c 300 refused.err)"
+  grep -Eq "^dbos-run: .*($pattern)" refused.err || fail "${*: -2}: no '$pattern' in: $(<refused.err)"
+  [[ $(traces) = "$before" ]] || fail "${*: -2}: left: $(diff <(echo "$before") <(traces) | tr '\n' ' ')"
+}
+
+test_program_that_is_none() {
+  refused 127 'no-such-program.*No such file' "${dbos[@]}" ./no-such-program
+  refused 127 "no-such-program' in PATH" "${dbos[@]}" no-such-program
+  refused 127 'empty' "${dbos[@]}" ''
+  refused 126 'directory' "${dbos[@]}" /etc
+  refused 127 'No such file' "${dbos[@]}" /no/such/folder/program
+  echo text >file
+  refused 126 'permission to execute.*chmod' "${dbos[@]}" ./file
+  chmod +x file
+  refused 126 'not an ELF file' "${dbos[@]}" ./file
+  : >empty && chmod +x empty
+  refused 126 'empty' "${dbos[@]}" ./empty
+  mkfifo fifo && chmod +x fifo
+  refused 126 'not a regular file' "${dbos[@]}" ./fifo
+  refused 126 'not a regular file' "${dbos[@]}" /dev/null
+  ln -s loop loop
+  refused 126 'symbolic links' "${dbos[@]}" ./loop
+  printf '#!/bin/sh -e\necho hello\n' >script && chmod +x script
+  refused 126 'script.*dbos-run /bin/sh' "${dbos[@]}" ./script
+  refused 126 'file|directory' "${dbos[@]}" ./file/program
+}
+
+test_damaged_programs() {
+  "$python" -B "$here/programs/damage.py" /bin/true damaged
+  local file what
+  for file in damaged/*; do
+    what=$(basename "$file")
+    case $what in
+      class32) refused 126 '32-bit' "${dbos[@]}" "$file" ;;
+      machine-arm) refused 126 'aarch64' "${dbos[@]}" "$file" ;;
+      machine-none) refused 126 'ELF machine 47806' "${dbos[@]}" "$file" ;;
+      big-endian) refused 126 'big-endian' "${dbos[@]}" "$file" ;;
+      relocatable) refused 126 'relocatable' "${dbos[@]}" "$file" ;;
+      core) refused 126 'core dump' "${dbos[@]}" "$file" ;;
+      no-interpreter) refused 126 'interpreter.*missing' "${dbos[@]}" "$file" ;;
+      truncated-*) refused 126 'truncated|damaged|shorter' "${dbos[@]}" "$file" ;;
+      *) refused 126 'damaged|truncated|header|interpreter|segment|address|empty|memory' "${dbos[@]}" "$file" ;;
+    esac
+  done
+  local -a files=(damaged/*)
+  ((${#files[@]} >= 20))
+}
+
+test_bad_options() {
+  refused 125 "unknown option '--nonsense'" "${dbos[@]}" --nonsense /bin/true
+  refused 125 "unknown option '-q'" "${dbos[@]}" -q /bin/true
+  refused 125 'program' "${dbos[@]}"
+  refused 125 'program' "${dbos[@]}" --
+  refused 125 '--memory' "${dbos[@]}" --memory
+  local size
+  for size in '' abc 12Q -5 1.5.5G 0 99999999999999999999 200% 5%%; do
+    refused 125 "--memory" "${dbos[@]}" --memory "$size" /bin/true
+  done
+  refused 125 '--prefault' "${dbos[@]}" --memory 64M --prefault 65M /bin/true
+  refused 125 '--env' "${dbos[@]}" --env NAME /bin/true
+  refused 125 '--env' "${dbos[@]}" --env =VALUE /bin/true
+  refused 125 '--clock' "${dbos[@]}" --clock sundial /bin/true
+  refused 125 '--log-level' "${dbos[@]}" --log-level loud /bin/true
+  refused 125 '--stats' "${dbos[@]}" --stats=/no/such/folder/file /bin/true
+}
+
+test_good_options() {
+  one 'exit 0' "${dbos[@]}" --help
+  grep -q '^Usage: dbos-run' one.out
+  one 'exit 0' "${dbos[@]}" --version
+  grep -Eqx 'dbos-run [0-9.]+' one.out
+  one 'exit 0' "${dbos[@]}" --env 'A=1 2' --env B= -- sh -c 'echo "$A$B."'
+  expect output '1 2.' "$(<one.out)"
+  # What follows the program is the program's.
+  one 'exit 0' "${dbos[@]}" echo --memory --help --
+  expect output '--memory --help --' "$(<one.out)"
+  one 'exit 0' "${dbos[@]}" --stats=counters sh -c 'echo hello'
+  "$python" -m json.tool counters >/dev/null
+  one 'exit 3' "${dbos[@]}" --stats sh -c 'exit 3'
+  "$python" -m json.tool one.err >/dev/null
+  one 'exit 0' "${dbos[@]}" --trace echo traced
+  expect output traced "$(<one.out)"
+  grep -Eq 'write\(1' one.err
+  local options
+  for options in --no-large-pages '--clock host' '--clock tsc' '--memory 50%' '--prefault 32M' '--log-level error'; do
+    # shellcheck disable=SC2086 # two words
+    one 'exit 0' "${dbos[@]}" $options sh -c 'echo $(echo with $(date +%Y | cut -c 1-2))'
+    expect "with $options" 'with 20' "$(<one.out)"
+  done
+}
+
+# Under another /dev, which only the command sees.
+with_dev() { # with_dev SCRIPT COMMAND...
+  unshare --mount sh -c "mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && mknod -m 666 /dev/urandom c 1 9 &&
+    mkdir /dev/shm && { $1; } && shift && exec \"\$@\"" - '' "${@:2}"
+}
+
+test_no_kvm() {
+  with_dev true true 2>/dev/null || skip "needs root and a mount namespace"
+  local option
+  for option in /bin/true --ring-check; do
+    refused 125 'no /dev/kvm.*dbos-vm' with_dev true "${dbos[@]}" $option
+    refused 125 '/dev/kvm' with_dev 'mknod /dev/kvm c 10 231' "${dbos[@]}" $option
+    refused 125 '/dev/kvm' with_dev 'mknod -m 666 /dev/kvm c 1 3' "${dbos[@]}" $option
+    refused 125 '/dev/kvm' with_dev 'mkdir /dev/kvm' "${dbos[@]}" $option
+    refused 125 'right to open /dev/kvm.*group' with_dev 'mknod -m 600 /dev/kvm c 10 232' \
+      setpriv --reuid 65534 --regid 65534 --clear-groups "${dbos[@]}" $option
+  done
+}
+
+test_another_user_with_the_right() {
+  with_dev true true 2>/dev/null || skip "needs root and a mount namespace"
+  with_dev 'mknod -m 660 /dev/kvm c 10 232; chgrp 65533 /dev/kvm' setpriv --reuid 65534 --regid 65534 --groups 65533 \
+    "${dbos[@]}" sh -c 'id -u; id -G; (echo from a child) | cat' >out
+  expect output $'65534\n65534 65533\nfrom a child' "$(<out)"
+}
+
+test_too_little_memory() {
+  refused 125 'memory' "${dbos[@]}" --memory 1M /bin/true
+  refused 125 'memory' "${dbos[@]}" --memory 4K /bin/true
+  # Not enough address space for the VMM itself.
+  refused 125 'memory|address' bash -c 'ulimit -v 200000; exec "$@"' - "${dbos[@]}" /bin/true
+  # Enough for this one.
+  one 'exit 0' "${dbos[@]}" --memory 32M /bin/echo enough
+  one 'exit 0' "${dbos[@]}" --memory 64M sh -c '(echo $(echo enough))'
+}
+
+# What the VMM needs does not count against the program's limits.
+test_small_limits() {
+  local limit
+  for limit in '-n 16' '-n 64' '-u 4096' '-s 256' '-c 0' '-f 0' '-l 0' '-q 0' '-i 0'; do
+    # shellcheck disable=SC2086 # two words
+    one 'exit 0' bash -c 'ulimit $1; shift; exec "$@"' - "$limit" "${dbos[@]}" sh -c 'echo $(echo run) with limits'
+    expect "with ulimit $limit" 'run with limits' "$(<one.out)"
+  done
+  both bash -c 'ulimit -n 16; exec 3</dev/null; for n in 4 5 6 7 8 9 10 11 12 13 14 15 16; do eval "exec $n<&0" || break; done; ulimit -n'
+}

@@ -1,0 +1,174 @@
+# Programs that end badly get what Linux gives, and what is told from outside to end ends.
+# shellcheck shell=bash disable=SC2016,SC2034,SC2154 # scripts in quotes; names that support.sh and run share
+
+readonly run_code='
+import ctypes, mmap, sys
+code = mmap.mmap(-1, 4096, prot=7)
+code.write(bytes.fromhex(sys.argv[1]))
+print("before", flush=True)
+ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code)))()
+print("after")'
+
+test_faults_of_the_program() {
+  # mov eax, [0]; mov [0], eax; jmp 8; ud2; int3; xor ecx, ecx / div ecx; int 0x80 is no call of ours.
+  both -e 'signal 11' "$python" -c "$run_code" 8b042500000000
+  both -e 'signal 11' "$python" -c "$run_code" 89042500000000
+  both -e 'signal 11' "$python" -c "$run_code" 6a08c3
+  both -e 'signal 4' "$python" -c "$run_code" 0f0b
+  both -e 'signal 5' "$python" -c "$run_code" cc
+  both -e 'signal 8' "$python" -c "$run_code" 31c9f7f1
+  both "$python" -c "$run_code" 31c0c3
+}
+
+test_bad_pointers_of_the_program() {
+  both -e 'signal 11' "$python" -c 'import ctypes; ctypes.string_at(0)'
+  both -e 'signal 11' "$python" -c 'import ctypes; ctypes.memset(0x7fff00000000, 1, 1)'
+  both -e 'signal 11' "$python" -c 'import ctypes; ctypes.memset(0xffff800000000000, 1, 1)'
+  both -e 'signal 11' "$python" -c 'import ctypes; ctypes.string_at(0xffffffff80000000)'
+  both -e 'signal 11' "$python" -c 'import ctypes; ctypes.CFUNCTYPE(None)(0x123456)()'
+  both -e 'signal 11' "$python" -c 'import ctypes, mmap
+m = mmap.mmap(-1, 4096); ctypes.CFUNCTYPE(None)(ctypes.addressof(ctypes.c_char.from_buffer(m)))()'
+  both -e 'signal 11' "$python" -c 'import ctypes; libc = ctypes.CDLL(None)
+ctypes.memset(ctypes.cast(libc.qsort, ctypes.c_void_p).value, 0, 1)'
+  both -e 'signal 7' "$python" -c 'import mmap, os
+f = os.open("f", os.O_RDWR | os.O_CREAT); os.ftruncate(f, 8192); m = mmap.mmap(f, 8192); os.ftruncate(f, 0); m[5000]'
+  both -e 'signal 6' "$python" -c 'import os; os.abort()'
+  # A handler of its own tells what it knows.
+  both -e 'signal 11' -f 's/0x[0-9a-f]*/ADDRESS/' "$python" -X faulthandler -c 'import ctypes; ctypes.string_at(0)'
+  # Linux says EFAULT where it is the call that is given a bad pointer.
+  both "$python" -c 'import ctypes; libc = ctypes.CDLL(None, use_errno=True)
+for p in (8, 0xffff800000000000, 0x700000000000): print(libc.write(1, ctypes.c_void_p(p), 5), ctypes.get_errno())'
+}
+
+seconds[stack_overflow]=180
+test_stack_overflow() {
+  (ulimit -S -s 1024 && both -e 'signal 11' bash -c 'f() { f; }; f')
+  (ulimit -S -s 4096 && both "$python" -c '
+import sys; sys.setrecursionlimit(3000)
+def f(n): return n and f(n - 1)
+print(f(2500)); import re; print(bool(re.match("(a|b)*", "ab" * 3000)))')
+  # In a thread: its stack has a guard page of its own.
+  both -e 'signal 11' "$python" -c '
+import ctypes, threading
+threading.stack_size(65536)
+libc = ctypes.CDLL(None)
+compare = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+def deeper(a, b): libc.qsort(array, 2, 4, again); return 0
+array, again = (ctypes.c_int * 2)(), compare(deeper)
+thread = threading.Thread(target=lambda: libc.qsort(array, 2, 4, again)); thread.start(); thread.join()'
+}
+
+# More than there is: refused, or ended; and only that.
+seconds[memory_runs_out]=180
+test_memory_runs_out() {
+  one 'exit 1' "${dbos[@]}" --memory 256M "$python" -c 'bytearray(1 << 32)'
+  grep -q MemoryError one.err
+  local status=0
+  "${dbos[@]}" --memory 128M "$python" -c '
+blocks = []
+while True: blocks.append(b"x" * (1 << 20))' >out 2>err || status=$?
+  case $status in
+    1) grep -q MemoryError err ;;
+    137) : ;;
+    *) fail "status $status: $(head -c 300 err)" ;;
+  esac
+  # A child that takes too much ends alone.
+  status=0
+  "${dbos[@]}" --memory 192M "$python" -c '
+import os
+pid = os.fork()
+if pid == 0:
+    blocks = []
+    while True: blocks.append(b"x" * (1 << 20))
+how = os.waitpid(pid, 0)[1]
+print("child", "killed" if how == 9 else "error" if how == 256 else how, len(bytearray(20 << 20)))' >out 2>err || status=$?
+  expect status 0 $status
+  grep -Eq '^child (killed|error) 20971520$' out || fail "$(<out)"
+  # A limit that the program itself set.
+  both -e 'exit 1' -f '/MemoryError/!d' "$python" -c '
+import resource; resource.setrlimit(resource.RLIMIT_AS, (1 << 29, 1 << 29)); bytearray(1 << 30)'
+}
+
+test_signals_from_outside() {
+  local signal pid status
+  for signal in TERM INT HUP QUIT KILL USR1; do
+    # A background job of a script ignores INT and QUIT; perl undoes it.
+    perl -e '$SIG{INT} = $SIG{QUIT} = "DEFAULT"; exec @ARGV' "${dbos[@]}" sh -c 'echo ready; sleep 100 & exec sleep 100' >out &
+    pid=$!
+    await 30 grep -q ready out
+    kill -$signal $pid
+    status=0
+    wait $pid || status=$?
+    expect "status after SIG$signal" $((128 + $(kill -l $signal))) "$status"
+    # The job is an orphan, natively too.
+    pkill -KILL -f 'sleep 100' || true
+    : >out
+  done
+}
+
+test_stop_and_continue() {
+  local pid lines
+  "${dbos[@]}" "$python" -c 'import time
+while True: print("x", flush=True); time.sleep(0.05)' >out &
+  pid=$!
+  await 30 test -s out
+  kill -STOP $pid
+  sleep 0.3
+  lines=$(wc -l <out)
+  sleep 0.5
+  expect 'lines while stopped' "$lines" "$(wc -l <out)"
+  kill -CONT $pid
+  await 30 bash -c "[ \$(wc -l <out) -gt $((lines + 3)) ]"
+  kill $pid
+  wait $pid || true
+}
+
+# A child in ring 0 does not outlive its machine; programs that it started do, as natively.
+test_killed_with_children() {
+  local pid
+  "${dbos[@]}" "$python" -c '
+import os, time
+for n in range(3):
+    if os.fork() == 0:
+        if n == 2: os.fork()
+        while n == 1: pass
+        time.sleep(1000)
+print("ready", flush=True)
+time.sleep(1000)' >out &
+  pid=$!
+  await 30 grep -q ready out
+  sleep 0.2
+  kill -KILL $pid
+  wait $pid || true
+  await 10 bash -c '! pgrep -f "time.sleep.1000" >/dev/null'
+}
+
+# A child that crashes or is killed ends alone.
+test_child_ends_alone() {
+  both "$python" -c '
+import ctypes, os, signal, sys, time
+def child(action):
+    pid = os.fork()
+    if pid == 0:
+        action(); os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+data = list(range(100000))
+for n in range(3):
+    print(child(lambda: ctypes.string_at(0)), child(lambda: ctypes.CFUNCTYPE(None)(8)()), child(os.abort),
+          child(lambda: os.kill(os.getpid(), 9)), child(lambda: sys.exit(4)) if n == 9 else "", sum(data), flush=True)
+def overflow():
+    compare = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+    libc = ctypes.CDLL(None); array = (ctypes.c_int * 2)()
+    again = compare(lambda a, b: libc.qsort(array, 2, 4, again) or 0); libc.qsort(array, 2, 4, again)
+sys.setrecursionlimit(1 << 30)
+print(child(overflow))
+pid = os.fork()
+if pid == 0:
+    while True: data[5] += 1
+time.sleep(0.3); os.kill(pid, 9); print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), data[5])'
+}
+
+test_killed_while_redis_saves() {
+  need redis-server
+  "$python" -B "$here/redis/save.py" killed_while_saving
+}

@@ -1,0 +1,116 @@
+// The rows whose program is dbos-bench itself (`--measure NAME`), natively and in ring 0 in turn.
+#include <fmt/format.h>
+
+#include "tools/bench/row.h"
+
+namespace dbos::bench {
+namespace {
+
+enum class Where { kLinux, kDbos };
+
+struct Output {
+  Samples samples;
+  Samples first;
+
+  void add(const Output& more) {
+    samples.add(more.samples);
+    first.add(more.first);
+  }
+};
+
+// What a row measures: under Linux and under dbos the same, or each its own.
+struct Programs {
+  std::string plain;
+  std::string dbos;
+  Command options;  // of dbos-run
+};
+
+Output run_measure(const Context& context, Where where, const Programs& programs) {
+  const std::string& name = where == Where::kLinux ? programs.plain : programs.dbos;
+  const Command program = {context.self, "--measure", name, "--seconds",
+                           fmt::format("{}", context.budget.count())};
+  const Command command =
+      where == Where::kLinux ? program : context.under_dbos(programs.options, program);
+  const std::string text = output_of(command, context.timeout);
+  const auto json = nlohmann::json::parse(text, nullptr, false);
+  if (json.is_discarded() || !json.contains("samples") || json["samples"].empty()) {
+    throw Failure(fmt::format("{} printed no result: '{}'", name, text.substr(0, 100)));
+  }
+  return {Samples(json["samples"].get<std::vector<double>>()),
+          Samples(json.value("first", std::vector<double>()))};
+}
+
+struct Pair {
+  Output plain;
+  Output dbos;
+};
+
+// They take turns, so that a change of the machine's speed meets both.
+Pair run_in_turns(const Context& context, const Programs& programs) {
+  Pair pair;
+  for (int round = 0; round < context.rounds; ++round) {
+    pair.plain.add(run_measure(context, Where::kLinux, programs));
+    pair.dbos.add(run_measure(context, Where::kDbos, programs));
+  }
+  return pair;
+}
+
+constexpr double kNsPerUs = 1000;
+
+Row simple_row(const std::string& name, const std::string& what, const Programs& programs,
+               Must must = {}) {
+  return {name, what, "us", must, [programs](const Context& context) {
+            const Pair pair = run_in_turns(context, programs);
+            Result result;
+            result.plain = pair.plain.samples.scaled(1 / kNsPerUs);
+            result.dbos = pair.dbos.samples.scaled(1 / kNsPerUs);
+            return result;
+          }};
+}
+
+// Under dbos the memory that --prefault made present, at its first use. On Linux memory that was
+// used before: its very first use would charge Linux with the faults of an emulated machine.
+Row first_write_row(const std::string& name, const std::string& what, Must must) {
+  return {name, what, "us", must, [name](const Context& context) {
+            const Pair pair = run_in_turns(context, {name, name, {"--prefault", "640M"}});
+            Result result;
+            result.plain = pair.plain.samples.scaled(1 / kNsPerUs);
+            result.dbos = pair.dbos.first.scaled(1 / kNsPerUs);
+            const double plain_first = pair.plain.first.median() / kNsPerUs;
+            const double dbos_again = pair.dbos.samples.median() / kNsPerUs;
+            result.details["linux_never_used_us"] = plain_first;
+            result.details["dbos_used_before_us"] = dbos_again;
+            result.note = fmt::format(
+                "memory used before: Linux (the row) {:.2f}, dbos {:.2f}; never used: Linux {:.2f}, "
+                "dbos (the row) {:.2f}",
+                result.plain.median(), dbos_again, plain_first, result.dbos.median());
+            return result;
+          }};
+}
+
+}  // namespace
+
+std::vector<Row> measure_rows() {
+  const Must twice = {MustKind::kRatio, 2};
+  const Must once = {MustKind::kRatio, 1};
+  return {
+      simple_row("system-call", "system call handled in the guest (getpid; Linux: getppid)",
+                 {"getppid", "getpid", {}}, twice),
+      simple_row("proxied-call", "proxied system call (getppid: one exit)",
+                 {"getppid", "getppid", {}}),
+      first_write_row("first-write-4k", "first write to a fresh 4 KiB page, arena pre-faulted",
+                      once),
+      first_write_row("first-write-2m", "the same with 2 MiB pages, per 4 KiB", {}),
+      simple_row("thread", "thread created and joined", {"thread", "thread", {}}),
+      simple_row("fork", "fork of a small process, exit, wait", {"fork", "fork", {}}),
+      simple_row("fork-stall-64m", "fork() in a process with 64 MiB of 4 KiB pages",
+                 {"fork-stall-64m", "fork-stall-64m", {}}),
+      simple_row("fork-stall-256m", "fork() in a process with 256 MiB of 4 KiB pages",
+                 {"fork-stall-256m", "fork-stall-256m", {}}),
+      simple_row("futex", "futex wake until the other thread runs", {"futex", "futex", {}}),
+      simple_row("signal", "kill() of oneself, handler run", {"signal", "signal", {}}),
+      simple_row("pipe", "pipe ping-pong with a child, round trip", {"pipe", "pipe", {}}),
+  };
+}
+
+}  // namespace dbos::bench

@@ -1,0 +1,37 @@
+// What `dbos-bench --measure NAME` does: small programs that run unchanged on Linux and in guest
+// ring 0, and print what they measured as one line of JSON.
+#pragma once
+
+#include <span>
+#include <string_view>
+
+#include "tools/bench/samples.h"
+#include "tools/bench/timing.h"
+
+namespace dbos::bench {
+
+struct Measured {
+  Samples samples;  // ns for one operation
+  Samples first;    // the same before any memory was used; only for first-write-*
+};
+
+struct Measure {
+  std::string_view name;
+  Measured (*run)(Seconds budget);
+};
+
+std::span<const Measure> measures();
+
+Measured measure_getpid(Seconds budget);
+Measured measure_getppid(Seconds budget);
+Measured measure_signal(Seconds budget);
+Measured measure_futex(Seconds budget);
+Measured measure_pipe(Seconds budget);
+Measured measure_thread(Seconds budget);
+Measured measure_fork(Seconds budget);
+Measured measure_fork_stall_64m(Seconds budget);
+Measured measure_fork_stall_256m(Seconds budget);
+Measured measure_first_write_4k(Seconds budget);
+Measured measure_first_write_2m(Seconds budget);
+
+}  // namespace dbos::bench
