@@ -9,7 +9,7 @@ namespace {
 
 constexpr u64 kFaultAround = 16 * kPageSize;  // how much of a window is mapped at once
 
-constexpr FaultOutcome outcome(FaultKind kind) { return FaultOutcome{kind, {}}; }
+constexpr FaultOutcome outcome(FaultKind kind) { return FaultOutcome{kind, {}, false}; }
 
 bool suits(const Walk& walk, Access access) {
   switch (access) {
@@ -24,13 +24,27 @@ bool suits(const Walk& walk, Access access) {
 
 FaultOutcome AddressSpace::try_fault(VirtualAddress address, Access access,
                                      const PopulateRequest* populated) {
-  LockGuard guard(lock_);
-  TlbBatch batch(*this, *line_, pins_);
-  return fault_locked(address, access, populated, batch);
+  SpareBlock spare;
+  spare.is_wanted = true;
+  FaultOutcome result;
+  do {
+    if (result.needs_block) {
+      const Result<PhysicalAddress> block =
+          frame_allocator.allocate_large(Clear::kYes, line_->ownership());
+      spare.is_wanted = false;  // not again: there is none, or somebody else maps the page meanwhile
+      if (block.is_ok()) spare.block = block.value();
+    }
+    LockGuard guard(lock_);
+    TlbBatch batch(*this, *line_, pins_);
+    result = fault_locked(address, access, populated, spare, batch);
+  } while (result.needs_block);
+  if (!spare.block.is_null()) frame_allocator.free(spare.block);
+  return result;
 }
 
 FaultOutcome AddressSpace::fault_locked(VirtualAddress address, Access access,
-                                        const PopulateRequest* populated, TlbBatch& batch) {
+                                        const PopulateRequest* populated, SpareBlock& spare,
+                                        TlbBatch& batch) {
   const VirtualAddress page(align_down(address.value(), kPageSize));
   ++faults_;
 
@@ -49,7 +63,7 @@ FaultOutcome AddressSpace::fault_locked(VirtualAddress address, Access access,
   }
 
   // 4. A page of a file or of shared memory. 5. Anonymous memory.
-  return vma->is_anonymous() ? fault_anonymous(*vma, page, access, batch)
+  return vma->is_anonymous() ? fault_anonymous(*vma, page, access, spare, batch)
                              : fault_window(*vma, page, access, populated, batch);
 }
 
@@ -123,11 +137,12 @@ void AddressSpace::grant(const Vma& vma, VirtualAddress page, const Walk& walk, 
 // ---- Anonymous memory ----
 
 FaultOutcome AddressSpace::fault_anonymous(Vma& vma, VirtualAddress page, Access access,
-                                           TlbBatch& batch) {
+                                           SpareBlock& spare, TlbBatch& batch) {
   if (wants_large(vma, page)) {
-    const Result<bool> done = touch_large(vma, page, access, batch);
-    if (done.is_error()) return outcome(FaultKind::kOutOfMemory);
-    if (done.value()) return outcome(FaultKind::kResolved);
+    const Result<Touched> touched = touch_large(vma, page, access, spare, batch);
+    if (touched.is_error()) return outcome(FaultKind::kOutOfMemory);
+    if (touched.value() == Touched::kDone) return outcome(FaultKind::kResolved);
+    if (touched.value() == Touched::kNeedsBlock) return FaultOutcome{FaultKind::kResolved, {}, true};
   }
   const Result<Walk> opened = open_small(page, batch);
   if (opened.is_error()) return outcome(FaultKind::kOutOfMemory);
@@ -153,34 +168,44 @@ bool AddressSpace::wants_large(const Vma& vma, VirtualAddress page) const {
   return vma.begin() <= begin && begin + kLargePageSize <= vma.end();
 }
 
-// The 2 MiB cases: false where 4 KiB pages have to do.
-Result<bool> AddressSpace::touch_large(const Vma& vma, VirtualAddress page, Access access,
-                                       TlbBatch& batch) {
+// The 2 MiB cases.
+Result<AddressSpace::Touched> AddressSpace::touch_large(const Vma& vma, VirtualAddress page,
+                                                        Access access, SpareBlock& spare,
+                                                        TlbBatch& batch) {
   const Walk walk = DBOS_TRY(tree_.open(page, Level::kDirectory, batch));
   const VirtualAddress begin(align_down(page.value(), kLargePageSize));
   const bool is_empty = walk.entry.is_empty();
-  if (!is_empty && !walk.entry.is_leaf(Level::kDirectory)) return false;
+  if (!is_empty && !walk.entry.is_leaf(Level::kDirectory)) return Touched::kUseSmall;
   const bool is_zero = !is_empty && shared_zero.contains(walk.entry.address());
   if (is_empty && access != Access::kWrite) {
     walk.slot->store(leaf(vma, shared_zero.large_page(), false, false).with(Pte::kLarge));
-    return true;
+    return Touched::kDone;
   }
   if (access != Access::kWrite) {
     grant(vma, page, walk, access, false);
-    return true;
+    return Touched::kDone;
   }
   if (is_empty || is_zero) {
-    const Result<PhysicalAddress> block =
-        frame_allocator.allocate_large(Clear::kYes, line_->ownership());
-    if (block.is_error()) return false;
-    walk.slot->store(leaf(vma, block.value(), true, true).with(Pte::kLarge));
+    PhysicalAddress block = spare.block;
+    spare.block = PhysicalAddress();
+    if (block.is_null()) {
+      if (spare.is_wanted) return Touched::kNeedsBlock;
+      const Result<PhysicalAddress> made =
+          frame_allocator.allocate_large(Clear::kYes, line_->ownership());
+      if (made.is_error()) return Touched::kUseSmall;
+      block = made.value();
+    } else {
+      // A snapshot may have been taken since it was made; it does not see this block.
+      frame_allocator.set_birth_of_large(block, current_epoch());
+    }
+    walk.slot->store(leaf(vma, block, true, true).with(Pte::kLarge));
     if (is_zero) batch.invalidate({begin, begin + kLargePageSize});
     tree_.counts().anonymous += kFramesPerBlock;
-    return true;
+    return Touched::kDone;
   }
-  if (!tree_.is_exclusive(walk.entry.address())) return false;
+  if (!tree_.is_exclusive(walk.entry.address())) return Touched::kUseSmall;
   grant(vma, page, walk, access, true);
-  return true;
+  return Touched::kDone;
 }
 
 // The 4 KiB entry; a large page that is in the way is split.
@@ -261,7 +286,7 @@ FaultOutcome AddressSpace::fault_window(Vma& vma, VirtualAddress page, Access ac
       request.address = vma.window_address(begin);
       request.length = end - begin;
     }
-    return FaultOutcome{FaultKind::kNeedsPopulate, request};
+    return FaultOutcome{FaultKind::kNeedsPopulate, request, false};
   }
   if (is_private_write) {
     const Result<PhysicalAddress> frame =

@@ -166,6 +166,11 @@ Result<PhysicalAddress> FrameAllocator::allocate_large(Clear clear, Ownership ow
   return address;
 }
 
+void FrameAllocator::set_birth_of_large(PhysicalAddress large, Epoch birth) {
+  if (frame_info(large).birth() == birth) return;
+  for (u64 i = 0; i < kFramesPerBlock; ++i) frame_info(large + i * kPageSize).set_birth(birth);
+}
+
 void FrameAllocator::split_large(PhysicalAddress large) {
   DBOS_ASSERT(frame_info(large).kind() == FrameKind::kLarge);
   const Epoch birth = frame_info(large).birth();

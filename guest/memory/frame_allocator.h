@@ -57,6 +57,9 @@ class FrameAllocator {
   // A 2 MiB page becomes 512 pages of the same owner and birth.
   void split_large(PhysicalAddress large);
 
+  // A 2 MiB page that nothing maps yet counts as born in `birth`.
+  void set_birth_of_large(PhysicalAddress large, Epoch birth);
+
   // Gives up to `bytes_max` of free, dirty blocks back to the host. For the background: exits.
   u64 release_free_blocks(u64 bytes_max);
   // Free blocks that the host still backs, in bytes.

@@ -59,7 +59,8 @@ ResolveOutcome AddressSpace::try_resolve(VirtualAddress address, u64 length, Acc
     }
     Walk walk = tree_.find(at);
     if (!is_ready(walk, access)) {
-      const FaultOutcome fault = fault_locked(at, access, populated, batch);
+      SpareBlock none;
+      const FaultOutcome fault = fault_locked(at, access, populated, none, batch);
       if (fault.kind != FaultKind::kResolved) {
         result.kind = fault.kind;
         result.populate = fault.populate;

@@ -7,6 +7,9 @@
 
 #include <linux/sched.h>
 
+#include <atomic>
+#include <new>
+
 #include "guest/arch/cpu.h"
 #include "guest/arch/hypercall.h"
 #include "guest/arch/trap.h"
@@ -30,8 +33,31 @@ struct CloneRequest {
   u64 thread_pointer;
 };
 
+// Who stores a new thread's id for CLONE_PARENT_SETTID. Linux stores it before the child runs and
+// before the parent goes on, so whoever is first here does it, and the other one waits for that
+// moment. Not both: the child may end, and clear the same word, before the parent goes on.
+class IdStore {
+ public:
+  template <typename Store>
+  void once(Store store) {
+    State expected = State::kNobody;
+    if (state_.compare_exchange_strong(expected, State::kStoring)) {
+      store();
+      state_.store(State::kStored);
+      return;
+    }
+    for (u32 turns = 1; state_.load() != State::kStored; ++turns) platform::relax(turns);
+  }
+
+ private:
+  enum class State : u32 { kNobody, kStoring, kStored };
+  std::atomic<State> state_{State::kNobody};
+};
+
 struct ThreadStart {
   ExtendedStateBuffer extended_state;
+  std::atomic<u32> users;  // the parent and the child; the last one frees it
+  IdStore parent_id;
   TrapFrame frame;
   CloneRequest request;
   Process* process;
@@ -75,7 +101,8 @@ bool are_contradictory(u64 flags) {
 Result<ThreadStart*> make_start(Thread& thread, const TrapFrame& frame,
                                 const CloneRequest& request) {
   const PhysicalAddress memory = DBOS_TRY(frame_allocator.allocate_kernel(kThreadStartOrder));
-  auto* const start = static_cast<ThreadStart*>(platform::direct_map(memory));
+  auto* const start = ::new (platform::direct_map(memory)) ThreadStart;
+  start->users.store(2);
   start->frame = frame;
   start->frame.rax = 0;
   if (request.stack != 0) start->frame.rsp = request.stack;
@@ -89,29 +116,40 @@ Result<ThreadStart*> make_start(Thread& thread, const TrapFrame& frame,
   return start;
 }
 
-void free_start(ThreadStart* start) {
+void drop_start(ThreadStart* start) {
+  if (start->users.fetch_sub(1) == 2) return;
   frame_allocator.free_kernel(platform::physical_of(start), kThreadStartOrder);
 }
 
 u64 argument_of(const ThreadStart* start) { return reinterpret_cast<u64>(start); }
 
-// The child writes its id itself too, because either may run first.
 void store_parent_id(const CloneRequest& request, i64 id) {
-  if ((request.flags & CLONE_PARENT_SETTID) == 0 || id < 0) return;
+  if ((request.flags & CLONE_PARENT_SETTID) == 0) return;
   (void)write_program(request.parent_id, static_cast<u32>(id));
+}
+
+// The child never began.
+void abandon_start(ThreadStart* start) {
+  start->users.store(1);
+  drop_start(start);
 }
 
 i64 clone_thread(Thread& thread, TrapFrame& frame, const CloneRequest& request) {
   const auto start = make_start(thread, frame, request);
   if (start.is_error()) return -EAGAIN;
   const i64 id = hypercall(Service::kThreadCreate, argument_of(start.value()), 0);
-  if (id < 0) free_start(start.value());
+  if (id < 0) {
+    abandon_start(start.value());
+    return id;
+  }
+  start.value()->parent_id.once([&] { store_parent_id(request, id); });
+  drop_start(start.value());
   return id;
 }
 
 // Undoes what was prepared for a child that never came to be.
 i64 abandon(ThreadStart* start, Process* child, i64 error) {
-  free_start(start);
+  abandon_start(start);
   if (child != nullptr) release_process(*child);
   return error;
 }
@@ -135,6 +173,8 @@ i64 clone_process(Thread& thread, TrapFrame& frame, const CloneRequest& request,
   const i64 id = hypercall(Service::kProcessFork, argument_of(start.value()), request.exit_signal,
                            waits ? kForkWaitForExec : 0, 0);
   if (id < 0) return abandon(start.value(), child.value(), id);
+  store_parent_id(request, id);  // in the parent's own memory
+  drop_start(start.value());
   return id;
 }
 
@@ -145,10 +185,8 @@ i64 perform(Thread& thread, TrapFrame& frame, const CloneRequest& request) {
     LogLine().text("clone with flags ").hex(request.flags).text(" is not supported: EINVAL").send();
     return -EINVAL;
   }
-  const i64 id = kind == CloneKind::kThread ? clone_thread(thread, frame, request)
-                                            : clone_process(thread, frame, request, kind);
-  store_parent_id(request, id);
-  return id;
+  return kind == CloneKind::kThread ? clone_thread(thread, frame, request)
+                                    : clone_process(thread, frame, request, kind);
 }
 
 void take_over(Thread& thread, const ThreadStart& start) {
@@ -168,12 +206,11 @@ void take_over(Thread& thread, const ThreadStart& start) {
   arch::activate_space(*process.space);
 }
 
-void store_ids(Thread& thread, const CloneRequest& request) {
+void store_ids(Thread& thread, ThreadStart& start) {
+  const CloneRequest& request = start.request;
   const auto id = static_cast<u32>(thread.thread_id);
-  const bool shares_memory = (request.flags & CLONE_VM) != 0;
-  if ((request.flags & CLONE_PARENT_SETTID) != 0 && shares_memory) {
-    (void)write_program(request.parent_id, id);
-  }
+  const bool is_thread = (request.flags & CLONE_THREAD) != 0;
+  if (is_thread) start.parent_id.once([&] { store_parent_id(request, id); });
   if ((request.flags & CLONE_CHILD_SETTID) != 0) (void)write_program(request.child_id, id);
   if ((request.flags & CLONE_CHILD_CLEARTID) != 0) thread.clear_child_tid = request.child_id;
 }
@@ -190,9 +227,8 @@ void start_thread(u64 start_argument) {
   TrapFrame& frame = arch::top_frame();
   frame = start->frame;
   thread.frame = &frame;
-  const CloneRequest request = start->request;
-  free_start(start);
-  store_ids(thread, request);
+  store_ids(thread, *start);
+  drop_start(start);
   arch::return_to_program(frame);
   arch::resume_program(&frame);
 }

@@ -13,6 +13,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <tuple>
 #include <utility>
 
 #include "tools/bench/timing.h"
@@ -168,7 +169,9 @@ void Process::await(Seconds timeout) {
   if (!ended) throw Failure(fmt::format("{} was not done after {} s", name_, timeout.count()));
 }
 
-bool Process::succeeded() const { return reaped_ && WIFEXITED(status_) && WEXITSTATUS(status_) == 0; }
+bool Process::succeeded() const {
+  return reaped_ && WIFEXITED(status_) && WEXITSTATUS(status_) == 0;
+}
 
 std::string Process::how_it_ended() const {
   const std::string how = WIFSIGNALED(status_)

@@ -71,21 +71,22 @@ Row simple_row(const std::string& name, const std::string& what, const Programs&
 // Under dbos the memory that --prefault made present, at its first use. On Linux memory that was
 // used before: its very first use would charge Linux with the faults of an emulated machine.
 Row first_write_row(const std::string& name, const std::string& what, Must must) {
-  return {name, what, "us", must, [name](const Context& context) {
-            const Pair pair = run_in_turns(context, {name, name, {"--prefault", "640M"}});
-            Result result;
-            result.plain = pair.plain.samples.scaled(1 / kNsPerUs);
-            result.dbos = pair.dbos.first.scaled(1 / kNsPerUs);
-            const double plain_first = pair.plain.first.median() / kNsPerUs;
-            const double dbos_again = pair.dbos.samples.median() / kNsPerUs;
-            result.details["linux_never_used_us"] = plain_first;
-            result.details["dbos_used_before_us"] = dbos_again;
-            result.note = fmt::format(
-                "memory used before: Linux (the row) {:.2f}, dbos {:.2f}; never used: Linux {:.2f}, "
-                "dbos (the row) {:.2f}",
-                result.plain.median(), dbos_again, plain_first, result.dbos.median());
-            return result;
-          }};
+  return {
+      name, what, "us", must, [name](const Context& context) {
+        const Pair pair = run_in_turns(context, {name, name, {"--prefault", "640M"}});
+        Result result;
+        result.plain = pair.plain.samples.scaled(1 / kNsPerUs);
+        result.dbos = pair.dbos.first.scaled(1 / kNsPerUs);
+        const double plain_first = pair.plain.first.median() / kNsPerUs;
+        const double dbos_again = pair.dbos.samples.median() / kNsPerUs;
+        result.details["linux_never_used_us"] = plain_first;
+        result.details["dbos_used_before_us"] = dbos_again;
+        result.note = fmt::format(
+            "memory used before: Linux (the row) {:.2f}, dbos {:.2f}; never used: Linux {:.2f}, "
+            "dbos (the row) {:.2f}",
+            result.plain.median(), dbos_again, plain_first, result.dbos.median());
+        return result;
+      }};
 }
 
 }  // namespace
@@ -102,7 +103,7 @@ std::vector<Row> measure_rows() {
                       once),
       first_write_row("first-write-2m", "the same with 2 MiB pages, per 4 KiB", {}),
       simple_row("thread", "thread created and joined", {"thread", "thread", {}}),
-      simple_row("fork", "fork of a small process, exit, wait", {"fork", "fork", {}}),
+      simple_row("fork-wait", "fork of a small process, exit, wait", {"fork", "fork", {}}),
       simple_row("fork-stall-64m", "fork() in a process with 64 MiB of 4 KiB pages",
                  {"fork-stall-64m", "fork-stall-64m", {}}),
       simple_row("fork-stall-256m", "fork() in a process with 256 MiB of 4 KiB pages",

@@ -32,7 +32,9 @@ constexpr std::array<Measure, 11> kMeasures = {{
 
 std::atomic<uint64_t> signals_handled = 0;
 
-void count_signal(int) { signals_handled.fetch_add(1, std::memory_order_relaxed); }
+void count_signal(int) {
+  signals_handled.fetch_add(1, std::memory_order_relaxed);
+}
 
 // A word that two threads hand to each other; each sleeps in futex while it is the other's turn.
 class Turn {
@@ -89,7 +91,9 @@ struct Pipe {
 
 }  // namespace
 
-std::span<const Measure> measures() { return kMeasures; }
+std::span<const Measure> measures() {
+  return kMeasures;
+}
 
 Measured measure_getpid(Seconds budget) {
   return {time_batches(budget,

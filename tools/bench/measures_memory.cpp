@@ -110,8 +110,12 @@ Measured measure_fork(Seconds budget) {
           {}};
 }
 
-Measured measure_fork_stall_64m(Seconds budget) { return measure_fork_stall(budget, 64 * kMiB); }
-Measured measure_fork_stall_256m(Seconds budget) { return measure_fork_stall(budget, 256 * kMiB); }
+Measured measure_fork_stall_64m(Seconds budget) {
+  return measure_fork_stall(budget, 64 * kMiB);
+}
+Measured measure_fork_stall_256m(Seconds budget) {
+  return measure_fork_stall(budget, 256 * kMiB);
+}
 
 Measured measure_first_write_4k(Seconds) {
   return measure_first_write(192 * kMiB, 4 * kMiB, Pages::kSmall);

@@ -58,8 +58,7 @@ double time_ns(const std::function<void()>& work) {
 Samples time_batches(Seconds budget, const std::function<void(uint64_t)>& batch) {
   const uint64_t size = batch_size(batch);
   return time_single(
-      budget, [] {},
-      [&] { return time_ns([&] { batch(size); }) / static_cast<double>(size); });
+      budget, [] {}, [&] { return time_ns([&] { batch(size); }) / static_cast<double>(size); });
 }
 
 Samples time_single(Seconds budget, const std::function<void()>& prepare,

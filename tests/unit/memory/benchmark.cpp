@@ -1,0 +1,90 @@
+// What the hot paths cost natively, without traps: memory_test "[benchmark]". Numbers are printed,
+// never asserted.
+
+#include <catch2/catch.hpp>
+#include <chrono>
+#include <cstdio>
+
+#include "tests/unit/memory/machine.h"
+
+namespace dbos::test {
+namespace {
+
+constexpr VirtualAddress kBase{0x1000'0000};
+VirtualAddress page(u64 index) { return kBase + index * kPageSize; }
+
+template <typename Run>
+void measure(const char* what, u64 count, Run run) {
+  const auto begin = std::chrono::steady_clock::now();
+  run();
+  const std::chrono::duration<double, std::nano> time = std::chrono::steady_clock::now() - begin;
+  std::printf("%-60s %10.1f ns\n", what, time.count() / static_cast<double>(count));
+}
+
+}  // namespace
+
+TEST_CASE("costs of faults, host buffers and snapshots", "[.][benchmark]") {
+  kernel_root_for_tests();
+  host::set_vcpu(0);
+  host::on_shootdown = nullptr;
+  host::on_flush_local = nullptr;
+  constexpr u64 kCount = 100000;
+  // The arena's memory is faulted in by the host first, as the VMM does ahead of time.
+  std::memset(pointer_to<char>(PhysicalAddress(kArenaBase)) + kFrameTableSize, 0,
+              kGiB - kFrameTableSize);
+  for (int round = 0; round < 2; ++round) {
+    AddressSpace* space = AddressSpace::create(kernel_root_for_tests()).value();
+    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_STACK;
+    REQUIRE(space->map_anonymous(page(0), kCount * kPageSize, PROT_READ | PROT_WRITE, flags).is_ok());
+    for (u64 i = 1; i < 100; ++i) {
+      REQUIRE(space->map_anonymous(page(2 * kCount + 2 * i), kPageSize, PROT_READ, flags).is_ok());
+    }
+    const auto touch = [&](Access access) {
+      for (u64 i = 0; i < kCount; ++i) space->handle_fault(page(i), access);
+    };
+    measure("first write of a page (4 KiB, cleared)", kCount, [&] { touch(Access::kWrite); });
+    measure("fault that finds nothing to do", kCount, [&] { touch(Access::kWrite); });
+    HostSegment segments[16];
+    const auto resolve = [&](u64 length, Pin pin) {
+      for (u64 i = 0; i + 16 < kCount; ++i) {
+        space->resolve_for_host(page(i) + 8, length, Access::kWrite, segments, 16, pin);
+        if (pin == Pin::kYes) space->unpin();
+      }
+    };
+    measure("resolve 512 bytes, present", kCount, [&] { resolve(512, Pin::kNo); });
+    measure("resolve 512 bytes, present, pin and unpin", kCount, [&] { resolve(512, Pin::kYes); });
+    measure("resolve 16 KiB, present, pin and unpin", kCount, [&] { resolve(16384, Pin::kYes); });
+    AddressSpace* snapshot = nullptr;
+    measure("snapshot of 390 MiB in 4 KiB pages, 101 vmas", 1,
+            [&] { snapshot = space->snapshot().value(); });
+    measure("copy-on-write fault", kCount, [&] { touch(Access::kWrite); });
+    measure("end of the snapshot, for each copied page", kCount,
+            [&] { AddressSpace::destroy(snapshot); });
+    snapshot = space->snapshot().value();
+    AddressSpace::destroy(snapshot);
+    measure("snapshot and end, 100 times", 100, [&] {
+      for (int i = 0; i < 100; ++i) AddressSpace::destroy(space->snapshot().value());
+    });
+    measure("mprotect of one page and back", 2 * kCount, [&] {
+      for (u64 i = 1; i < kCount - 1; ++i) {
+        static_cast<void>(space->protect(page(i), kPageSize, PROT_READ));
+        static_cast<void>(space->protect(page(i), kPageSize, PROT_READ | PROT_WRITE));
+      }
+    });
+    measure("mmap, touch and munmap of 64 KiB", 10000, [&] {
+      for (u64 i = 0; i < 10000; ++i) {
+        const VirtualAddress at =
+            space->map_anonymous(VirtualAddress(0), 64 * kKiB, PROT_READ | PROT_WRITE,
+                                 MAP_PRIVATE | MAP_ANONYMOUS)
+                .value();
+        space->handle_fault(at, Access::kWrite);
+        static_cast<void>(space->unmap(at, 64 * kKiB));
+      }
+    });
+    measure("munmap, for each page", kCount,
+            [&] { static_cast<void>(space->unmap(page(0), kCount * kPageSize)); });
+    AddressSpace::destroy(space);
+  }
+}
+
+}  // namespace dbos::test

@@ -1,0 +1,24 @@
+// The table, for people and as JSON.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "tools/bench/machine_facts.h"
+#include "tools/bench/row.h"
+
+namespace dbos::bench {
+
+struct Line {
+  Row row;
+  Result result;
+};
+
+// Whether all that must be met is met, and nothing failed.
+bool all_met(const std::vector<Line>& lines);
+
+std::string table(const MachineFacts& facts, const std::vector<Line>& lines);
+nlohmann::json json(const MachineFacts& facts, const std::vector<Line>& lines);
+
+}  // namespace dbos::bench
