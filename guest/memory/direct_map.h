@@ -41,4 +41,14 @@ inline void copy_memory(PhysicalAddress to, PhysicalAddress from, u64 bytes) {
   }
 }
 
+// The same where the host may be writing to `from` meanwhile: whatever it has written is a good copy.
+#if defined(__SANITIZE_THREAD__)
+__attribute__((no_sanitize("thread"), noinline))
+#endif
+inline void copy_memory_in_use(PhysicalAddress to, PhysicalAddress from, u64 bytes) {
+  volatile u64* target = pointer_to<volatile u64>(to);
+  const volatile u64* source = pointer_to<const volatile u64>(from);
+  for (u64 i = 0; i < bytes / sizeof(u64); ++i) target[i] = source[i];
+}
+
 }  // namespace dbos

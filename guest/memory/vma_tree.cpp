@@ -157,6 +157,33 @@ void VmaTree::insert(Vma* vma) {
   ++count_;
 }
 
+void VmaTree::fill(Vma* first, u32 count) {
+  DBOS_ASSERT(root_ == nullptr);
+  Vma* previous = nullptr;
+  for (Vma* vma = first; vma != nullptr; vma = vma->next) {
+    vma->previous = previous;
+    previous = vma;
+  }
+  first_ = first;
+  last_ = previous;
+  count_ = count;
+  Vma* next = first;
+  root_ = build(&next, count);
+  DBOS_ASSERT(next == nullptr);
+}
+
+// A balanced tree of the next `count` vmas of the list.
+Vma* VmaTree::build(Vma** next, u32 count) {
+  if (count == 0) return nullptr;
+  Vma* left = build(next, count / 2);
+  Vma* root = *next;
+  *next = root->next;
+  root->left = left;
+  root->right = build(next, count - count / 2 - 1);
+  refresh(root);
+  return root;
+}
+
 void VmaTree::remove(Vma* vma) {
   root_ = remove_below(root_, vma);
   (vma->previous == nullptr ? first_ : vma->previous->next) = vma->next;

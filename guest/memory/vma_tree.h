@@ -37,6 +37,8 @@ class VmaTree {
   // The vma must not overlap another.
   void insert(Vma* vma);
   void remove(Vma* vma);
+  // Fills an empty tree with vmas that are linked by `next`, in order: O(n), for snapshots.
+  void fill(Vma* first, u32 count);
   // Changes where a vma begins or ends; it must stay between its neighbours.
   void set_range(Vma* vma, VirtualRange range);
 
@@ -73,6 +75,7 @@ class VmaTree {
   static Vma* rotate_right(Vma* vma);
   static Vma* balance(Vma* vma);
   static Vma* insert_below(Vma* root, Vma* vma);
+  static Vma* build(Vma** next, u32 count);
   static Vma* remove_below(Vma* root, Vma* vma);
   static Vma* detach_first(Vma* root, Vma** first);
   void refresh_path(const Vma* vma);

@@ -137,8 +137,10 @@ void abandon_start(ThreadStart* start) {
 i64 clone_thread(Thread& thread, TrapFrame& frame, const CloneRequest& request) {
   const auto start = make_start(thread, frame, request);
   if (start.is_error()) return -EAGAIN;
+  count_thread(*thread.process);
   const i64 id = hypercall(Service::kThreadCreate, argument_of(start.value()), 0);
   if (id < 0) {
+    discount_thread(*thread.process);
     abandon_start(start.value());
     return id;
   }

@@ -20,6 +20,7 @@ Result<Process*> create_process(AddressSpace& space, bool shares_space, Process*
   if (process == nullptr) return Error(ENOMEM);
   process->space = &space;
   process->is_first = parent == nullptr;
+  process->thread_count = 1;
   process->shares_space = shares_space;
   if (parent != nullptr) {
     copy_signal_actions(*process, *parent);
@@ -36,11 +37,20 @@ void release_process(Process& process) {
   trim_free_memory();
 }
 
+void count_thread(Process& process) {
+  const LockGuard guard(process.lock);
+  ++process.thread_count;
+}
+
+void discount_thread(Process& process) {
+  const LockGuard guard(process.lock);
+  --process.thread_count;
+}
+
 void link_thread(Process& process, Thread& thread) {
   const LockGuard guard(process.lock);
   thread.next_in_process = process.threads;
   process.threads = &thread;
-  ++process.thread_count;
 }
 
 }  // namespace dbos

@@ -6,13 +6,18 @@
 
 namespace dbos {
 
-// A process without threads and id. `parent` null: the first one. ENOMEM.
+// A process without id, whose first thread counts already. `parent` null: the first one. ENOMEM.
 Result<Process*> create_process(AddressSpace& space, bool shares_space, Process* parent);
 
 // Releases a process that has no thread any more, and its address space if it is its own.
 void release_process(Process& process);
 
-// Makes `thread` one of the process's.
+// A thread counts from before its host thread is made: its creator may end before it begins, and
+// must not take itself for the last one.
+void count_thread(Process& process);
+void discount_thread(Process& process);
+
+// Puts a thread that counts already on its process's list.
 void link_thread(Process& process, Thread& thread);
 
 // The root of the boot page tables: the kernel's half and nothing else.

@@ -41,7 +41,7 @@ Result<void> PageTree::copy_pinned(PageTree& parent, VirtualAddress page,
       if (info.birth() > departure) return {};  // two pins of the same page
       const PhysicalAddress copy =
           DBOS_TRY(frame_allocator.allocate_page(Clear::kNo, line_->ownership()));
-      copy_memory(copy, item, kPageSize);
+      copy_memory_in_use(copy, item, kPageSize);
       own_slot.store(entry.with_address(copy));
       info.set_birth(departure + 1);
       return {};

@@ -53,13 +53,27 @@ Result<void> AddressSpace::copy_from(AddressSpace& parent, Epoch previous_depart
   if (result.is_error()) return result;
 
   // 4. The vmas. Locks are not inherited, nor is what MADV_DONTFORK and MADV_WIPEONFORK say.
+  Vma* first = nullptr;
+  Vma** link = &first;
+  u32 count = 0;
+  bool is_complete = true;
   for (const Vma* vma = parent.vmas_.first(); vma != nullptr; vma = vma->next) {
     if (vma->has(VmaFlag::kDontFork)) continue;
-    Vma description = *vma;
-    description.flags = vma->flags.without(VmaFlag::kLocked | VmaFlag::kLockOnFault);
-    static_cast<void>(DBOS_TRY(insert_vma(description)));
-    account(static_cast<i64>(vma->size()));
+    Vma* copy = heap_new<Vma>(*vma);
+    if (copy == nullptr) {
+      is_complete = false;
+      break;
+    }
+    copy->next = nullptr;
+    copy->flags = vma->flags.without(VmaFlag::kLocked | VmaFlag::kLockOnFault);
+    if (copy->window != nullptr) copy->window->add_reference();
+    account(static_cast<i64>(copy->size()));
+    *link = copy;
+    link = &copy->next;
+    ++count;
   }
+  vmas_.fill(first, count);
+  if (!is_complete) return Error(ENOMEM);
   TlbBatch batch(*this, *line_, pins_);
   for (const Vma* vma = parent.vmas_.first(); vma != nullptr; vma = vma->next) {
     if (!vma->has(VmaFlag::kDontFork) && !vma->has(VmaFlag::kWipeOnFork)) continue;

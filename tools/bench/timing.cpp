@@ -11,7 +11,7 @@ constexpr double kNsPerSecond = 1e9;
 // A clock of 0.2 ms (one exit each way, in the emulated machine) is 1 % of it.
 constexpr double kBatchNs = 20e6;
 constexpr uint64_t kBatchMax = 1u << 24;
-constexpr size_t kSamplesMin = 5;
+constexpr size_t kSamplesMin = 7;
 constexpr size_t kSamplesMax = 200;
 constexpr int kClockReadings = 21;
 

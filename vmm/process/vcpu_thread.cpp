@@ -23,6 +23,8 @@ constexpr uint8_t kMachineCheckVector = 18;
 // them, and their descriptors are then known here as well, which adopting them needs.
 constexpr uint32_t kSpareVcpus = 3;
 
+constexpr uint32_t kThreadBeingMade = UINT32_MAX;  // in the place of a thread's id
+
 Machine* the_machine = nullptr;
 
 // What a turn of the run loop ends with.
@@ -87,7 +89,6 @@ void handle_interrupted_run(Vcpu& vcpu) {
 
 void start_thread(void* argument) {
   Vcpu& vcpu = *static_cast<Vcpu*>(argument);
-  vcpu.started.store(1);
   vcpu.page->thread_id = static_cast<uint32_t>(raw_call(__NR_gettid));
   vcpu.page->process_id = static_cast<uint32_t>(raw_call(__NR_getpid));
   set_signal_context(&vcpu);
@@ -137,12 +138,15 @@ void store_index(const Vcpu& vcpu, uint64_t result_address) {
 // clone(2) for a prepared vCPU. Signals are blocked.
 int64_t start_host_thread(Vcpu& vcpu, uint64_t flags, ThreadEntry entry, uint64_t result_address) {
   store_index(vcpu, result_address);
+  // Both before the thread is there: it may be gone again, and its vCPU another's, when clone comes
+  // back. Linux replaces the first by the thread's id before it runs.
+  vcpu.host_thread.store(kThreadBeingMade);
+  vcpu.started.store(1);
   const int64_t result = clone_with_block(flags, *vcpu.block, vcpu.host_thread, entry, &vcpu);
-  if (result < 0) {
-    machine().vcpus().release(vcpu);
-  } else {
-    vcpu.started.store(1);
-  }
+  if (result >= 0) return result;
+  vcpu.started.store(0);
+  vcpu.host_thread.store(0);
+  machine().vcpus().release(vcpu);
   return result;
 }
 
