@@ -1,6 +1,6 @@
 // clone(2) in its three forms: a thread, a process with a copy of the memory, and a process that
-// shares the memory until it executes another program (vfork). Others do not occur in databases; they
-// are refused, and the log says so.
+// shares the memory (vfork, posix_spawn). Others do not occur in databases; they are refused, and the
+// log says so.
 //
 // What the child needs travels in a ThreadStart: the child takes it over when it begins, and frees it.
 #include "guest/process/clone.h"
@@ -31,6 +31,7 @@ struct CloneRequest {
   VirtualAddress parent_id;
   VirtualAddress child_id;
   u64 thread_pointer;
+  VirtualAddress process_descriptor;  // CLONE_PIDFD
 };
 
 // Who stores a new thread's id for CLONE_PARENT_SETTID. Linux stores it before the child runs and
@@ -68,7 +69,7 @@ struct ThreadStart {
 constexpr u32 kThreadStartOrder = 1;
 static_assert(sizeof(ThreadStart) <= kPageSize << kThreadStartOrder);
 
-enum class CloneKind { kThread, kProcess, kVfork, kRefused };
+enum class CloneKind { kThread, kProcess, kSharingProcess, kRefused };
 
 constexpr u64 kThreadFlags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD;
 constexpr u64 kIdFlags = CLONE_PARENT_SETTID | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID;
@@ -81,11 +82,10 @@ CloneKind kind_of(u64 flags) {
   if ((rest & CLONE_THREAD) != 0) {
     return rest == kThreadFlags ? CloneKind::kThread : CloneKind::kRefused;
   }
-  if (rest == 0) return CloneKind::kProcess;
-  if ((rest & ~static_cast<u64>(CLONE_CLEAR_SIGHAND)) == 0) return CloneKind::kProcess;
-  const u64 vfork = CLONE_VM | CLONE_VFORK;
-  if ((rest & ~static_cast<u64>(CLONE_CLEAR_SIGHAND)) == vfork) return CloneKind::kVfork;
-  if (rest == CLONE_VFORK) return CloneKind::kProcess;
+  const u64 process_flags = CLONE_CLEAR_SIGHAND | CLONE_VFORK | CLONE_PIDFD | CLONE_VM;
+  if ((rest & ~process_flags) == 0) {
+    return (rest & CLONE_VM) != 0 ? CloneKind::kSharingProcess : CloneKind::kProcess;
+  }
   return CloneKind::kRefused;
 }
 
@@ -95,6 +95,7 @@ bool are_contradictory(u64 flags) {
   if ((flags & CLONE_SIGHAND) != 0 && (flags & CLONE_VM) == 0) return true;
   if ((flags & CLONE_SIGHAND) != 0 && (flags & CLONE_CLEAR_SIGHAND) != 0) return true;
   if ((flags & CLONE_NEWNS) != 0 && (flags & CLONE_FS) != 0) return true;
+  if ((flags & CLONE_PIDFD) != 0 && (flags & (CLONE_THREAD | CLONE_DETACHED)) != 0) return true;
   return false;
 }
 
@@ -128,6 +129,14 @@ void store_parent_id(const CloneRequest& request, i64 id) {
   (void)write_program(request.parent_id, static_cast<u32>(id));
 }
 
+// The child can't be reaped before its parent goes on, so its id is still its own.
+void store_process_descriptor(const CloneRequest& request, i64 id) {
+  if ((request.flags & CLONE_PIDFD) == 0) return;
+  constexpr u32 kPidfdOpen = 434;
+  const i64 descriptor = hypercall(kPidfdOpen, static_cast<u64>(id), 0);
+  (void)write_program(request.process_descriptor, static_cast<i32>(descriptor));
+}
+
 // The child never began.
 void abandon_start(ThreadStart* start) {
   start->users.store(1);
@@ -158,9 +167,9 @@ i64 abandon(ThreadStart* start, Process* child, i64 error) {
 
 Result<Process*> copy_process(Thread& thread, CloneKind kind) {
   Process& parent = *thread.process;
-  if (kind == CloneKind::kVfork) return create_process(*parent.space, true, &parent);
+  if (kind == CloneKind::kSharingProcess) return create_process(*parent.space, &parent);
   AddressSpace* const space = DBOS_TRY(parent.space->snapshot());
-  const auto child = create_process(*space, false, &parent);
+  const auto child = create_process(*space, &parent);
   if (child.is_error()) AddressSpace::destroy(space);
   return child;
 }
@@ -171,11 +180,12 @@ i64 clone_process(Thread& thread, TrapFrame& frame, const CloneRequest& request,
   const auto child = copy_process(thread, kind);
   if (child.is_error()) return abandon(start.value(), nullptr, -child.error().code());
   start.value()->process = child.value();
-  const bool waits = kind == CloneKind::kVfork || (request.flags & CLONE_VFORK) != 0;
+  const bool waits = (request.flags & CLONE_VFORK) != 0;
   const i64 id = hypercall(Service::kProcessFork, argument_of(start.value()), request.exit_signal,
                            waits ? kForkWaitForExec : 0, 0);
   if (id < 0) return abandon(start.value(), child.value(), id);
   store_parent_id(request, id);  // in the parent's own memory
+  store_process_descriptor(request, id);
   drop_start(start.value());
   return id;
 }
@@ -217,6 +227,16 @@ void store_ids(Thread& thread, ThreadStart& start) {
   if ((request.flags & CLONE_CHILD_CLEARTID) != 0) thread.clear_child_tid = request.child_id;
 }
 
+// CLONE_CLEAR_SIGHAND: the child starts with no handlers.
+void clear_signal_handlers(Process& process) {
+  for (u32 signal = 1; signal <= kSignalCount; ++signal) {
+    SignalAction& action = process.actions[signal - 1];
+    if (action.handler == kHandlerDefault || action.handler == kHandlerIgnore) continue;
+    action = {};
+    hypercall(Service::kSignalAction, signal, static_cast<u64>(SignalDisposition::kDefault), 0);
+  }
+}
+
 }  // namespace
 
 void start_thread(u64 start_argument) {
@@ -230,6 +250,7 @@ void start_thread(u64 start_argument) {
   frame = start->frame;
   thread.frame = &frame;
   store_ids(thread, *start);
+  if ((start->request.flags & CLONE_CLEAR_SIGHAND) != 0) clear_signal_handlers(*thread.process);
   drop_start(start);
   arch::return_to_program(frame);
   arch::resume_program(&frame);
@@ -242,7 +263,10 @@ i64 system_clone(Thread& thread, TrapFrame& frame, u64 flags, u64 stack, u64 par
                              stack,
                              VirtualAddress(parent_id_address),
                              VirtualAddress(child_id_address),
-                             thread_pointer};
+                             thread_pointer,
+                             VirtualAddress(parent_id_address)};
+  // clone(2) has one address for both.
+  if ((flags & CLONE_PIDFD) != 0 && (flags & CLONE_PARENT_SETTID) != 0) return -EINVAL;
   return perform(thread, frame, request);
 }
 
@@ -268,16 +292,17 @@ i64 system_clone3(Thread& thread, TrapFrame& frame, VirtualAddress address, u64 
                              arguments.stack + arguments.stack_size,
                              VirtualAddress(arguments.parent_tid),
                              VirtualAddress(arguments.child_tid),
-                             arguments.tls};
+                             arguments.tls,
+                             VirtualAddress(arguments.pidfd)};
   return perform(thread, frame, request);
 }
 
 i64 system_fork(Thread& thread, TrapFrame& frame) {
-  return perform(thread, frame, CloneRequest{0, 17 /* SIGCHLD */, 0, {}, {}, 0});
+  return perform(thread, frame, CloneRequest{0, 17 /* SIGCHLD */, 0, {}, {}, 0, {}});
 }
 
 i64 system_vfork(Thread& thread, TrapFrame& frame) {
-  return perform(thread, frame, CloneRequest{CLONE_VM | CLONE_VFORK, 17, 0, {}, {}, 0});
+  return perform(thread, frame, CloneRequest{CLONE_VM | CLONE_VFORK, 17, 0, {}, {}, 0, {}});
 }
 
 }  // namespace dbos

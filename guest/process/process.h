@@ -4,6 +4,8 @@
 // Lock order: Process::lock before AddressSpace's before the frame allocator's.
 #pragma once
 
+#include <atomic>
+
 #include "guest/lib/spinlock.h"
 #include "guest/process/signal_types.h"
 #include "guest/process/thread.h"
@@ -15,12 +17,17 @@ struct ResourceLimit {  // struct rlimit64
   u64 hard;
 };
 
+// How many processes use an address space: more than one after vfork or clone(CLONE_VM).
+struct SpaceUse {
+  std::atomic<u32> processes{1};
+};
+
 struct Process {
   Spinlock lock;        // guards the fields below but for `actions`, which signal_lock guards
   i32 process_id;
   AddressSpace* space;
   bool is_first;        // dbos-run's own
-  bool shares_space;    // a vfork child before its exec
+  SpaceUse* space_use;
   Thread* threads;
   u32 thread_count;
   ResourceLimit address_space_limit;  // RLIMIT_AS, RLIMIT_DATA, RLIMIT_STACK: memory is the guest's

@@ -15,13 +15,29 @@ PhysicalAddress the_kernel_root;
 PhysicalAddress kernel_root() { return the_kernel_root; }
 void set_kernel_root(PhysicalAddress root) { the_kernel_root = root; }
 
-Result<Process*> create_process(AddressSpace& space, bool shares_space, Process* parent) {
+namespace {
+
+// Null: no memory.
+SpaceUse* use_of(AddressSpace& space, Process* parent) {
+  const bool shares = parent != nullptr && parent->space == &space;
+  if (!shares) return heap_new<SpaceUse>();
+  parent->space_use->processes.fetch_add(1);
+  return parent->space_use;
+}
+
+}  // namespace
+
+Result<Process*> create_process(AddressSpace& space, Process* parent) {
   Process* const process = heap_new<Process>();
   if (process == nullptr) return Error(ENOMEM);
+  process->space_use = use_of(space, parent);
+  if (process->space_use == nullptr) {
+    heap_delete(process);
+    return Error(ENOMEM);
+  }
   process->space = &space;
   process->is_first = parent == nullptr;
   process->thread_count = 1;
-  process->shares_space = shares_space;
   if (parent != nullptr) {
     copy_signal_actions(*process, *parent);
     process->address_space_limit = parent->address_space_limit;
@@ -32,7 +48,10 @@ Result<Process*> create_process(AddressSpace& space, bool shares_space, Process*
 }
 
 void release_process(Process& process) {
-  if (!process.shares_space) AddressSpace::destroy(process.space);
+  if (process.space_use->processes.fetch_sub(1) == 1) {
+    AddressSpace::destroy(process.space);
+    heap_delete(process.space_use);
+  }
   heap_delete(&process);
   trim_free_memory();
 }

@@ -7,9 +7,9 @@
 namespace dbos {
 
 // A process without id, whose first thread counts already. `parent` null: the first one. ENOMEM.
-Result<Process*> create_process(AddressSpace& space, bool shares_space, Process* parent);
+Result<Process*> create_process(AddressSpace& space, Process* parent);
 
-// Releases a process that has no thread any more, and its address space if it is its own.
+// Releases a process that has no thread any more, and its address space if no other one uses it.
 void release_process(Process& process);
 
 // A thread counts from before its host thread is made: its creator may end before it begins, and

@@ -161,7 +161,7 @@ void note_segments(const LoadImage& image, u64 bias) {
 }
 
 Thread& make_first_thread(AddressSpace& space, const BootInformation& boot) {
-  const auto process = create_process(space, false, nullptr);
+  const auto process = create_process(space, nullptr);
   if (process.is_error()) fail("no memory", process.error());
   const HypercallPage& page = current_hypercall_page();
   Thread& thread = current_thread();
