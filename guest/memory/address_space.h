@@ -282,6 +282,7 @@ class AddressSpace {
   Result<void> write_private(const Vma& vma, VirtualAddress page, const Walk& walk,
                              TlbBatch& batch);
   void grant(const Vma& vma, VirtualAddress page, const Walk& walk, Access access, bool may_write);
+  void grant_neighbours(const Vma& vma, VirtualAddress page, const Walk& walk);
   void map_window_run(const Vma& vma, VirtualAddress page, const PopulateRequest& populated,
                       bool writable);
   static Pte leaf(const Vma& vma, PhysicalAddress frame, bool writable, bool dirty);

@@ -227,6 +227,7 @@ Result<void> AddressSpace::write_private(const Vma& vma, VirtualAddress page, co
   const bool is_frame = !is_fresh && is_arena(source);
   if (is_frame && tree_.is_exclusive(source)) {
     grant(vma, page, walk, Access::kWrite, true);
+    if (line_->newest_departure() == 0) grant_neighbours(vma, page, walk);
     return {};
   }
   const PhysicalAddress frame = DBOS_TRY(frame_allocator.allocate_page(
@@ -243,6 +244,21 @@ Result<void> AddressSpace::write_private(const Vma& vma, VirtualAddress page, co
   if (!is_fresh && !is_frame) --tree_.counts().window;
   if (is_frame && line_->owns(frame_info(source))) batch.unlink(range, source);
   return {};
+}
+
+// The last snapshot has ended, so all that this table holds and the line owns is exclusive again. One
+// fault for all of it costs less than a second one would (0.5 us for 512 entries).
+void AddressSpace::grant_neighbours(const Vma& vma, VirtualAddress page, const Walk& walk) {
+  PteSlot* slots = walk.slot - entry_index(page, Level::kPage);
+  const VirtualAddress table(align_down(page.value(), kLargePageSize));
+  const VirtualAddress begin = table < vma.begin() ? vma.begin() : table;
+  const VirtualAddress end =
+      vma.end() < table + kLargePageSize ? vma.end() : table + kLargePageSize;
+  for (u64 i = (begin - table) / kPageSize; i < (end - table) / kPageSize; ++i) {
+    const Pte entry = slots[i].load();
+    if (!entry.is_present() || entry.is_writable() || !is_arena(entry.address())) continue;
+    if (line_->owns(frame_info(entry.address()))) slots[i].set(Pte::kWritable);
+  }
 }
 
 // ---- Windows ----
@@ -310,14 +326,13 @@ FaultOutcome AddressSpace::fault_window(Vma& vma, VirtualAddress page, Access ac
 // Maps what was populated and is not mapped yet, within the page table of `page`, which is open.
 void AddressSpace::map_window_run(const Vma& vma, VirtualAddress page,
                                   const PopulateRequest& populated, bool writable) {
-  Node& node = *reinterpret_cast<Node*>(
-      align_down(reinterpret_cast<u64>(tree_.find(page).slot), kPageSize));
+  PteSlot* slots = tree_.find(page).slot - entry_index(page, Level::kPage);
   VirtualAddress begin(align_down(page.value(), kFaultAround));
   VirtualAddress end = begin + kFaultAround;
   if (begin < vma.begin()) begin = vma.begin();
   if (vma.end() < end) end = vma.end();
   for (VirtualAddress at = begin; at < end; at = at + kPageSize) {
-    PteSlot& slot = node.entry(at, Level::kPage);
+    PteSlot& slot = slots[entry_index(at, Level::kPage)];
     const PhysicalAddress window_page = vma.window_address(at);
     if (!slot.load().is_empty() || !populated.covers(window_page, writable)) continue;
     Pte entry = leaf(vma, window_page, writable && vma.protection.may_write(), false);

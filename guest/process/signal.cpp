@@ -2,6 +2,7 @@
 
 #include "guest/arch/hypercall.h"
 #include "guest/memory/user_copy.h"
+#include "guest/process/exit.h"
 #include "guest/process/signal_frame.h"
 
 namespace dbos {
@@ -29,11 +30,6 @@ DefaultAction default_action(u32 signal) {
     default:
       return DefaultAction::kDie;
   }
-}
-
-[[noreturn]] void die(u32 signal) {
-  hypercall(Service::kDie, signal);
-  DBOS_PANIC("the host did not end the process");
 }
 
 // What is left when a signal has no handler by the time it gets here. Linux performs the default

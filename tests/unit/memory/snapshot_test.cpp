@@ -81,6 +81,23 @@ TEST_CASE_METHOD(Fixture, "a node nobody cloned is writable at once when its sna
   CHECK(machine.faults() == before + 1);
 }
 
+TEST_CASE_METHOD(Fixture, "when the last snapshot is gone one fault gives a whole table back") {
+  map(main, 0, 512);
+  fill(main, 0, 512, 1);
+  CHECK(main.protect(page(100), kPageSize, PROT_READ).is_ok());
+  AddressSpace& snapshot = machine.take_snapshot(main);
+  machine.write(main, page(0), 100);
+  machine.write(main, page(200), 100);
+  machine.destroy(snapshot);
+  const u64 before = machine.faults();
+  fill(main, 101, 411, 1000);
+  CHECK(machine.faults() == before + 1);
+  fill(main, 0, 100, 1000);  // another vma
+  CHECK(machine.faults() == before + 2);
+  CHECK(main.handle_fault(page(100), Access::kWrite) == FaultKind::kNoAccess);
+  check_memory_invariants();
+}
+
 TEST_CASE_METHOD(Fixture, "retired pages are freed exactly when no snapshot sees them") {
   // Every order in which four snapshots can end.
   std::vector<int> order = {0, 1, 2, 3};

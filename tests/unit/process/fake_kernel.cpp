@@ -15,6 +15,7 @@
 #include "guest/memory/heap.h"
 #include "guest/memory/user_copy.h"
 #include "guest/process/clock.h"
+#include "guest/process/exit.h"
 #include "guest/process/futex_memory.h"
 #include "guest/process/signal.h"
 #include "tests/unit/host_platform.h"
@@ -224,6 +225,11 @@ void heap_free(void* object, size_t) {
 const MemoryOptions& memory_options() {
   static const MemoryOptions options;
   return options;
+}
+
+void die(u32 signal) {
+  hypercall(Service::kDie, signal);
+  throw std::runtime_error("the host did not end the process");
 }
 
 void exit_thread_dying() {
