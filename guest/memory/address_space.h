@@ -21,7 +21,7 @@ inline constexpr VirtualAddress kLowestAddress{0x10000};  // vm.mmap_min_addr
 
 struct SpaceLimits {
   u64 address_space = kUnlimited;  // RLIMIT_AS, bytes
-  u64 data = kUnlimited;           // RLIMIT_DATA: the heap
+  u64 data = kUnlimited;           // RLIMIT_DATA: private writable memory
   u64 stack = 8 * kMiB;            // RLIMIT_STACK
   u64 locked = kUnlimited;         // RLIMIT_MEMLOCK
 };
@@ -243,6 +243,7 @@ class AddressSpace {
   void merge_range(VirtualRange range, DroppedWindows& dropped);
   VirtualRange freeable_around(VirtualRange range) const;
   bool may_grow_by(u64 bytes) const;
+  bool may_grow_data_by(u64 bytes) const;
   void account(i64 bytes);
   // (remap.cpp)
   Result<VirtualAddress> remap_locked(VirtualAddress address, u64 old_length, u64 new_length,

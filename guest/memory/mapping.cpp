@@ -51,6 +51,15 @@ Result<VirtualAddress> AddressSpace::find_free(VirtualAddress hint, u64 length) 
   return place(hint, align_up(length, kPageSize), 0);
 }
 
+namespace {
+
+// What RLIMIT_DATA limits (Linux: is_data_mapping).
+bool is_data(const Vma& vma) {
+  return vma.protection.may_write() && !vma.is_shared() && !vma.has(VmaFlag::kGrowsDown);
+}
+
+}  // namespace
+
 Result<VirtualAddress> AddressSpace::map(VirtualAddress hint, u64 length, int flags,
                                          Vma description, DroppedWindows& dropped) {
   if (length == 0) return Error(EINVAL);
@@ -77,6 +86,7 @@ Result<VirtualAddress> AddressSpace::map(VirtualAddress hint, u64 length, int fl
     }
   }
   if (!may_grow_by(length - replaced)) return Error(ENOMEM);
+  if (is_data(description) && !may_grow_data_by(length)) return Error(ENOMEM);
   if (!is_free) {
     TlbBatch batch(*this, *line_, pins_);
     DBOS_CHECK_OK(unmap_range(range, batch, dropped));
@@ -120,6 +130,17 @@ Result<VirtualAddress> AddressSpace::find_gap(u64 length) const {
 
 bool AddressSpace::may_grow_by(u64 bytes) const {
   return bytes <= limits_.address_space && virtual_bytes_ <= limits_.address_space - bytes;
+}
+
+// Walks the vmas, but hardly a program has such a limit.
+bool AddressSpace::may_grow_data_by(u64 bytes) const {
+  if (limits_.data == kUnlimited) return true;
+  u64 total = bytes;
+  const Vma* vma = vmas_.find_ending_after(VirtualAddress(0));
+  for (; vma != nullptr; vma = vma->next) {
+    if (is_data(*vma)) total += vma->size();
+  }
+  return total <= limits_.data;
 }
 
 void AddressSpace::account(i64 bytes) {
