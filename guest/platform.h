@@ -27,8 +27,8 @@ void memory_release(PhysicalAddress begin, u64 bytes);
 // Called with the address space's lock held and interrupts off.
 void shootdown(AddressSpace& space, VirtualRange range);
 
-// Forgets the translation of one page on this vCPU only: enough where rights were added, because the
-// others take a spurious fault at most.
+// Forgets the translation of one page on this vCPU only: enough where rights were added, because
+// the others take a spurious fault at most.
 void flush_local(VirtualAddress address);
 
 // Host mappings of files and shared memory (Service::kWindowMap and so on). They may block, so no

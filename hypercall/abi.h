@@ -5,9 +5,9 @@
 // early at the first call that a signal interrupted (is_interrupted) and sets `calls_done`.
 //
 // Numbers below kServiceBase are Linux x86-64 system calls; the arguments are Linux's, with every
-// pointer replaced by a guest-physical address. The table in hypercall/syscalls.def says which calls
-// are accepted and what each argument is. Numbers from kServiceBase on are services of the VMM
-// (hypercall/services.def). A negative result is -errno.
+// pointer replaced by a guest-physical address. The table in hypercall/syscalls.def says which
+// calls are accepted and what each argument is. Numbers from kServiceBase on are services of the
+// VMM (hypercall/services.def). A negative result is -errno.
 #pragma once
 
 #include <cstddef>
@@ -25,9 +25,11 @@ inline constexpr uint32_t kServiceBase = 0x1000;
 
 // Results of a call that a signal ended; never seen by a program. (Linux uses the same numbers for
 // the same things: ERESTARTSYS and ERESTARTNOINTR.)
-//   kInterrupted  Linux would restart the call after a handler with SA_RESTART: the guest restarts it
+//   kInterrupted  Linux would restart the call after a handler with SA_RESTART: the guest restarts
+//   it
 //                 or answers EINTR, as the handler says.
-//   kNotStarted   the signal came first, nothing was done: the guest runs the handler, then the call.
+//   kNotStarted   the signal came first, nothing was done: the guest runs the handler, then the
+//   call.
 // EINTR itself means that Linux does not restart the call.
 inline constexpr int64_t kInterrupted = -512;
 inline constexpr int64_t kNotStarted = -513;
@@ -54,9 +56,9 @@ struct Call {
 };
 static_assert(sizeof(Call) == 64);
 
-// A signal that the VMM took from Linux for the program's thread on this vCPU. While `number` is not
-// zero, Linux's signal mask of the host thread is full; the guest kernel clears `number` and then
-// sets the mask that the handler runs with (Service::kSignalMask).
+// A signal that the VMM took from Linux for the program's thread on this vCPU. While `number` is
+// not zero, Linux's signal mask of the host thread is full; the guest kernel clears `number` and
+// then sets the mask that the handler runs with (Service::kSignalMask).
 struct PendingSignal {
   uint32_t number;  // 1..64; 0: none
   uint32_t reserved;
@@ -66,12 +68,12 @@ struct PendingSignal {
 struct HypercallPage {
   uint32_t abi_version;
   uint32_t vcpu_index;
-  uint32_t call_count;   // guest: how many of `calls` are to be made
-  uint32_t calls_done;   // VMM: how many were made
-  uint32_t process_id;   // VMM: the host's ids of the process and thread that run this vCPU
+  uint32_t call_count;  // guest: how many of `calls` are to be made
+  uint32_t calls_done;  // VMM: how many were made
+  uint32_t process_id;  // VMM: the host's ids of the process and thread that run this vCPU
   uint32_t thread_id;
-  uint32_t dying;        // VMM: the host thread is gone; release what this vCPU holds and exit
-  uint32_t park_word;    // 0: a park sleeps; 1: a wake came. Linux futex, see Service::kPark
+  uint32_t dying;           // VMM: the host thread is gone; release what this vCPU holds and exit
+  uint32_t park_word;       // 0: a park sleeps; 1: a wake came. Linux futex, see Service::kPark
   uint64_t start_argument;  // the argument of Service::kThreadCreate, for the new vCPU
   PendingSignal signal;
   Call calls[kCallBatchMax];
@@ -100,24 +102,24 @@ static_assert(sizeof(ClockPage) <= kPageSize);
 
 // One segment of an ELF image, as the loader checked it: page-aligned, in order, not overlapping.
 struct LoadSegment {
-  uint64_t address;       // as linked (relative to the image's base for ET_DYN), page-aligned
-  uint64_t file_offset;   // page-aligned
-  uint64_t file_size;     // bytes from `address` that come from the file; 0: none
-  uint64_t memory_size;   // bytes from `address` in all; the rest is zero
-  uint32_t protection;    // PROT_READ | PROT_WRITE | PROT_EXEC
+  uint64_t address;      // as linked (relative to the image's base for ET_DYN), page-aligned
+  uint64_t file_offset;  // page-aligned
+  uint64_t file_size;    // bytes from `address` that come from the file; 0: none
+  uint64_t memory_size;  // bytes from `address` in all; the rest is zero
+  uint32_t protection;   // PROT_READ | PROT_WRITE | PROT_EXEC
   uint32_t reserved;
 };
 
 inline constexpr uint32_t kLoadSegmentsMax = 32;
 
 struct LoadImage {
-  int32_t descriptor;      // open for reading; the guest closes it after mapping. -1: no such image
+  int32_t descriptor;  // open for reading; the guest closes it after mapping. -1: no such image
   uint32_t position_independent;
   uint32_t segment_count;
   uint32_t stack_executable;
-  uint64_t alignment;       // of the base, at least a page
-  uint64_t entry;           // as linked
-  uint64_t program_headers; // AT_PHDR as linked; 0: not in any segment
+  uint64_t alignment;        // of the base, at least a page
+  uint64_t entry;            // as linked
+  uint64_t program_headers;  // AT_PHDR as linked; 0: not in any segment
   uint32_t program_header_count;
   uint32_t program_header_size;
   LoadSegment segments[kLoadSegmentsMax];
@@ -126,10 +128,10 @@ struct LoadImage {
 struct BootInformation {
   uint32_t abi_version;
   uint32_t vcpu_count_max;
-  uint64_t size;  // of this structure and the strings behind it
-  uint64_t arena_size_max;   // bytes that the arena may grow to
-  uint64_t kernel_tables;    // guest-physical address of the boot root page table
-  uint64_t stack_size;       // RLIMIT_STACK, clamped
+  uint64_t size;            // of this structure and the strings behind it
+  uint64_t arena_size_max;  // bytes that the arena may grow to
+  uint64_t kernel_tables;   // guest-physical address of the boot root page table
+  uint64_t stack_size;      // RLIMIT_STACK, clamped
   uint64_t tsc_khz;
   uint64_t extended_state_mask;  // XCR0 to set; 0: no XSAVE, use FXSAVE
   uint64_t flags;                // BootFlags
@@ -137,12 +139,12 @@ struct BootInformation {
   uint64_t ignored_signals;      // as inherited; bit n - 1 is signal n
   uint64_t blocked_signals;
   uint32_t user_id, effective_user_id, group_id, effective_group_id;
-  uint32_t secure;           // AT_SECURE
-  uint32_t clock_ticks;      // AT_CLKTCK
+  uint32_t secure;                   // AT_SECURE
+  uint32_t clock_ticks;              // AT_CLKTCK
   uint64_t hardware_capabilities;    // AT_HWCAP
   uint64_t hardware_capabilities_2;  // AT_HWCAP2
-  uint8_t random[16];        // AT_RANDOM's bytes
-  uint8_t seed[16];          // for address space randomization
+  uint8_t random[16];                // AT_RANDOM's bytes
+  uint8_t seed[16];                  // for address space randomization
   // Offsets from the start of this structure to NUL-terminated strings, one behind the other.
   uint64_t arguments_offset;
   uint64_t argument_count;
@@ -158,7 +160,7 @@ enum BootFlags : uint64_t {
   kBootNoRandomization = 1 << 0,  // personality(ADDR_NO_RANDOMIZE)
   kBootTraceCalls = 1 << 1,       // print each system call of the program
   kBootNoLargePages = 1 << 2,
-  kBootStatistics = 1 << 3,       // print counters at exit
+  kBootStatistics = 1 << 3,  // print counters at exit
   kBootSelfTest = 1 << 4,
 };
 

@@ -1,12 +1,13 @@
 // The addresses of the machine, all in one place.
 //
-// Guest-physical address = host virtual address for every byte that the guest can reach. The regions
-// lie below 1 TiB, because 40 bits of physical address is the least that server processors of the
-// last decade (and QEMU's) offer, and above 64 GiB, because Linux places nothing of a process there.
+// Guest-physical address = host virtual address for every byte that the guest can reach. The
+// regions lie below 1 TiB, because 40 bits of physical address is the least that server processors
+// of the last decade (and QEMU's) offer, and above 64 GiB, because Linux places nothing of a
+// process there.
 //
 //   0x10_0000_0000   64 GiB  kernel region   guest kernel image, boot page tables, boot information
-//   0x11_0000_0000   68 GiB  vCPU region     one block per vCPU: hypercall page, bounce buffer, stacks
-//   0x20_0000_0000  128 GiB  file window     host mappings of files and of shared memory
+//   0x11_0000_0000   68 GiB  vCPU region     one block per vCPU: hypercall page, bounce buffer,
+//   stacks 0x20_0000_0000  128 GiB  file window     host mappings of files and of shared memory
 //   0x40_0000_0000  256 GiB  arena           every frame of the guest's own memory
 //   0xff_ffff_ffff    1 TiB  end
 //

@@ -1,5 +1,5 @@
-// Errors of starting up: one clear sentence and the exit status that goes with it. The run path uses
-// plain results instead, because it also runs in processes that must not unwind.
+// Errors of starting up: one clear sentence and the exit status that goes with it. The run path
+// uses plain results instead, because it also runs in processes that must not unwind.
 #pragma once
 
 #include <cerrno>

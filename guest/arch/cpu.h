@@ -1,6 +1,6 @@
-// The per-CPU data: one per vCPU, in its block, found from the kernel stack pointer by a mask. The GS
-// base holds it too, but only for the four instructions at the system call entry that need it, so
-// that GS stays the program's.
+// The per-CPU data: one per vCPU, in its block, found from the kernel stack pointer by a mask. The
+// GS base holds it too, but only for the four instructions at the system call entry that need it,
+// so that GS stays the program's.
 #pragma once
 
 #include <atomic>
@@ -40,6 +40,8 @@ struct Cpu {
   bool initialized;
   bool no_fault;  // a fault on program memory goes straight to its fixup (peek_program_nofault)
 
+  u64 machine_check_instruction;  // of the last one, see trap.cpp
+
   // TLB shootdowns, see tlb.cpp.
   std::atomic<CpuPlace> place;
   std::atomic<u32> flush_requested;
@@ -53,7 +55,9 @@ struct Cpu {
 static_assert(offsetof(Cpu, entry_scratch) == 0 && offsetof(Cpu, kernel_stack_top) == 8);
 static_assert(sizeof(Cpu) <= kVcpuDataSize);
 
-inline u64 cpu_block(u32 index) { return kVcpuMapBase + index * kVcpuStride; }
+inline u64 cpu_block(u32 index) {
+  return kVcpuMapBase + index * kVcpuStride;
+}
 
 inline Cpu& cpu_at(u32 index) {
   return *reinterpret_cast<Cpu*>(cpu_block(index) + kVcpuDataOffset);

@@ -16,8 +16,8 @@ inline i64 hypercall(Service service, u64 a0 = 0, u64 a1 = 0, u64 a2 = 0, u64 a3
   return hypercall(static_cast<u32>(service), a0, a1, a2, a3, a4, a5);
 }
 
-// Makes `count` calls with one exit; each call's result is stored in it. Answers how many were made:
-// fewer than `count` when one was interrupted.
+// Makes `count` calls with one exit; each call's result is stored in it. Answers how many were
+// made: fewer than `count` when one was interrupted.
 u32 hypercall_batch(Call* calls, u32 count);
 
 }  // namespace dbos

@@ -43,6 +43,8 @@ void initialize_interrupt_table() {
   }
 }
 
-u64 interrupt_table_address() { return reinterpret_cast<u64>(gates); }
+u64 interrupt_table_address() {
+  return reinterpret_cast<u64>(gates);
+}
 
 }  // namespace dbos::arch

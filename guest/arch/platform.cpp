@@ -7,7 +7,9 @@
 
 namespace dbos {
 
-Thread& current_thread() { return arch::current_cpu().thread; }
+Thread& current_thread() {
+  return arch::current_cpu().thread;
+}
 
 HypercallPage& current_hypercall_page() {
   return *reinterpret_cast<HypercallPage*>(arch::cpu_block(arch::current_cpu().index) +
@@ -21,7 +23,9 @@ namespace {
 
 constexpr u32 kTurnsBeforeYield = 512;
 
-Error error_of(i64 result) { return Error(static_cast<int>(-result)); }
+Error error_of(i64 result) {
+  return Error(static_cast<int>(-result));
+}
 
 }  // namespace
 
@@ -33,7 +37,8 @@ void* direct_map(PhysicalAddress address) {
 // image.
 PhysicalAddress physical_of(const void* pointer) {
   const u64 value = reinterpret_cast<u64>(pointer);
-  if (value >= kKernelImageBase) return PhysicalAddress(value - kKernelImageBase + kKernelImageAddress);
+  if (value >= kKernelImageBase)
+    return PhysicalAddress(value - kKernelImageBase + kKernelImageAddress);
   if (value >= kVcpuMapBase) return PhysicalAddress(value - kVcpuMapBase + kVcpuRegionBase);
   DBOS_ASSERT(value >= kDirectMapBase);
   return PhysicalAddress(value - kDirectMapBase);
@@ -51,9 +56,9 @@ void memory_release(PhysicalAddress begin, u64 bytes) {
 
 Result<PhysicalAddress> window_map(int descriptor, u64 offset, u64 length, int protection,
                                    int flags) {
-  const i64 result = hypercall(Service::kWindowMap, static_cast<u64>(static_cast<i64>(descriptor)),
-                               offset, length, static_cast<u64>(protection),
-                               static_cast<u64>(flags));
+  const i64 result =
+      hypercall(Service::kWindowMap, static_cast<u64>(static_cast<i64>(descriptor)), offset, length,
+                static_cast<u64>(protection), static_cast<u64>(flags));
   if (result < 0) return error_of(result);
   return PhysicalAddress(static_cast<u64>(result));
 }
@@ -77,6 +82,8 @@ void relax(u32 turns) {
   }
 }
 
-u32 current_vcpu() { return arch::current_cpu().index; }
+u32 current_vcpu() {
+  return arch::current_cpu().index;
+}
 
 }  // namespace dbos::platform

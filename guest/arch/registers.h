@@ -49,14 +49,14 @@ inline void write_msr(u32 msr, u64 value) {
                : "memory");
 }
 
-#define DBOS_CONTROL_REGISTER(name)                                   \
-  inline u64 read_##name() {                                          \
-    u64 value;                                                        \
-    asm volatile("mov %%" #name ", %0" : "=r"(value));                \
-    return value;                                                     \
-  }                                                                   \
-  inline void write_##name(u64 value) {                               \
-    asm volatile("mov %0, %%" #name : : "r"(value) : "memory");       \
+#define DBOS_CONTROL_REGISTER(name)                             \
+  inline u64 read_##name() {                                    \
+    u64 value;                                                  \
+    asm volatile("mov %%" #name ", %0" : "=r"(value));          \
+    return value;                                               \
+  }                                                             \
+  inline void write_##name(u64 value) {                         \
+    asm volatile("mov %0, %%" #name : : "r"(value) : "memory"); \
   }
 DBOS_CONTROL_REGISTER(cr0)
 DBOS_CONTROL_REGISTER(cr3)
@@ -85,7 +85,9 @@ inline void invalidate_page(VirtualAddress address) {
 }
 
 // Forgets every translation that is not global: the kernel's are, the program's are not.
-inline void flush_tlb() { write_cr3(read_cr3()); }
+inline void flush_tlb() {
+  write_cr3(read_cr3());
+}
 
 inline u64 read_tsc() {
   u32 low;
@@ -94,8 +96,12 @@ inline u64 read_tsc() {
   return (static_cast<u64>(high) << 32) | low;
 }
 
-inline void write_dr6_clear() { asm volatile("mov %0, %%dr6" : : "r"(u64{0xffff0ff0})); }
+inline void write_dr6_clear() {
+  asm volatile("mov %0, %%dr6" : : "r"(u64{0xffff0ff0}));
+}
 
-inline void pause() { asm volatile("pause"); }
+inline void pause() {
+  asm volatile("pause");
+}
 
 }  // namespace dbos::arch

@@ -1,8 +1,8 @@
 // TLB shootdowns between vCPUs.
 //
-// A vCPU that is in the host cannot use a translation before it comes back, so it needs no interrupt:
-// it looks for a request on its way back. The order matters, and both sides use sequentially
-// consistent operations for it:
+// A vCPU that is in the host cannot use a translation before it comes back, so it needs no
+// interrupt: it looks for a request on its way back. The order matters, and both sides use
+// sequentially consistent operations for it:
 //   requester: set flush_requested, then read place     -> kHost: done
 //   target:    set place = kGuest, then read flush_requested
 // One of the two sees the other's write. A requester waits with interrupts off, and so may its
@@ -47,7 +47,9 @@ void serve_flush_request() {
   flush_tlb();
 }
 
-void enter_host() { current_cpu().place.store(CpuPlace::kHost); }
+void enter_host() {
+  current_cpu().place.store(CpuPlace::kHost);
+}
 
 void leave_host() {
   current_cpu().place.store(CpuPlace::kGuest);
@@ -74,7 +76,9 @@ namespace dbos::platform {
 
 using namespace dbos::arch;  // NOLINT: this file is the platform's side of the arch
 
-void flush_local(VirtualAddress address) { invalidate_page(address); }
+void flush_local(VirtualAddress address) {
+  invalidate_page(address);
+}
 
 void shootdown(AddressSpace& space, VirtualRange range) {
   const u32 self = current_vcpu();

@@ -1,5 +1,8 @@
-// Traps and interrupts, as ordered cases. The one that nothing explains is fatal and explains itself.
+// Traps and interrupts, as ordered cases. The one that nothing explains is fatal and explains
+// itself.
 #include "guest/arch/trap.h"
+
+#include <linux/mman.h>
 
 #include "guest/arch/cpu.h"
 #include "guest/arch/hypercall.h"
@@ -22,7 +25,9 @@ extern const char return_instruction[];
 namespace dbos::arch {
 namespace {
 
-bool is_in_program(const TrapFrame& frame) { return frame.rip < kKernelImageBase; }
+bool is_in_program(const TrapFrame& frame) {
+  return frame.rip < kKernelImageBase;
+}
 
 // Kernel code that touches the program's memory says where to go on when that fails.
 bool apply_fixup(TrapFrame& frame) {
@@ -51,7 +56,8 @@ bool is_failed_return(const TrapFrame& frame) {
   program.rsp = image.rsp;
   TrapFrame& top = top_frame();
   top = program;
-  force_fault_signal(current_thread(), top, signal_number::kSegv, kCodeKernel, 0, kGeneralProtection, 0);
+  force_fault_signal(current_thread(), top, signal_number::kSegv, kCodeKernel, 0,
+                     kGeneralProtection, 0);
   return_to_program(top);
   resume_program(&top);
 }
@@ -68,18 +74,25 @@ struct SignalOfFault {
 
 SignalOfFault signal_of(FaultKind fault) {
   switch (fault) {
-    case FaultKind::kNoMapping: return {signal_number::kSegv, kCodeSegvMapping};
-    case FaultKind::kNoAccess: return {signal_number::kSegv, kCodeSegvAccess};
-    case FaultKind::kBusError: return {signal_number::kBus, kCodeBusAddress};
-    case FaultKind::kOutOfMemory: return {signal_number::kKill, 0};
+    case FaultKind::kNoMapping:
+      return {signal_number::kSegv, kCodeSegvMapping};
+    case FaultKind::kNoAccess:
+      return {signal_number::kSegv, kCodeSegvAccess};
+    case FaultKind::kBusError:
+      return {signal_number::kBus, kCodeBusAddress};
+    case FaultKind::kOutOfMemory:
+      return {signal_number::kKill, 0};
     case FaultKind::kResolved:
-    case FaultKind::kNeedsPopulate: break;
+    case FaultKind::kNeedsPopulate:
+      break;
   }
   return {0, 0};
 }
 
 // The error code that Linux's ring 3 would have seen.
-u64 shown_error_code(u64 error_code) { return error_code | kFaultUser; }
+u64 shown_error_code(u64 error_code) {
+  return error_code | kFaultUser;
+}
 
 void handle_page_fault(TrapFrame& frame) {
   const VirtualAddress address(read_cr2());
@@ -111,9 +124,9 @@ struct ExceptionSignal {
   i32 code;
   bool shows_instruction;  // si_addr is the instruction
 };
-constexpr i32 kCodeIntegerDivide = 1;       // FPE_INTDIV
-constexpr i32 kCodeTrace = 2;               // TRAP_TRACE
-constexpr i32 kCodeIllegalOperand = 2;      // ILL_ILLOPN
+constexpr i32 kCodeIntegerDivide = 1;   // FPE_INTDIV
+constexpr i32 kCodeTrace = 2;           // TRAP_TRACE
+constexpr i32 kCodeIllegalOperand = 2;  // ILL_ILLOPN
 constexpr ExceptionSignal kExceptionSignals[] = {
     {kDivideError, signal_number::kFloatingPoint, kCodeIntegerDivide, true},
     {kDebug, signal_number::kTrap, kCodeTrace, true},
@@ -150,7 +163,25 @@ u32 raised_exceptions(u64 vector) {
   return status & ~u32{control} & 0x3f;
 }
 
+// The VMM's word for a page of a file mapping that went while it was mapped. The translations of
+// all shared mappings are dropped, so that the access faults again, with its address, and becomes
+// SIGBUS; what comes a second time is in a private mapping, and its address stays unknown.
+bool drops_file_translations(TrapFrame& frame) {
+  arch::Cpu& cpu = current_cpu();
+  const bool is_second = cpu.machine_check_instruction == frame.rip;
+  cpu.machine_check_instruction = is_second ? 0 : frame.rip;
+  if (is_second) return false;
+  AddressSpace& space = *current_thread().space;
+  VmaInfo info;
+  for (VirtualAddress from; space.next_vma(from, &info); from = info.range.end) {
+    if (info.kind != VmaKind::kWindowShared) continue;
+    (void)space.advise(info.range.begin, info.range.size(), MADV_DONTNEED);
+  }
+  return true;
+}
+
 void handle_exception(TrapFrame& frame) {
+  if (frame.vector == kMachineCheck && drops_file_translations(frame)) return;
   if (!is_in_program(frame)) {
     if (is_failed_return(frame)) send_failed_return(frame);
     if (apply_fixup(frame)) return;
@@ -159,8 +190,9 @@ void handle_exception(TrapFrame& frame) {
   }
   Thread& thread = current_thread();
   if (frame.vector == kFloatingPoint || frame.vector == kSimdFloatingPoint) {
-    force_fault_signal(thread, frame, signal_number::kFloatingPoint, floating_point_code(raised_exceptions(frame.vector)),
-                       frame.rip, frame.vector, 0);
+    force_fault_signal(thread, frame, signal_number::kFloatingPoint,
+                       floating_point_code(raised_exceptions(frame.vector)), frame.rip,
+                       frame.vector, 0);
     return;
   }
   if (frame.vector == kDebug) write_dr6_clear();
@@ -179,8 +211,11 @@ void handle_interrupt(TrapFrame& frame) {
   if (frame.vector != 0xff) write_msr(kMsrX2ApicEndOfInterrupt, 0);  // but for a spurious one
 }
 
-// A program that executes `int n` itself: nothing of the kind exists natively but int3 and int 0x80.
-bool is_interrupt(u64 vector) { return vector == kSignalVector || vector == kShootdownVector; }
+// A program that executes `int n` itself: nothing of the kind exists natively but int3 and int
+// 0x80.
+bool is_interrupt(u64 vector) {
+  return vector == kSignalVector || vector == kShootdownVector;
+}
 
 }  // namespace
 
@@ -197,8 +232,8 @@ extern "C" void handle_trap(TrapFrame* frame) {
     handle_interrupt(*frame);
   } else if (frame->vector >= 32) {
     if (!in_program) panic_with_frame("unknown interrupt", *frame);
-    force_fault_signal(current_thread(), *frame, signal_number::kSegv, kCodeKernel, 0, kGeneralProtection,
-                       frame->vector << 3 | 2);
+    force_fault_signal(current_thread(), *frame, signal_number::kSegv, kCodeKernel, 0,
+                       kGeneralProtection, frame->vector << 3 | 2);
   } else {
     handle_exception(*frame);
   }
@@ -226,9 +261,22 @@ void panic_with_frame(const char* message, const TrapFrame& frame) {
       .hex(read_cr2())
       .send();
   LogLine()
-      .text("  rax ").hex(frame.rax).text(" rbx ").hex(frame.rbx).text(" rcx ").hex(frame.rcx)
-      .text(" rdx ").hex(frame.rdx).text(" rsi ").hex(frame.rsi).text(" rdi ").hex(frame.rdi)
-      .text(" rbp ").hex(frame.rbp).text(" cr3 ").hex(read_cr3())
+      .text("  rax ")
+      .hex(frame.rax)
+      .text(" rbx ")
+      .hex(frame.rbx)
+      .text(" rcx ")
+      .hex(frame.rcx)
+      .text(" rdx ")
+      .hex(frame.rdx)
+      .text(" rsi ")
+      .hex(frame.rsi)
+      .text(" rdi ")
+      .hex(frame.rdi)
+      .text(" rbp ")
+      .hex(frame.rbp)
+      .text(" cr3 ")
+      .hex(read_cr3())
       .send();
   hypercall(Service::kPanic, platform::physical_of(message).value(), __builtin_strlen(message));
   __builtin_unreachable();
@@ -239,7 +287,14 @@ void panic_with_frame(const char* message, const TrapFrame& frame) {
 namespace dbos {
 
 void panic(const char* message, const char* file, int line) {
-  LogLine().text("panic: ").text(message).text(" (").text(file).text(":").number(line).text(")")
+  LogLine()
+      .text("panic: ")
+      .text(message)
+      .text(" (")
+      .text(file)
+      .text(":")
+      .number(line)
+      .text(")")
       .send();
   hypercall(Service::kPanic, platform::physical_of(message).value(), __builtin_strlen(message));
   __builtin_unreachable();

@@ -21,7 +21,9 @@ bool is_in_program(VirtualAddress address, u64 size) {
   return address.value() <= kProgramEnd && size <= kProgramEnd - address.value();
 }
 
-void* pointer(VirtualAddress address) { return reinterpret_cast<void*>(address.value()); }
+void* pointer(VirtualAddress address) {
+  return reinterpret_cast<void*>(address.value());
+}
 
 }  // namespace
 

@@ -27,8 +27,8 @@ class [[nodiscard]] Result {
   static_assert(std::is_trivially_destructible_v<T>, "results are plain values");
 
  public:
-  constexpr Result(T value) : value_(value), error_(0) {}                  // NOLINT: implicit
-  constexpr Result(Error error) : empty_(), error_(error.code()) {}        // NOLINT: implicit
+  constexpr Result(T value) : value_(value), error_(0) {}            // NOLINT: implicit
+  constexpr Result(Error error) : empty_(), error_(error.code()) {}  // NOLINT: implicit
   constexpr bool is_ok() const { return error_ == 0; }
   constexpr bool is_error() const { return error_ != 0; }
   constexpr Error error() const { return Error(error_); }
@@ -56,15 +56,15 @@ class [[nodiscard]] Result<void> {
 };
 
 // Yields the value of a Result, or returns its error from the function around it.
-#define DBOS_TRY(expression)                                   \
-  ({                                                           \
-    auto dbos_try_result = (expression);                       \
+#define DBOS_TRY(expression)                                        \
+  ({                                                                \
+    auto dbos_try_result = (expression);                            \
     if (dbos_try_result.is_error()) return dbos_try_result.error(); \
-    dbos_try_result.value();                                   \
+    dbos_try_result.value();                                        \
   })
-#define DBOS_CHECK_OK(expression)                              \
-  do {                                                         \
-    auto dbos_try_result = (expression);                       \
+#define DBOS_CHECK_OK(expression)                                   \
+  do {                                                              \
+    auto dbos_try_result = (expression);                            \
     if (dbos_try_result.is_error()) return dbos_try_result.error(); \
   } while (false)
 

@@ -4,9 +4,9 @@
 // madvise.c, mlock.c, msync.c of 6.1). Lengths and addresses are as the program gave them.
 //
 // Locks: lock_ protects everything here, the tables, and the vmas. Order: a parent's lock, a
-// snapshot's lock, the lines' lock, the heap's and frame allocator's locks. The host is never called
-// with a lock held, except for platform::arena_grow() and platform::shootdown(); so whatever drops
-// the last reference of a window declares a DroppedWindows before it takes the lock.
+// snapshot's lock, the lines' lock, the heap's and frame allocator's locks. The host is never
+// called with a lock held, except for platform::arena_grow() and platform::shootdown(); so whatever
+// drops the last reference of a window declares a DroppedWindows before it takes the lock.
 #pragma once
 
 #include "guest/lib/spinlock.h"
@@ -43,9 +43,9 @@ struct SpaceStatistics {
 // What a fault, or a host call's buffer, came to.
 enum class FaultKind : u8 {
   kResolved,
-  kNoMapping,      // SIGSEGV, SEGV_MAPERR
-  kNoAccess,       // SIGSEGV, SEGV_ACCERR
-  kBusError,       // SIGBUS, BUS_ADRERR: past the end of a file
+  kNoMapping,  // SIGSEGV, SEGV_MAPERR
+  kNoAccess,   // SIGSEGV, SEGV_ACCERR
+  kBusError,   // SIGBUS, BUS_ADRERR: past the end of a file
   kOutOfMemory,
   kNeedsPopulate,  // call platform::window_populate() without locks, then try again
 };
@@ -73,8 +73,8 @@ struct HostSegment {
 };
 
 struct ResolveOutcome {
-  FaultKind kind;         // kResolved: see `bytes`
-  u64 bytes;              // from the buffer's start, that the segments cover
+  FaultKind kind;  // kResolved: see `bytes`
+  u64 bytes;       // from the buffer's start, that the segments cover
   u32 segment_count;
   PopulateRequest populate;
 };
@@ -251,9 +251,9 @@ class AddressSpace {
                                       DroppedWindows& dropped);
   Result<Vma*> check_growth(VirtualAddress address, u64 old_length, u64 new_length,
                             bool has_longer) const;
-  Result<VirtualAddress> move_vma(Vma* vma, VirtualAddress address, u64 old_length,
-                                  u64 new_length, VirtualAddress new_address, bool keep_old,
-                                  WindowObject* longer, DroppedWindows& dropped);
+  Result<VirtualAddress> move_vma(Vma* vma, VirtualAddress address, u64 old_length, u64 new_length,
+                                  VirtualAddress new_address, bool keep_old, WindowObject* longer,
+                                  DroppedWindows& dropped);
   Result<void> extend(Vma* vma, u64 old_length, u64 new_length, WindowObject* longer,
                       DroppedWindows& dropped);
   // (advise.cpp)
@@ -268,8 +268,8 @@ class AddressSpace {
     PhysicalAddress block;
     bool is_wanted = false;  // answer needs_block, rather than clear one with the lock
   };
-  FaultOutcome fault_locked(VirtualAddress address, Access access,
-                            const PopulateRequest* populated, SpareBlock& spare, TlbBatch& batch);
+  FaultOutcome fault_locked(VirtualAddress address, Access access, const PopulateRequest* populated,
+                            SpareBlock& spare, TlbBatch& batch);
   Vma* grow_stack(VirtualAddress address);
   FaultOutcome fault_anonymous(Vma& vma, VirtualAddress page, Access access, SpareBlock& spare,
                                TlbBatch& batch);
@@ -277,8 +277,8 @@ class AddressSpace {
                             const PopulateRequest* populated, TlbBatch& batch);
   bool wants_large(const Vma& vma, VirtualAddress page) const;
   enum class Touched : u8 { kDone, kNeedsBlock, kUseSmall };
-  Result<Touched> touch_large(const Vma& vma, VirtualAddress page, Access access,
-                              SpareBlock& spare, TlbBatch& batch);
+  Result<Touched> touch_large(const Vma& vma, VirtualAddress page, Access access, SpareBlock& spare,
+                              TlbBatch& batch);
   Result<Walk> open_small(VirtualAddress page, TlbBatch& batch);
   Result<void> write_private(const Vma& vma, VirtualAddress page, const Walk& walk,
                              TlbBatch& batch);

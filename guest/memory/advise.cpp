@@ -32,8 +32,10 @@ constexpr bool is_known(int advice) {
     case MADV_COLD:
     case MADV_PAGEOUT:
     case MADV_POPULATE_READ:
-    case MADV_POPULATE_WRITE: return true;
-    default: return false;
+    case MADV_POPULATE_WRITE:
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -53,10 +55,14 @@ Result<void> AddressSpace::advise(VirtualAddress address, u64 length, int advice
   if (advice == MADV_POPULATE_READ || advice == MADV_POPULATE_WRITE) {
     const Access access = advice == MADV_POPULATE_READ ? Access::kRead : Access::kWrite;
     switch (populate(address, size, access)) {
-      case FaultKind::kResolved: return {};
-      case FaultKind::kNoAccess: return Error(EINVAL);
-      case FaultKind::kBusError: return Error(EFAULT);
-      default: return Error(ENOMEM);
+      case FaultKind::kResolved:
+        return {};
+      case FaultKind::kNoAccess:
+        return Error(EINVAL);
+      case FaultKind::kBusError:
+        return Error(EFAULT);
+      default:
+        return Error(ENOMEM);
     }
   }
 
@@ -91,8 +97,10 @@ Result<void> AddressSpace::advise_vma(Vma* vma, VirtualRange range, int advice, 
   const bool is_locked = vma->has(VmaFlag::kLocked);
   const VmaFlags nothing;
   switch (advice) {
-    case MADV_DONTNEED: return is_locked ? Error(EINVAL) : discard(range, batch);
-    case kDontNeedLocked: return discard(range, batch);
+    case MADV_DONTNEED:
+      return is_locked ? Error(EINVAL) : discard(range, batch);
+    case kDontNeedLocked:
+      return discard(range, batch);
     case MADV_FREE:  // may read as zero at once
       if (!vma->is_anonymous() || is_locked) return Error(EINVAL);
       return discard(range, batch);
@@ -101,19 +109,27 @@ Result<void> AddressSpace::advise_vma(Vma* vma, VirtualRange range, int advice, 
       if (vma->has(VmaFlag::kMayNotWrite)) return Error(EACCES);
       return discard(range, batch);
     case MADV_COLD:
-    case MADV_PAGEOUT: return is_locked ? Result<void>(Error(EINVAL)) : Result<void>();
-    case MADV_DONTFORK: return change_flags(vma, range, nothing, VmaFlag::kDontFork);
-    case MADV_DOFORK: return change_flags(vma, range, VmaFlag::kDontFork, nothing);
+    case MADV_PAGEOUT:
+      return is_locked ? Result<void>(Error(EINVAL)) : Result<void>();
+    case MADV_DONTFORK:
+      return change_flags(vma, range, nothing, VmaFlag::kDontFork);
+    case MADV_DOFORK:
+      return change_flags(vma, range, VmaFlag::kDontFork, nothing);
     case MADV_WIPEONFORK:
       if (!vma->is_anonymous()) return Error(EINVAL);
       return change_flags(vma, range, nothing, VmaFlag::kWipeOnFork);
-    case MADV_KEEPONFORK: return change_flags(vma, range, VmaFlag::kWipeOnFork, nothing);
-    case MADV_DONTDUMP: return change_flags(vma, range, nothing, VmaFlag::kDontDump);
-    case MADV_DODUMP: return change_flags(vma, range, VmaFlag::kDontDump, nothing);
-    case MADV_HUGEPAGE: return change_flags(vma, range, VmaFlag::kNoHugePage, VmaFlag::kHugePage);
+    case MADV_KEEPONFORK:
+      return change_flags(vma, range, VmaFlag::kWipeOnFork, nothing);
+    case MADV_DONTDUMP:
+      return change_flags(vma, range, nothing, VmaFlag::kDontDump);
+    case MADV_DODUMP:
+      return change_flags(vma, range, VmaFlag::kDontDump, nothing);
+    case MADV_HUGEPAGE:
+      return change_flags(vma, range, VmaFlag::kNoHugePage, VmaFlag::kHugePage);
     case MADV_NOHUGEPAGE:
       return change_flags(vma, range, VmaFlag::kHugePage, VmaFlag::kNoHugePage);
-    default: return {};
+    default:
+      return {};
   }
 }
 
@@ -164,8 +180,8 @@ Result<void> AddressSpace::lock_memory(VirtualAddress address, u64 length, int f
   u64 already = 0;
   const VirtualRange range{begin, begin + size};
   if (range.end < range.begin) return Error(EINVAL);
-  for (const Vma* vma = vmas_.find_ending_after(begin);
-       vma != nullptr && vma->begin() < range.end; vma = vma->next) {
+  for (const Vma* vma = vmas_.find_ending_after(begin); vma != nullptr && vma->begin() < range.end;
+       vma = vma->next) {
     if (!vma->has(VmaFlag::kLocked)) continue;
     const VirtualAddress from = vma->begin() < begin ? begin : vma->begin();
     already += (range.end < vma->end() ? range.end : vma->end()) - from;
@@ -197,8 +213,7 @@ Result<void> AddressSpace::change_lock(VirtualRange range, VmaFlags set, Dropped
       break;
     }
     const VirtualRange piece{at, range.end < vma->end() ? range.end : vma->end()};
-    const VmaFlags wanted =
-        vma->flags.without(VmaFlag::kLocked | VmaFlag::kLockOnFault) | set;
+    const VmaFlags wanted = vma->flags.without(VmaFlag::kLocked | VmaFlag::kLockOnFault) | set;
     if (vma->flags != wanted) {
       result = split_at(piece);
       if (result.is_error()) break;

@@ -12,8 +12,8 @@ T* pointer_to(PhysicalAddress address) {
 }
 
 // `rep stosq` and `rep movsq`: the kernel may not touch vector registers, and these are the
-// processor's own fast path for whole pages (ERMS). Sanitizers don't see what assembly does, so they
-// get loops.
+// processor's own fast path for whole pages (ERMS). Sanitizers don't see what assembly does, so
+// they get loops.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 inline constexpr bool kUseStringInstructions = false;
 #else
@@ -41,11 +41,13 @@ inline void copy_memory(PhysicalAddress to, PhysicalAddress from, u64 bytes) {
   }
 }
 
-// The same where the host may be writing to `from` meanwhile: whatever it has written is a good copy.
+// The same where the host may be writing to `from` meanwhile: whatever it has written is a good
+// copy.
 #if defined(__SANITIZE_THREAD__)
 __attribute__((no_sanitize("thread"), noinline))
 #endif
-inline void copy_memory_in_use(PhysicalAddress to, PhysicalAddress from, u64 bytes) {
+inline void
+copy_memory_in_use(PhysicalAddress to, PhysicalAddress from, u64 bytes) {
   volatile u64* target = pointer_to<volatile u64>(to);
   const volatile u64* source = pointer_to<const volatile u64>(from);
   for (u64 i = 0; i < bytes / sizeof(u64); ++i) target[i] = source[i];

@@ -9,13 +9,18 @@ namespace {
 
 constexpr u64 kFaultAround = 16 * kPageSize;  // how much of a window is mapped at once
 
-constexpr FaultOutcome outcome(FaultKind kind) { return FaultOutcome{kind, {}, false}; }
+constexpr FaultOutcome outcome(FaultKind kind) {
+  return FaultOutcome{kind, {}, false};
+}
 
 bool suits(const Walk& walk, Access access) {
   switch (access) {
-    case Access::kRead: return walk.entry.is_present();
-    case Access::kWrite: return walk.is_writable();
-    case Access::kExecute: return walk.entry.is_present() && walk.entry.is_executable();
+    case Access::kRead:
+      return walk.entry.is_present();
+    case Access::kWrite:
+      return walk.is_writable();
+    case Access::kExecute:
+      return walk.entry.is_present() && walk.entry.is_executable();
   }
   return false;
 }
@@ -31,7 +36,8 @@ FaultOutcome AddressSpace::try_fault(VirtualAddress address, Access access,
     if (result.needs_block) {
       const Result<PhysicalAddress> block =
           frame_allocator.allocate_large(Clear::kYes, line_->ownership());
-      spare.is_wanted = false;  // not again: there is none, or somebody else maps the page meanwhile
+      spare.is_wanted =
+          false;  // not again: there is none, or somebody else maps the page meanwhile
       if (block.is_ok()) spare.block = block.value();
     }
     LockGuard guard(lock_);
@@ -142,7 +148,8 @@ FaultOutcome AddressSpace::fault_anonymous(Vma& vma, VirtualAddress page, Access
     const Result<Touched> touched = touch_large(vma, page, access, spare, batch);
     if (touched.is_error()) return outcome(FaultKind::kOutOfMemory);
     if (touched.value() == Touched::kDone) return outcome(FaultKind::kResolved);
-    if (touched.value() == Touched::kNeedsBlock) return FaultOutcome{FaultKind::kResolved, {}, true};
+    if (touched.value() == Touched::kNeedsBlock)
+      return FaultOutcome{FaultKind::kResolved, {}, true};
   }
   const Result<Walk> opened = open_small(page, batch);
   if (opened.is_error()) return outcome(FaultKind::kOutOfMemory);
@@ -230,8 +237,8 @@ Result<void> AddressSpace::write_private(const Vma& vma, VirtualAddress page, co
     if (line_->newest_departure() == 0) grant_neighbours(vma, page, walk);
     return {};
   }
-  const PhysicalAddress frame = DBOS_TRY(frame_allocator.allocate_page(
-      is_fresh ? Clear::kYes : Clear::kNo, line_->ownership()));
+  const PhysicalAddress frame = DBOS_TRY(
+      frame_allocator.allocate_page(is_fresh ? Clear::kYes : Clear::kNo, line_->ownership()));
   if (!is_fresh) {
     copy_memory(frame, source, kPageSize);
     ++copied_pages_;
@@ -246,8 +253,8 @@ Result<void> AddressSpace::write_private(const Vma& vma, VirtualAddress page, co
   return {};
 }
 
-// The last snapshot has ended, so all that this table holds and the line owns is exclusive again. One
-// fault for all of it costs less than a second one would (0.5 us for 512 entries).
+// The last snapshot has ended, so all that this table holds and the line owns is exclusive again.
+// One fault for all of it costs less than a second one would (0.5 us for 512 entries).
 void AddressSpace::grant_neighbours(const Vma& vma, VirtualAddress page, const Walk& walk) {
   PteSlot* slots = walk.slot - entry_index(page, Level::kPage);
   const VirtualAddress table(align_down(page.value(), kLargePageSize));

@@ -45,7 +45,8 @@ Result<FrameAllocator::Taken> FrameAllocator::take_from_cache(Cache& cache, bool
   LockGuard guard(cache.lock);
   if (cache.zero_count + cache.dirty_count == 0) DBOS_CHECK_OK(refill(cache, prefer_zero));
   const bool zero = cache.dirty_count == 0 || (prefer_zero && cache.zero_count != 0);
-  const FrameNumber frame = zero ? cache.zero[--cache.zero_count] : cache.dirty[--cache.dirty_count];
+  const FrameNumber frame =
+      zero ? cache.zero[--cache.zero_count] : cache.dirty[--cache.dirty_count];
   ++(kind == FrameKind::kNode ? cache.nodes : cache.pages);
   return Taken{frame, zero};
 }

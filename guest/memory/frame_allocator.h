@@ -9,8 +9,9 @@
 // from partly used blocks before a new block is opened. Frames that are known to be zero (never
 // used, or given back to the host meanwhile) are not cleared again.
 //
-// Lock order: cache lock -> allocator lock. growth_lock_ comes before the allocator lock and is held
-// across platform::arena_grow(). All of them come after an address space's lock and the lines' lock.
+// Lock order: cache lock -> allocator lock. growth_lock_ comes before the allocator lock and is
+// held across platform::arena_grow(). All of them come after an address space's lock and the lines'
+// lock.
 #pragma once
 
 #include "guest/lib/result.h"
@@ -28,15 +29,15 @@ struct Ownership {
 };
 
 struct FrameCounts {
-  u64 total;   // usable frames of the arena so far
-  u64 free;    // of these, on free lists and in caches
-  u64 cached;  // of the free ones, in vCPUs' caches
-  u64 pages;   // programs' memory; a 2 MiB page counts 512
-  u64 nodes;   // page tables
-  u64 kernel;  // heap and buffers
+  u64 total;          // usable frames of the arena so far
+  u64 free;           // of these, on free lists and in caches
+  u64 cached;         // of the free ones, in vCPUs' caches
+  u64 pages;          // programs' memory; a 2 MiB page counts 512
+  u64 nodes;          // page tables
+  u64 kernel;         // heap and buffers
   u64 retired_pages;  // of the pages and nodes: kept for snapshots only
   u64 retired_nodes;
-  u64 free_blocks;    // whole free blocks
+  u64 free_blocks;  // whole free blocks
 };
 
 class FrameAllocator {

@@ -45,13 +45,13 @@ class FrameNumber {
 };
 
 enum class FrameState : u8 {
-  kFree = 0,   // in its block, see frame_allocator.h
-  kCached,     // free, in a vCPU's cache
-  kLinked,     // in an address space's tables, or about to be
-  kUnlinked,   // taken out of them; a translation or a host call may still use it
-  kRetired,    // on a line's deadlist: only snapshots refer to it
-  kKernel,     // the kernel heap's, or a buffer
-  kZero,       // a shared page of zeroes: mapped by everybody, owned by nobody
+  kFree = 0,  // in its block, see frame_allocator.h
+  kCached,    // free, in a vCPU's cache
+  kLinked,    // in an address space's tables, or about to be
+  kUnlinked,  // taken out of them; a translation or a host call may still use it
+  kRetired,   // on a line's deadlist: only snapshots refer to it
+  kKernel,    // the kernel heap's, or a buffer
+  kZero,      // a shared page of zeroes: mapped by everybody, owned by nobody
 };
 
 enum class FrameKind : u8 {
@@ -80,9 +80,7 @@ class FrameInfo {
     word_.store(birth << 16 | static_cast<u64>(kind) << 8 | static_cast<u64>(state),
                 std::memory_order_relaxed);
   }
-  void set_owner(LineId owner) {
-    owner_.store(static_cast<u32>(owner), std::memory_order_relaxed);
-  }
+  void set_owner(LineId owner) { owner_.store(static_cast<u32>(owner), std::memory_order_relaxed); }
   void set_birth(Epoch birth) { set(state(), kind(), birth); }
   // From a state that the caller knows, to another.
   void change(FrameState from, FrameState to) {
@@ -114,7 +112,9 @@ inline FrameInfo& frame_info(PhysicalAddress address) {
   const u64 index = (address.value() - chunk) / kPageSize;
   return pointer_to<FrameInfo>(PhysicalAddress(chunk))[index];
 }
-inline FrameInfo& frame_info(FrameNumber frame) { return frame_info(frame.address()); }
+inline FrameInfo& frame_info(FrameNumber frame) {
+  return frame_info(frame.address());
+}
 
 // A stack of frames, linked through their FrameInfos.
 class FrameList {

@@ -60,8 +60,7 @@ class SlabPool {
 
   void free(void* object) {
     LockGuard guard(lock_);
-    Slab* slab = reinterpret_cast<Slab*>(
-        align_down(reinterpret_cast<u64>(object), kPageSize));
+    Slab* slab = reinterpret_cast<Slab*>(align_down(reinterpret_cast<u64>(object), kPageSize));
     DBOS_ASSERT(slab->used != 0);
     slab->free = ::new (object) FreeObject{slab->free};
     if (slab->used-- == capacity_) link(slab);
@@ -104,10 +103,10 @@ class SlabPool {
   u64 empty_slabs_ = 0;
 };
 
-constinit SlabPool pools[kClassCount] = {
-    SlabPool(kClassSizes[0]), SlabPool(kClassSizes[1]), SlabPool(kClassSizes[2]),
-    SlabPool(kClassSizes[3]), SlabPool(kClassSizes[4]), SlabPool(kClassSizes[5]),
-    SlabPool(kClassSizes[6]), SlabPool(kClassSizes[7])};
+constinit SlabPool pools[kClassCount] = {SlabPool(kClassSizes[0]), SlabPool(kClassSizes[1]),
+                                         SlabPool(kClassSizes[2]), SlabPool(kClassSizes[3]),
+                                         SlabPool(kClassSizes[4]), SlabPool(kClassSizes[5]),
+                                         SlabPool(kClassSizes[6]), SlabPool(kClassSizes[7])};
 
 SlabPool& pool_for(size_t size) {
   u32 index = 0;

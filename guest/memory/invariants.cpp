@@ -1,5 +1,5 @@
-// The invariants of the memory subsystem, checked by walking everything. For tests and debug builds,
-// while nothing else runs.
+// The invariants of the memory subsystem, checked by walking everything. For tests and debug
+// builds, while nothing else runs.
 //
 // Each frame is on exactly one of: a free list, a cache, a deadlist, a pin's deferred list, the
 // kernel's, or an owner's table. What an address space can write through is its alone. What is
@@ -98,8 +98,7 @@ class TreeChecker {
     DBOS_ASSERT(!is_writable || line.is_exclusive(info));
     if (line.owns(info)) {
       DBOS_ASSERT(is_owned_path && info.state() == FrameState::kLinked);
-      DBOS_ASSERT(info.kind() ==
-                  (level == Level::kPage ? FrameKind::kPage : FrameKind::kLarge));
+      DBOS_ASSERT(info.kind() == (level == Level::kPage ? FrameKind::kPage : FrameKind::kLarge));
       DBOS_ASSERT(info.birth() <= current_epoch());
       owned_pages_ += pages_of(level);
     } else if (info.kind() != FrameKind::kLargeTail) {

@@ -11,7 +11,9 @@ namespace {
 constexpr VirtualAddress kLow32Begin{0x4000'0000};
 constexpr VirtualAddress kLow32End{0x8000'0000};
 
-constexpr VirtualRange range_of(VirtualAddress begin, u64 length) { return {begin, begin + length}; }
+constexpr VirtualRange range_of(VirtualAddress begin, u64 length) {
+  return {begin, begin + length};
+}
 
 }  // namespace
 
@@ -121,8 +123,7 @@ Result<VirtualAddress> AddressSpace::place(VirtualAddress hint, u64 length, int 
 }
 
 Result<VirtualAddress> AddressSpace::find_gap(u64 length) const {
-  const Result<VirtualAddress> found =
-      vmas_.find_gap_top_down(length, kLowestAddress, mmap_base_);
+  const Result<VirtualAddress> found = vmas_.find_gap_top_down(length, kLowestAddress, mmap_base_);
   if (found.is_ok()) return found;
   const VirtualAddress bottom(align_down(kProgramEnd / 3, kPageSize));  // TASK_UNMAPPED_BASE
   return vmas_.find_gap_bottom_up(length, bottom, VirtualAddress(kProgramEnd));
@@ -344,8 +345,8 @@ VirtualAddress AddressSpace::set_brk(VirtualAddress address) {
   Vma description;
   description.protection = Protection(PROT_READ | PROT_WRITE);
   description.name = VmaName::kHeap;
-  const Result<VirtualAddress> mapped =
-      map(old_end, new_end - old_end, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS, description, dropped);
+  const Result<VirtualAddress> mapped = map(
+      old_end, new_end - old_end, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS, description, dropped);
   if (mapped.is_error()) return brk_;
   brk_ = address;
   return brk_;

@@ -43,8 +43,7 @@ void PageTree::destroy(TlbBatch& batch) {
 }
 
 Result<PhysicalAddress> PageTree::allocate_node(Clear clear) {
-  const PhysicalAddress node =
-      DBOS_TRY(frame_allocator.allocate_node(clear, line_->ownership()));
+  const PhysicalAddress node = DBOS_TRY(frame_allocator.allocate_node(clear, line_->ownership()));
   ++counts_.nodes;
   return node;
 }
@@ -106,8 +105,7 @@ Result<void> PageTree::split(PteSlot& slot) {
   const PhysicalAddress node = DBOS_TRY(allocate_node(Clear::kNo));
   const PhysicalAddress block = large.address();
   for (u32 i = 0; i < kEntriesPerNode; ++i) {
-    node_at(node).entries[i].store(
-        large.without(Pte::kLarge).with_address(block + i * kPageSize));
+    node_at(node).entries[i].store(large.without(Pte::kLarge).with_address(block + i * kPageSize));
   }
   if (line_->owns(frame_info(block))) frame_allocator.split_large(block);
   slot.store(Pte::node(node));

@@ -26,9 +26,7 @@ struct Walk {
   Level level;
   bool is_path_writable;  // the entries above
 
-  bool is_writable() const {
-    return entry.is_present() && entry.is_writable() && is_path_writable;
-  }
+  bool is_writable() const { return entry.is_present() && entry.is_writable() && is_path_writable; }
   // Of the byte at `address`, which the walk was for.
   PhysicalAddress physical(VirtualAddress address) const {
     return entry.address() + (address.value() & (span(level) - 1));

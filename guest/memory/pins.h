@@ -1,7 +1,8 @@
 // Pins: the program's memory that a host call in flight is using. The host reads and writes it
 // through its own mapping, past the guest's page tables. So, while a range is pinned,
 //
-//   - a snapshot copies its written pages at once, for itself, and leaves the frames to their owner;
+//   - a snapshot copies its written pages at once, for itself, and leaves the frames to their
+//   owner;
 //   - a frame or window that is unmapped from it is not freed before the call is over.
 //
 // Each vCPU makes one host call (or batch) at a time and has one PinSlot. The address space's lock

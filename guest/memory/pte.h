@@ -1,4 +1,5 @@
-// Page-table entries of x86-64 (Intel SDM volume 3, 4.5) and what the kernel keeps in their spare bits.
+// Page-table entries of x86-64 (Intel SDM volume 3, 4.5) and what the kernel keeps in their spare
+// bits.
 //
 // An entry that is not empty refers to something, present or not: an entry with kHeld and without
 // kPresent keeps its frame while the program may not touch it (PROT_NONE).
@@ -19,8 +20,12 @@ enum class Level : u8 {
   kGigabyte = 3,   // 1 GiB
   kRoot = 4,       // 512 GiB
 };
-constexpr Level below(Level level) { return static_cast<Level>(static_cast<u8>(level) - 1); }
-constexpr u64 span(Level level) { return u64{1} << (12 + 9 * (static_cast<u8>(level) - 1)); }
+constexpr Level below(Level level) {
+  return static_cast<Level>(static_cast<u8>(level) - 1);
+}
+constexpr u64 span(Level level) {
+  return u64{1} << (12 + 9 * (static_cast<u8>(level) - 1));
+}
 constexpr u32 entry_index(VirtualAddress address, Level level) {
   return static_cast<u32>(address.value() / span(level)) & 511;
 }
@@ -33,7 +38,7 @@ class Pte {
   static constexpr u64 kAccessed = u64{1} << 5;
   static constexpr u64 kDirty = u64{1} << 6;
   static constexpr u64 kLarge = u64{1} << 7;
-  static constexpr u64 kHeld = u64{1} << 9;  // ignored by the processor
+  static constexpr u64 kHeld = u64{1} << 9;           // ignored by the processor
   static constexpr u64 kHostWritable = u64{1} << 10;  // a shared window page, populated for writing
   static constexpr u64 kNoExecute = u64{1} << 63;
   static constexpr u64 kAddressMask = 0x000f'ffff'ffff'f000;  // bits 12 to 51
@@ -63,23 +68,21 @@ class Pte {
   u64 bits_ = 0;
 };
 
-// One entry in memory. The processor sets accessed and dirty bits of a present entry at any time, so
-// an entry that it may be using is changed by single atomic operations only.
+// One entry in memory. The processor sets accessed and dirty bits of a present entry at any time,
+// so an entry that it may be using is changed by single atomic operations only.
 class PteSlot {
  public:
   Pte load() const { return Pte(bits_.load(std::memory_order_relaxed)); }
   // Only where no processor can be using the entry, or none of its bits matters any more.
   void store(Pte value) { bits_.store(value.bits(), std::memory_order_release); }
-  Pte exchange(Pte value) {
-    return Pte(bits_.exchange(value.bits(), std::memory_order_acq_rel));
-  }
+  Pte exchange(Pte value) { return Pte(bits_.exchange(value.bits(), std::memory_order_acq_rel)); }
   void set(u64 flags) { bits_.fetch_or(flags, std::memory_order_acq_rel); }
   void clear(u64 flags) { bits_.fetch_and(~flags, std::memory_order_acq_rel); }
   // Replaces `from` unless something else than accessed and dirty bits changed, which it keeps.
   void change_flags(u64 to_clear, u64 to_set) {
     u64 old = bits_.load(std::memory_order_relaxed);
-    while (!bits_.compare_exchange_weak(old, (old & ~to_clear) | to_set,
-                                        std::memory_order_acq_rel)) {
+    while (
+        !bits_.compare_exchange_weak(old, (old & ~to_clear) | to_set, std::memory_order_acq_rel)) {
     }
   }
 
@@ -99,6 +102,8 @@ struct Node {
 };
 static_assert(sizeof(Node) == kPageSize);
 
-inline Node& node_at(PhysicalAddress address) { return *pointer_to<Node>(address); }
+inline Node& node_at(PhysicalAddress address) {
+  return *pointer_to<Node>(address);
+}
 
 }  // namespace dbos

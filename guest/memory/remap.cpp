@@ -53,8 +53,7 @@ Result<VirtualAddress> AddressSpace::remap_locked(VirtualAddress address, u64 ol
     }
     if (old_length > new_length) {
       TlbBatch batch(*this, *line_, pins_);
-      DBOS_CHECK_OK(
-          unmap_range({address + new_length, address + old_length}, batch, dropped));
+      DBOS_CHECK_OK(unmap_range({address + new_length, address + old_length}, batch, dropped));
       old_length = new_length;
     }
     Vma* source = DBOS_TRY(check_growth(address, old_length, new_length, longer != nullptr));
@@ -68,8 +67,7 @@ Result<VirtualAddress> AddressSpace::remap_locked(VirtualAddress address, u64 ol
   if (old_length >= new_length) {
     if (old_length != new_length) {
       TlbBatch batch(*this, *line_, pins_);
-      DBOS_CHECK_OK(
-          unmap_range({address + new_length, address + old_length}, batch, dropped));
+      DBOS_CHECK_OK(unmap_range({address + new_length, address + old_length}, batch, dropped));
     }
     return address;
   }

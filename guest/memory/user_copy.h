@@ -1,6 +1,6 @@
 // Copies between the kernel and the program's memory, with faults resolved on the way (demand
-// paging, copy-on-write). EFAULT where the program itself would get SIGSEGV or SIGBUS. May make host
-// calls (file pages), so no lock may be held.
+// paging, copy-on-write). EFAULT where the program itself would get SIGSEGV or SIGBUS. May make
+// host calls (file pages), so no lock may be held.
 #pragma once
 
 #include "guest/lib/result.h"

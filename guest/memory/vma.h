@@ -37,16 +37,16 @@ enum class VmaKind : u8 {
 enum class VmaName : u8 { kNone, kHeap, kStack, kVdso, kVvar };
 
 enum class VmaFlag : u32 {
-  kGrowsDown = 1 << 0,     // MAP_GROWSDOWN
-  kNoReserve = 1 << 1,     // MAP_NORESERVE
-  kLocked = 1 << 2,        // mlock
-  kLockOnFault = 1 << 3,   // mlock2(MLOCK_ONFAULT)
-  kDontFork = 1 << 4,      // MADV_DONTFORK
-  kWipeOnFork = 1 << 5,    // MADV_WIPEONFORK
-  kHugePage = 1 << 6,      // MADV_HUGEPAGE
-  kNoHugePage = 1 << 7,    // MADV_NOHUGEPAGE, MAP_STACK
-  kDontDump = 1 << 8,      // MADV_DONTDUMP
-  kMayNotWrite = 1 << 9,   // a shared mapping of a file that is not open for writing
+  kGrowsDown = 1 << 0,    // MAP_GROWSDOWN
+  kNoReserve = 1 << 1,    // MAP_NORESERVE
+  kLocked = 1 << 2,       // mlock
+  kLockOnFault = 1 << 3,  // mlock2(MLOCK_ONFAULT)
+  kDontFork = 1 << 4,     // MADV_DONTFORK
+  kWipeOnFork = 1 << 5,   // MADV_WIPEONFORK
+  kHugePage = 1 << 6,     // MADV_HUGEPAGE
+  kNoHugePage = 1 << 7,   // MADV_NOHUGEPAGE, MAP_STACK
+  kDontDump = 1 << 8,     // MADV_DONTDUMP
+  kMayNotWrite = 1 << 9,  // a shared mapping of a file that is not open for writing
 };
 
 class VmaFlags {
@@ -63,7 +63,9 @@ class VmaFlags {
   constexpr explicit VmaFlags(u32 bits) : bits_(bits) {}
   u32 bits_ = 0;
 };
-constexpr VmaFlags operator|(VmaFlag a, VmaFlag b) { return VmaFlags(a) | VmaFlags(b); }
+constexpr VmaFlags operator|(VmaFlag a, VmaFlag b) {
+  return VmaFlags(a) | VmaFlags(b);
+}
 
 struct Vma {
   VirtualRange range;
@@ -90,9 +92,12 @@ struct Vma {
   bool has(VmaFlag flag) const { return flags.has(flag); }
   bool permits(Access access) const {
     switch (access) {
-      case Access::kRead: return !protection.is_none();
-      case Access::kWrite: return protection.may_write();
-      case Access::kExecute: return protection.may_execute();
+      case Access::kRead:
+        return !protection.is_none();
+      case Access::kWrite:
+        return protection.may_write();
+      case Access::kExecute:
+        return protection.may_execute();
     }
     return false;
   }
@@ -102,9 +107,8 @@ struct Vma {
   }
   // Whether `other`, which begins where this one ends, could be the same vma.
   bool can_merge(const Vma& other) const {
-    return range.end == other.range.begin && protection == other.protection &&
-           kind == other.kind && name == other.name && flags == other.flags &&
-           window == other.window &&
+    return range.end == other.range.begin && protection == other.protection && kind == other.kind &&
+           name == other.name && flags == other.flags && window == other.window &&
            (window == nullptr || window_offset + size() == other.window_offset);
   }
 };

@@ -208,7 +208,8 @@ void VmaTree::set_range(Vma* vma, VirtualRange range) {
 bool VmaTree::top_down(const Vma* root, u64 length, u64 low, u64 high, u64* found) {
   if (root == nullptr || root->largest_gap < length) return false;
   const u64 previous_end = root->previous == nullptr ? 0 : root->previous->range.end.value();
-  if (root->range.end.value() < high && top_down(root->right, length, low, high, found)) return true;
+  if (root->range.end.value() < high && top_down(root->right, length, low, high, found))
+    return true;
   u64 begin = previous_end > low ? previous_end : low;
   u64 end = guarded_begin(*root).value();
   if (end > high) end = high;

@@ -13,8 +13,7 @@ WindowObject::WindowObject(PhysicalAddress address, u64 length, WindowKind kind,
 
 Result<WindowObject*> window_create(PhysicalAddress address, u64 length, WindowKind kind,
                                     const FileIdentity& file) {
-  WindowObject* object =
-      heap_new<WindowObject>(address, align_up(length, kPageSize), kind, file);
+  WindowObject* object = heap_new<WindowObject>(address, align_up(length, kPageSize), kind, file);
   if (object == nullptr) return Error(ENOMEM);
   return object;
 }

@@ -1,5 +1,6 @@
-// A window object: one host mapping of a file or of shared memory, at [address, address + length) of
-// the window. All vmas that were split or moved from the first one, and those of snapshots, share it.
+// A window object: one host mapping of a file or of shared memory, at [address, address + length)
+// of the window. All vmas that were split or moved from the first one, and those of snapshots,
+// share it.
 //
 // Each vma and each host call in flight holds a reference. The one who drops the last reference
 // does so under an address space's lock, where the host can't be called: the object goes on a

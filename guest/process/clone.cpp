@@ -1,8 +1,9 @@
 // clone(2) in its three forms: a thread, a process with a copy of the memory, and a process that
-// shares the memory (vfork, posix_spawn). Others do not occur in databases; they are refused, and the
-// log says so.
+// shares the memory (vfork, posix_spawn). Others do not occur in databases; they are refused, and
+// the log says so.
 //
-// What the child needs travels in a ThreadStart: the child takes it over when it begins, and frees it.
+// What the child needs travels in a ThreadStart: the child takes it over when it begins, and frees
+// it.
 #include "guest/process/clone.h"
 
 #include <linux/sched.h>
@@ -122,7 +123,9 @@ void drop_start(ThreadStart* start) {
   frame_allocator.free_kernel(platform::physical_of(start), kThreadStartOrder);
 }
 
-u64 argument_of(const ThreadStart* start) { return reinterpret_cast<u64>(start); }
+u64 argument_of(const ThreadStart* start) {
+  return reinterpret_cast<u64>(start);
+}
 
 void store_parent_id(const CloneRequest& request, i64 id) {
   if ((request.flags & CLONE_PARENT_SETTID) == 0) return;

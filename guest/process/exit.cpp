@@ -41,8 +41,8 @@ bool unlink_dead_thread(Thread& thread) {
 
 enum class Released : u64 { kNo, kYes };
 
-// Ends the host's process. Comes back only if this thread has not released what it held, and another
-// host thread has adopted the vCPU.
+// Ends the host's process. Comes back only if this thread has not released what it held, and
+// another host thread has adopted the vCPU.
 void end_process(Service service, u64 argument, Released released) {
   hypercall(service, argument, static_cast<u64>(released));
   DBOS_ASSERT(released == Released::kNo && current_hypercall_page().dying != 0);
@@ -78,15 +78,15 @@ void exit_thread(i32 status) {
   end_thread(status);
 }
 
-// A child that is alone releases its memory itself. The first process's memory goes with the machine,
-// and what several threads use is released after the last of them, by the one who adopts its vCPU.
+// A child that is alone releases its memory itself. The first process's memory goes with the
+// machine, and what several threads use is released after the last of them, by the one who adopts
+// its vCPU.
 void exit_process(i32 status) {
   Thread& thread = current_thread();
   Process& process = *thread.process;
   const bool is_alone = !process.is_first && is_last_thread(process);
   if (is_alone) release_thread(thread);
-  end_process(Service::kExit, static_cast<u64>(status),
-              is_alone ? Released::kYes : Released::kNo);
+  end_process(Service::kExit, static_cast<u64>(status), is_alone ? Released::kYes : Released::kNo);
   exit_thread_dying();
 }
 

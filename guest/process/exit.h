@@ -8,8 +8,9 @@ namespace dbos {
 // exit(2): this thread ends; the process too, when it is the last one.
 [[noreturn]] void exit_thread(i32 status);
 
-// exit_group(2). What the process holds in the machine is released afterwards, by whoever adopts its
-// vCPUs (HypercallPage::dying): that works for a process that is killed as well, so it is the one way.
+// exit_group(2). What the process holds in the machine is released afterwards, by whoever adopts
+// its vCPUs (HypercallPage::dying): that works for a process that is killed as well, so it is the
+// one way.
 [[noreturn]] void exit_process(i32 status);
 
 // Ends the process by a signal's default action.

@@ -5,8 +5,8 @@
 //   argument pointers, 0 | argument count   <- stack pointer
 #include "guest/process/initial_stack.h"
 
-#include <linux/mman.h>
 #include <linux/auxvec.h>
+#include <linux/mman.h>
 
 #include "guest/memory/address_space.h"
 #include "guest/memory/user_copy.h"
@@ -113,21 +113,21 @@ Result<u64> write_initial_stack(AddressSpace& space, const BootInformation& boot
   const u64 arguments_address = environment_address - arguments.size;
   const u64 platform_address = align_down(arguments_address, 16) - 16;
   const u64 random_address = platform_address - sizeof boot.random;
-  const u64 words = 1 + boot.argument_count + 1 + boot.environment_count + 1 + kAuxiliaryEntries * 2;
+  const u64 words =
+      1 + boot.argument_count + 1 + boot.environment_count + 1 + kAuxiliaryEntries * 2;
   const u64 stack_pointer = align_down(random_address - words * 8, 16);
 
   u64 mapped = align_up(image.top - stack_pointer, kPageSize);
   if (mapped < kStackMappedMin) mapped = kStackMappedMin;
   const int executable = boot.program.stack_executable != 0 ? PROT_EXEC : 0;
-  DBOS_TRY(space.map_anonymous(VirtualAddress(image.top - mapped), mapped,
-                               PROT_READ | PROT_WRITE | executable,
-                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_GROWSDOWN,
-                               VmaName::kStack));
+  DBOS_TRY(space.map_anonymous(
+      VirtualAddress(image.top - mapped), mapped, PROT_READ | PROT_WRITE | executable,
+      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_GROWSDOWN, VmaName::kStack));
   DBOS_CHECK_OK(copy_to_program(VirtualAddress(path_address), path.begin, path.size));
-  DBOS_CHECK_OK(copy_to_program(VirtualAddress(environment_address), environment.begin,
-                                environment.size));
-  DBOS_CHECK_OK(copy_to_program(VirtualAddress(arguments_address), arguments.begin,
-                                arguments.size));
+  DBOS_CHECK_OK(
+      copy_to_program(VirtualAddress(environment_address), environment.begin, environment.size));
+  DBOS_CHECK_OK(
+      copy_to_program(VirtualAddress(arguments_address), arguments.begin, arguments.size));
   DBOS_CHECK_OK(copy_to_program(VirtualAddress(platform_address), kPlatform, sizeof kPlatform));
   DBOS_CHECK_OK(copy_to_program(VirtualAddress(random_address), boot.random, sizeof boot.random));
 

@@ -9,11 +9,11 @@ namespace dbos {
 class AddressSpace;
 
 struct StackImage {
-  u64 top;              // the stack's mapping ends here
-  u64 program_headers;  // AT_PHDR
-  u64 entry;            // AT_ENTRY
-  u64 interpreter_base; // AT_BASE
-  u64 vdso;             // AT_SYSINFO_EHDR; 0: none
+  u64 top;               // the stack's mapping ends here
+  u64 program_headers;   // AT_PHDR
+  u64 entry;             // AT_ENTRY
+  u64 interpreter_base;  // AT_BASE
+  u64 vdso;              // AT_SYSINFO_EHDR; 0: none
 };
 
 // Maps the stack of `space`, which must be the active one, fills it, and answers the stack pointer.

@@ -23,10 +23,10 @@ struct SpaceUse {
 };
 
 struct Process {
-  Spinlock lock;        // guards the fields below but for `actions`, which signal_lock guards
+  Spinlock lock;  // guards the fields below but for `actions`, which signal_lock guards
   i32 process_id;
   AddressSpace* space;
-  bool is_first;        // dbos-run's own
+  bool is_first;  // dbos-run's own
   SpaceUse* space_use;
   Thread* threads;
   u32 thread_count;
@@ -35,9 +35,11 @@ struct Process {
   ResourceLimit stack_limit;
   Spinlock signal_lock;
   SignalAction actions[kSignalCount];  // of signal i + 1
-  Process* next;        // all processes; guarded by the process table's lock
+  Process* next;                       // all processes; guarded by the process table's lock
 };
 
-inline Process& current_process() { return *current_thread().process; }
+inline Process& current_process() {
+  return *current_thread().process;
+}
 
 }  // namespace dbos

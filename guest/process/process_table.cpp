@@ -12,8 +12,12 @@ PhysicalAddress the_kernel_root;
 
 }  // namespace
 
-PhysicalAddress kernel_root() { return the_kernel_root; }
-void set_kernel_root(PhysicalAddress root) { the_kernel_root = root; }
+PhysicalAddress kernel_root() {
+  return the_kernel_root;
+}
+void set_kernel_root(PhysicalAddress root) {
+  the_kernel_root = root;
+}
 
 namespace {
 

@@ -1,9 +1,9 @@
 // What execve does in Linux: images, stack, auxiliary vector (fs/binfmt_elf.c).
 #include "guest/process/program_start.h"
 
-#include <linux/mman.h>
 #include <asm/unistd_64.h>
 #include <linux/auxvec.h>
+#include <linux/mman.h>
 
 #include "guest/arch/cpu.h"
 #include "guest/arch/hypercall.h"
@@ -33,7 +33,11 @@ constexpr u64 kProgramBase = kProgramEnd / 3 * 2 & ~(kPageSize - 1);  // ELF_ET_
 constexpr u64 kStackGapMin = 128 * kMiB;
 
 [[noreturn]] void fail(const char* what, Error error) {
-  LogLine().text("can't start the program: ").text(what).text(", errno ").number(error.code())
+  LogLine()
+      .text("can't start the program: ")
+      .text(what)
+      .text(", errno ")
+      .number(error.code())
       .send();
   hypercall(Service::kExit, 125);
   DBOS_PANIC("the host came back from exit");
@@ -42,7 +46,8 @@ constexpr u64 kStackGapMin = 128 * kMiB;
 // xorshift64*, seeded by the host's random bytes: for addresses only.
 class Random {
  public:
-  explicit Random(const BootInformation& boot) : enabled_((boot.flags & kBootNoRandomization) == 0) {
+  explicit Random(const BootInformation& boot)
+      : enabled_((boot.flags & kBootNoRandomization) == 0) {
     __builtin_memcpy(&state_, boot.seed, sizeof state_);
     state_ |= 1;
   }
@@ -61,8 +66,8 @@ class Random {
 };
 
 struct Image {
-  u64 bias;   // what is added to linked addresses
-  u64 end;    // of the highest segment
+  u64 bias;  // what is added to linked addresses
+  u64 end;   // of the highest segment
 };
 
 u64 linked_end(const LoadImage& image) {
@@ -92,8 +97,7 @@ Result<void> map_segment(AddressSpace& space, const LoadSegment& segment, u64 bi
   return {};
 }
 
-Result<void> map_segments(AddressSpace& space, const LoadImage& image, u64 bias,
-                          const char* path) {
+Result<void> map_segments(AddressSpace& space, const LoadImage& image, u64 bias, const char* path) {
   u64 file_end = 0;
   for (u32 i = 0; i < image.segment_count; ++i) {
     const LoadSegment& segment = image.segments[i];
@@ -177,8 +181,12 @@ Thread& make_first_thread(AddressSpace& space, const BootInformation& boot) {
 
 }  // namespace
 
-const BootInformation& started_program() { return *boot_of_program; }
-const ProgramLayout& program_layout() { return layout; }
+const BootInformation& started_program() {
+  return *boot_of_program;
+}
+const ProgramLayout& program_layout() {
+  return layout;
+}
 
 void start_program(const BootInformation& boot) {
   boot_of_program = &boot;
@@ -192,8 +200,7 @@ void start_program(const BootInformation& boot) {
   lay_out(space, boot, stack_top, random);
   inherit_resource_limits(*thread.process);
   const auto* const strings = reinterpret_cast<const char*>(&boot);
-  const Image program =
-      map_program(space, boot, random, strings + boot.executable_path_offset);
+  const Image program = map_program(space, boot, random, strings + boot.executable_path_offset);
   const u64 break_start = program.end + random.pages(kBreakRandomBits);
   space.set_brk_start(VirtualAddress(break_start));
   const Image interpreter = map_interpreter(space, boot);

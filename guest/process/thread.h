@@ -15,17 +15,17 @@ class AddressSpace;
 struct Process;
 
 struct Thread {
-  u32 vcpu;             // index; fixed
-  i32 thread_id;        // the host thread's
+  u32 vcpu;       // index; fixed
+  i32 thread_id;  // the host thread's
   Process* process;
   AddressSpace* space;  // = process->space
 
-  TrapFrame* frame;     // the program's registers while in the kernel
+  TrapFrame* frame;  // the program's registers while in the kernel
 
   // Signals. `blocked` is what the program set. Linux holds the same mask for the host thread, but
   // for the time between a signal's arrival and its handler's start.
   u64 blocked;
-  u64 temporary_blocked;     // while has_temporary_mask: of a call that swaps the mask (ppoll ...)
+  u64 temporary_blocked;  // while has_temporary_mask: of a call that swaps the mask (ppoll ...)
   bool has_temporary_mask;
   AlternateStack alternate_stack;
   // Of the thread's last fault: every signal frame shows them.

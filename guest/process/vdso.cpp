@@ -18,8 +18,8 @@ Result<void> map_kernel_pages(AddressSpace& space, u64 address, PhysicalAddress 
   WindowObject* const object =
       DBOS_TRY(window_create(pages, size, WindowKind::kSharedAnonymous, identity));
   const WindowMapping mapping{object, 0, true, false};
-  DBOS_TRY(space.map_window(VirtualAddress(address), size, protection, MAP_SHARED | MAP_FIXED,
-                            mapping));
+  DBOS_TRY(
+      space.map_window(VirtualAddress(address), size, protection, MAP_SHARED | MAP_FIXED, mapping));
   return {};  // the object's first reference stays: it must never go back to the host
 }
 

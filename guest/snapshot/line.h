@@ -1,9 +1,9 @@
 // Lines: who owns a frame or node, who may still see it, and when it can be freed. No per-frame
 // reference counts, no scans.
 //
-// Time is counted in epochs; taking a snapshot ends one. Every address space is a *line*. A snapshot
-// C that was taken of A in epoch f left A at f: f is C's departure. An item (a frame or a page-table
-// node) belongs to the line that allocated it and has the epoch of its birth.
+// Time is counted in epochs; taking a snapshot ends one. Every address space is a *line*. A
+// snapshot C that was taken of A in epoch f left A at f: f is C's departure. An item (a frame or a
+// page-table node) belongs to the line that allocated it and has the epoch of its birth.
 //
 // The rule: C, and all that descends from C, sees those of A's items that were born in [.., f] and
 // that A had not unlinked by then. Hence
@@ -11,7 +11,8 @@
 //   - A item x is exclusively A's, and may be written in place, iff no live line that left A has a
 //     departure >= birth(x). One comparison with the newest departure decides it.
 //   - What a line inherited (owner is somebody else) is never exclusive: it is copied first.
-//   - When A unlinks an item of its own (copied it, unmapped it, cloned the node), the item is freed
+//   - When A unlinks an item of its own (copied it, unmapped it, cloned the node), the item is
+//   freed
 //     if it was exclusive; else it is retired: put on the deadlist of the newest live line that
 //     sees it. When that line dies the item moves on to the next older live one that sees it, or is
 //     freed. (ZFS's deadlists: each item is touched once for every death, and nothing is searched.)
@@ -98,7 +99,7 @@ class alignas(256) Line {
 
   // The rest: with the lines' lock.
   bool has_space_ = true;
-  u32 children_ = 0;             // that exist; the line itself stays as long as there are any
+  u32 children_ = 0;              // that exist; the line itself stays as long as there are any
   Line* newest_child_ = nullptr;  // live ones, by descending departure
   Line* older_ = nullptr;
   Line* newer_ = nullptr;
@@ -107,7 +108,6 @@ class alignas(256) Line {
   FrameList deadlist_;  // the parent's items that no newer sibling sees
   std::atomic<u64> retired_pages_{0};
 };
-
 
 template <typename Visit>
 void for_each_line(Visit visit) {

@@ -18,11 +18,12 @@ void PageTree::share(PageTree& parent) {
   counts_.window = parent.counts_.window;
 }
 
-// Walks both trees down to the page. On the way, each node that was the parent's alone stays so (its
-// birth moves past the snapshot) and this tree gets a clone; what both refer to becomes read-only in
-// both. The parent's root is read-only until its next fault, so no processor writes meanwhile.
-Result<void> PageTree::copy_pinned(PageTree& parent, VirtualAddress page,
-                                   Epoch previous_departure, Epoch departure) {
+// Walks both trees down to the page. On the way, each node that was the parent's alone stays so
+// (its birth moves past the snapshot) and this tree gets a clone; what both refer to becomes
+// read-only in both. The parent's root is read-only until its next fault, so no processor writes
+// meanwhile.
+Result<void> PageTree::copy_pinned(PageTree& parent, VirtualAddress page, Epoch previous_departure,
+                                   Epoch departure) {
   const auto was_exclusive = [&](const FrameInfo& info) {
     return parent.line_->owns(info) && info.birth() > previous_departure;
   };

@@ -43,27 +43,48 @@ bool dispatch_memory(Thread& thread, u64 number, const Arguments& a, i64& result
     case __NR_mmap:
       result = system_mmap(thread, a[0], a[1], a.integer(2), a.integer(3), a.integer(4), a[5]);
       return true;
-    case __NR_munmap: result = system_munmap(thread, a[0], a[1]); return true;
+    case __NR_munmap:
+      result = system_munmap(thread, a[0], a[1]);
+      return true;
     case __NR_mprotect:
       result = answer(space.protect(a.address(0), a[1], a.integer(2)));
       return true;
     case __NR_pkey_mprotect:
-      result = a.integer(3) != -1 ? -EINVAL
-                                  : answer(space.protect(a.address(0), a[1], a.integer(2)));
+      result =
+          a.integer(3) != -1 ? -EINVAL : answer(space.protect(a.address(0), a[1], a.integer(2)));
       return true;
     case __NR_mremap:
       result = system_mremap(thread, a[0], a[1], a[2], a.integer(3), a[4]);
       return true;
-    case __NR_madvise: result = system_madvise(thread, a[0], a[1], a.integer(2)); return true;
-    case __NR_brk: result = static_cast<i64>(space.set_brk(a.address(0)).value()); return true;
-    case __NR_msync: result = system_msync(thread, a[0], a[1], a.integer(2)); return true;
-    case __NR_mincore: result = system_mincore(thread, a[0], a[1], a.address(2)); return true;
-    case __NR_mlock: result = system_mlock(thread, a[0], a[1], 0); return true;
-    case __NR_mlock2: result = system_mlock(thread, a[0], a[1], a.integer(2)); return true;
-    case __NR_munlock: result = answer(space.unlock_memory(a.address(0), a[1])); return true;
-    case __NR_mlockall: result = system_mlockall(thread, a.integer(0)); return true;
-    case __NR_munlockall: result = answer(space.unlock_all()); return true;
-    default: return false;
+    case __NR_madvise:
+      result = system_madvise(thread, a[0], a[1], a.integer(2));
+      return true;
+    case __NR_brk:
+      result = static_cast<i64>(space.set_brk(a.address(0)).value());
+      return true;
+    case __NR_msync:
+      result = system_msync(thread, a[0], a[1], a.integer(2));
+      return true;
+    case __NR_mincore:
+      result = system_mincore(thread, a[0], a[1], a.address(2));
+      return true;
+    case __NR_mlock:
+      result = system_mlock(thread, a[0], a[1], 0);
+      return true;
+    case __NR_mlock2:
+      result = system_mlock(thread, a[0], a[1], a.integer(2));
+      return true;
+    case __NR_munlock:
+      result = answer(space.unlock_memory(a.address(0), a[1]));
+      return true;
+    case __NR_mlockall:
+      result = system_mlockall(thread, a.integer(0));
+      return true;
+    case __NR_munlockall:
+      result = answer(space.unlock_all());
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -76,54 +97,82 @@ bool dispatch_signal(Thread& thread, TrapFrame& frame, u64 number, const Argumen
     case __NR_rt_sigprocmask:
       result = system_rt_sigprocmask(thread, a[0], a.address(1), a.address(2), a[3]);
       return true;
-    case __NR_rt_sigreturn: result = system_rt_sigreturn(thread, frame); return true;
+    case __NR_rt_sigreturn:
+      result = system_rt_sigreturn(thread, frame);
+      return true;
     case __NR_sigaltstack:
       result = system_sigaltstack(thread, frame, a.address(0), a.address(1));
       return true;
-    case __NR_rt_sigpending: result = system_rt_sigpending(a.address(0), a[1]); return true;
+    case __NR_rt_sigpending:
+      result = system_rt_sigpending(a.address(0), a[1]);
+      return true;
     case __NR_rt_sigtimedwait:
       result = system_rt_sigtimedwait(a.address(0), a.address(1), a.address(2), a[3]);
       return true;
     case __NR_rt_sigsuspend:
       result = system_rt_sigsuspend(thread, a.address(0), a[1]);
       return true;
-    default: return false;
+    default:
+      return false;
   }
 }
 
 bool dispatch_process(Thread& thread, TrapFrame& frame, u64 number, const Arguments& a,
                       i64& result) {
   switch (number) {
-    case __NR_getpid: result = thread.process->process_id; return true;
-    case __NR_gettid: result = thread.thread_id; return true;
+    case __NR_getpid:
+      result = thread.process->process_id;
+      return true;
+    case __NR_gettid:
+      result = thread.thread_id;
+      return true;
     case __NR_clone:
       result = system_clone(thread, frame, a[0], a[1], a[2], a[3], a[4]);
       return true;
-    case __NR_clone3: result = system_clone3(thread, frame, a.address(0), a[1]); return true;
-    case __NR_fork: result = system_fork(thread, frame); return true;
-    case __NR_vfork: result = system_vfork(thread, frame); return true;
+    case __NR_clone3:
+      result = system_clone3(thread, frame, a.address(0), a[1]);
+      return true;
+    case __NR_fork:
+      result = system_fork(thread, frame);
+      return true;
+    case __NR_vfork:
+      result = system_vfork(thread, frame);
+      return true;
     case __NR_execve:
-      result = system_execveat(thread, kCurrentDirectory, a.address(0), a.address(1), a.address(2),
-                               0);
+      result =
+          system_execveat(thread, kCurrentDirectory, a.address(0), a.address(1), a.address(2), 0);
       return true;
     case __NR_execveat:
-      result = system_execveat(thread, a.integer(0), a.address(1), a.address(2), a.address(3),
-                               a[4]);
+      result =
+          system_execveat(thread, a.integer(0), a.address(1), a.address(2), a.address(3), a[4]);
       return true;
-    case __NR_exit: exit_thread(a.integer(0));
-    case __NR_exit_group: exit_process(a.integer(0));
-    case __NR_arch_prctl: result = system_arch_prctl(a[0], a[1]); return true;
-    case __NR_set_tid_address: result = system_set_tid_address(thread, a.address(0)); return true;
+    case __NR_exit:
+      exit_thread(a.integer(0));
+    case __NR_exit_group:
+      exit_process(a.integer(0));
+    case __NR_arch_prctl:
+      result = system_arch_prctl(a[0], a[1]);
+      return true;
+    case __NR_set_tid_address:
+      result = system_set_tid_address(thread, a.address(0));
+      return true;
     case __NR_set_robust_list:
       result = system_set_robust_list(thread, a.address(0), a[1]);
       return true;
     case __NR_get_robust_list:
       result = system_get_robust_list(thread, a.integer(0), a.address(1), a.address(2));
       return true;
-    case __NR_rseq: result = -ENOSYS; return true;  // libc goes on without, as on older kernels
-    case __NR_getcpu: result = system_getcpu(a.address(0), a.address(1)); return true;
-    case __NR_membarrier: result = system_membarrier(a[0], a[1]); return true;
-    default: return false;
+    case __NR_rseq:
+      result = -ENOSYS;
+      return true;  // libc goes on without, as on older kernels
+    case __NR_getcpu:
+      result = system_getcpu(a.address(0), a.address(1));
+      return true;
+    case __NR_membarrier:
+      result = system_membarrier(a[0], a[1]);
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -133,10 +182,17 @@ bool dispatch_time(Thread& thread, u64 number, const Arguments& a, i64& result) 
       result = system_futex(thread, a.address(0), static_cast<u32>(a[1]), static_cast<u32>(a[2]),
                             a[3], a.address(4), static_cast<u32>(a[5]));
       return true;
-    case __NR_clock_gettime: result = system_clock_gettime(a[0], a.address(1)); return true;
-    case __NR_gettimeofday: result = system_gettimeofday(a.address(0), a.address(1)); return true;
-    case __NR_time: result = system_time(a.address(0)); return true;
-    default: return false;
+    case __NR_clock_gettime:
+      result = system_clock_gettime(a[0], a.address(1));
+      return true;
+    case __NR_gettimeofday:
+      result = system_gettimeofday(a.address(0), a.address(1));
+      return true;
+    case __NR_time:
+      result = system_time(a.address(0));
+      return true;
+    default:
+      return false;
   }
 }
 

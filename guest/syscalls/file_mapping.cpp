@@ -1,8 +1,8 @@
 #include "guest/syscalls/file_mapping.h"
 
-#include <linux/mman.h>
 #include <asm/stat.h>
 #include <asm/unistd_64.h>
+#include <linux/mman.h>
 
 #include "guest/arch/hypercall.h"
 #include "guest/platform.h"
@@ -14,7 +14,9 @@ u64 host_pointer(const void* kernel_pointer) {
   return platform::physical_of(kernel_pointer).value();
 }
 
-u64 host_descriptor(i32 descriptor) { return static_cast<u64>(static_cast<i64>(descriptor)); }
+u64 host_descriptor(i32 descriptor) {
+  return static_cast<u64>(static_cast<i64>(descriptor));
+}
 
 // "/proc/self/fd/N".
 void write_link_name(char* name, i32 descriptor) {
@@ -32,8 +34,12 @@ void write_link_name(char* name, i32 descriptor) {
 }
 
 // Linux's encoding of a device number in stat (new_encode_dev).
-u32 device_major(u64 device) { return static_cast<u32>(device >> 8 & 0xfff); }
-u32 device_minor(u64 device) { return static_cast<u32>((device & 0xff) | (device >> 12 & 0xfff00)); }
+u32 device_major(u64 device) {
+  return static_cast<u32>(device >> 8 & 0xfff);
+}
+u32 device_minor(u64 device) {
+  return static_cast<u32>((device & 0xff) | (device >> 12 & 0xfff00));
+}
 
 struct Description {
   FileIdentity identity;
@@ -45,12 +51,11 @@ void describe(i32 descriptor, u64 offset, const char* path, Description& descrip
   struct stat status = {};
   char link[32];
   write_link_name(link, descriptor);
-  Call calls[2] = {
-      {__NR_fstat, 0, {host_descriptor(descriptor), host_pointer(&status)}, 0},
-      {__NR_readlink,
-       0,
-       {host_pointer(link), host_pointer(description.path), kWindowPathMax - 1},
-       0}};
+  Call calls[2] = {{__NR_fstat, 0, {host_descriptor(descriptor), host_pointer(&status)}, 0},
+                   {__NR_readlink,
+                    0,
+                    {host_pointer(link), host_pointer(description.path), kWindowPathMax - 1},
+                    0}};
   const u32 count = path == nullptr ? 2 : 1;
   const u32 done = hypercall_batch(calls, count);
   const i64 length = done == 2 && calls[1].result > 0 ? calls[1].result : 0;
@@ -76,18 +81,29 @@ Result<FileMapping> make_object(PhysicalAddress address, u64 length, WindowKind 
 
 Result<FileMapping> map_file(i32 descriptor, u64 offset, u64 length, bool is_shared,
                              const char* path) {
-  const int kind = is_shared ? MAP_SHARED : MAP_PRIVATE;
   bool may_write = is_shared;
   auto address = platform::window_map(descriptor, offset, length,
-                                      PROT_READ | (is_shared ? PROT_WRITE : 0), kind);
+                                      PROT_READ | (is_shared ? PROT_WRITE : 0), MAP_SHARED);
   if (is_shared && address.is_error() && address.error() == Error(EACCES)) {
     may_write = false;
-    address = platform::window_map(descriptor, offset, length, PROT_READ, kind);
+    address = platform::window_map(descriptor, offset, length, PROT_READ, MAP_SHARED);
+  }
+  // The guest copies what the program writes to a private mapping, so the host's may be shared, and
+  // can then be duplicated (map_file_again). Some file systems have private ones only.
+  if (!is_shared && address.is_error()) {
+    address = platform::window_map(descriptor, offset, length, PROT_READ, MAP_PRIVATE);
   }
   if (address.is_error()) return address.error();
   Description description;
   describe(descriptor, offset, path, description);
   return make_object(address.value(), length, WindowKind::kFile, may_write, description.identity);
+}
+
+Result<FileMapping> map_file_again(PhysicalAddress address, u64 length, WindowKind kind,
+                                   const FileIdentity& identity) {
+  const i64 copy = hypercall(Service::kWindowDuplicate, address.value(), length);
+  if (copy < 0) return Error(static_cast<int>(-copy));
+  return make_object(PhysicalAddress(static_cast<u64>(copy)), length, kind, true, identity);
 }
 
 Result<FileMapping> map_shared_memory(u64 length) {

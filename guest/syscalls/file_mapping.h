@@ -16,6 +16,10 @@ struct FileMapping {
 Result<FileMapping> map_file(i32 descriptor, u64 offset, u64 length, bool is_shared,
                              const char* path = nullptr);
 
+// A mapping of the file behind the window address `address`, from there on, for one that grows.
+Result<FileMapping> map_file_again(PhysicalAddress address, u64 length, WindowKind kind,
+                                   const FileIdentity& identity);
+
 // Memory that the program shares with its children (MAP_SHARED | MAP_ANONYMOUS).
 Result<FileMapping> map_shared_memory(u64 length);
 

@@ -40,7 +40,9 @@ bool dispatch_filtered(Thread& thread, u64 number, const u64 arguments[6], i64& 
     case __NR_ppoll:
       result = wait_with_mask(thread, number, arguments, arguments[3], arguments[4]);
       return true;
-    case __NR_pselect6: result = pselect(thread, arguments); return true;
+    case __NR_pselect6:
+      result = pselect(thread, arguments);
+      return true;
     case __NR_getrlimit:
     case __NR_setrlimit:
     case __NR_prlimit64:
@@ -49,7 +51,8 @@ bool dispatch_filtered(Thread& thread, u64 number, const u64 arguments[6], i64& 
     case __NR_epoll_pwait2:
       result = wait_with_mask(thread, number, arguments, arguments[4], arguments[5]);
       return true;
-    default: return false;
+    default:
+      return false;
   }
 }
 

@@ -1,7 +1,7 @@
 #include "guest/syscalls/memory_calls.h"
 
-#include <linux/mman.h>
 #include <asm/unistd_64.h>
+#include <linux/mman.h>
 
 #include "guest/arch/hypercall.h"
 #include "guest/memory/address_space.h"
@@ -12,17 +12,25 @@
 namespace dbos {
 namespace {
 
-i64 negative(Error error) { return -static_cast<i64>(error.code()); }
+i64 negative(Error error) {
+  return -static_cast<i64>(error.code());
+}
 
-i64 answer(Result<void> result) { return result.is_ok() ? 0 : negative(result.error()); }
+i64 answer(Result<void> result) {
+  return result.is_ok() ? 0 : negative(result.error());
+}
 
 i64 answer(Result<VirtualAddress> result) {
   return result.is_ok() ? static_cast<i64>(result.value().value()) : negative(result.error());
 }
 
-i64 errno_of(FaultKind kind) { return kind == FaultKind::kOutOfMemory ? -ENOMEM : -EFAULT; }
+i64 errno_of(FaultKind kind) {
+  return kind == FaultKind::kOutOfMemory ? -ENOMEM : -EFAULT;
+}
 
-bool has(int flags, int flag) { return (flags & flag) != 0; }
+bool has(int flags, int flag) {
+  return (flags & flag) != 0;
+}
 
 // mmap(2)'s checks of a length, before anything is asked of the host.
 Result<void> check_length(u64 length) {
@@ -34,10 +42,14 @@ Result<void> check_length(u64 length) {
 // The mapping type; MAP_SHARED_VALIDATE additionally refuses flags that it does not know.
 Result<bool> is_shared(int flags) {
   switch (flags & MAP_TYPE) {
-    case MAP_PRIVATE: return false;
-    case MAP_SHARED: return true;
-    case MAP_SHARED_VALIDATE: return has(flags, MAP_SYNC) ? Result<bool>(Error(EOPNOTSUPP)) : true;
-    default: return Error(EINVAL);
+    case MAP_PRIVATE:
+      return false;
+    case MAP_SHARED:
+      return true;
+    case MAP_SHARED_VALIDATE:
+      return has(flags, MAP_SYNC) ? Result<bool>(Error(EOPNOTSUPP)) : true;
+    default:
+      return Error(EINVAL);
   }
 }
 
@@ -62,8 +74,8 @@ Result<VirtualAddress> map_with_host(Thread& thread, u64 address, u64 length, in
 Result<VirtualAddress> map(Thread& thread, u64 address, u64 length, int protection, int flags,
                            i32 descriptor, u64 offset) {
   if (!is_aligned(offset, kPageSize)) return Error(EINVAL);
-  if (!has(flags, MAP_ANONYMOUS) && hypercall(__NR_fcntl, static_cast<u64>(i64{descriptor}),
-                                              1 /* F_GETFD */) < 0) {
+  if (!has(flags, MAP_ANONYMOUS) &&
+      hypercall(__NR_fcntl, static_cast<u64>(i64{descriptor}), 1 /* F_GETFD */) < 0) {
     return Error(EBADF);
   }
   // No large pages are reserved for anybody, as on a Linux that was not told to.
@@ -103,12 +115,11 @@ i64 system_mmap(Thread& thread, u64 address, u64 length, int protection, int fla
                 u64 offset) {
   const auto result = map(thread, address, length, protection, flags, descriptor, offset);
   const bool populates =
-      result.is_ok() && (has(flags, MAP_LOCKED) ||
-                         (has(flags, MAP_POPULATE) && !has(flags, MAP_NONBLOCK)));
+      result.is_ok() &&
+      (has(flags, MAP_LOCKED) || (has(flags, MAP_POPULATE) && !has(flags, MAP_NONBLOCK)));
   if (populates) {
-    (void)thread.space->populate(
-        result.value(), length,
-        populating_access(protection, (flags & MAP_TYPE) != MAP_PRIVATE));
+    (void)thread.space->populate(result.value(), length,
+                                 populating_access(protection, (flags & MAP_TYPE) != MAP_PRIVATE));
   }
   return answer(result);
 }
@@ -127,15 +138,25 @@ i64 system_mremap(Thread& thread, u64 address, u64 old_length, u64 new_length, i
   if (result.is_ok() || result.error().code() != AddressSpace::kWindowTooShort) {
     return answer(result);
   }
-  return -ENOMEM;
+  VmaInfo info;
+  if (!space.query(VirtualAddress(address), &info)) return -EFAULT;
+  const u64 into = VirtualAddress(address) - info.range.begin;
+  info.file.path = info.path;
+  info.file.offset += into;
+  const auto longer = map_file_again(info.window_address + into, align_up(new_length, kPageSize),
+                                     info.window_kind, info.file);
+  if (longer.is_error()) return -ENOMEM;
+  const auto moved = space.remap(VirtualAddress(address), old_length, new_length, flags,
+                                 VirtualAddress(new_address), longer.value().object);
+  window_release(longer.value().object);
+  return answer(moved);
 }
 
 i64 system_msync(Thread& thread, u64 address, u64 length, int flags) {
   const i64 result = answer(thread.space->check_sync(VirtualAddress(address), length, flags));
   if (result != 0 && result != -ENOMEM) return result;
-  const i64 synced =
-      control_windows(*thread.space, VirtualAddress(address), length, __NR_msync,
-                      static_cast<u64>(flags & ~MS_INVALIDATE));
+  const i64 synced = control_windows(*thread.space, VirtualAddress(address), length, __NR_msync,
+                                     static_cast<u64>(flags & ~MS_INVALIDATE));
   return synced < 0 ? synced : result;
 }
 
@@ -177,6 +198,8 @@ i64 system_mlock(Thread& thread, u64 address, u64 length, int flags) {
   return kind == FaultKind::kResolved || kind == FaultKind::kNoAccess ? 0 : errno_of(kind);
 }
 
-i64 system_mlockall(Thread& thread, int flags) { return answer(thread.space->lock_all(flags)); }
+i64 system_mlockall(Thread& thread, int flags) {
+  return answer(thread.space->lock_all(flags));
+}
 
 }  // namespace dbos

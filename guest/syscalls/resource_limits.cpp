@@ -1,7 +1,7 @@
 #include "guest/syscalls/resource_limits.h"
 
-#include <asm/unistd_64.h>
 #include <asm/resource.h>
+#include <asm/unistd_64.h>
 
 #include "guest/arch/hypercall.h"
 #include "guest/memory/address_space.h"
@@ -13,10 +13,14 @@ namespace {
 
 ResourceLimit* limit_of(Process& process, u64 resource) {
   switch (resource) {
-    case RLIMIT_AS: return &process.address_space_limit;
-    case RLIMIT_DATA: return &process.data_limit;
-    case RLIMIT_STACK: return &process.stack_limit;
-    default: return nullptr;
+    case RLIMIT_AS:
+      return &process.address_space_limit;
+    case RLIMIT_DATA:
+      return &process.data_limit;
+    case RLIMIT_STACK:
+      return &process.stack_limit;
+    default:
+      return nullptr;
   }
 }
 

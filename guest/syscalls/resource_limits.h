@@ -1,5 +1,5 @@
-// The limits on memory. The host's own would hit the VMM, whose address space holds the whole arena; so
-// the guest keeps them for each process, and Linux keeps all others.
+// The limits on memory. The host's own would hit the VMM, whose address space holds the whole
+// arena; so the guest keeps them for each process, and Linux keeps all others.
 #pragma once
 
 #include "guest/process/process.h"

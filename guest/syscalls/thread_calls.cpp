@@ -37,12 +37,18 @@ i64 get_base(u32 msr, VirtualAddress address) {
 
 i64 system_arch_prctl(u64 code, u64 address) {
   switch (code) {
-    case ARCH_SET_FS: return set_base(arch::kMsrFsBase, address);
-    case ARCH_SET_GS: return set_base(arch::kMsrGsBase, address);
-    case ARCH_GET_FS: return get_base(arch::kMsrFsBase, VirtualAddress(address));
-    case ARCH_GET_GS: return get_base(arch::kMsrGsBase, VirtualAddress(address));
-    case ARCH_GET_CPUID: return 1;  // CPUID does not fault
-    default: return -EINVAL;
+    case ARCH_SET_FS:
+      return set_base(arch::kMsrFsBase, address);
+    case ARCH_SET_GS:
+      return set_base(arch::kMsrGsBase, address);
+    case ARCH_GET_FS:
+      return get_base(arch::kMsrFsBase, VirtualAddress(address));
+    case ARCH_GET_GS:
+      return get_base(arch::kMsrGsBase, VirtualAddress(address));
+    case ARCH_GET_CPUID:
+      return 1;  // CPUID does not fault
+    default:
+      return -EINVAL;
   }
 }
 

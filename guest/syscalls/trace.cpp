@@ -18,7 +18,9 @@ u64 top_of_stack(const TrapFrame& frame) {
 
 }  // namespace
 
-void enable_trace() { is_enabled = true; }
+void enable_trace() {
+  is_enabled = true;
+}
 
 void trace_call(const TrapFrame& frame, i64 result) {
   if (!is_enabled) return;
@@ -31,8 +33,19 @@ void trace_call(const TrapFrame& frame, i64 result) {
   } else {
     line.text(call->name);
   }
-  line.text("(").hex(frame.rdi).text(", ").hex(frame.rsi).text(", ").hex(frame.rdx).text(", ")
-      .hex(frame.r10).text(", ").hex(frame.r8).text(", ").hex(frame.r9).text(") = ");
+  line.text("(")
+      .hex(frame.rdi)
+      .text(", ")
+      .hex(frame.rsi)
+      .text(", ")
+      .hex(frame.rdx)
+      .text(", ")
+      .hex(frame.r10)
+      .text(", ")
+      .hex(frame.r8)
+      .text(", ")
+      .hex(frame.r9)
+      .text(") = ");
   line.number(result).send();
 }
 

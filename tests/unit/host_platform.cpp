@@ -18,9 +18,9 @@
 namespace dbos {
 namespace {
 
-// The kernel's pointers are physical addresses plus this, as in the kernel itself they are never the
-// same. The offset is so that AddressSanitizer's shadow lies elsewhere; ThreadSanitizer has room for
-// the arena only where it is.
+// The kernel's pointers are physical addresses plus this, as in the kernel itself they are never
+// the same. The offset is so that AddressSanitizer's shadow lies elsewhere; ThreadSanitizer has
+// room for the arena only where it is.
 #ifdef __SANITIZE_THREAD__
 #define DBOS_THREAD_SANITIZER 1
 #elif defined(__has_feature)
@@ -75,8 +75,12 @@ void start(u64 arena_bytes) {
   arena_limit = arena_bytes;
 }
 
-void set_arena_limit(u64 arena_bytes) { arena_limit = arena_bytes; }
-void set_vcpu(u32 vcpu) { this_vcpu = vcpu; }
+void set_arena_limit(u64 arena_bytes) {
+  arena_limit = arena_bytes;
+}
+void set_vcpu(u32 vcpu) {
+  this_vcpu = vcpu;
+}
 
 PhysicalAddress make_window(u64 length, u64 file_length) {
   const std::lock_guard guard(windows_mutex);
@@ -97,9 +101,15 @@ bool is_window(PhysicalAddress address) {
   const auto found = std::prev(after);
   return address.value() - found->first < found->second.length;
 }
-u64 populate_calls() { return populated; }
-u64 released_bytes() { return released; }
-void throw_on_panic(bool on) { panic_throws = on; }
+u64 populate_calls() {
+  return populated;
+}
+u64 released_bytes() {
+  return released;
+}
+void throw_on_panic(bool on) {
+  panic_throws = on;
+}
 
 }  // namespace host
 
@@ -167,9 +177,13 @@ Result<void> window_populate(PhysicalAddress begin, u64 length, bool) {
   return {};
 }
 
-void relax(u32) { sched_yield(); }
+void relax(u32) {
+  sched_yield();
+}
 
-u32 current_vcpu() { return this_vcpu; }
+u32 current_vcpu() {
+  return this_vcpu;
+}
 
 }  // namespace platform
 }  // namespace dbos

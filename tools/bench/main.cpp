@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cstdio>
 #include <exception>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -135,13 +136,14 @@ Result measure_row(const Row& row, const Context& context) {
   }
 }
 
-std::vector<Line> measure_all(const std::vector<Row>& rows, const Context& context) {
+// Shows each line of the table as soon as it is there: a run that is cut short is not lost.
+std::vector<Line> measure_all(const std::vector<Row>& rows, const Context& context, bool show) {
   std::vector<Line> lines;
   for (const Row& row : rows) {
     fmt::print(stderr, "[{}/{}] {}\n", lines.size() + 1, rows.size(), row.name);
     lines.push_back({row, measure_row(row, context)});
-    const std::string& failure = lines.back().result.failure;
-    if (!failure.empty()) fmt::print(stderr, "    failed: {}\n", failure);
+    if (show) fmt::print("{}", table_line(lines.back()));
+    std::fflush(stdout);
   }
   return lines;
 }
@@ -162,9 +164,10 @@ int run(const Options& options) {
   const Context context = {self.string(), options.dbos_run.empty() ? beside : options.dbos_run,
                            Seconds(options.seconds), Seconds(options.timeout_s), options.rounds};
   end_children_with_us();
-  const std::vector<Line> lines = measure_all(rows, context);
   const MachineFacts facts = machine_facts();
-  fmt::print("{}", options.json ? json(facts, lines).dump(2) + "\n" : table(facts, lines));
+  if (!options.json) fmt::print("{}", table_head(facts));
+  const std::vector<Line> lines = measure_all(rows, context, !options.json);
+  if (options.json) fmt::print("{}\n", json(facts, lines).dump(2));
   return all_met(lines) ? 0 : kNotMet;
 }
 

@@ -8,6 +8,8 @@
 namespace dbos::bench {
 namespace {
 
+constexpr const char* kColumns = "{:<58} {:<10} {:>18} {:>18} {:>7} {:>9}  {}\n";
+
 // Four significant digits, without an exponent.
 std::string number(double value) {
   const double size = std::fabs(value);
@@ -41,21 +43,20 @@ bool all_met(const std::vector<Line>& lines) {
   });
 }
 
-std::string table(const MachineFacts& facts, const std::vector<Line>& lines) {
-  constexpr const char* kColumns = "{:<58} {:<10} {:>18} {:>18} {:>7} {:>9}  {}\n";
-  std::string text = facts.text();
-  text += "Linux and dbos: median (minimum).\n\n";
-  text +=
-      fmt::format(fmt::runtime(kColumns), "what", "unit", "Linux", "dbos", "ratio", "must", "met");
-  for (const Line& line : lines) {
-    const Verdict verdict = judge(line.row, line.result);
-    text += fmt::format(fmt::runtime(kColumns), line.row.what, line.row.unit,
-                        median_and_minimum(line.result.plain), median_and_minimum(line.result.dbos),
-                        verdict.ratio ? fmt::format("{:.2f}", *verdict.ratio) : "-", verdict.must,
-                        met_text(verdict));
-    if (!line.result.failure.empty()) text += fmt::format("    failed: {}\n", line.result.failure);
-    if (!line.result.note.empty()) text += fmt::format("    {}\n", line.result.note);
-  }
+std::string table_head(const MachineFacts& facts) {
+  return facts.text() + "Linux and dbos: median (minimum).\n\n" +
+         fmt::format(fmt::runtime(kColumns), "what", "unit", "Linux", "dbos", "ratio", "must",
+                     "met");
+}
+
+std::string table_line(const Line& line) {
+  const Verdict verdict = judge(line.row, line.result);
+  std::string text = fmt::format(
+      fmt::runtime(kColumns), line.row.what, line.row.unit, median_and_minimum(line.result.plain),
+      median_and_minimum(line.result.dbos),
+      verdict.ratio ? fmt::format("{:.2f}", *verdict.ratio) : "-", verdict.must, met_text(verdict));
+  if (!line.result.failure.empty()) text += fmt::format("    failed: {}\n", line.result.failure);
+  if (!line.result.note.empty()) text += fmt::format("    {}\n", line.result.note);
   return text;
 }
 

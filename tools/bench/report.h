@@ -18,7 +18,9 @@ struct Line {
 // Whether all that must be met is met, and nothing failed.
 bool all_met(const std::vector<Line>& lines);
 
-std::string table(const MachineFacts& facts, const std::vector<Line>& lines);
+// The table in pieces, so that a line can be shown as soon as it is measured.
+std::string table_head(const MachineFacts& facts);
+std::string table_line(const Line& line);
 nlohmann::json json(const MachineFacts& facts, const std::vector<Line>& lines);
 
 }  // namespace dbos::bench

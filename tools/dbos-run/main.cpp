@@ -110,9 +110,13 @@ void prefault(Machine& machine, uint64_t size) {
 int run(std::span<const std::string> arguments) {
   const Options options = parse_options(arguments, host_memory_size());
   switch (options.action) {
-    case Action::kPrint: fmt::print("{}", options.text); return 0;
-    case Action::kRingCheck: return print_ring_check();
-    case Action::kRun: run_program(options);
+    case Action::kPrint:
+      fmt::print("{}", options.text);
+      return 0;
+    case Action::kRingCheck:
+      return print_ring_check();
+    case Action::kRun:
+      run_program(options);
   }
   return static_cast<int>(ExitStatus::kFailure);
 }

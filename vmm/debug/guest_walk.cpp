@@ -45,8 +45,8 @@ size_t read_virtual(const GuestMemory& memory, uint64_t root, uint64_t address, 
   while (done < size) {
     const auto found = translate(memory, root, address + done);
     if (!found) return done;
-    const size_t part = std::min<size_t>({size - done, found->contiguous,
-                                          kPageSize - (address + done) % kPageSize});
+    const size_t part = std::min<size_t>(
+        {size - done, found->contiguous, kPageSize - (address + done) % kPageSize});
     if (!memory.is_plain(found->physical, part)) return done;
     std::memcpy(static_cast<char*>(destination) + done,
                 reinterpret_cast<const void*>(found->physical), part);

@@ -53,7 +53,8 @@ void add_instructions(std::string& text, uint64_t root, uint64_t address) {
 void add_call_chain(std::string& text, uint64_t root, uint64_t frame_pointer) {
   for (int i = 0; i < kCallsMax && frame_pointer != 0; ++i) {
     uint64_t frame[2];
-    if (read_virtual(machine().memory(), root, frame_pointer, frame, sizeof frame) != sizeof frame) {
+    if (read_virtual(machine().memory(), root, frame_pointer, frame, sizeof frame) !=
+        sizeof frame) {
       return;
     }
     fmt::format_to(std::back_inserter(text), "  called from {:016x}\n", frame[1]);
@@ -81,8 +82,8 @@ void die_with_report(Vcpu& vcpu, const char* reason) {
   kvm_sregs special = {};
   raw_call(__NR_ioctl, descriptor, KVM_GET_REGS, reinterpret_cast<uint64_t>(&registers));
   raw_call(__NR_ioctl, descriptor, KVM_GET_SREGS, reinterpret_cast<uint64_t>(&special));
-  std::string text = fmt::format("{} (vCPU {}, KVM exit reason {})\n", reason, vcpu.index,
-                                 vcpu.run->exit_reason);
+  std::string text =
+      fmt::format("{} (vCPU {}, KVM exit reason {})\n", reason, vcpu.index, vcpu.run->exit_reason);
   if (vcpu.run->exit_reason == KVM_EXIT_MMIO) {
     fmt::format_to(std::back_inserter(text), "  no memory at guest-physical address {:#x}\n",
                    vcpu.run->mmio.phys_addr);

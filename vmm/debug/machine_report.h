@@ -5,8 +5,8 @@
 
 namespace dbos::vmm {
 
-// Prints `reason`, the vCPU's registers, the instructions at its RIP and its call chain, and ends the
-// process with ExitStatus::kGuestPanic.
+// Prints `reason`, the vCPU's registers, the instructions at its RIP and its call chain, and ends
+// the process with ExitStatus::kGuestPanic.
 [[noreturn]] void die_with_report(Vcpu& vcpu, const char* reason);
 
 }  // namespace dbos::vmm

@@ -45,11 +45,11 @@ std::vector<uint8_t> supported_cpuid(int kvm_descriptor) {
 
 uint64_t restrict_cpuid(std::vector<uint8_t>& cpuid) {
   if (auto* leaf1 = find(cpuid, 1, 0); leaf1 != nullptr) {
-    leaf1->ecx |= 1u << 21;                // x2APIC, which KVM emulates on every host
-    leaf1->ecx &= ~(1u << 3 | 1u << 24);   // MONITOR, TSC deadline timer
+    leaf1->ecx |= 1u << 21;               // x2APIC, which KVM emulates on every host
+    leaf1->ecx &= ~(1u << 3 | 1u << 24);  // MONITOR, TSC deadline timer
   }
   if (auto* leaf7 = find(cpuid, 7, 0); leaf7 != nullptr) {
-    leaf7->ecx &= ~(1u << 3 | 1u << 4 | 1u << 7 | 1u << 16);   // PKU, OSPKE, shadow stack, LA57
+    leaf7->ecx &= ~(1u << 3 | 1u << 4 | 1u << 7 | 1u << 16);  // PKU, OSPKE, shadow stack, LA57
     leaf7->edx &= ~(1u << 5 | 1u << 20 | 1u << 22 | 1u << 24 | 1u << 25);  // UINTR, IBT, AMX
   }
   auto* const state = find(cpuid, 0xd, 0);

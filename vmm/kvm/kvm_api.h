@@ -1,8 +1,8 @@
 // The only place that includes <linux/kvm.h>.
 //
-// Debian 12's header declares flexible arrays through an empty struct, whose size is 0 in C and 1 in
-// C++, so that sizeof(kvm_cpuid2), and with it the ioctl numbers made from such sizes, come out wrong
-// in C++. The macro is mended here, and the numbers are pinned.
+// Debian 12's header declares flexible arrays through an empty struct, whose size is 0 in C and 1
+// in C++, so that sizeof(kvm_cpuid2), and with it the ioctl numbers made from such sizes, come out
+// wrong in C++. The macro is mended here, and the numbers are pinned.
 #pragma once
 
 #include <linux/stddef.h>

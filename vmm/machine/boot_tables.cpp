@@ -18,14 +18,19 @@ constexpr uint64_t kAddressMask = 0x000ffffffffff000;
 
 uint64_t bits_of(PageRights rights) {
   switch (rights) {
-    case PageRights::kReadExecute: return 0;
-    case PageRights::kRead: return kNoExecute;
-    case PageRights::kReadWrite: return kWrite | kNoExecute;
+    case PageRights::kReadExecute:
+      return 0;
+    case PageRights::kRead:
+      return kNoExecute;
+    case PageRights::kReadWrite:
+      return kWrite | kNoExecute;
   }
   return kNoExecute;
 }
 
-uint64_t* table_at(uint64_t address) { return reinterpret_cast<uint64_t*>(address); }
+uint64_t* table_at(uint64_t address) {
+  return reinterpret_cast<uint64_t*>(address);
+}
 
 uint64_t index_at(uint64_t virtual_address, int level) {
   return virtual_address >> (12 + 9 * level) & 511;
@@ -40,8 +45,8 @@ BootTables::BootTables() : next_(kKernelTablesAddress), root_(allocate()) {
     for (uint64_t i = 0; i < 512; ++i) {
       const uint64_t physical = top + i * kGiB;
       if (physical < kKernelRegionBase) continue;
-      table_at(directory)[i] = physical | kPresent | kWrite | kAccessed | kDirty | kLarge |
-                               kGlobal | kNoExecute;
+      table_at(directory)[i] =
+          physical | kPresent | kWrite | kAccessed | kDirty | kLarge | kGlobal | kNoExecute;
     }
   }
 }

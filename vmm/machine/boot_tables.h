@@ -9,8 +9,9 @@ enum class PageRights : uint64_t { kReadExecute, kRead, kReadWrite };
 
 class BootTables {
  public:
-  // Uses [kKernelTablesAddress, + kKernelTablesSizeMax), which must be mapped and zero, and makes the
-  // direct map of [kKernelRegionBase, 1 TiB) in 1 GiB pages. The slots decide what is behind it.
+  // Uses [kKernelTablesAddress, + kKernelTablesSizeMax), which must be mapped and zero, and makes
+  // the direct map of [kKernelRegionBase, 1 TiB) in 1 GiB pages. The slots decide what is behind
+  // it.
   BootTables();
 
   // Maps `size` bytes in 4 KiB pages. Both addresses and the size are page-aligned.

@@ -4,8 +4,8 @@
 
 namespace dbos::vmm {
 
-// Moves a descriptor of the VMM there, marks it as ours (own_descriptors()) and to be closed at exec.
-// Answers its new number; the old one where it can't be moved.
+// Moves a descriptor of the VMM there, marks it as ours (own_descriptors()) and to be closed at
+// exec. Answers its new number; the old one where it can't be moved.
 int keep_descriptor(int descriptor);
 
 }  // namespace dbos::vmm

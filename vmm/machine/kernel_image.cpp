@@ -4,8 +4,8 @@
 
 #include <cstring>
 
-#include "hypercall/layout.h"
 #include "hypercall/abi.h"
+#include "hypercall/layout.h"
 #include "vmm/error.h"
 
 extern "C" {
@@ -21,7 +21,9 @@ PageRights rights_of(const Elf64_Phdr& segment) {
   return (segment.p_flags & PF_W) != 0 ? PageRights::kReadWrite : PageRights::kRead;
 }
 
-uint64_t page_up(uint64_t value) { return (value + kPageSize - 1) & ~(kPageSize - 1); }
+uint64_t page_up(uint64_t value) {
+  return (value + kPageSize - 1) & ~(kPageSize - 1);
+}
 
 }  // namespace
 

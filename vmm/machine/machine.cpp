@@ -12,8 +12,8 @@
 #include "vmm/kvm/capabilities.h"
 #include "vmm/kvm/cpuid.h"
 #include "vmm/kvm/kvm_api.h"
-#include "vmm/machine/kernel_image.h"
 #include "vmm/machine/keep_descriptor.h"
+#include "vmm/machine/kernel_image.h"
 #include "vmm/machine/regions.h"
 #include "vmm/process/host_call.h"
 #include "vmm/proxy/execute.h"
@@ -62,8 +62,8 @@ void Machine::open_kvm() {
   kvm_descriptor_ = keep_descriptor(descriptor);
   const int version = ioctl(kvm_descriptor_, KVM_GET_API_VERSION, 0);
   if (version != KVM_API_VERSION) {
-    throw StartError(fmt::format("/dev/kvm has API version {}, but {} is needed", version,
-                                 KVM_API_VERSION));
+    throw StartError(
+        fmt::format("/dev/kvm has API version {}, but {} is needed", version, KVM_API_VERSION));
   }
   if (const std::string missing = missing_capabilities(kvm_descriptor_); !missing.empty()) {
     throw StartError("this kernel's KVM lacks " + missing + ": a newer kernel is needed");
@@ -119,9 +119,8 @@ int64_t Machine::initialize_vcpu(Vcpu& vcpu) {
       raw_call(__NR_ioctl, static_cast<uint64_t>(vm_descriptor_), KVM_CREATE_VCPU, vcpu.index);
   if (low < 0) return low;
   vcpu.descriptor = keep_descriptor(static_cast<int>(low));
-  const int64_t run =
-      raw_call(__NR_mmap, 0, run_size_, PROT_READ | PROT_WRITE, MAP_SHARED,
-               static_cast<uint64_t>(vcpu.descriptor), 0);
+  const int64_t run = raw_call(__NR_mmap, 0, run_size_, PROT_READ | PROT_WRITE, MAP_SHARED,
+                               static_cast<uint64_t>(vcpu.descriptor), 0);
   if (run < 0 && run > -4096) return run;
   vcpu.run = reinterpret_cast<kvm_run*>(run);
   vcpu.immediate_exit = &vcpu.run->immediate_exit;
@@ -149,7 +148,8 @@ int64_t Machine::initialize_vcpu(Vcpu& vcpu) {
   }
   int64_t result = set_cpuid(vcpu.descriptor, cpuid_, vcpu.index);
   if (result < 0) return result;
-  // Here and not by the guest's own xsetbv: QEMU's SVM does not intercept that, so KVM would not know.
+  // Here and not by the guest's own xsetbv: QEMU's SVM does not intercept that, so KVM would not
+  // know.
   kvm_xcrs extended_state = {};
   extended_state.nr_xcrs = 1;
   extended_state.xcrs[0].value = extended_state_mask_;
@@ -199,7 +199,7 @@ int64_t Machine::enter_long_mode(const Vcpu& vcpu) {
   special.ds = special.es = special.fs = special.gs = data;
   special.cr0 = 0x80010031;  // paging, write protect, numeric error, extension type, protection
   special.cr3 = kernel_root();
-  special.cr4 = 0x20;   // physical address extension
+  special.cr4 = 0x20;    // physical address extension
   special.efer = 0xd00;  // long mode enabled and active, no-execute
   return raw_call(__NR_ioctl, descriptor, KVM_SET_SREGS, reinterpret_cast<uint64_t>(&special));
 }

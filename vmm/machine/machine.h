@@ -31,15 +31,16 @@ class Machine {
   VcpuPool& vcpus() { return vcpus_; }
   Window& window() { return *window_; }
 
-  // Throws StartError where the CPU lacks something. Separate, because a KVM without hardware behind
-  // it deserves another message first (ring_check.h).
+  // Throws StartError where the CPU lacks something. Separate, because a KVM without hardware
+  // behind it deserves another message first (ring_check.h).
   void check_cpu() { check_cpuid(cpuid_); }
 
-  // Makes a vCPU known to KVM: descriptor, run page, CPUID, its block's mapping. Result: 0 or -errno.
+  // Makes a vCPU known to KVM: descriptor, run page, CPUID, its block's mapping. Result: 0 or
+  // -errno.
   int64_t initialize_vcpu(Vcpu& vcpu);
 
-  // Sets the registers with which a vCPU enters the guest kernel (boot protocol). Its page tables are
-  // the boot tables, from the beginning or because the thread before left them so.
+  // Sets the registers with which a vCPU enters the guest kernel (boot protocol). Its page tables
+  // are the boot tables, from the beginning or because the thread before left them so.
   int64_t reset_vcpu(const Vcpu& vcpu, uint64_t start_argument);
 
   // Raises an interrupt on a vCPU's local APIC.

@@ -17,8 +17,8 @@ constexpr uint64_t kProbeOffset = kKernelImageSizeMax - kPageSize;
 constexpr int kRounds = 3;  // the least counts: the first pays for faults
 
 // 1: mov $10000, %ecx; 2: dec %ecx; jnz 2b; out %al, $0xdb; jmp 1b
-constexpr uint8_t kProbe[] = {0xb9, 0x10, 0x27, 0x00, 0x00, 0xff, 0xc9, 0x75,
-                              0xfc, 0xe6, kHypercallPort, 0xeb, 0xf3};
+constexpr uint8_t kProbe[] = {0xb9, 0x10, 0x27, 0x00,           0x00, 0xff, 0xc9,
+                              0x75, 0xfc, 0xe6, kHypercallPort, 0xeb, 0xf3};
 constexpr double kProbeInstructions = 20000;
 // The exit alone: out %al, $0xdb; jmp back
 constexpr uint8_t kExitProbe[] = {0xe6, kHypercallPort, 0xeb, 0xfc};

@@ -1,8 +1,8 @@
 // vCPUs: a pool of them, one for each thread of the program that runs.
 //
-// A vCPU is never destroyed, only used again: KVM has no way to take one back. Its descriptor exists
-// only in the processes that were forked after its creation (and in its creator), so a process takes
-// only vCPUs that it has the descriptor of.
+// A vCPU is never destroyed, only used again: KVM has no way to take one back. Its descriptor
+// exists only in the processes that were forked after its creation (and in its creator), so a
+// process takes only vCPUs that it has the descriptor of.
 #pragma once
 
 #include <atomic>
@@ -37,11 +37,12 @@ struct Vcpu : SignalContext {
 
   // Of the thread that uses it now.
   HostProcess* process;
-  std::atomic<uint32_t> host_thread;  // its id; Linux sets 0 and wakes when it is gone (CHILD_CLEARTID)
+  std::atomic<uint32_t>
+      host_thread;  // its id; Linux sets 0 and wakes when it is gone (CHILD_CLEARTID)
   std::atomic<uint32_t> keeps_thread;  // its host thread may be used again (thread_reuse.h)
   std::atomic<uint32_t> wake_word;     // of a parked one: futex, 1: go on
-  std::atomic<uint32_t> started;      // a host thread has been made for it
-  std::atomic<uint32_t> adopted;      // another thread runs it, to release what the dead one held
+  std::atomic<uint32_t> started;       // a host thread has been made for it
+  std::atomic<uint32_t> adopted;       // another thread runs it, to release what the dead one held
 };
 
 class Machine;

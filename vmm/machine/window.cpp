@@ -15,7 +15,9 @@ namespace {
 // The window's slots grow in such steps: a slot costs KVM time and memory by its size.
 constexpr uint64_t kSlotStep = 256 * kMiB;
 
-bool is_page_aligned(uint64_t value) { return value % kPageSize == 0; }
+bool is_page_aligned(uint64_t value) {
+  return value % kPageSize == 0;
+}
 
 int64_t protect_none(uint64_t address, uint64_t length) {
   return raw_call(__NR_mmap, address, length, PROT_NONE,
@@ -51,6 +53,20 @@ int64_t Window::map(int descriptor, uint64_t offset, uint64_t length, int protec
   return result;
 }
 
+int64_t Window::duplicate(uint64_t address, uint64_t length) {
+  if (!contains(address, kPageSize) || !is_page_aligned(length) || length == 0) return -EINVAL;
+  const HostLockGuard guard(lock_);
+  const uint64_t copy = allocate(length);
+  if (copy == 0) return -ENOMEM;
+  // An old size of 0 leaves the old mapping and makes a second one of the same file (mremap(2)).
+  int64_t result = raw_call(__NR_mremap, address, 0, length, MREMAP_MAYMOVE | MREMAP_FIXED, copy);
+  if (result >= 0) result = add_slots(copy + length);
+  if (result >= 0) return static_cast<int64_t>(copy);
+  protect_none(copy, length);
+  release(copy, length);
+  return result;
+}
+
 int64_t Window::unmap(uint64_t address, uint64_t length) {
   if (!contains(address, length)) return -EINVAL;
   const HostLockGuard guard(lock_);
@@ -62,8 +78,7 @@ int64_t Window::unmap(uint64_t address, uint64_t length) {
 
 int64_t Window::populate(uint64_t address, uint64_t length, bool write) {
   if (!contains(address, length)) return -EINVAL;
-  return raw_call(__NR_madvise, address, length,
-                  write ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
+  return raw_call(__NR_madvise, address, length, write ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
 }
 
 uint64_t Window::allocate(uint64_t length) {

@@ -1,5 +1,5 @@
-// The window: host mappings of files, and of memory that processes share, at host addresses that are
-// guest-physical addresses too.
+// The window: host mappings of files, and of memory that processes share, at host addresses that
+// are guest-physical addresses too.
 #pragma once
 
 #include <atomic>
@@ -15,9 +15,14 @@ class Window {
  public:
   Window(int vm_descriptor, GuestMemory& memory) : vm_(vm_descriptor), memory_(memory) {}
 
-  // Maps `length` bytes of a file (or shared memory without one: descriptor -1) from the page-aligned
-  // `offset`. Result: the address, or -errno as mmap gives it; ENOMEM when the window is full.
+  // Maps `length` bytes of a file (or shared memory without one: descriptor -1) from the
+  // page-aligned `offset`. Result: the address, or -errno as mmap gives it; ENOMEM when the window
+  // is full.
   int64_t map(int descriptor, uint64_t offset, uint64_t length, int protection, int flags);
+
+  // A further mapping of what lies at `address`, from there on and `length` bytes long. EINVAL for
+  // a private mapping.
+  int64_t duplicate(uint64_t address, uint64_t length);
 
   // Each of these answers -EINVAL for a range that is not whole pages within the window.
   int64_t unmap(uint64_t address, uint64_t length);
@@ -39,7 +44,7 @@ class Window {
 
   int vm_;
   GuestMemory& memory_;
-  HostLock lock_;  // guards the fields below
+  HostLock lock_;                    // guards the fields below
   uint64_t used_end_ = kWindowBase;  // beyond it everything is free
   uint64_t slots_end_ = kWindowBase;
   uint32_t hole_count_ = 0;

@@ -26,8 +26,8 @@ bool is_string(uint64_t address) {
   return true;  // too long: Linux answers E2BIG
 }
 
-// The guest's array of string addresses, copied once and checked. Its memory is a mapping of its own,
-// because this also runs in processes whose end must leave nothing locked.
+// The guest's array of string addresses, copied once and checked. Its memory is a mapping of its
+// own, because this also runs in processes whose end must leave nothing locked.
 class StringArray {
  public:
   ~StringArray() {

@@ -1,15 +1,15 @@
-// System calls of the VMM on the program's behalf, made without libc: no errno, no cancellation, and
-// no lost wake-up between looking for a signal and sleeping in the kernel.
+// System calls of the VMM on the program's behalf, made without libc: no errno, no cancellation,
+// and no lost wake-up between looking for a signal and sleeping in the kernel.
 #pragma once
 
 #include <cstdint>
 
 namespace dbos::vmm {
 
-// Makes Linux system call `number`. If *pending is not 0 before the call starts, or a signal for the
-// program arrives first, the call is not made and the result is kNotStarted (hypercall/abi.h). When
-// Linux would restart the call after a handler with SA_RESTART, it is kInterrupted. EINTR: Linux
-// would not restart it.
+// Makes Linux system call `number`. If *pending is not 0 before the call starts, or a signal for
+// the program arrives first, the call is not made and the result is kNotStarted (hypercall/abi.h).
+// When Linux would restart the call after a handler with SA_RESTART, it is kInterrupted. EINTR:
+// Linux would not restart it.
 extern "C" int64_t dbos_host_call(const volatile uint32_t* pending, uint64_t number,
                                   const uint64_t arguments[6]);
 

@@ -1,6 +1,6 @@
-// A lock between the processes that share the VMM's memory. One of them may be killed at any instant
-// and must not leave the others waiting: a waiter that finds the holder gone takes the lock over, so
-// what a holder does must be sound to do again from the start.
+// A lock between the processes that share the VMM's memory. One of them may be killed at any
+// instant and must not leave the others waiting: a waiter that finds the holder gone takes the lock
+// over, so what a holder does must be sound to do again from the start.
 #pragma once
 
 #include <asm/unistd.h>

@@ -80,8 +80,7 @@ HostProcess* acquire_process(HostProcess* parent) {
 
 void watch_parent(HostProcess& process) {
   raw_call(__NR_prctl, PR_SET_PDEATHSIG, kParentDeathSignal);
-  const bool was_killed =
-      has_lost_parent(process) && process.parent->ended_by_itself.load() == 0;
+  const bool was_killed = has_lost_parent(process) && process.parent->ended_by_itself.load() == 0;
   if (was_killed) die_with_parent();
 }
 

@@ -16,7 +16,7 @@ struct HostProcess {
   uint32_t parent_process_id;
   ProcessSignals signals;
   std::atomic<uint32_t> changed_attributes;  // of its threads, see thread_reuse.h
-  std::atomic<uint32_t> ended_by_itself;  // exit or a signal of its own: its children live on
+  std::atomic<uint32_t> ended_by_itself;     // exit or a signal of its own: its children live on
 };
 
 // A record for a new process. `parent` null: the first. Null at the limit.

@@ -15,7 +15,7 @@
 namespace dbos::vmm {
 namespace {
 
-constexpr uint32_t kWatchedMax = 127;  // FUTEX_WAITV_MAX is 128, and one is the doorbell
+constexpr uint32_t kWatchedMax = 127;          // FUTEX_WAITV_MAX is 128, and one is the doorbell
 constexpr int64_t kPatience_ns = 200'000'000;  // for what is beyond kWatchedMax
 
 std::atomic<uint32_t> doorbell{0};
@@ -94,8 +94,8 @@ void start_reaper(const HostProcess& process) {
   pthread_attr_init(&attributes);
   pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
   pthread_t thread;
-  const int result = pthread_create(&thread, &attributes, run_reaper,
-                                    const_cast<HostProcess*>(&process));
+  const int result =
+      pthread_create(&thread, &attributes, run_reaper, const_cast<HostProcess*>(&process));
   pthread_attr_destroy(&attributes);
   if (result != 0) reaper_thread.store(0);
   set_own_mask(mask);

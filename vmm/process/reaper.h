@@ -1,10 +1,10 @@
 // Releasing what threads and processes held that ended without the guest kernel's doing: killed, or
 // gone into another program by execve.
 //
-// Such a thread may have been anywhere, in the guest kernel with a lock held even. Its registers are
-// still in its vCPU, so another host thread adopts the vCPU and runs it on: the guest kernel leaves
-// what it is in, sees HypercallPage::dying where it would return to the program, releases the
-// address space and so on, and ends the thread as usual.
+// Such a thread may have been anywhere, in the guest kernel with a lock held even. Its registers
+// are still in its vCPU, so another host thread adopts the vCPU and runs it on: the guest kernel
+// leaves what it is in, sees HypercallPage::dying where it would return to the program, releases
+// the address space and so on, and ends the thread as usual.
 #pragma once
 
 #include "vmm/machine/vcpu.h"

@@ -109,8 +109,8 @@ int64_t wake(const Call& call) {
   if (index >= machine().vcpus().count()) return -EINVAL;
   uint32_t* const word = &machine().vcpus().at(static_cast<uint32_t>(index)).page->park_word;
   __atomic_store_n(word, 1, __ATOMIC_SEQ_CST);
-  const int64_t result = raw_call(__NR_futex, reinterpret_cast<uint64_t>(word),
-                                  FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1);
+  const int64_t result =
+      raw_call(__NR_futex, reinterpret_cast<uint64_t>(word), FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1);
   return result < 0 ? result : 0;
 }
 
@@ -153,30 +153,50 @@ int64_t execute_service(Vcpu& vcpu, const Call& call) {
   const uint64_t* const a = call.arguments;
   if (vcpu.adopted.load() != 0 && !is_allowed_when_adopted(service)) return -EINTR;
   switch (service) {
-    case Service::kLog: return log_line(call);
-    case Service::kPanic: guest_panic(vcpu, call);
-    case Service::kArenaGrow: return machine().grow_arena(a[0]);
-    case Service::kMemoryRelease: return release_memory(call);
+    case Service::kLog:
+      return log_line(call);
+    case Service::kPanic:
+      guest_panic(vcpu, call);
+    case Service::kArenaGrow:
+      return machine().grow_arena(a[0]);
+    case Service::kMemoryRelease:
+      return release_memory(call);
     case Service::kWindowMap:
       return machine().window().map(static_cast<int>(a[0]), a[1], a[2], static_cast<int>(a[3]),
                                     static_cast<int>(a[4]));
-    case Service::kWindowUnmap: return machine().window().unmap(a[0], a[1]);
-    case Service::kWindowPopulate: return populate(a[0], a[1], a[2] != 0);
-    case Service::kWindowControl: return control_window(call);
-    case Service::kThreadCreate: return create_thread(vcpu, a[0], a[1]);
-    case Service::kThreadExit: exit_thread(vcpu, a[0]);
-    case Service::kProcessFork: return fork_process(vcpu, a[0], a[1], a[2], a[3]);
-    case Service::kExecute: return execute_program(vcpu, call);
-    case Service::kSignalAction: return signal_action(vcpu.process->signals, a[0], a[1], a[2]);
-    case Service::kSignalMask: return signal_mask(vcpu, a[0]);
+    case Service::kWindowDuplicate:
+      return machine().window().duplicate(a[0], a[1]);
+    case Service::kWindowUnmap:
+      return machine().window().unmap(a[0], a[1]);
+    case Service::kWindowPopulate:
+      return populate(a[0], a[1], a[2] != 0);
+    case Service::kWindowControl:
+      return control_window(call);
+    case Service::kThreadCreate:
+      return create_thread(vcpu, a[0], a[1]);
+    case Service::kThreadExit:
+      exit_thread(vcpu, a[0]);
+    case Service::kProcessFork:
+      return fork_process(vcpu, a[0], a[1], a[2], a[3]);
+    case Service::kExecute:
+      return execute_program(vcpu, call);
+    case Service::kSignalAction:
+      return signal_action(vcpu.process->signals, a[0], a[1], a[2]);
+    case Service::kSignalMask:
+      return signal_mask(vcpu, a[0]);
     case Service::kDie:
       vcpu.process->ended_by_itself.store(1);
       die_by_signal(static_cast<int>(a[0]));
-    case Service::kPark: return park(vcpu, call);
-    case Service::kWake: return wake(call);
-    case Service::kClockRefresh: return refresh_clock();
-    case Service::kYield: return raw_call(__NR_sched_yield);
-    case Service::kExit: exit_process(vcpu, a[0], a[1] != 0);
+    case Service::kPark:
+      return park(vcpu, call);
+    case Service::kWake:
+      return wake(call);
+    case Service::kClockRefresh:
+      return refresh_clock();
+    case Service::kYield:
+      return raw_call(__NR_sched_yield);
+    case Service::kExit:
+      exit_process(vcpu, a[0], a[1] != 0);
   }
   return -ENOSYS;
 }
@@ -186,8 +206,7 @@ bool is_thread_exit(const Call& call) {
 }
 
 bool ends_thread(const Call& call) {
-  return is_thread_exit(call) ||
-         call.number == static_cast<uint32_t>(Service::kExit) ||
+  return is_thread_exit(call) || call.number == static_cast<uint32_t>(Service::kExit) ||
          call.number == static_cast<uint32_t>(Service::kDie);
 }
 

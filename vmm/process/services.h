@@ -8,7 +8,8 @@
 
 namespace dbos::vmm {
 
-// Performs a service for the thread that runs `vcpu`. The call is a copy that the guest can't change.
+// Performs a service for the thread that runs `vcpu`. The call is a copy that the guest can't
+// change.
 int64_t execute_service(Vcpu& vcpu, const Call& call);
 
 // Service::kThreadExit.

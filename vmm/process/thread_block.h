@@ -1,9 +1,9 @@
 // What a host thread needs from libc: a stack and a thread control block (FS base) that libc knows.
 //
 // Program threads are made by clone(2) itself, because some of them are processes of their own that
-// share our memory, which no library can make. libc code that runs there (malloc, formatting, a stack
-// protector's canary) needs a thread control block all the same. It comes from a donor: a pthread that
-// ended at the kernel's level only, so that libc never takes its block and stack back.
+// share our memory, which no library can make. libc code that runs there (malloc, formatting, a
+// stack protector's canary) needs a thread control block all the same. It comes from a donor: a
+// pthread that ended at the kernel's level only, so that libc never takes its block and stack back.
 #pragma once
 
 #include <atomic>
@@ -12,8 +12,8 @@
 namespace dbos::vmm {
 
 struct ThreadBlock {
-  uint64_t thread_pointer;  // FS base
-  uint64_t stack_top;       // 16-byte aligned
+  uint64_t thread_pointer;      // FS base
+  uint64_t stack_top;           // 16-byte aligned
   std::atomic<uint32_t> donor;  // the donor's thread id until it has ended
 };
 

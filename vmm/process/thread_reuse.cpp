@@ -29,8 +29,7 @@ uint32_t parked_count(const HostProcess& process) {
 
 bool may_park(const Vcpu& vcpu) {
   return vcpu.keeps_thread.load() != 0 && vcpu.process->changed_attributes.load() == 0 &&
-         vcpu.page->thread_id != vcpu.page->process_id &&
-         parked_count(*vcpu.process) < kParkedMax;
+         vcpu.page->thread_id != vcpu.page->process_id && parked_count(*vcpu.process) < kParkedMax;
 }
 
 // Sleeps until somebody takes the vCPU. False: nobody did.
@@ -40,8 +39,8 @@ bool wait_for_restart(Vcpu& vcpu) {
     const int64_t result = raw_call(__NR_futex, word, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, 0,
                                     reinterpret_cast<uint64_t>(&kPatience));
     VcpuState expected = VcpuState::kParked;
-    const bool gives_up = result == -ETIMEDOUT &&
-                          vcpu.state.compare_exchange_strong(expected, VcpuState::kBusy);
+    const bool gives_up =
+        result == -ETIMEDOUT && vcpu.state.compare_exchange_strong(expected, VcpuState::kBusy);
     if (gives_up) return false;
   }
   return true;

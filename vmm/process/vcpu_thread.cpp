@@ -152,8 +152,12 @@ int64_t start_host_thread(Vcpu& vcpu, uint64_t flags, ThreadEntry entry, uint64_
 
 }  // namespace
 
-Machine& machine() { return *the_machine; }
-void set_machine(Machine& machine) { the_machine = &machine; }
+Machine& machine() {
+  return *the_machine;
+}
+void set_machine(Machine& machine) {
+  the_machine = &machine;
+}
 
 void run_vcpu(Vcpu& vcpu) {
   const auto descriptor = static_cast<uint64_t>(vcpu.descriptor);
@@ -190,10 +194,9 @@ int64_t create_thread(Vcpu& creator, uint64_t start_argument, uint64_t result_ad
   Vcpu* const vcpu = acquire_vcpu(creator, *creator.process, start_argument);
   int64_t result = -EAGAIN;
   if (vcpu != nullptr) {
-    result = start_host_thread(*vcpu,
-                               CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD |
-                                   CLONE_SYSVSEM,
-                               start_thread, result_address);
+    result = start_host_thread(
+        *vcpu, CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM,
+        start_thread, result_address);
   }
   set_own_mask(mask);
   return result;
@@ -204,8 +207,7 @@ int64_t fork_process(Vcpu& creator, uint64_t start_argument, uint64_t exit_signa
   const uint64_t mask = block_all_signals();
   HostProcess* const process = acquire_process(creator.process);
   machine().vcpus().prepare(*creator.process, 1 + kSpareVcpus);
-  Vcpu* const vcpu =
-      process == nullptr ? nullptr : acquire_vcpu(creator, *process, start_argument);
+  Vcpu* const vcpu = process == nullptr ? nullptr : acquire_vcpu(creator, *process, start_argument);
   const bool waits_for_exec = (flags & kForkWaitForExec) != 0;
   int64_t result = -EAGAIN;
   if (vcpu != nullptr) {

@@ -11,9 +11,9 @@ namespace dbos::vmm {
 Machine& machine();
 void set_machine(Machine& machine);
 
-// Runs a vCPU on the calling host thread until the program's thread or process ends. Does not return
-// for the program's own threads; for an adopted vCPU (steward.h) it returns when the guest kernel has
-// released what the thread held.
+// Runs a vCPU on the calling host thread until the program's thread or process ends. Does not
+// return for the program's own threads; for an adopted vCPU (steward.h) it returns when the guest
+// kernel has released what the thread held.
 void run_vcpu(Vcpu& vcpu);
 
 // Service::kThreadCreate and kProcessFork. Result: the new thread's or process's id, or -errno.

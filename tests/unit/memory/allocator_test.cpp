@@ -34,7 +34,9 @@ struct Frames {
   std::vector<PhysicalAddress> list;
 };
 
-void dirty(PhysicalAddress at, u64 bytes) { std::memset(pointer_to<char>(at), 0xab, bytes); }
+void dirty(PhysicalAddress at, u64 bytes) {
+  std::memset(pointer_to<char>(at), 0xab, bytes);
+}
 
 }  // namespace
 
@@ -43,8 +45,8 @@ TEST_CASE("frames that are asked for cleared are zero, whoever had them before")
   for (int round = 0; round < 3; ++round) {
     std::vector<PhysicalAddress> used;
     for (int i = 0; i < 2000; ++i) {
-      used.push_back(frame_allocator.allocate_page(i % 2 == 0 ? Clear::kYes : Clear::kNo, kNobody)
-                         .value());
+      used.push_back(
+          frame_allocator.allocate_page(i % 2 == 0 ? Clear::kYes : Clear::kNo, kNobody).value());
       if (i % 2 == 0) REQUIRE(words_that_are_not_zero(used.back(), kPageSize) == 0);
       dirty(used.back(), kPageSize);
     }
@@ -82,8 +84,10 @@ TEST_CASE("single frames fill partly used blocks before another one is opened") 
   // Two of three frames come back, then as many are taken again.
   std::vector<PhysicalAddress> kept;
   for (size_t i = 0; i < frames.list.size(); ++i) {
-    if (i % 3 == 0) kept.push_back(frames.list[i]);
-    else frame_allocator.free(frames.list[i]);
+    if (i % 3 == 0)
+      kept.push_back(frames.list[i]);
+    else
+      frame_allocator.free(frames.list[i]);
   }
   const size_t again = frames.list.size() - kept.size();
   frames.list = kept;

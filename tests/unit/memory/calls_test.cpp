@@ -8,7 +8,9 @@ namespace dbos::test {
 namespace {
 
 constexpr VirtualAddress kBase{0x1000'0000};
-VirtualAddress page(u64 index) { return kBase + index * kPageSize; }
+VirtualAddress page(u64 index) {
+  return kBase + index * kPageSize;
+}
 constexpr int kReadWrite = PROT_READ | PROT_WRITE;
 constexpr int kAnonymous = MAP_PRIVATE | MAP_ANONYMOUS;
 constexpr u64 kMost = ~u64{0};
@@ -35,12 +37,12 @@ struct Fixture {
     VmaInfo info;
     return space.query(page(index), &info);
   }
-  void check() {
-    check_memory_invariants();
-  }
+  void check() { check_memory_invariants(); }
 };
 
-int code(Result<void> result) { return result.is_ok() ? 0 : result.error().code(); }
+int code(Result<void> result) {
+  return result.is_ok() ? 0 : result.error().code();
+}
 
 }  // namespace
 
@@ -204,7 +206,8 @@ TEST_CASE_METHOD(Fixture, "mremap: errors") {
   map(4, 4, PROT_READ);
   CHECK(remap_errno(page(0), kPageSize, kPageSize, 8) == EINVAL);
   CHECK(remap_errno(page(0), kPageSize, kPageSize, MREMAP_FIXED, page(20)) == EINVAL);
-  CHECK(remap_errno(page(0), kPageSize, 2 * kPageSize, MREMAP_MAYMOVE | MREMAP_DONTUNMAP) == EINVAL);
+  CHECK(remap_errno(page(0), kPageSize, 2 * kPageSize, MREMAP_MAYMOVE | MREMAP_DONTUNMAP) ==
+        EINVAL);
   CHECK(remap_errno(page(0), kPageSize, kPageSize, MREMAP_DONTUNMAP) == EINVAL);
   CHECK(remap_errno(page(0) + 1, kPageSize, kPageSize, 0) == EINVAL);
   CHECK(remap_errno(page(0), kPageSize, 0, 0) == EINVAL);
@@ -235,7 +238,8 @@ TEST_CASE_METHOD(Fixture, "mremap: shrinks, grows in place, moves with its conte
   CHECK(read(2) == 0);
   map(6, 1, PROT_READ);
   const VirtualAddress moved =
-      space.remap(page(0), 6 * kPageSize, 10 * kPageSize, MREMAP_MAYMOVE, VirtualAddress(0)).value();
+      space.remap(page(0), 6 * kPageSize, 10 * kPageSize, MREMAP_MAYMOVE, VirtualAddress(0))
+          .value();
   CHECK(!is_mapped(0));
   CHECK(machine.read(space, moved + kPageSize) == 101);
   CHECK(machine.read(space, moved + 9 * kPageSize) == 0);
@@ -274,8 +278,9 @@ TEST_CASE_METHOD(Fixture, "mremap moves large pages and whole tables as they are
 TEST_CASE_METHOD(Fixture, "mremap with MREMAP_DONTUNMAP leaves an empty mapping") {
   map(0, 4);
   write(2, 5);
-  const VirtualAddress moved = space.remap(page(0), 4 * kPageSize, 4 * kPageSize,
-                                           MREMAP_MAYMOVE | MREMAP_DONTUNMAP, VirtualAddress(0))
+  const VirtualAddress moved = space
+                                   .remap(page(0), 4 * kPageSize, 4 * kPageSize,
+                                          MREMAP_MAYMOVE | MREMAP_DONTUNMAP, VirtualAddress(0))
                                    .value();
   CHECK(machine.read(space, moved + 2 * kPageSize) == 5);
   CHECK(read(2) == 0);

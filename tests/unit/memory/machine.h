@@ -211,7 +211,8 @@ class Machine {
     const FrameState state = info.state();
     const bool is_used = state == FrameState::kLinked || state == FrameState::kRetired ||
                          state == FrameState::kUnlinked || state == FrameState::kZero;
-    if (!is_used || info.kind() == FrameKind::kNode) throw std::runtime_error("a frame in use is free");
+    if (!is_used || info.kind() == FrameKind::kNode)
+      throw std::runtime_error("a frame in use is free");
   }
   u64 read(AddressSpace& space, VirtualAddress address) {
     PhysicalAddress physical;

@@ -34,7 +34,9 @@ VirtualAddress address_of(u32 page) {
   return VirtualAddress(kAreas[1].begin + (page - kAreas[0].pages) * kPageSize);
 }
 // The end of the area that the page is in.
-u32 area_end(u32 page) { return page < kAreas[0].pages ? kAreas[0].pages : kPages; }
+u32 area_end(u32 page) {
+  return page < kAreas[0].pages ? kAreas[0].pages : kPages;
+}
 
 constexpr u32 kWordsPerPage = 3;
 constexpr u64 kWordOffsets[kWordsPerPage] = {0, 2048, 4088};
@@ -47,7 +49,7 @@ struct Page {
   Kind kind = Kind::kNone;
   u8 protection = 0;
   u8 flags = 0;
-  bool is_own = false;  // private: differs from its file, or was written
+  bool is_own = false;        // private: differs from its file, or was written
   bool is_uncertain = false;  // may have been discarded: an operation failed halfway
   u32 object = 0;
   u32 object_page = 0;
@@ -100,8 +102,10 @@ class Model {
     vcpu_ = static_cast<u32>(pick(kVcpus));
     host::set_vcpu(vcpu_);
     if (calls_[vcpu_].space != nullptr) {
-      if (chance(30)) end_call(vcpu_);
-      else host_works(vcpu_);
+      if (chance(30))
+        end_call(vcpu_);
+      else
+        host_works(vcpu_);
       return;
     }
     // A vCPU mostly stays where it is, so that its TLB has something to be wrong about.
@@ -110,18 +114,30 @@ class Model {
     }
     ModelSpace& space = *homes_[vcpu_];
     switch (pick(100)) {
-      case 0 ... 44: return access(space, true);
-      case 45 ... 59: return access(space, false);
-      case 60 ... 65: return map(space);
-      case 66 ... 68: return map_window(space);
-      case 69 ... 72: return unmap(space);
-      case 73 ... 78: return protect(space);
-      case 79 ... 83: return remap(space);
-      case 84 ... 88: return advise(space);
-      case 89 ... 91: return snapshot(space);
-      case 92 ... 93: return end(space);
-      case 94 ... 97: return begin_call(space);
-      case 98: return sweep(space);
+      case 0 ... 44:
+        return access(space, true);
+      case 45 ... 59:
+        return access(space, false);
+      case 60 ... 65:
+        return map(space);
+      case 66 ... 68:
+        return map_window(space);
+      case 69 ... 72:
+        return unmap(space);
+      case 73 ... 78:
+        return protect(space);
+      case 79 ... 83:
+        return remap(space);
+      case 84 ... 88:
+        return advise(space);
+      case 89 ... 91:
+        return snapshot(space);
+      case 92 ... 93:
+        return end(space);
+      case 94 ... 97:
+        return begin_call(space);
+      case 98:
+        return sweep(space);
       case 99:
         if (is_scarce_ && chance(20)) return chance(50) ? hog() : release_hog();
         if (chance(3)) frame_allocator.release_free_blocks(8 * kMiB);
@@ -310,9 +326,8 @@ class Model {
     const bool is_shared = chance(50);
     const PhysicalAddress at = host::make_window(pages * kPageSize, pages * kPageSize);
     std::memset(pointer_to<char>(at), 0, pages * kPageSize);
-    const Result<WindowObject*> window =
-        window_create(at, pages * kPageSize,
-                      chance(50) ? WindowKind::kFile : WindowKind::kSharedAnonymous, {});
+    const Result<WindowObject*> window = window_create(
+        at, pages * kPageSize, chance(50) ? WindowKind::kFile : WindowKind::kSharedAnonymous, {});
     if (window.is_error()) return platform::window_unmap(at, pages * kPageSize);
     for (u32 page = 0; page < pages; ++page) {
       for (u64 offset : kWordOffsets) *pointer_to<u64>(at + page * kPageSize + offset) = ++value_;
@@ -403,13 +418,27 @@ class Model {
       }
       switch (advice) {
         case MADV_DONTNEED:
-        case MADV_FREE: discard(page); break;
-        case MADV_DONTFORK: page.flags |= kDontFork; break;
-        case MADV_DOFORK: page.flags &= static_cast<u8>(~kDontFork); break;
-        case MADV_WIPEONFORK: page.flags |= kWipe; break;
-        case MADV_KEEPONFORK: page.flags &= static_cast<u8>(~kWipe); break;
-        case MADV_HUGEPAGE: page.flags = static_cast<u8>((page.flags | kHuge) & ~kNoHuge); break;
-        case MADV_NOHUGEPAGE: page.flags = static_cast<u8>((page.flags | kNoHuge) & ~kHuge); break;
+        case MADV_FREE:
+          discard(page);
+          break;
+        case MADV_DONTFORK:
+          page.flags |= kDontFork;
+          break;
+        case MADV_DOFORK:
+          page.flags &= static_cast<u8>(~kDontFork);
+          break;
+        case MADV_WIPEONFORK:
+          page.flags |= kWipe;
+          break;
+        case MADV_KEEPONFORK:
+          page.flags &= static_cast<u8>(~kWipe);
+          break;
+        case MADV_HUGEPAGE:
+          page.flags = static_cast<u8>((page.flags | kHuge) & ~kNoHuge);
+          break;
+        case MADV_NOHUGEPAGE:
+          page.flags = static_cast<u8>((page.flags | kNoHuge) & ~kHuge);
+          break;
       }
     }
     if (!hog_.empty()) return;
@@ -432,7 +461,8 @@ class Model {
     where += " to " + std::to_string(to.begin) + ".." + std::to_string(to.end);
     const bool in_place = chance(20) && !keep_old;
     if (in_place && from.begin + new_length > area_end(from.begin)) return;
-    const int flags = in_place ? 0 : MREMAP_MAYMOVE | MREMAP_FIXED | (keep_old ? MREMAP_DONTUNMAP : 0);
+    const int flags =
+        in_place ? 0 : MREMAP_MAYMOVE | MREMAP_FIXED | (keep_old ? MREMAP_DONTUNMAP : 0);
     const Result<VirtualAddress> result = space.space->remap(
         from.address(), from.size(), new_length * kPageSize, flags, to.address());
     if (result.is_error() && is_no_memory(result.error()) && !hog_.empty()) {
@@ -480,8 +510,10 @@ class Model {
     for (u32 i = 0; i < kept; ++i) {
       Page& source = space.pages[from.begin + i];
       space.pages[to.begin + i] = source;
-      if (keep_old) discard(source);
-      else source = Page{};
+      if (keep_old)
+        discard(source);
+      else
+        source = Page{};
     }
     extend(space, to.begin, kept, new_length);
   }

@@ -9,7 +9,9 @@ namespace dbos::test {
 namespace {
 
 constexpr VirtualAddress kBase{0x1000'0000};
-VirtualAddress page(u64 index) { return kBase + index * kPageSize; }
+VirtualAddress page(u64 index) {
+  return kBase + index * kPageSize;
+}
 
 struct Fixture {
   Machine machine{3};
@@ -340,7 +342,8 @@ TEST_CASE_METHOD(Fixture, "a processor sees what another one writes after a snap
 
 // ---- Host calls in flight ----
 
-TEST_CASE_METHOD(Fixture, "a page that the host writes to stays its owner's, the snapshot copies it") {
+TEST_CASE_METHOD(Fixture,
+                 "a page that the host writes to stays its owner's, the snapshot copies it") {
   map(main, 0, 8);
   fill(main, 0, 8, 1);
   HostSegment segments[4];
@@ -394,7 +397,8 @@ TEST_CASE_METHOD(Fixture, "frames that are unmapped under a host call are freed 
   host::set_vcpu(0);
 }
 
-TEST_CASE_METHOD(Fixture, "a buffer that the program writes after a snapshot is not freed under the host") {
+TEST_CASE_METHOD(Fixture,
+                 "a buffer that the program writes after a snapshot is not freed under the host") {
   map(main, 0, 4);
   fill(main, 0, 4, 1);
   AddressSpace& snapshot = machine.take_snapshot(main);
@@ -422,16 +426,15 @@ TEST_CASE_METHOD(Fixture, "segments: neighbours are merged, the first bad page e
   outcome = main.resolve_for_host(page(511) + 10, kPageSize, Access::kWrite, segments, 8, Pin::kNo);
   CHECK(outcome.kind == FaultKind::kNoMapping);
   CHECK(outcome.bytes == kPageSize - 10);
-  outcome =
-      main.resolve_for_host(page(600), 4 * kPageSize, Access::kWrite, segments, 8, Pin::kNo);
+  outcome = main.resolve_for_host(page(600), 4 * kPageSize, Access::kWrite, segments, 8, Pin::kNo);
   CHECK(outcome.kind == FaultKind::kNoAccess);
   CHECK(outcome.bytes == 2 * kPageSize);
   outcome = main.resolve_for_host(page(600), 4 * kPageSize, Access::kRead, segments, 8, Pin::kNo);
   CHECK(outcome.kind == FaultKind::kResolved);
   CHECK(outcome.bytes == 4 * kPageSize);
-  CHECK(main.resolve_for_host(VirtualAddress(kDirectMapBase), 8, Access::kRead, segments, 8,
-                              Pin::kNo)
-            .kind == FaultKind::kNoMapping);
+  CHECK(
+      main.resolve_for_host(VirtualAddress(kDirectMapBase), 8, Access::kRead, segments, 8, Pin::kNo)
+          .kind == FaultKind::kNoMapping);
   CHECK(main.resolve_for_host(VirtualAddress(kProgramEnd - 8), ~u64{0}, Access::kRead, segments, 8,
                               Pin::kNo)
             .bytes == 0);

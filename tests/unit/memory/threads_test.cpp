@@ -1,7 +1,8 @@
 // Several threads as vCPUs at once, for ThreadSanitizer and for luck.
 //
-// A vCPU holds its own mutex for the length of one access through its TLB, and a shootdown takes the
-// mutex of every vCPU that is in the address space: what the interrupt of a real machine achieves.
+// A vCPU holds its own mutex for the length of one access through its TLB, and a shootdown takes
+// the mutex of every vCPU that is in the address space: what the interrupt of a real machine
+// achieves.
 
 #include <atomic>
 #include <catch2/catch.hpp>
@@ -80,7 +81,9 @@ u64 rounds() {
   return text == nullptr ? 60 : std::strtoull(text, nullptr, 0);
 }
 
-VirtualAddress word(u64 page, u32 writer) { return kBase + page * kPageSize + writer * 64; }
+VirtualAddress word(u64 page, u32 writer) {
+  return kBase + page * kPageSize + writer * 64;
+}
 
 // Each writer writes 1, 2, 3 ... to one page after the other. A snapshot must have all that was
 // written up to a moment and nothing after it.
@@ -88,8 +91,8 @@ u64 check_cut(Vcpus& vcpus, u32 writer) {
   u64 newest = 0;
   std::vector<u64> values(kPages);
   for (u64 page = 0; page < kPages; ++page) {
-    const FaultKind kind = vcpus.access(word(page, writer), Access::kRead,
-                                        [&](u64& value) { values[page] = value; });
+    const FaultKind kind =
+        vcpus.access(word(page, writer), Access::kRead, [&](u64& value) { values[page] = value; });
     if (kind != FaultKind::kResolved) throw std::runtime_error("a read failed");
     newest = std::max(newest, values[page]);
   }
@@ -140,10 +143,17 @@ TEST_CASE("snapshots taken while threads write are each of one moment") {
           static_cast<void>(main->map_anonymous(at, length, PROT_READ | PROT_WRITE,
                                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED));
           break;
-        case 1: static_cast<void>(main->unmap(at, length)); break;
-        case 2: static_cast<void>(main->protect(at, length, PROT_READ)); break;
-        case 3: static_cast<void>(main->advise(at, length, MADV_DONTNEED)); break;
-        default: vcpus.access(at, Access::kWrite, [](u64& value) { value = 9; });
+        case 1:
+          static_cast<void>(main->unmap(at, length));
+          break;
+        case 2:
+          static_cast<void>(main->protect(at, length, PROT_READ));
+          break;
+        case 3:
+          static_cast<void>(main->advise(at, length, MADV_DONTNEED));
+          break;
+        default:
+          vcpus.access(at, Access::kWrite, [](u64& value) { value = 9; });
       }
     }
     vcpus.enter(nullptr);

@@ -10,7 +10,9 @@ namespace dbos::test {
 namespace {
 
 constexpr VirtualAddress kBase{0x1000'0000};
-VirtualAddress page(u64 index) { return kBase + index * kPageSize; }
+VirtualAddress page(u64 index) {
+  return kBase + index * kPageSize;
+}
 constexpr int kReadWrite = PROT_READ | PROT_WRITE;
 
 // "0-4rw 4-6r" and so on, in pages from kBase.

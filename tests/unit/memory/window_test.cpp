@@ -8,7 +8,9 @@ namespace dbos::test {
 namespace {
 
 constexpr VirtualAddress kBase{0x1000'0000};
-VirtualAddress page(u64 index) { return kBase + index * kPageSize; }
+VirtualAddress page(u64 index) {
+  return kBase + index * kPageSize;
+}
 constexpr int kReadWrite = PROT_READ | PROT_WRITE;
 
 struct Fixture {
@@ -117,7 +119,8 @@ TEST_CASE_METHOD(Fixture, "a file that is not open for writing can't be made wri
   CHECK(last.is_ok());
 }
 
-TEST_CASE_METHOD(Fixture, "a window is unmapped with its last mapping, and after the last host call") {
+TEST_CASE_METHOD(Fixture,
+                 "a window is unmapped with its last mapping, and after the last host call") {
   const u64 before = host::open_windows();
   map(0, 16, true);
   CHECK(host::open_windows() == before + 1);
