@@ -104,7 +104,9 @@ void put_usage(ProcText& out, const PageUsage& usage, u64 locked_bytes, Part par
   out.text(" kB\n");
 }
 
+// The vDSO's pages are shared by all processes, but Linux shows them as private.
 bool is_shared(const VmaInfo& vma) {
+  if (vma.path[0] == '[') return false;
   return vma.kind == VmaKind::kWindowShared;
 }
 
