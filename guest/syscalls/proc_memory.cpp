@@ -106,8 +106,7 @@ void put_usage(ProcText& out, const PageUsage& usage, u64 locked_bytes, Part par
 
 // The vDSO's pages are shared by all processes, but Linux shows them as private.
 bool is_shared(const VmaInfo& vma) {
-  if (vma.path[0] == '[') return false;
-  return vma.kind == VmaKind::kWindowShared;
+  return vma.kind == VmaKind::kWindowShared && vma.path[0] != '[';
 }
 
 // In the order of the flags' bits (include/linux/mm.h).

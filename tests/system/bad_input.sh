@@ -160,7 +160,7 @@ test_small_limits() {
   local limit
   for limit in '-n 16' '-n 64' '-u 4096' '-s 256' '-c 0' '-f 0' '-l 0' '-q 0' '-i 0'; do
     # shellcheck disable=SC2086 # two words
-    one 'exit 0' bash -c 'ulimit $1; shift; "$@" | cat' - "$limit" "${dbos[@]}" sh -c 'echo $(echo run) with limits'
+    one 'exit 0' bash -c '(ulimit $1; shift; exec "$@") | cat' - "$limit" "${dbos[@]}" sh -c 'echo $(echo run) with limits'
     expect "with ulimit $limit" 'run with limits' "$(<one.out)"
   done
   both bash -c 'ulimit -n 16; exec 3</dev/null; for n in 4 5 6 7 8 9 10 11 12 13 14 15 16; do eval "exec $n<&0" || break; done; ulimit -n'
