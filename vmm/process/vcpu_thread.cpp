@@ -13,6 +13,7 @@
 #include "vmm/process/thread_block.h"
 #include "vmm/process/thread_reuse.h"
 #include "vmm/proxy/execute.h"
+#include "vmm/proxy/hide_descriptors.h"
 
 namespace dbos::vmm {
 namespace {
@@ -34,7 +35,9 @@ int64_t perform(Vcpu& vcpu, const Call& call) {
   if (call.number >= kServiceBase) return execute_service(vcpu, call);
   if (vcpu.adopted.load() != 0) return -EINTR;
   note_thread_attributes(vcpu, call.number);
-  return execute_call(machine().memory(), call, &vcpu.page->signal.number);
+  const int64_t result = execute_call(machine().memory(), call, &vcpu.page->signal.number);
+  const bool is_listing = call.number == __NR_getdents64 && result > 0;
+  return is_listing ? hide_own_descriptors(call, result) : result;
 }
 
 Next make_calls(Vcpu& vcpu) {

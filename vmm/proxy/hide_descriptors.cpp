@@ -1,0 +1,90 @@
+#include "vmm/proxy/hide_descriptors.h"
+
+#include <asm/unistd.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "vmm/process/host_call.h"
+#include "vmm/proxy/descriptor_guard.h"
+
+namespace dbos::vmm {
+namespace {
+
+struct [[gnu::packed]] DirectoryEntry {  // struct linux_dirent64
+  uint64_t inode;
+  int64_t offset;
+  uint16_t size;
+  uint8_t type;
+  char name[];
+};
+
+void append_number(char*& end, int number) {
+  char digits[12];
+  int count = 0;
+  do {
+    digits[count++] = static_cast<char>('0' + number % 10);
+    number /= 10;
+  } while (number != 0);
+  while (count > 0) *end++ = digits[--count];
+  *end = 0;
+}
+
+// Whether the descriptor is open on a folder /proc/.../fd or .../fdinfo.
+bool lists_descriptors(int descriptor) {
+  char link[32] = "/proc/self/fd/";
+  char* end = link + std::strlen(link);
+  append_number(end, descriptor);
+  char target[64];
+  const int64_t length =
+      raw_call(__NR_readlink, reinterpret_cast<uint64_t>(link), reinterpret_cast<uint64_t>(target),
+               sizeof target - 1);
+  if (length < 0) return false;
+  target[length] = 0;
+  const char* const last = std::strrchr(target, '/');
+  const bool is_process = std::strncmp(target, "/proc/", 6) == 0 && last != nullptr;
+  return is_process && (std::strcmp(last, "/fd") == 0 || std::strcmp(last, "/fdinfo") == 0);
+}
+
+// -1: not a number.
+int number_of(const char* name) {
+  int number = 0;
+  for (; *name >= '0' && *name <= '9' && number < 100'000'000; ++name) {
+    number = number * 10 + (*name - '0');
+  }
+  return *name == 0 ? number : -1;
+}
+
+// Moves the entries that stay to the front. The buffer is the guest's, so each entry is checked.
+int64_t compact(char* buffer, int64_t size) {
+  int64_t kept = 0;
+  for (int64_t at = 0; at + static_cast<int64_t>(sizeof(DirectoryEntry)) < size;) {
+    DirectoryEntry entry;
+    std::memcpy(&entry, buffer + at, sizeof entry);
+    const auto length = static_cast<int64_t>(entry.size);
+    if (length <= static_cast<int64_t>(sizeof entry) || length > size - at) return size;
+    char name[16] = {};
+    std::memcpy(name, buffer + at + sizeof entry,
+                std::min<size_t>(sizeof name - 1, static_cast<size_t>(length) - sizeof entry));
+    if (!own_descriptors().is_ours(number_of(name))) {
+      std::memmove(buffer + kept, buffer + at, static_cast<size_t>(length));
+      kept += length;
+    }
+    at += length;
+  }
+  return kept;
+}
+
+}  // namespace
+
+int64_t hide_own_descriptors(const Call& call, int64_t result) {
+  if (!lists_descriptors(static_cast<int>(call.arguments[0]))) return result;
+  while (result > 0) {
+    const int64_t kept = compact(reinterpret_cast<char*>(call.arguments[1]), result);
+    if (kept > 0) return kept;
+    result = raw_call(__NR_getdents64, call.arguments[0], call.arguments[1], call.arguments[2]);
+  }
+  return result;
+}
+
+}  // namespace dbos::vmm

@@ -1,0 +1,14 @@
+// Listings of /proc/<own process>/fd without the VMM's own descriptors.
+#pragma once
+
+#include <cstdint>
+
+#include "hypercall/abi.h"
+
+namespace dbos::vmm {
+
+// To be called with a getdents64 that succeeded with `result` bytes in its buffer. Answers how many are
+// left there; 0 only at the listing's end.
+int64_t hide_own_descriptors(const Call& call, int64_t result);
+
+}  // namespace dbos::vmm
