@@ -84,6 +84,7 @@ void exit_thread(i32 status) {
 void exit_process(i32 status) {
   Thread& thread = current_thread();
   Process& process = *thread.process;
+  release_futexes(thread);
   const bool is_alone = !process.is_first && is_last_thread(process);
   if (is_alone) release_thread(thread);
   end_process(Service::kExit, static_cast<u64>(status), is_alone ? Released::kYes : Released::kNo);
@@ -96,6 +97,7 @@ void die(u32 signal) {
 }
 
 void exit_thread_dying() {
+  release_futexes(current_thread());
   release_thread(current_thread());
   end_thread(0);
 }

@@ -138,6 +138,7 @@ bool is_allowed_when_adopted(Service service) {
     case Service::kArenaGrow:
     case Service::kMemoryRelease:
     case Service::kWindowUnmap:
+    case Service::kWindowPopulate:
     case Service::kWake:
     case Service::kYield:
       return true;

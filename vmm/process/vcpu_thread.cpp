@@ -1,6 +1,7 @@
 #include "vmm/process/vcpu_thread.h"
 
 #include <asm/unistd.h>
+#include <linux/futex.h>
 #include <linux/sched.h>
 
 #include "vmm/debug/machine_report.h"
@@ -31,9 +32,14 @@ Machine* the_machine = nullptr;
 // What a turn of the run loop ends with.
 enum class Next { kRun, kLeave };
 
+// What a dead thread's robust futexes need: others wait for them.
+bool is_futex_wake(const Call& call) {
+  return call.number == __NR_futex && (call.arguments[1] & FUTEX_CMD_MASK) == FUTEX_WAKE;
+}
+
 int64_t perform(Vcpu& vcpu, const Call& call) {
   if (call.number >= kServiceBase) return execute_service(vcpu, call);
-  if (vcpu.adopted.load() != 0) return -EINTR;
+  if (vcpu.adopted.load() != 0 && !is_futex_wake(call)) return -EINTR;
   note_thread_attributes(vcpu, call.number);
   const int64_t result = execute_call(machine().memory(), call, &vcpu.page->signal.number);
   const bool is_listing = call.number == __NR_getdents64 && result > 0;
