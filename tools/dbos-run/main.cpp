@@ -24,6 +24,7 @@
 #include "vmm/options.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/signals.h"
+#include "vmm/process/statistics.h"
 #include "vmm/process/vcpu_thread.h"
 
 namespace dbos::vmm {
@@ -49,7 +50,6 @@ uint64_t boot_flags(const Options& options) {
   uint64_t flags = 0;
   if (options.trace) flags |= kBootTraceCalls;
   if (!options.large_pages) flags |= kBootNoLargePages;
-  if (options.statistics) flags |= kBootStatistics;
   return flags;
 }
 
@@ -71,6 +71,7 @@ void prefault(Machine& machine, uint64_t size) {
   const InheritedSignals inherited = inherited_signals();
   const FoundProgram found = find_program(options.command.front(), std::getenv("PATH"));
   LoadedProgram program = load_program(found.real_path);
+  if (options.statistics) enable_statistics(options.statistics_file);
   auto* const machine = new Machine(options.memory_size);
   set_machine(*machine);
   Vcpu& vcpu = adopt_first_thread(*machine);

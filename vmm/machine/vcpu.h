@@ -33,7 +33,10 @@ struct Vcpu : SignalContext {
   const HostProcess* creator;  // who has the descriptor, with those it forked later
   uint64_t sequence;           // creation order
   bool was_run;                // a host thread ran it once
-  ThreadBlock* block;          // for its host threads, one after the other
+  uint64_t exits;              // to the VMM; these three are written by the thread that runs it
+  uint64_t service_calls;
+  uint64_t system_calls;
+  ThreadBlock* block;  // for its host threads, one after the other
 
   // Of the thread that uses it now.
   HostProcess* process;

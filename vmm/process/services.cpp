@@ -16,6 +16,7 @@
 #include "vmm/process/execute_program.h"
 #include "vmm/process/host_call.h"
 #include "vmm/process/host_process.h"
+#include "vmm/process/statistics.h"
 #include "vmm/process/vcpu_thread.h"
 
 namespace dbos::vmm {
@@ -128,6 +129,7 @@ int64_t wake(const Call& call) {
     vcpu.state.store(VcpuState::kEnded);
   }
   vcpu.process->ended_by_itself.store(1);
+  if (vcpu.process->parent == nullptr) write_statistics();
   for (;;) raw_call(__NR_exit_group, status);
 }
 
@@ -187,6 +189,7 @@ int64_t execute_service(Vcpu& vcpu, const Call& call) {
       return signal_mask(vcpu, a[0]);
     case Service::kDie:
       vcpu.process->ended_by_itself.store(1);
+      if (vcpu.process->parent == nullptr) write_statistics();
       die_by_signal(static_cast<int>(a[0]));
     case Service::kPark:
       return park(vcpu, call);

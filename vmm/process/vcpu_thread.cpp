@@ -38,6 +38,7 @@ bool is_futex_wake(const Call& call) {
 }
 
 int64_t perform(Vcpu& vcpu, const Call& call) {
+  ++(call.number >= kServiceBase ? vcpu.service_calls : vcpu.system_calls);
   if (call.number >= kServiceBase) return execute_service(vcpu, call);
   if (vcpu.adopted.load() != 0 && !is_futex_wake(call)) return -EINTR;
   note_thread_attributes(vcpu, call.number);
@@ -172,6 +173,7 @@ void run_vcpu(Vcpu& vcpu) {
   const auto descriptor = static_cast<uint64_t>(vcpu.descriptor);
   for (;;) {
     const int64_t result = raw_call(__NR_ioctl, descriptor, KVM_RUN, 0);
+    ++vcpu.exits;
     if (result == 0) {
       if (handle_exit(vcpu) == Next::kLeave) return;
     } else if (result == -EINTR || result == -EAGAIN) {

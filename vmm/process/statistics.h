@@ -1,0 +1,15 @@
+// --stats: what the machine did, as JSON, when the first process ends.
+#pragma once
+
+#include <string>
+
+namespace dbos::vmm {
+
+// Where the counters shall go: a file, or standard error when `file` is empty. Throws StartError if
+// the file can't be written.
+void enable_statistics(const std::string& file);
+
+// Writes the counters, if they were asked for. Called at the end of the first process.
+void write_statistics();
+
+}  // namespace dbos::vmm
