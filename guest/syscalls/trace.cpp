@@ -10,6 +10,17 @@ namespace {
 
 bool is_enabled = false;
 
+// Descriptors, sizes and small flags are read as decimal, addresses as hexadecimal.
+void put_argument(LogLine& line, u64 value) {
+  constexpr u64 kSmall = 1 << 16;
+  const auto number = static_cast<i64>(value);
+  if (value < kSmall || (number < 0 && number > -4096)) {
+    line.number(number);
+  } else {
+    line.hex(value);
+  }
+}
+
 // The return address of a call to nowhere.
 u64 top_of_stack(const TrapFrame& frame) {
   const auto word = read_program<u64>(VirtualAddress(frame.rsp));
@@ -33,19 +44,14 @@ void trace_call(const TrapFrame& frame, i64 result) {
   } else {
     line.text(call->name);
   }
-  line.text("(")
-      .hex(frame.rdi)
-      .text(", ")
-      .hex(frame.rsi)
-      .text(", ")
-      .hex(frame.rdx)
-      .text(", ")
-      .hex(frame.r10)
-      .text(", ")
-      .hex(frame.r8)
-      .text(", ")
-      .hex(frame.r9)
-      .text(") = ");
+  const u64 arguments[] = {frame.rdi, frame.rsi, frame.rdx, frame.r10, frame.r8, frame.r9};
+  const u32 count = call == nullptr ? 6 : call->argument_count;
+  line.text("(");
+  for (u32 i = 0; i < count; ++i) {
+    if (i != 0) line.text(", ");
+    put_argument(line, arguments[i]);
+  }
+  line.text(") = ");
   line.number(result).send();
 }
 

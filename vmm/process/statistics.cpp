@@ -21,7 +21,8 @@ void enable_statistics(const std::string& file) {
   const int descriptor = file.empty()
                              ? dup(STDERR_FILENO)
                              : open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  if (descriptor < 0) throw StartError::with_errno("can't write the statistics to {}", file);
+  if (descriptor < 0)
+    throw StartError::with_errno("can't open the file of --stats={} for writing", file);
   destination = keep_descriptor(descriptor);
 }
 
