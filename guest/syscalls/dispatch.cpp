@@ -60,7 +60,7 @@ bool dispatch_memory(Thread& thread, u64 number, const Arguments& a, i64& result
       result = system_madvise(thread, a[0], a[1], a.integer(2));
       return true;
     case __NR_brk:
-      result = static_cast<i64>(space.set_brk(a.address(0)).value());
+      result = system_brk(thread, a[0]);
       return true;
     case __NR_msync:
       result = system_msync(thread, a[0], a[1], a.integer(2));

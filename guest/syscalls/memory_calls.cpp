@@ -7,6 +7,7 @@
 #include "guest/memory/address_space.h"
 #include "guest/memory/trim.h"
 #include "guest/memory/user_copy.h"
+#include "guest/process/program_start.h"
 #include "guest/syscalls/file_mapping.h"
 
 namespace dbos {
@@ -71,6 +72,13 @@ Result<VirtualAddress> map_with_host(Thread& thread, u64 address, u64 length, in
   return result;
 }
 
+// Linux's heuristic overcommit: a writable private mapping larger than all memory is refused at
+// once.
+bool is_obvious_overcommit(u64 length, int protection, int flags) {
+  const bool is_counted = has(protection, PROT_WRITE) && !has(flags, MAP_NORESERVE);
+  return is_counted && length > started_program().arena_size_max;
+}
+
 Result<VirtualAddress> map(Thread& thread, u64 address, u64 length, int protection, int flags,
                            i32 descriptor, u64 offset) {
   if (!is_aligned(offset, kPageSize)) return Error(EINVAL);
@@ -82,6 +90,7 @@ Result<VirtualAddress> map(Thread& thread, u64 address, u64 length, int protecti
   if (has(flags, MAP_ANONYMOUS) && has(flags, MAP_HUGETLB)) return Error(ENOMEM);
   const bool shared = DBOS_TRY(is_shared(flags));
   if (has(flags, MAP_ANONYMOUS) && !shared) {
+    if (is_obvious_overcommit(length, protection, flags)) return Error(ENOMEM);
     return thread.space->map_anonymous(VirtualAddress(address), length, protection, flags);
   }
   return map_with_host(thread, address, length, protection, flags, descriptor, offset, shared);
@@ -122,6 +131,14 @@ i64 system_mmap(Thread& thread, u64 address, u64 length, int protection, int fla
                                  populating_access(protection, (flags & MAP_TYPE) != MAP_PRIVATE));
   }
   return answer(result);
+}
+
+i64 system_brk(Thread& thread, u64 address) {
+  const u64 before = thread.space->set_brk(VirtualAddress(0)).value();
+  const bool grows_too_far =
+      address > before && address - before > started_program().arena_size_max;
+  if (address == 0 || grows_too_far) return static_cast<i64>(before);
+  return static_cast<i64>(thread.space->set_brk(VirtualAddress(address)).value());
 }
 
 i64 system_munmap(Thread& thread, u64 address, u64 length) {

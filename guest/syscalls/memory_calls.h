@@ -7,6 +7,7 @@ namespace dbos {
 
 i64 system_mmap(Thread& thread, u64 address, u64 length, int protection, int flags, i32 descriptor,
                 u64 offset);
+i64 system_brk(Thread& thread, u64 address);
 i64 system_munmap(Thread& thread, u64 address, u64 length);
 i64 system_mremap(Thread& thread, u64 address, u64 old_length, u64 new_length, int flags,
                   u64 new_address);
