@@ -36,9 +36,8 @@ bool lists_descriptors(int descriptor) {
   char* end = link + std::strlen(link);
   append_number(end, descriptor);
   char target[64];
-  const int64_t length =
-      raw_call(__NR_readlink, reinterpret_cast<uint64_t>(link), reinterpret_cast<uint64_t>(target),
-               sizeof target - 1);
+  const int64_t length = raw_call(__NR_readlink, reinterpret_cast<uint64_t>(link),
+                                  reinterpret_cast<uint64_t>(target), sizeof target - 1);
   if (length < 0) return false;
   target[length] = 0;
   const char* const last = std::strrchr(target, '/');

@@ -7,8 +7,8 @@
 
 namespace dbos::vmm {
 
-// To be called with a getdents64 that succeeded with `result` bytes in its buffer. Answers how many are
-// left there; 0 only at the listing's end.
+// To be called with a getdents64 that succeeded with `result` bytes in its buffer. Answers how many
+// are left there; 0 only at the listing's end.
 int64_t hide_own_descriptors(const Call& call, int64_t result);
 
 }  // namespace dbos::vmm

@@ -1,0 +1,193 @@
+// The frame allocator's 2 MiB blocks: their states, growing the arena, giving memory back.
+
+#include "guest/memory/frame_allocator.h"
+
+namespace dbos {
+namespace {
+
+constexpr u32 kTableBlocks = kFrameTableSize / kLargePageSize;
+
+}  // namespace
+
+// ---- Blocks, with the allocator lock ----
+
+// Skips nothing: a partly used block always has a free frame.
+bool FrameAllocator::take_frame(bool prefer_zero, Taken& taken) {
+  if (partial_.head == 0) {
+    const u32 block = take_free_block(prefer_zero);
+    if (block == 0) return false;
+    open_block(block);
+  }
+  const u32 block = partial_.head;
+  BlockInfo& info = block_info(block);
+  const bool at_cursor = info.cursor < kFramesPerBlock;
+  if (at_cursor && (info.free_head.is_none() || (prefer_zero && info.zero_from_cursor))) {
+    taken = {FrameNumber(first_frame(block).value() + info.cursor), info.zero_from_cursor};
+    ++info.cursor;
+  } else {
+    taken = {info.free_head, false};
+    info.free_head = frame_info(taken.frame).next();
+  }
+  DBOS_ASSERT(frame_info(taken.frame).state() == FrameState::kFree);
+  --info.free_count;
+  --free_frames_;
+  if (info.free_count == 0) {
+    unlink(partial_, block);
+    info.state = BlockState::kFull;
+  }
+  return true;
+}
+
+void FrameAllocator::give_frame(FrameNumber frame) {
+  const u32 block = block_of(frame);
+  BlockInfo& info = block_info(block);
+  FrameInfo& frame_entry = frame_info(frame);
+  DBOS_ASSERT(info.state == BlockState::kFull || info.state == BlockState::kPartial);
+  DBOS_ASSERT(frame_entry.state() == FrameState::kCached);
+  frame_entry.set(FrameState::kFree, FrameKind::kPage);
+  frame_entry.set_next(info.free_head);
+  info.free_head = frame;
+  ++info.free_count;
+  ++free_frames_;
+  if (info.state == BlockState::kFull) {
+    info.state = BlockState::kPartial;
+    link(partial_, block);
+  } else if (info.free_count == kFramesPerBlock) {
+    unlink(partial_, block);
+    info.state = BlockState::kFreeDirty;
+    link(free_dirty_, block);
+  }
+}
+
+// A whole block, off every list, in its old state.
+u32 FrameAllocator::take_free_block(bool prefer_zero) {
+  if (!prefer_zero && free_dirty_.head != 0) {
+    const u32 block = free_dirty_.head;
+    unlink(free_dirty_, block);
+    return block;
+  }
+  if (free_zero_.head != 0) {
+    const u32 block = free_zero_.head;
+    unlink(free_zero_, block);
+    return block;
+  }
+  if (virgin_next_ != virgin_end_) return virgin_next_++;
+  if (free_dirty_.head != 0) {
+    const u32 block = free_dirty_.head;
+    unlink(free_dirty_, block);
+    return block;
+  }
+  return 0;
+}
+
+// Makes a block that take_free_block() gave a source of single frames.
+void FrameAllocator::open_block(u32 block) {
+  BlockInfo& info = block_info(block);
+  info.zero_from_cursor = info.state != BlockState::kFreeDirty;
+  info.free_head = FrameNumber();
+  info.free_count = kFramesPerBlock;
+  info.cursor = 0;
+  info.state = BlockState::kPartial;
+  link(partial_, block);
+}
+
+// A partly used block with room for an aligned run; looks at a few, then opens another one.
+u32 FrameAllocator::find_run(u32 order) {
+  const u64 count = u64{1} << order;
+  u32 block = partial_.head;
+  for (u32 tries = 0; block != 0 && tries < 8; ++tries) {
+    const BlockInfo& info = block_info(block);
+    if (align_up(info.cursor, count) + count <= kFramesPerBlock) return block;
+    block = info.next;
+  }
+  block = take_free_block(false);
+  if (block != 0) open_block(block);
+  return block;
+}
+
+void FrameAllocator::link(BlockList& list, u32 block) {
+  BlockInfo& info = block_info(block);
+  info.previous = 0;
+  info.next = list.head;
+  if (list.head != 0) block_info(list.head).previous = block;
+  list.head = block;
+  ++list.count;
+}
+
+void FrameAllocator::unlink(BlockList& list, u32 block) {
+  BlockInfo& info = block_info(block);
+  if (info.previous != 0) {
+    block_info(info.previous).next = info.next;
+  } else {
+    DBOS_ASSERT(list.head == block);
+    list.head = info.next;
+  }
+  if (info.next != 0) block_info(info.next).previous = info.previous;
+  --list.count;
+}
+
+// ---- Growing and giving back ----
+
+// Adds a chunk, unless somebody else did since the caller counted them.
+Result<void> FrameAllocator::grow(u64 seen_chunks) {
+  LockGuard growth_guard(growth_lock_);
+  const u64 index = chunk_count_.load(std::memory_order_relaxed);
+  if (index != seen_chunks) return {};
+  if (index * kArenaChunkSize >= kArenaSizeMax) return Error(ENOMEM);
+  const u64 bytes = DBOS_TRY(platform::arena_grow(index));
+  const u32 blocks = static_cast<u32>(bytes / kLargePageSize);
+  if (blocks <= kTableBlocks) return Error(ENOMEM);
+  const u32 first = static_cast<u32>(index * kBlocksPerChunk);
+  LockGuard guard(lock_);
+  // Left over only by grow_ahead(), which may add a chunk before the last one is used up.
+  while (virgin_next_ != virgin_end_) {
+    block_info(virgin_next_).state = BlockState::kFreeZero;
+    link(free_zero_, virgin_next_++);
+  }
+  virgin_next_ = first + kTableBlocks;
+  virgin_end_ = first + blocks;
+  total_frames_ += (blocks - kTableBlocks) * kFramesPerBlock;
+  free_frames_ += (blocks - kTableBlocks) * kFramesPerBlock;
+  chunk_count_.store(index + 1, std::memory_order_relaxed);
+  return {};
+}
+
+Result<void> FrameAllocator::grow_ahead(u64 bytes) {
+  while (true) {
+    const u64 seen_chunks = chunk_count_.load(std::memory_order_relaxed);
+    {
+      LockGuard guard(lock_);
+      if (free_frames_ * kPageSize >= bytes) return {};
+    }
+    DBOS_CHECK_OK(grow(seen_chunks));
+  }
+}
+
+u64 FrameAllocator::release_free_blocks(u64 bytes_max) {
+  u64 released = 0;
+  while (released + kLargePageSize <= bytes_max) {
+    u32 block = 0;
+    {
+      LockGuard guard(lock_);
+      block = free_dirty_.head;
+      if (block == 0) break;
+      unlink(free_dirty_, block);
+      block_info(block).state = BlockState::kFull;  // nobody else's meanwhile
+      free_frames_ -= kFramesPerBlock;
+    }
+    platform::memory_release(first_frame(block).address(), kLargePageSize);
+    LockGuard guard(lock_);
+    block_info(block).state = BlockState::kFreeZero;
+    link(free_zero_, block);
+    free_frames_ += kFramesPerBlock;
+    released += kLargePageSize;
+  }
+  return released;
+}
+
+u64 FrameAllocator::free_dirty_bytes() {
+  LockGuard guard(lock_);
+  return free_dirty_.count * kLargePageSize;
+}
+
+}  // namespace dbos
