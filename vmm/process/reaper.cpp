@@ -35,7 +35,7 @@ void adopt(Vcpu& vcpu) {
   machine().raise_interrupt(vcpu, kSignalVector);
   run_vcpu(vcpu);
   vcpu.started.store(0);
-  machine().vcpus().release(vcpu);
+  if (vcpu.state.load() != VcpuState::kLost) machine().vcpus().release(vcpu);
 }
 
 uint32_t collect(const HostProcess& own, futex_waitv* watched) {

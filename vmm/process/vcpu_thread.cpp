@@ -75,6 +75,14 @@ void inject_machine_check(Vcpu& vcpu) {
   raw_call(__NR_ioctl, descriptor, KVM_SET_VCPU_EVENTS, reinterpret_cast<uint64_t>(&events));
 }
 
+// A dead process's vCPU that can't run on, because its own crash ended the process: what it held is
+// lost, and nobody else ends for it.
+bool give_up_adopted(Vcpu& vcpu) {
+  if (vcpu.adopted.load() == 0) return false;
+  vcpu.state.store(VcpuState::kLost);
+  return true;
+}
+
 Next handle_exit(Vcpu& vcpu) {
   switch (vcpu.run->exit_reason) {
     case KVM_EXIT_IO:
@@ -85,6 +93,7 @@ Next handle_exit(Vcpu& vcpu) {
     default:
       break;
   }
+  if (give_up_adopted(vcpu)) return Next::kLeave;
   die_with_report(vcpu, "the guest stopped in a way that the VMM does not know");
 }
 
@@ -180,6 +189,8 @@ void run_vcpu(Vcpu& vcpu) {
       handle_interrupted_run(vcpu);
     } else if (result == -EFAULT) {
       inject_machine_check(vcpu);
+    } else if (give_up_adopted(vcpu)) {
+      return;
     } else {
       die_with_report(vcpu, "KVM refused to run the guest");
     }
