@@ -108,12 +108,21 @@ trap_common:
     cmp %rcx, %rax
     jae 1f
     // The program was interrupted: the frame goes to the top of the kernel stack.
-    mov %rsp, %rax
+20: mov %rsp, %rax
     and $DBOS_VCPU_STRIDE_MASK, %rax
     mov DBOS_CPU_STACK_TOP(%rax), %rdi
     jmp 2f
 1:  mov DBOS_FRAME_RSP(%rsp), %rdi
-    and $-16, %rdi
+    test %rdi, %rdi
+    js 21f
+    // In the kernel, but on the program's stack: the last two instructions of a system call's return.
+    // `sti` holds interrupts off there, but for one that a hypervisor injects without that shadow
+    // (seen with QEMU's SVM). The program has returned already, but for the jump.
+    mov DBOS_FRAME_RCX(%rsp), %rax
+    mov %rax, DBOS_FRAME_RIP(%rsp)
+    orl $0x200, DBOS_FRAME_RFLAGS(%rsp)
+    jmp 20b
+21: and $-16, %rdi
 2:  sub $DBOS_FRAME_SIZE, %rdi
     mov %rsp, %rsi
     mov %rdi, %rsp

@@ -8,7 +8,9 @@ namespace dbos::arch {
 static_assert(DBOS_CODE_SELECTOR == kCodeSelector && DBOS_DATA_SELECTOR == kDataSelector);
 static_assert(DBOS_SYSTEM_CALL_VECTOR == kSystemCallVector);
 static_assert(DBOS_FRAME_SIZE == sizeof(TrapFrame) && sizeof(TrapFrame) % 16 == 0);
+static_assert(DBOS_FRAME_RCX == offsetof(TrapFrame, rcx));
 static_assert(DBOS_FRAME_RIP == offsetof(TrapFrame, rip));
+static_assert(DBOS_FRAME_RFLAGS == offsetof(TrapFrame, rflags));
 static_assert(DBOS_FRAME_RSP == offsetof(TrapFrame, rsp));
 static_assert(DBOS_FRAME_TAIL_RIP == offsetof(TrapFrame, rip) - offsetof(TrapFrame, vector));
 static_assert(DBOS_FRAME_TAIL_RFLAGS == offsetof(TrapFrame, rflags) - offsetof(TrapFrame, vector));

@@ -6,7 +6,9 @@
 #define DBOS_DATA_SELECTOR 0x10
 #define DBOS_SYSTEM_CALL_VECTOR 0x100
 #define DBOS_FRAME_SIZE 176
+#define DBOS_FRAME_RCX 88
 #define DBOS_FRAME_RIP 136
+#define DBOS_FRAME_RFLAGS 152
 #define DBOS_FRAME_RSP 160
 // From TrapFrame::vector, where the stack pointer is after RESTORE_REGISTERS.
 #define DBOS_FRAME_TAIL_RIP 16
