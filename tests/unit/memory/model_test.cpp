@@ -29,9 +29,9 @@ void run(u64 seed, u64 steps, u64 check_every, bool scarce) {
   } catch (const std::exception& error) {
     const FrameCounts counts = frame_allocator.counts();
     std::cerr << "frames: " << counts.total << " of which free " << counts.free << ", pages "
-              << counts.pages << " (retired " << counts.retired_pages << "), nodes "
-              << counts.nodes << " (retired " << counts.retired_nodes << "), kernel "
-              << counts.kernel << "; lines: " << line_count() << std::endl;
+              << counts.pages << " (retired " << counts.retired_pages << "), nodes " << counts.nodes
+              << " (retired " << counts.retired_nodes << "), kernel " << counts.kernel
+              << "; lines: " << line_count() << std::endl;
     std::cerr << "step " << step << " (" << model.where << "): " << error.what() << std::endl;
     std::abort();  // nothing can be cleaned up after an inconsistency
   }
