@@ -289,7 +289,8 @@ class AddressSpace {
   static Pte leaf(const Vma& vma, PhysicalAddress frame, bool writable, bool dirty);
   void note_resident();
 
-  // (snapshot.cpp)
+  // (guest/snapshot/)
+  void adopt(TlbBatch& batch);
   Result<void> copy_from(AddressSpace& parent, Epoch previous_departure);
 
   Spinlock lock_;

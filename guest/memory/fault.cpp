@@ -68,6 +68,8 @@ FaultOutcome AddressSpace::fault_locked(VirtualAddress address, Access access,
     return outcome(FaultKind::kResolved);
   }
 
+  if (line_->may_adopt()) adopt(batch);
+
   // 4. A page of a file or of shared memory. 5. Anonymous memory.
   return vma->is_anonymous() ? fault_anonymous(*vma, page, access, spare, batch)
                              : fault_window(*vma, page, access, populated, batch);

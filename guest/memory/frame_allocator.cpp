@@ -172,12 +172,14 @@ void FrameAllocator::set_birth_of_large(PhysicalAddress large, Epoch birth) {
 }
 
 void FrameAllocator::split_large(PhysicalAddress large) {
-  DBOS_ASSERT(frame_info(large).kind() == FrameKind::kLarge);
-  const Epoch birth = frame_info(large).birth();
+  const FrameInfo& head = frame_info(large);
+  DBOS_ASSERT(head.kind() == FrameKind::kLarge);
+  const FrameState state = head.state();
+  const Epoch birth = head.birth();
   for (u64 i = 0; i < kFramesPerBlock; ++i) {
     FrameInfo& part = frame_info(large + i * kPageSize);
-    DBOS_ASSERT(part.state() == FrameState::kLinked);
-    part.set(FrameState::kLinked, FrameKind::kPage, birth);
+    DBOS_ASSERT(i == 0 || part.kind() == FrameKind::kLargeTail);
+    part.set(state, FrameKind::kPage, birth);
   }
   LockGuard guard(lock_);
   BlockInfo& info = block_info(block_of(FrameNumber::of(large)));
@@ -188,6 +190,27 @@ void FrameAllocator::split_large(PhysicalAddress large) {
   info.cursor = kFramesPerBlock;
 }
 
+void FrameAllocator::merge_large(PhysicalAddress large) {
+  const FrameInfo& head = frame_info(large);
+  const FrameState state = head.state();
+  const LineId owner = head.owner();
+  // A page of it may be younger than the others: a snapshot left it to a host call.
+  Epoch birth = 0;
+  for (u64 i = 0; i < kFramesPerBlock; ++i) {
+    const FrameInfo& part = frame_info(large + i * kPageSize);
+    DBOS_ASSERT(part.kind() == FrameKind::kPage && part.state() == state && part.owner() == owner);
+    if (part.birth() > birth) birth = part.birth();
+  }
+  for (u64 i = 0; i < kFramesPerBlock; ++i) {
+    frame_info(large + i * kPageSize)
+        .set(state, i == 0 ? FrameKind::kLarge : FrameKind::kLargeTail, birth);
+  }
+  LockGuard guard(lock_);
+  BlockInfo& info = block_info(block_of(FrameNumber::of(large)));
+  DBOS_ASSERT(info.state == BlockState::kFull);
+  info.state = BlockState::kLarge;
+}
+
 Result<PhysicalAddress> FrameAllocator::allocate_kernel(u32 order) {
   DBOS_ASSERT(order <= kMaxOrder);
   const u32 count = 1u << order;
@@ -196,26 +219,7 @@ Result<PhysicalAddress> FrameAllocator::allocate_kernel(u32 order) {
     const u64 seen_chunks = chunk_count_.load(std::memory_order_relaxed);
     {
       LockGuard guard(lock_);
-      const u32 block = find_run(order);
-      if (block != 0) {
-        BlockInfo& info = block_info(block);
-        const u32 begin = static_cast<u32>(align_up(info.cursor, count));
-        // What alignment skips goes to the single frames.
-        for (u32 i = info.cursor; i < begin; ++i) {
-          const FrameNumber skipped(first_frame(block).value() + i);
-          frame_info(skipped).set_next(info.free_head);
-          info.free_head = skipped;
-        }
-        info.cursor = static_cast<u16>(begin + count);
-        info.free_count = static_cast<u16>(info.free_count - count);
-        free_frames_ -= count;
-        first = FrameNumber(first_frame(block).value() + begin);
-        if (info.free_count == 0) {
-          unlink(partial_, block);
-          info.state = BlockState::kFull;
-        }
-        break;
-      }
+      if (take_run(order, first)) break;
     }
     DBOS_CHECK_OK(grow(seen_chunks));
   }

@@ -55,8 +55,9 @@ class FrameAllocator {
   void free(PhysicalAddress frame);
   void free_kernel(PhysicalAddress run, u32 order);
 
-  // A 2 MiB page becomes 512 pages of the same owner and birth.
+  // A 2 MiB page becomes 512 pages of the same owner, birth and state, or the reverse.
   void split_large(PhysicalAddress large);
+  void merge_large(PhysicalAddress large);
 
   // A 2 MiB page that nothing maps yet counts as born in `birth`.
   void set_birth_of_large(PhysicalAddress large, Epoch birth);
@@ -132,7 +133,9 @@ class FrameAllocator {
   void give_frame(FrameNumber frame);
   u32 take_free_block(bool prefer_zero);  // 0: none
   void open_block(u32 block);
-  u32 find_run(u32 order);
+  bool take_run(u32 order, FrameNumber& first);
+  u32 find_run_at_cursor(u32 order);
+  bool take_run_from_list(u32 order, FrameNumber& first);
   void link(BlockList& list, u32 block);
   void unlink(BlockList& list, u32 block);
   // Without it:

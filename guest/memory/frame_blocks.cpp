@@ -91,8 +91,33 @@ void FrameAllocator::open_block(u32 block) {
   link(partial_, block);
 }
 
-// A partly used block with room for an aligned run; looks at a few, then opens another one.
-u32 FrameAllocator::find_run(u32 order) {
+// 2^order free frames, aligned: from where a block was not used yet, else from frames that came
+// back.
+bool FrameAllocator::take_run(u32 order, FrameNumber& first) {
+  const u32 count = 1u << order;
+  const u32 block = find_run_at_cursor(order);
+  if (block == 0) return take_run_from_list(order, first);
+  BlockInfo& info = block_info(block);
+  const u32 begin = static_cast<u32>(align_up(info.cursor, count));
+  // What alignment skips goes to the single frames.
+  for (u32 i = info.cursor; i < begin; ++i) {
+    const FrameNumber skipped(first_frame(block).value() + i);
+    frame_info(skipped).set_next(info.free_head);
+    info.free_head = skipped;
+  }
+  info.cursor = static_cast<u16>(begin + count);
+  info.free_count = static_cast<u16>(info.free_count - count);
+  free_frames_ -= count;
+  first = FrameNumber(first_frame(block).value() + begin);
+  if (info.free_count == 0) {
+    unlink(partial_, block);
+    info.state = BlockState::kFull;
+  }
+  return true;
+}
+
+// Looks at a few partly used blocks, then opens another one.
+u32 FrameAllocator::find_run_at_cursor(u32 order) {
   const u64 count = u64{1} << order;
   u32 block = partial_.head;
   for (u32 tries = 0; block != 0 && tries < 8; ++tries) {
@@ -103,6 +128,40 @@ u32 FrameAllocator::find_run(u32 order) {
   block = take_free_block(false);
   if (block != 0) open_block(block);
   return block;
+}
+
+// Memory is scarce: looks everywhere. Rebuilds the list of the block that it finds.
+bool FrameAllocator::take_run_from_list(u32 order, FrameNumber& first) {
+  const u32 count = 1u << order;
+  for (u32 block = partial_.head; block != 0; block = block_info(block).next) {
+    BlockInfo& info = block_info(block);
+    const u32 base = first_frame(block).value();
+    for (u32 begin = 0; begin < kFramesPerBlock; begin += count) {
+      u32 free = 0;
+      while (free < count &&
+             frame_info(FrameNumber(base + begin + free)).state() == FrameState::kFree) {
+        ++free;
+      }
+      if (free != count) continue;
+      info.free_head = FrameNumber();
+      info.cursor = kFramesPerBlock;
+      for (u32 i = 0; i < kFramesPerBlock; ++i) {
+        const FrameNumber frame(base + i);
+        if (i - begin < count || frame_info(frame).state() != FrameState::kFree) continue;
+        frame_info(frame).set_next(info.free_head);
+        info.free_head = frame;
+      }
+      info.free_count = static_cast<u16>(info.free_count - count);
+      free_frames_ -= count;
+      first = FrameNumber(base + begin);
+      if (info.free_count == 0) {
+        unlink(partial_, block);
+        info.state = BlockState::kFull;
+      }
+      return true;
+    }
+  }
+  return false;
 }
 
 void FrameAllocator::link(BlockList& list, u32 block) {

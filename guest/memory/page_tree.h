@@ -119,6 +119,8 @@ class PageTree {
   // before this snapshot: the host can't be writing to it. ENOMEM: destroy this tree.
   Result<void> copy_pinned(PageTree& parent, VirtualAddress page, Epoch previous_departure,
                            Epoch departure);
+  // Makes the retired items of a dead line, which this tree refers to, the tree's own (adoption.cpp).
+  void adopt(LineId from);
 
  private:
   Result<PhysicalAddress> allocate_node(Clear clear);
@@ -132,6 +134,8 @@ class PageTree {
                              Protection from, Protection to, TlbBatch& batch);
   void protect_leaf(PteSlot& slot, Level level, VirtualAddress base, Protection to,
                     TlbBatch& batch);
+  void adopt_below(PhysicalAddress node, Level level, LineId from);
+  void adopt_leaf(PhysicalAddress item, Level level, LineId from);
   void move_entries(VirtualRange from, VirtualAddress to, TlbBatch& batch);
 
   template <typename Visit>

@@ -171,9 +171,11 @@ Result<VirtualAddress> AddressSpace::move_vma(Vma* vma, VirtualAddress address, 
     const VirtualRange around_target = freeable_around(target);
     ready = tree_.prepare_clear(source, around_source, batch);
     if (ready.is_ok()) ready = tree_.prepare_clear(moved_to, around_target, batch);
-    if (ready.is_ok()) ready = tree_.move(source, target.begin, batch);
+    if (ready.is_ok()) {
+      ready = tree_.move(source, target.begin, batch);
+      if (ready.is_error()) tree_.clear(moved_to, around_target, batch);  // the nodes it made
+    }
     if (ready.is_error()) {
-      tree_.clear(moved_to, around_target, batch);
       remove_vma(added, dropped);
       if (tail != nullptr) remove_vma(tail, dropped);
       merge_range(source, dropped);

@@ -11,7 +11,8 @@
 
 namespace dbos {
 
-void AddressSpace::adopt() {
+void AddressSpace::adopt(TlbBatch& batch) {
+  batch.flush();  // what it took out so far may be among what is freed here
   while (line_->may_adopt()) {
     tree_.adopt(line_->parent()->id());
     line_->take_parents_place();

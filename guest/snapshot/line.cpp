@@ -19,6 +19,11 @@ u64 pages_of(FrameKind kind) {
   return kind == FrameKind::kLarge ? kFramesPerBlock : 1;
 }
 
+void set_owner(PhysicalAddress item, LineId owner) {
+  const u64 pages = frame_info(item).kind() == FrameKind::kLarge ? kFramesPerBlock : 1;
+  for (u64 i = 0; i < pages; ++i) frame_info(item + i * kPageSize).set_owner(owner);
+}
+
 LineId id_of(const Line* line) {
   static_assert(kArenaSizeMax / alignof(Line) < u64{1} << 32, "a line's id fits 32 bits");
   const u64 offset = platform::physical_of(line).value() - kArenaBase;
@@ -93,6 +98,7 @@ void Line::retire(FrameNumber item) {
   info.change(FrameState::kUnlinked, FrameState::kRetired);
   deadlist_.push(item);
   retired_pages_.fetch_add(pages_of(kind), std::memory_order_relaxed);
+  if (kind == FrameKind::kNode) ++retired_nodes_;
   frame_allocator.count_retired(kind, 1);
 }
 
@@ -155,7 +161,10 @@ void line_end(Line* line) {
   {
     LockGuard guard(lines_lock);
     line->has_space_ = false;
-    if (line->children_ != 0) return;  // a tombstone: the last of its children ends it
+    if (line->children_ != 0) {  // a tombstone: the last of its children ends it, or takes it over
+      line->tell_sole_heir();
+      return;
+    }
   }
   while (line != nullptr) {
     Line* parent = line->parent_;
@@ -171,11 +180,71 @@ void line_end(Line* line) {
     {
       LockGuard guard(lines_lock);
       line->delist();
-      if (parent != nullptr && --parent->children_ == 0 && !parent->has_space_) next = parent;
+      if (parent != nullptr) {
+        --parent->children_;
+        if (!parent->has_space_ && parent->children_ == 0) next = parent;
+        if (!parent->has_space_) parent->tell_sole_heir();
+      }
     }
     heap_delete(line);
     line = next;
   }
+}
+
+// ---- Adoption ----
+
+// With the lines' lock, when the line has no address space.
+void Line::tell_sole_heir() {
+  if (children_ == 1 && newest_child_ != nullptr) {
+    newest_child_->may_adopt_.store(true, std::memory_order_release);
+  }
+}
+
+// The parent is dead and has no other child, so nobody but this line touches the deadlist.
+void Line::split_retired(PhysicalAddress large) {
+  frame_allocator.split_large(large);
+  for (u64 i = 1; i < kFramesPerBlock; ++i) {
+    deadlist_.push(FrameNumber::of(large + i * kPageSize));
+  }
+}
+
+void Line::take_parents_place() {
+  FrameList left = deadlist_;
+  deadlist_ = FrameList();
+  frame_allocator.count_retired(FrameKind::kPage, -static_cast<i64>(retired_pages_.load()));
+  frame_allocator.count_retired(FrameKind::kNode, -static_cast<i64>(retired_nodes_));
+  while (!left.is_empty()) {
+    const PhysicalAddress item = left.pop().address();
+    FrameInfo& info = frame_info(item);
+    if (owns(info)) continue;  // adopted
+    // Not in this line's tables, but a line that left it while it was may still see it.
+    set_owner(item, id_);
+    info.change(FrameState::kRetired, FrameState::kUnlinked);
+    dispose(item);
+  }
+
+  Line* parent = parent_;
+  {
+    LockGuard guard(lines_lock);
+    DBOS_ASSERT(!parent->has_space_ && parent->children_ == 1);
+    parent_ = parent->parent_;
+    departure_ = parent->departure_;
+    deadlist_ = parent->deadlist_;
+    retired_pages_.store(parent->retired_pages_.load());
+    retired_nodes_ = parent->retired_nodes_;
+    newer_ = parent->newer_;
+    older_ = parent->older_;
+    if (older_ != nullptr) older_->newer_ = this;
+    if (newer_ != nullptr) {
+      newer_->older_ = this;
+    } else if (parent_ != nullptr) {
+      parent_->newest_child_ = this;
+    }
+    parent->delist();
+    may_adopt_.store(parent_ != nullptr && !parent_->has_space_ && parent_->children_ == 1,
+                     std::memory_order_release);
+  }
+  heap_delete(parent);
 }
 
 }  // namespace dbos

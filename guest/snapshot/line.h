@@ -19,8 +19,9 @@
 //   - Unlinking an inherited item does nothing: its owner disposes of it.
 //
 // A line lives while its address space or a line that left it lives: what it left its owner with is
-// what its descendants may still see. When a parent ends before its snapshots, the items that it
-// owned stay with them until they end; a sole heir could adopt them, and does not yet.
+// what its descendants may still see. A line without an address space that has one child left (a
+// parent that ended first) is taken over by that child: the child adopts what its own tables still
+// refer to, the rest is disposed of, and the child takes the line's place (adoption.cpp).
 //
 // Lock order: address space locks -> the lines' lock -> (heap, frame allocator).
 #pragma once
@@ -74,6 +75,14 @@ class alignas(256) Line {
   // Memory that only this line's address space, or snapshots of it, keep alive.
   u64 retired_pages() const { return retired_pages_.load(std::memory_order_relaxed); }
 
+  // Whether the parent has ended and left everything to this line. With the lock of the line's
+  // address space, which then adopts and calls take_parents_place().
+  bool may_adopt() const { return may_adopt_.load(std::memory_order_acquire); }
+  // A retired 2 MiB page of which only some pages are to be adopted becomes 512 of them.
+  void split_retired(PhysicalAddress large);
+  // Disposes of what was not adopted, and of the parent.
+  void take_parents_place();
+
   // For the checker, with nothing else running:
   Line* parent() const { return parent_; }
   const FrameList& deadlist() const { return deadlist_; }
@@ -88,6 +97,7 @@ class alignas(256) Line {
   void retire(FrameNumber item);
   Line* newest_child_before(Epoch epoch) const;
   void leave_parent();
+  void tell_sole_heir();
   void delist();
 
   LineId id_ = LineId::kNone;
@@ -107,6 +117,8 @@ class alignas(256) Line {
   Line* next_ = nullptr;
   FrameList deadlist_;  // the parent's items that no newer sibling sees
   std::atomic<u64> retired_pages_{0};
+  u64 retired_nodes_ = 0;
+  std::atomic<bool> may_adopt_{false};
 };
 
 template <typename Visit>

@@ -11,6 +11,10 @@ Result<AddressSpace*> AddressSpace::snapshot() {
   Result<void> result;
   {
     LockGuard guard(lock_);
+    if (line_->may_adopt()) {
+      TlbBatch batch(*this, *line_, pins_);
+      adopt(batch);
+    }
     const Epoch previous_departure = line_->newest_departure();
     Line* line = DBOS_TRY(line_branch(*line_));
     const Result<AddressSpace*> made = create_on(line, tree_.root());

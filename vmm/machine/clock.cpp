@@ -76,6 +76,7 @@ void ClockWriter::start() {
     sample = clocks_.sample();
   }
   if (!update_rate(sample)) return;
+  claim_ticks_ = static_cast<uint64_t>(static_cast<double>(kClaimNs) * ticks_per_ns_);
   publish(sample, make_line(sample), UINT64_MAX);
   __atomic_store_n(&page_.enabled, 1, __ATOMIC_RELEASE);
 }
@@ -99,7 +100,7 @@ void ClockWriter::refresh() {
 bool ClockWriter::claim(uint64_t now, uint64_t* claimed) {
   uint64_t seen = claim_.load(std::memory_order_relaxed);
   if (seen > now) return false;
-  *claimed = now + static_cast<uint64_t>(static_cast<double>(kClaimNs) * ticks_per_ns_);
+  *claimed = now + claim_ticks_;
   return claim_.compare_exchange_strong(seen, *claimed, std::memory_order_acquire);
 }
 

@@ -72,6 +72,7 @@ class ClockWriter {
 
   // The counter's value at which the claim expires; 0: free.
   std::atomic<uint64_t> claim_{0};
+  uint64_t claim_ticks_ = 0;  // how long it lasts; start() sets it
 
   // Of the one who has the claim.
   ClockSample last_;

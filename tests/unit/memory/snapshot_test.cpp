@@ -182,6 +182,48 @@ TEST_CASE_METHOD(Fixture, "a family of three generations may end in any order") 
   CHECK(line_count() == 1);
 }
 
+TEST_CASE_METHOD(Fixture,
+                 "a snapshot whose parent has ended owns what is left, and writes it in place") {
+  map(main, 0, 512);
+  map(main, 512, 1024, 0);
+  fill(main, 0, 512, 1);
+  machine.write(main, page(600), 7);
+  machine.write(main, page(1100), 8);
+  AddressSpace& child = machine.take_snapshot(main);
+  machine.write(main, page(1100), 9);   // splits one large page in main ...
+  machine.write(child, page(600), 10);  // ... and one in the child
+  machine.write(main, page(3), 11);
+  machine.write(child, page(4), 12);
+  machine.destroy(main);
+  const PhysicalAddress before = frame_of(child, 5);
+  fill(child, 5, 1, 13);
+  CHECK(frame_of(child, 5) == before);
+  CHECK(pages() == 512 + 1024);
+  CHECK(frame_allocator.counts().retired_pages == 0);
+  CHECK(line_count() == 1);
+  CHECK(machine.read(child, page(3)) == 4);
+  CHECK(machine.read(child, page(4)) == 12);
+  CHECK(machine.read(child, page(600)) == 10);
+  CHECK(machine.read(child, page(1100)) == 8);
+  check_memory_invariants();
+}
+
+TEST_CASE_METHOD(Fixture, "generations that fork and end leave nothing behind") {
+  AddressSpace* space = &main;
+  map(main, 0, 600);
+  fill(main, 0, 600, 1);
+  for (u64 generation = 0; generation < 50; ++generation) {
+    AddressSpace& child = machine.take_snapshot(*space);
+    fill(*space, 100, 100, 1000);
+    machine.destroy(*space);
+    fill(child, generation, 300, 5000 + generation);
+    space = &child;
+    check_memory_invariants();
+  }
+  CHECK(pages() == 600);
+  CHECK(line_count() == 1);
+}
+
 TEST_CASE_METHOD(Fixture, "a page that was born after a snapshot is freed at once") {
   map(main, 0, 8);
   machine.take_snapshot(main);
