@@ -25,6 +25,7 @@
 #include "vmm/process/host_process.h"
 #include "vmm/process/signals.h"
 #include "vmm/process/statistics.h"
+#include "vmm/process/steward.h"
 #include "vmm/process/vcpu_thread.h"
 
 namespace dbos::vmm {
@@ -104,6 +105,7 @@ void prefault(Machine& machine, uint64_t size) {
   vcpu.program_mask.store(inherited.blocked);
   install_handlers(vcpu.process->signals, inherited.ignored);
   set_parent_death_hook(take_parent_death_notice);
+  start_steward(*vcpu.process);
   run_vcpu(vcpu);
   std::abort();  // not reached: the program's end is the process's
 }

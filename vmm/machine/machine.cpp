@@ -124,6 +124,7 @@ int64_t Machine::initialize_vcpu(Vcpu& vcpu) {
   if (run < 0 && run > -4096) return run;
   vcpu.run = reinterpret_cast<kvm_run*>(run);
   vcpu.immediate_exit = &vcpu.run->immediate_exit;
+  vcpu.run->immediate_exit = 0;  // the page fault is better here than in a fork
   vcpu.page = reinterpret_cast<HypercallPage*>(kVcpuRegionBase + vcpu.index * kVcpuStride +
                                                kVcpuHypercallOffset);
   vcpu.page->abi_version = kAbiVersion;

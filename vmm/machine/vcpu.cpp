@@ -46,14 +46,19 @@ Vcpu* VcpuPool::acquire(const HostProcess& process) {
 }
 
 void VcpuPool::prepare(const HostProcess& process, uint32_t wanted) {
+  uint32_t fresh = 0;
   uint32_t idle = 0;
   for (uint32_t i = 0; i < count(); ++i) {
-    if (is_free(vcpus_[i]) && is_usable(vcpus_[i], process)) ++idle;
+    if (!is_free(vcpus_[i]) || !is_usable(vcpus_[i], process)) continue;
+    ++idle;
+    if (!vcpus_[i].was_run) ++fresh;
   }
-  for (; idle < wanted; ++idle) {
+  while (idle < wanted || (fresh < wanted && count() < kFreshMax)) {
     Vcpu* const vcpu = create(process);
     if (vcpu == nullptr) return;
     release(*vcpu);
+    ++idle;
+    ++fresh;
   }
 }
 
@@ -64,10 +69,11 @@ Vcpu* VcpuPool::create(const HostProcess& process) {
   Vcpu& vcpu = vcpus_[index];
   vcpu.index = index;
   vcpu.creator = &process;
-  vcpu.sequence = next_sequence_.fetch_add(1);
   // Made here and not when a thread starts: a fork must find everything ready.
   vcpu.block = make_thread_block();
   if (vcpu.block == nullptr || machine_.initialize_vcpu(vcpu) < 0) return nullptr;
+  // Now that the descriptor is there: a fork that sees the number copies the descriptor.
+  vcpu.sequence = next_sequence_.fetch_add(1);
   vcpu.state.store(VcpuState::kBusy);
   count_.store(index + 1);
   return &vcpu;

@@ -57,7 +57,7 @@ class VcpuPool {
   // A vCPU for a new host thread of `process`. One that was never run is taken first: KVM waits for
   // an RCU grace period (10 to 20 ms) when a vCPU changes its thread. Null at the limit.
   Vcpu* acquire(const HostProcess& process);
-  // Makes sure that `wanted` free vCPUs are there for `process`.
+  // Makes sure that `wanted` free vCPUs are there for `process`, up to kFreshMax fresh ones.
   void prepare(const HostProcess& process, uint32_t wanted);
   void release(Vcpu& vcpu) { vcpu.state.store(VcpuState::kIdle); }
 

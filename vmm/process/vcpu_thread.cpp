@@ -9,7 +9,7 @@
 #include "vmm/kvm/kvm_api.h"
 #include "vmm/process/host_call.h"
 #include "vmm/process/host_process.h"
-#include "vmm/process/reaper.h"
+#include "vmm/process/steward.h"
 #include "vmm/process/services.h"
 #include "vmm/process/thread_block.h"
 #include "vmm/process/thread_reuse.h"
@@ -20,10 +20,6 @@ namespace dbos::vmm {
 namespace {
 
 constexpr uint8_t kMachineCheckVector = 18;
-
-// Free vCPUs that a process has when it forks, beyond the child's first: the child's threads use
-// them, and their descriptors are then known here as well, which adopting them needs.
-constexpr uint32_t kSpareVcpus = 3;
 
 constexpr uint32_t kThreadBeingMade = UINT32_MAX;  // in the place of a thread's id
 
@@ -108,6 +104,9 @@ void handle_interrupted_run(Vcpu& vcpu) {
 
 void start_thread(void* argument) {
   Vcpu& vcpu = *static_cast<Vcpu*>(argument);
+  if (machine().reset_vcpu(vcpu, vcpu.page->start_argument) < 0) {
+    die_with_report(vcpu, "KVM refused a virtual CPU's registers");
+  }
   vcpu.page->thread_id = static_cast<uint32_t>(raw_call(__NR_gettid));
   vcpu.page->process_id = static_cast<uint32_t>(raw_call(__NR_getpid));
   set_signal_context(&vcpu);
@@ -119,6 +118,7 @@ void start_process(void* argument) {
   Vcpu& vcpu = *static_cast<Vcpu*>(argument);
   vcpu.process->process_id = static_cast<uint32_t>(raw_call(__NR_getpid));
   watch_parent(*vcpu.process);
+  ring_steward();
   start_thread(argument);
 }
 
@@ -137,10 +137,6 @@ void prepare_page(Vcpu& vcpu, const Vcpu& creator, uint64_t start_argument) {
 Vcpu* acquire_vcpu(const Vcpu& creator, HostProcess& process, uint64_t start_argument) {
   Vcpu* const vcpu = machine().vcpus().acquire(*creator.process);
   if (vcpu == nullptr) return nullptr;
-  if (machine().reset_vcpu(*vcpu, start_argument) < 0) {
-    machine().vcpus().release(*vcpu);
-    return nullptr;
-  }
   vcpu->process = &process;
   vcpu->dispositions = &process.signals;
   vcpu->keeps_thread.store(1);
@@ -228,7 +224,6 @@ int64_t fork_process(Vcpu& creator, uint64_t start_argument, uint64_t exit_signa
                      uint64_t result_address) {
   const uint64_t mask = block_all_signals();
   HostProcess* const process = acquire_process(creator.process);
-  machine().vcpus().prepare(*creator.process, 1 + kSpareVcpus);
   Vcpu* const vcpu = process == nullptr ? nullptr : acquire_vcpu(creator, *process, start_argument);
   const bool waits_for_exec = (flags & kForkWaitForExec) != 0;
   int64_t result = -EAGAIN;
@@ -244,7 +239,7 @@ int64_t fork_process(Vcpu& creator, uint64_t start_argument, uint64_t exit_signa
   if (waits_for_exec) {
     reap_ended_threads(*creator.process);
   } else {
-    start_reaper(*creator.process);
+    start_steward(*creator.process);
   }
   return result;
 }

@@ -1,4 +1,4 @@
-#include "vmm/process/reaper.h"
+#include "vmm/process/steward.h"
 
 #include <asm/unistd.h>
 #include <linux/futex.h>
@@ -18,8 +18,12 @@ namespace {
 constexpr uint32_t kWatchedMax = 127;          // FUTEX_WAITV_MAX is 128, and one is the doorbell
 constexpr int64_t kPatience_ns = 200'000'000;  // for what is beyond kWatchedMax
 
+// vCPUs that are ready when a process forks: one for the child, and some for the child's threads,
+// whose descriptors are then known here as well, which adopting them needs.
+constexpr uint32_t kReadyVcpus = 4;
+
 std::atomic<uint32_t> doorbell{0};
-std::atomic<uint32_t> reaper_thread{0};
+std::atomic<uint32_t> steward_thread{0};
 
 bool needs_adoption(const Vcpu& vcpu) {
   return vcpu.state.load() == VcpuState::kBusy && vcpu.host_thread.load() == 0 &&
@@ -52,13 +56,14 @@ uint32_t collect(const HostProcess& own, futex_waitv* watched) {
   return count;
 }
 
-void* run_reaper(void* argument) {
+void* run_steward(void* argument) {
   const auto& own = *static_cast<const HostProcess*>(argument);
-  raw_call(__NR_set_tid_address, reinterpret_cast<uint64_t>(&reaper_thread));
+  raw_call(__NR_set_tid_address, reinterpret_cast<uint64_t>(&steward_thread));
   for (;;) {
     futex_waitv watched[kWatchedMax + 1];
     const uint32_t count = collect(own, watched);
     reap_ended_threads(own);
+    machine().vcpus().prepare(own, kReadyVcpus);
     timespec now = {};
     clock_gettime(CLOCK_MONOTONIC, &now);
     const int64_t deadline = now.tv_sec * 1'000'000'000 + now.tv_nsec + kPatience_ns;
@@ -83,25 +88,22 @@ void reap_ended_threads(const HostProcess& process) {
   }
 }
 
-void start_reaper(const HostProcess& process) {
+void start_steward(const HostProcess& process) {
   uint32_t expected = 0;
-  if (!reaper_thread.compare_exchange_strong(expected, 1)) {
-    ring_reaper();
-    return;
-  }
+  if (!steward_thread.compare_exchange_strong(expected, 1)) return;
   const uint64_t mask = block_all_signals();
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);
   pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
   pthread_t thread;
   const int result =
-      pthread_create(&thread, &attributes, run_reaper, const_cast<HostProcess*>(&process));
+      pthread_create(&thread, &attributes, run_steward, const_cast<HostProcess*>(&process));
   pthread_attr_destroy(&attributes);
-  if (result != 0) reaper_thread.store(0);
+  if (result != 0) steward_thread.store(0);
   set_own_mask(mask);
 }
 
-void ring_reaper() {
+void ring_steward() {
   doorbell.fetch_add(1);
   raw_call(__NR_futex, reinterpret_cast<uint64_t>(&doorbell), FUTEX_WAKE, 1);
 }
