@@ -75,6 +75,8 @@ struct HypercallPage {
   uint32_t dying;           // VMM: the host thread is gone; release what this vCPU holds and exit
   uint32_t park_word;       // 0: a park sleeps; 1: a wake came. Linux futex, see Service::kPark
   uint64_t start_argument;  // the argument of Service::kThreadCreate, for the new vCPU
+  uint32_t attention;       // anybody: look at what changed before the program runs on
+  uint32_t reserved;
   PendingSignal signal;
   Call calls[kCallBatchMax];
 };
@@ -174,9 +176,14 @@ inline constexpr uint64_t kKernelImageSizeMax = 4 * kMiB;
 inline constexpr uint64_t kKernelTablesAddress = kKernelRegionBase + 8 * kMiB;
 inline constexpr uint64_t kKernelTablesSizeMax = 8 * kMiB;
 
-// Interrupt vectors that the VMM raises.
-inline constexpr uint8_t kSignalVector = 0xf0;
-// ... and that the guest raises itself (x2APIC).
-inline constexpr uint8_t kShootdownVector = 0xf1;
+// Attention: how a vCPU that runs the program is brought into its kernel. There are no interrupts.
+// Whoever wants it sets HypercallPage::attention; the VMM does so for a signal, another vCPU before
+// it calls Service::kInterrupt. Then the VMM takes the vCPU out of KVM_RUN and, before it goes on,
+//   - in the program (below kKernelImageBase), raises this exception: AMD's "hypervisor injection",
+//     which no processor raises by itself (APM volume 2, 8.2.23);
+//   - in the region of Service::kAttentionRegion, whose code has looked already and is about to
+//     return to the program, moves it to the region's restart address, with the kernel stack empty;
+//   - elsewhere in the kernel does nothing: the kernel looks before it returns.
+inline constexpr uint8_t kAttentionVector = 28;
 
 }  // namespace dbos

@@ -24,6 +24,7 @@ const BootInformation& boot_information() {
   set_kernel_root(PhysicalAddress(boot.kernel_tables));
   const MemoryOptions options{(boot.flags & kBootNoLargePages) == 0};
   if (memory_initialize(options).is_error()) DBOS_PANIC("no memory to start with");
+  arch::declare_return_region();
   if ((boot.flags & kBootTraceCalls) != 0) enable_trace();
   start_program(boot);
 }

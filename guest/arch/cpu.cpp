@@ -72,11 +72,6 @@ void set_system_call_entry(Cpu& cpu) {
   write_msr(kMsrFsBase, 0);
 }
 
-void enable_local_apic() {
-  write_msr(kMsrApicBase, read_msr(kMsrApicBase) | (1 << 11) | (1 << 10));  // enable, x2APIC
-  write_msr(kMsrX2ApicSpurious, 0x100 | 0xff);
-}
-
 }  // namespace
 
 void initialize_cpu(u32 index, u64 extended_state_mask) {
@@ -87,7 +82,6 @@ void initialize_cpu(u32 index, u64 extended_state_mask) {
   load_descriptor_tables(cpu);
   set_control_registers(extended_state_mask);
   set_system_call_entry(cpu);
-  enable_local_apic();
   cpu.initialized = true;
 }
 

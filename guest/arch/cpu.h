@@ -69,8 +69,8 @@ inline Cpu& current_cpu() {
   return *reinterpret_cast<Cpu*>(align_down(stack_pointer, kVcpuStride) + kVcpuDataOffset);
 }
 
-// Sets this vCPU up: descriptor tables, control registers, system call entry, local APIC. Once per
-// vCPU; a vCPU that is used again keeps all of it.
+// Sets this vCPU up: descriptor tables, control registers, system call entry. Once per vCPU; a vCPU
+// that is used again keeps all of it.
 void initialize_cpu(u32 index, u64 extended_state_mask);
 
 // Makes `space` (never null) the one whose translations this vCPU uses.
@@ -78,7 +78,8 @@ void activate_space(AddressSpace& space);
 // Makes it use none but the kernel's half, so that its address space can be destroyed.
 void leave_space(PhysicalAddress kernel_root);
 
-// Takes a flush that another vCPU asked for. Called wherever this vCPU waits with interrupts off.
+// Takes a flush that another vCPU asked for. Called wherever this vCPU waits, and before the
+// program runs.
 void serve_flush_request();
 
 // Around every exit to the host.

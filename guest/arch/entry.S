@@ -1,4 +1,4 @@
-// The ways into the guest kernel: boot, `syscall`, traps and interrupts.
+// The ways into the guest kernel: boot, `syscall`, traps.
 //
 // The program runs in ring 0 too, so the CPU switches stacks only where an IST says so, and `syscall`
 // never does. Rules:
@@ -6,7 +6,8 @@
 //   - Every vector enters on an IST stack and moves at once: to the vCPU's kernel stack when the
 //     program was interrupted, below the interrupted stack pointer when the kernel was (a fault on
 //     program memory). So traps nest.
-//   - The kernel runs with interrupts off. They are on in the program only.
+//   - There are no interrupts. What wants the kernel while the program runs comes as an exception
+//     (kAttentionVector), raised in the program only.
 //   - GS is the program's but for the window marked below.
 
 #include "guest/arch/entry_constants.h"
@@ -80,24 +81,53 @@ system_call_entry:
     xor %ebp, %ebp
     mov %rsp, %rdi
     call handle_system_call     // al: may return the short way
+
+// From here on to return_region_end: whoever wants attention, and finds the vCPU here, has it start again
+// (kAttentionRegion). The frame of the program stays whole at the top of the kernel stack.
+    .globl return_region_begin
+return_region_begin:
+    mov %rsp, %rcx
+    and $DBOS_VCPU_STRIDE_MASK, %rcx
+    cmpl $0, DBOS_PAGE_ATTENTION(%rcx)
+    jne return_restart
     test %al, %al
-    jz return_from_trap
+    jz 3f
     RESTORE_REGISTERS
     mov DBOS_FRAME_TAIL_RIP(%rsp), %rcx
-    andl $~0x200, DBOS_FRAME_TAIL_RFLAGS(%rsp)
     lea DBOS_FRAME_TAIL_RFLAGS(%rsp), %rsp
-    popfq                       // the program's flags, but interrupts stay off
+    popfq                       // the program's flags
     mov (%rsp), %rsp            // the program's stack pointer
-    sti                         // takes effect after the next instruction
     jmp *%rcx
-
-    .globl return_from_trap
-return_from_trap:
-    RESTORE_REGISTERS
+3:  RESTORE_REGISTERS
     add $16, %rsp               // vector, error code
     .globl return_instruction
 return_instruction:
     iretq
+    .globl return_region_end
+return_region_end:
+
+    .globl return_restart
+return_restart:                 // rsp: anywhere on the kernel stack
+    mov %rsp, %rax
+    and $DBOS_VCPU_STRIDE_MASK, %rax
+    mov DBOS_CPU_STACK_TOP(%rax), %rsp
+    sub $DBOS_FRAME_SIZE, %rsp
+    xor %ebp, %ebp
+    mov %rsp, %rdi
+    call return_to_program
+    xor %eax, %eax
+    jmp return_region_begin
+
+// To below rdi, and there with rsp.
+    .macro MOVE_FRAME
+    sub $DBOS_FRAME_SIZE, %rdi
+    mov %rsp, %rsi
+    mov %rdi, %rsp
+    mov $(DBOS_FRAME_SIZE / 8), %ecx
+    rep movsq
+    xor %ebp, %ebp
+    mov %rsp, %rdi
+    .endm
 
     .type trap_common, @function
 trap_common:
@@ -111,27 +141,24 @@ trap_common:
 20: mov %rsp, %rax
     and $DBOS_VCPU_STRIDE_MASK, %rax
     mov DBOS_CPU_STACK_TOP(%rax), %rdi
-    jmp 2f
+    MOVE_FRAME
+    call handle_trap
+    xor %eax, %eax
+    jmp return_region_begin
 1:  mov DBOS_FRAME_RSP(%rsp), %rdi
     test %rdi, %rdi
     js 21f
-    // In the kernel, but on the program's stack: the last two instructions of a system call's return.
-    // `sti` holds interrupts off there, but for one that a hypervisor injects without that shadow
-    // (seen with QEMU's SVM). The program has returned already, but for the jump.
+    // In the kernel, but on the program's stack: the last instruction of a system call's return. The
+    // program has returned already, but for the jump.
     mov DBOS_FRAME_RCX(%rsp), %rax
     mov %rax, DBOS_FRAME_RIP(%rsp)
-    orl $0x200, DBOS_FRAME_RFLAGS(%rsp)
     jmp 20b
 21: and $-16, %rdi
-2:  sub $DBOS_FRAME_SIZE, %rdi
-    mov %rsp, %rsi
-    mov %rdi, %rsp
-    mov $(DBOS_FRAME_SIZE / 8), %ecx
-    rep movsq
-    xor %ebp, %ebp
-    mov %rsp, %rdi
+    MOVE_FRAME
     call handle_trap
-    jmp return_from_trap
+    RESTORE_REGISTERS
+    add $16, %rsp               // vector, error code
+    iretq
 
 // One stub per vector; those without an error code push 0.
     .altmacro
@@ -154,12 +181,13 @@ trap_stubs:
     .set vector_number, vector_number + 1
     .endr
 
-// Starts a program thread from a TrapFrame (rdi) with the given kernel stack: restores all registers.
+// Starts the program from the TrapFrame (rdi) at the top of the kernel stack: restores all registers.
     .globl resume_program
     .type resume_program, @function
 resume_program:
     mov %rdi, %rsp
-    jmp return_from_trap
+    xor %eax, %eax
+    jmp return_region_begin
 
 // Copies between kernel and program memory. rdi, rsi, rdx as memcpy; answers the bytes NOT copied.
     .globl copy_program_bytes

@@ -16,6 +16,7 @@ static_assert(DBOS_FRAME_TAIL_RIP == offsetof(TrapFrame, rip) - offsetof(TrapFra
 static_assert(DBOS_FRAME_TAIL_RFLAGS == offsetof(TrapFrame, rflags) - offsetof(TrapFrame, vector));
 static_assert(DBOS_KERNEL_IMAGE_BASE == kKernelImageBase);
 static_assert(static_cast<u64>(DBOS_VCPU_STRIDE_MASK) == ~(kVcpuStride - 1));
+static_assert(DBOS_PAGE_ATTENTION == kVcpuHypercallOffset + offsetof(HypercallPage, attention));
 static_assert(DBOS_CPU_STACK_TOP == kVcpuDataOffset + offsetof(Cpu, kernel_stack_top));
 
 }  // namespace dbos::arch

@@ -7,9 +7,6 @@
 namespace dbos::arch {
 
 inline constexpr u32 kMsrApicBase = 0x1b;
-inline constexpr u32 kMsrX2ApicEndOfInterrupt = 0x80b;
-inline constexpr u32 kMsrX2ApicSpurious = 0x80f;
-inline constexpr u32 kMsrX2ApicCommand = 0x830;
 inline constexpr u32 kMsrEfer = 0xc0000080;
 inline constexpr u32 kMsrStar = 0xc0000081;
 inline constexpr u32 kMsrLstar = 0xc0000082;

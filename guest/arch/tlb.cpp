@@ -1,12 +1,13 @@
 // TLB shootdowns between vCPUs.
 //
-// A vCPU that is in the host cannot use a translation before it comes back, so it needs no
-// interrupt: it looks for a request on its way back. The order matters, and both sides use
-// sequentially consistent operations for it:
-//   requester: set flush_requested, then read place     -> kHost: done
+// A vCPU that is in the host cannot use a translation before it comes back, so it is left alone: it
+// looks for a request on its way back. The order matters, and both sides use sequentially
+// consistent operations for it:
+//   requester: set flush_requested and attention, then read place     -> kHost: done
 //   target:    set place = kGuest, then read flush_requested
-// One of the two sees the other's write. A requester waits with interrupts off, and so may its
-// target, in a spin lock or in a shootdown of its own: whoever waits serves its own requests.
+// One of the two sees the other's write. The others are interrupted (Service::kInterrupt). A target
+// in the guest kernel serves the request before it returns to the program, and wherever it waits:
+// it may wait for the requester, in a spin lock or a shootdown of its own.
 #include "guest/arch/cpu.h"
 #include "guest/arch/hypercall.h"
 #include "guest/lib/assert.h"
@@ -29,9 +30,8 @@ void flush_range(VirtualRange range) {
   }
 }
 
-void interrupt_vcpu(u32 index) {
-  // Fixed delivery, physical destination (SDM volume 3, 11.12.9).
-  write_msr(kMsrX2ApicCommand, (u64{index} << 32) | kShootdownVector);
+HypercallPage& page_of(u32 index) {
+  return *reinterpret_cast<HypercallPage*>(cpu_block(index) + kVcpuHypercallOffset);
 }
 
 bool has_flushed(const Cpu& target) {
@@ -88,8 +88,9 @@ void shootdown(AddressSpace& space, VirtualRange range) {
     if (index == self) return;
     Cpu& target = cpu_at(index);
     target.flush_requested.store(1);
+    __atomic_store_n(&page_of(index).attention, 1, __ATOMIC_SEQ_CST);
     if (target.place.load() == CpuPlace::kHost) return;
-    interrupt_vcpu(index);
+    hypercall(Service::kInterrupt, index);
     waiting.add(index);
   });
   waiting.for_each([](u32 index) {

@@ -1,4 +1,4 @@
-// Traps and interrupts, as ordered cases. The one that nothing explains is fatal and explains
+// Traps, as ordered cases. The one that nothing explains is fatal and explains
 // itself.
 #include "guest/arch/trap.h"
 
@@ -20,6 +20,9 @@ struct Fixup {
 extern const Fixup fixups_begin[];
 extern const Fixup fixups_end[];
 extern const char return_instruction[];
+extern const char return_region_begin[];
+extern const char return_region_end[];
+extern const char return_restart[];
 }
 
 namespace dbos::arch {
@@ -206,18 +209,12 @@ void handle_exception(TrapFrame& frame) {
   panic_with_frame("exception that no program can cause", frame);
 }
 
-void handle_interrupt(TrapFrame& frame) {
-  if (frame.vector == kShootdownVector) serve_flush_request();
-  if (frame.vector != 0xff) write_msr(kMsrX2ApicEndOfInterrupt, 0);  // but for a spurious one
-}
-
-// A program that executes `int n` itself: nothing of the kind exists natively but int3 and int
-// 0x80.
-bool is_interrupt(u64 vector) {
-  return vector == kSignalVector || vector == kShootdownVector;
-}
-
 }  // namespace
+
+void declare_return_region() {
+  hypercall(Service::kAttentionRegion, reinterpret_cast<u64>(return_region_begin),
+            reinterpret_cast<u64>(return_region_end), reinterpret_cast<u64>(return_restart));
+}
 
 TrapFrame& top_frame() {
   return *reinterpret_cast<TrapFrame*>(current_cpu().kernel_stack_top - sizeof(TrapFrame));
@@ -228,10 +225,10 @@ extern "C" void handle_trap(TrapFrame* frame) {
   if (in_program) current_thread().frame = frame;
   if (frame->vector == kPageFault) {
     handle_page_fault(*frame);
-  } else if (is_interrupt(frame->vector)) {
-    handle_interrupt(*frame);
+  } else if (frame->vector == kAttention) {
+    if (!in_program) panic_with_frame("attention in the guest kernel", *frame);
   } else if (frame->vector >= 32) {
-    if (!in_program) panic_with_frame("unknown interrupt", *frame);
+    if (!in_program) panic_with_frame("an interrupt, and there are none", *frame);
     force_fault_signal(current_thread(), *frame, signal_number::kSegv, kCodeKernel, 0,
                        kGeneralProtection, frame->vector << 3 | 2);
   } else {
@@ -240,8 +237,14 @@ extern "C" void handle_trap(TrapFrame* frame) {
   if (in_program) return_to_program(*frame);
 }
 
-void return_to_program(TrapFrame& frame) {
+extern "C" void return_to_program(TrapFrame& frame) {
   Thread& thread = current_thread();
+  HypercallPage& page = current_hypercall_page();
+  // First the flag, then what it stands for: entry.S looks at the flag once more.
+  if (__atomic_load_n(&page.attention, __ATOMIC_RELAXED) != 0) {
+    __atomic_exchange_n(&page.attention, 0, __ATOMIC_SEQ_CST);
+    serve_flush_request();
+  }
   while (has_signal_work(thread, frame)) deliver_pending_signal(thread, frame);
 }
 

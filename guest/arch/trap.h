@@ -1,8 +1,9 @@
-// Traps and interrupts.
+// Traps.
 #pragma once
 
 #include "guest/arch/trap_frame.h"
 #include "guest/lib/types.h"
+#include "hypercall/abi.h"
 
 namespace dbos::arch {
 
@@ -33,6 +34,7 @@ enum Vector : u64 {
   kAlignmentCheck = 17,
   kMachineCheck = 18,
   kSimdFloatingPoint = 19,
+  kAttention = kAttentionVector,
 };
 
 // Page fault error code.
@@ -42,8 +44,11 @@ inline constexpr u64 kFaultUser = 1 << 2;
 inline constexpr u64 kFaultReserved = 1 << 3;
 inline constexpr u64 kFaultFetch = 1 << 4;
 
-// Everything that has to happen before the program runs again: signals, a dying host thread.
-void return_to_program(TrapFrame& frame);
+// Everything that has to happen before the program runs again: shootdowns, signals, a dying host
+// thread.
+extern "C" void return_to_program(TrapFrame& frame);
+// The code that returns to the program; entry.S.
+void declare_return_region();
 
 // Starts the program with these registers; they lie on this vCPU's kernel stack.
 extern "C" [[noreturn]] void resume_program(TrapFrame* frame);

@@ -78,10 +78,6 @@ void Machine::open_kvm() {
   if (ioctl(vm_descriptor_, KVM_ENABLE_CAP, &split) < 0) {
     throw StartError::with_errno("KVM can't make local interrupt controllers");
   }
-  kvm_enable_cap x2apic = {};
-  x2apic.cap = KVM_CAP_X2APIC_API;
-  x2apic.args[0] = KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK;
-  ioctl(vm_descriptor_, KVM_ENABLE_CAP, &x2apic);
 }
 
 void Machine::make_regions() {
@@ -216,15 +212,17 @@ int64_t Machine::reset_vcpu(const Vcpu& vcpu, uint64_t start_argument) {
                   reinterpret_cast<uint64_t>(&registers));
 }
 
-void Machine::raise_interrupt(const Vcpu& vcpu, uint8_t vector) {
-  kvm_msi message = {};
-  // Physical destination, fixed delivery, edge (SDM volume 3, 11.11). With 32-bit ids the upper 24
-  // bits of the destination are in the high address.
-  message.address_lo = 0xfee00000 | (vcpu.index & 0xff) << 12;
-  message.address_hi = vcpu.index & ~0xffu;
-  message.data = vector;
-  raw_call(__NR_ioctl, static_cast<uint64_t>(vm_descriptor_), KVM_SIGNAL_MSI,
-           reinterpret_cast<uint64_t>(&message));
+bool Machine::inject_exception(const Vcpu& vcpu, uint8_t vector) const {
+  kvm_vcpu_events events = {};
+  const auto descriptor = static_cast<uint64_t>(vcpu.descriptor);
+  raw_call(__NR_ioctl, descriptor, KVM_GET_VCPU_EVENTS, reinterpret_cast<uint64_t>(&events));
+  if (events.exception.injected != 0 || events.exception.pending != 0) return false;
+  events.exception.injected = 1;
+  events.exception.nr = vector;
+  events.exception.has_error_code = 0;
+  events.flags = 0;
+  raw_call(__NR_ioctl, descriptor, KVM_SET_VCPU_EVENTS, reinterpret_cast<uint64_t>(&events));
+  return true;
 }
 
 int64_t Machine::grow_arena(uint64_t index) {

@@ -43,8 +43,9 @@ class Machine {
   // are the boot tables, from the beginning or because the thread before left them so.
   int64_t reset_vcpu(const Vcpu& vcpu, uint64_t start_argument);
 
-  // Raises an interrupt on a vCPU's local APIC.
-  void raise_interrupt(const Vcpu& vcpu, uint8_t vector);
+  // The vCPU takes this exception, without an error code, when it is next run. False, with nothing
+  // done: another one is on its way. By the thread that runs the vCPU.
+  bool inject_exception(const Vcpu& vcpu, uint8_t vector) const;
 
   // Maps a page of the kernel region executable in the boot tables.
   void map_kernel_page(uint64_t virtual_address, uint64_t physical_address);

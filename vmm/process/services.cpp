@@ -13,6 +13,7 @@
 #include "vmm/log.h"
 #include "vmm/machine/clock.h"
 #include "vmm/machine/window.h"
+#include "vmm/process/attention.h"
 #include "vmm/process/execute_program.h"
 #include "vmm/process/host_call.h"
 #include "vmm/process/host_process.h"
@@ -142,6 +143,7 @@ bool is_allowed_when_adopted(Service service) {
     case Service::kWindowUnmap:
     case Service::kWindowPopulate:
     case Service::kWake:
+    case Service::kInterrupt:
     case Service::kYield:
       return true;
     default:
@@ -195,6 +197,10 @@ int64_t execute_service(Vcpu& vcpu, const Call& call) {
       return park(vcpu, call);
     case Service::kWake:
       return wake(call);
+    case Service::kInterrupt:
+      return interrupt_vcpu(vcpu, a[0]);
+    case Service::kAttentionRegion:
+      return set_attention_region(a[0], a[1], a[2]);
     case Service::kClockRefresh:
       return refresh_clock();
     case Service::kYield:

@@ -109,9 +109,20 @@ void store_for_guest(SignalContext& vcpu, int signal, const siginfo_t* info, uco
   memcpy(slot.info, info, sizeof slot.info);
   std::atomic_signal_fence(std::memory_order_seq_cst);
   *static_cast<volatile uint32_t*>(&slot.number) = static_cast<uint32_t>(signal);
+  __atomic_store_n(&vcpu.page->attention, 1, __ATOMIC_SEQ_CST);
   *static_cast<volatile uint8_t*>(vcpu.immediate_exit) = 1;
   mask_of(context) = kFullMask;
   leave_host_call(context);
+}
+
+// What tells a kick from a signal 64 of the program.
+const char kick_mark = 0;
+
+bool take_kick(SignalContext& vcpu, const siginfo_t& info) {
+  if (info.si_code != SI_QUEUE || info.si_value.sival_ptr != &kick_mark) return false;
+  *static_cast<volatile uint8_t*>(vcpu.immediate_exit) = 1;
+  vcpu.kicks_received.fetch_add(1);
+  return true;
 }
 
 void handle_signal(int signal, siginfo_t* info, void* opaque) {
@@ -124,6 +135,7 @@ void handle_signal(int signal, siginfo_t* info, void* opaque) {
     return;  // the instruction faults again and ends the process
   }
   if (signal == kParentDeathSignal) {
+    if (vcpu != nullptr && take_kick(*vcpu, *info)) return;
     const ParentDeathHook hook = parent_death_hook.load(std::memory_order_relaxed);
     if (hook != nullptr && hook(*info)) return;
   }
@@ -265,6 +277,15 @@ void die_by_signal(int signal) {
   // Not reached with a signal that ends a process; nothing else must run on in its place.
   raw_call(__NR_exit_group, 128 + static_cast<uint64_t>(signal));
   __builtin_unreachable();
+}
+
+int64_t send_kick(uint32_t process, uint32_t thread) {
+  siginfo_t info = {};
+  info.si_signo = kParentDeathSignal;
+  info.si_code = SI_QUEUE;
+  info.si_value.sival_ptr = const_cast<char*>(&kick_mark);
+  return raw_call(__NR_rt_tgsigqueueinfo, process, thread, kParentDeathSignal,
+                  reinterpret_cast<uint64_t>(&info));
 }
 
 }  // namespace dbos::vmm

@@ -7,8 +7,9 @@
 // (abi.h).
 //
 // While a stored signal waits for the guest, every signal of that thread is blocked, so one slot is
-// enough. Signal 64 is the exception: the VMM uses it as parent-death notice and leaves it open;
-// one that is the program's and comes at a bad time is queued again.
+// enough. Signal 64 is the exception: the VMM uses it as parent-death notice and to interrupt vCPUs
+// (attention.h), and leaves it open; one that is the program's and comes at a bad time is queued
+// again.
 //
 // No locks: a handler may run at any instruction, and SIGKILL may end a process at any instruction
 // whose memory others share.
@@ -36,6 +37,10 @@ struct SignalContext {
   uint8_t* immediate_exit = nullptr;       // kvm_run's field
   ProcessSignals* dispositions = nullptr;  // of the process that the thread belongs to
   std::atomic<uint64_t> program_mask{0};   // the last one of Service::kSignalMask
+  // See attention.h.
+  std::atomic<uint32_t> runs_guest{0};
+  std::atomic<uint32_t> kicks_sent{0};
+  std::atomic<uint32_t> kicks_received{0};
 };
 
 // What this process inherited from its parent: bit n - 1 is signal n.
@@ -73,5 +78,9 @@ int64_t signal_action(ProcessSignals& process, uint64_t signal, uint64_t disposi
                       uint64_t flags);
 int64_t signal_mask(SignalContext& context, uint64_t mask);
 [[noreturn]] void die_by_signal(int signal);
+
+// Takes a thread of this process out of KVM_RUN (attention.h); its kicks_received counts it.
+// -errno.
+int64_t send_kick(uint32_t process, uint32_t thread);
 
 }  // namespace dbos::vmm

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "vmm/kvm/kvm_api.h"
+#include "vmm/process/attention.h"
 #include "vmm/process/host_call.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/signals.h"
@@ -35,8 +36,10 @@ void adopt(Vcpu& vcpu) {
   if (!vcpu.adopted.compare_exchange_strong(expected, 1)) return;
   vcpu.page->signal.number = 0;
   vcpu.page->dying = 1;
+  __atomic_store_n(&vcpu.page->attention, 1, __ATOMIC_SEQ_CST);
   vcpu.run->immediate_exit = 0;
-  machine().raise_interrupt(vcpu, kSignalVector);
+  vcpu.kicks_received.store(vcpu.kicks_sent.load());  // those that the dead thread did not take
+  bring_into_kernel(vcpu);
   run_vcpu(vcpu);
   vcpu.started.store(0);
   if (vcpu.state.load() != VcpuState::kLost) machine().vcpus().release(vcpu);

@@ -7,10 +7,11 @@
 #include "vmm/debug/machine_report.h"
 #include "vmm/error.h"
 #include "vmm/kvm/kvm_api.h"
+#include "vmm/process/attention.h"
 #include "vmm/process/host_call.h"
 #include "vmm/process/host_process.h"
-#include "vmm/process/steward.h"
 #include "vmm/process/services.h"
+#include "vmm/process/steward.h"
 #include "vmm/process/thread_block.h"
 #include "vmm/process/thread_reuse.h"
 #include "vmm/proxy/execute.h"
@@ -19,6 +20,7 @@
 namespace dbos::vmm {
 namespace {
 
+// A page of a file mapping that is no more (the file was cut): the guest kernel makes it SIGBUS.
 constexpr uint8_t kMachineCheckVector = 18;
 
 constexpr uint32_t kThreadBeingMade = UINT32_MAX;  // in the place of a thread's id
@@ -59,18 +61,6 @@ Next make_calls(Vcpu& vcpu) {
   return Next::kRun;
 }
 
-// A page of a file mapping that is no more (the file was cut): the guest kernel makes it SIGBUS.
-void inject_machine_check(Vcpu& vcpu) {
-  kvm_vcpu_events events = {};
-  const auto descriptor = static_cast<uint64_t>(vcpu.descriptor);
-  raw_call(__NR_ioctl, descriptor, KVM_GET_VCPU_EVENTS, reinterpret_cast<uint64_t>(&events));
-  events.exception.injected = 1;
-  events.exception.nr = kMachineCheckVector;
-  events.exception.has_error_code = 0;
-  events.flags = 0;
-  raw_call(__NR_ioctl, descriptor, KVM_SET_VCPU_EVENTS, reinterpret_cast<uint64_t>(&events));
-}
-
 // A dead process's vCPU that can't run on, because its own crash ended the process: what it held is
 // lost, and nobody else ends for it.
 bool give_up_adopted(Vcpu& vcpu) {
@@ -82,7 +72,12 @@ bool give_up_adopted(Vcpu& vcpu) {
 Next handle_exit(Vcpu& vcpu) {
   switch (vcpu.run->exit_reason) {
     case KVM_EXIT_IO:
-      if (vcpu.run->io.port == kHypercallPort) return make_calls(vcpu);
+      if (vcpu.run->io.port == kHypercallPort) {
+        leave_guest(vcpu);
+        const Next next = make_calls(vcpu);
+        enter_guest(vcpu);
+        return next;
+      }
       break;
     case KVM_EXIT_INTR:
       return Next::kRun;
@@ -93,13 +88,9 @@ Next handle_exit(Vcpu& vcpu) {
   die_with_report(vcpu, "the guest stopped in a way that the VMM does not know");
 }
 
-// A signal came while the guest ran: its interrupt makes the guest kernel look, as soon as
-// interrupts are on. A guest that is in its kernel looks anyway on the way back.
 void handle_interrupted_run(Vcpu& vcpu) {
   vcpu.run->immediate_exit = 0;
-  if (vcpu.page->signal.number != 0 || vcpu.page->dying != 0) {
-    machine().raise_interrupt(vcpu, kSignalVector);
-  }
+  bring_into_kernel(vcpu);
 }
 
 void start_thread(void* argument) {
@@ -129,6 +120,7 @@ void prepare_page(Vcpu& vcpu, const Vcpu& creator, uint64_t start_argument) {
   vcpu.page->dying = 0;
   vcpu.page->park_word = 0;
   vcpu.page->signal.number = 0;
+  vcpu.page->attention = 0;
   vcpu.page->start_argument = start_argument;
   vcpu.run->immediate_exit = 0;
 }
@@ -176,6 +168,7 @@ void set_machine(Machine& machine) {
 
 void run_vcpu(Vcpu& vcpu) {
   const auto descriptor = static_cast<uint64_t>(vcpu.descriptor);
+  enter_guest(vcpu);
   for (;;) {
     const int64_t result = raw_call(__NR_ioctl, descriptor, KVM_RUN, 0);
     ++vcpu.exits;
@@ -184,7 +177,7 @@ void run_vcpu(Vcpu& vcpu) {
     } else if (result == -EINTR || result == -EAGAIN) {
       handle_interrupted_run(vcpu);
     } else if (result == -EFAULT) {
-      inject_machine_check(vcpu);
+      machine().inject_exception(vcpu, kMachineCheckVector);
     } else if (give_up_adopted(vcpu)) {
       return;
     } else {

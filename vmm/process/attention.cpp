@@ -1,0 +1,78 @@
+#include "vmm/process/attention.h"
+
+#include <asm/unistd.h>
+
+#include <cerrno>
+
+#include "vmm/kvm/kvm_api.h"
+#include "vmm/process/host_call.h"
+#include "vmm/process/host_process.h"
+#include "vmm/process/vcpu_thread.h"
+
+namespace dbos::vmm {
+namespace {
+
+struct Region {
+  std::atomic<uint64_t> begin, end, restart;
+};
+Region region;
+
+bool is_at(const Region& place, uint64_t instruction) {
+  return place.begin.load() <= instruction && instruction < place.end.load();
+}
+
+void restart(const Vcpu& vcpu, kvm_regs& registers) {
+  registers.rip = region.restart.load();
+  registers.rsp = kVcpuMapBase + vcpu.index * kVcpuStride + kVcpuStackTop;
+  registers.rflags = 2;
+  raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu.descriptor), KVM_SET_REGS,
+           reinterpret_cast<uint64_t>(&registers));
+}
+
+}  // namespace
+
+int64_t set_attention_region(uint64_t begin, uint64_t end, uint64_t restart_address) {
+  const bool is_kernel = begin >= kKernelImageBase && begin < end &&
+                         restart_address >= kKernelImageBase && region.end.load() == 0;
+  if (!is_kernel) return -EINVAL;
+  region.begin.store(begin);
+  region.restart.store(restart_address);
+  region.end.store(end);
+  return 0;
+}
+
+int64_t interrupt_vcpu(const Vcpu& caller, uint64_t index) {
+  if (index >= machine().vcpus().count()) return -EINVAL;
+  Vcpu& target = machine().vcpus().at(static_cast<uint32_t>(index));
+  const uint32_t thread = target.host_thread.load();
+  if (thread == 0 || target.process != caller.process || &target == &caller) return 0;
+  target.kicks_sent.fetch_add(1);
+  const bool runs = target.runs_guest.load() != 0;
+  const int64_t result = runs ? send_kick(target.process->process_id, thread) : 0;
+  if (!runs || result < 0) target.kicks_sent.fetch_sub(1);
+  return result == -EAGAIN ? result : 0;  // ESRCH: it has ended
+}
+
+void bring_into_kernel(const Vcpu& vcpu) {
+  if (__atomic_load_n(&vcpu.page->attention, __ATOMIC_SEQ_CST) == 0) return;
+  kvm_regs registers = {};
+  raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu.descriptor), KVM_GET_REGS,
+           reinterpret_cast<uint64_t>(&registers));
+  if (registers.rip < kKernelImageBase) {
+    // An exception that is on its way already does as well.
+    machine().inject_exception(vcpu, kAttentionVector);
+  } else if (is_at(region, registers.rip)) {
+    restart(vcpu, registers);
+  }
+}
+
+void leave_guest(Vcpu& vcpu) {
+  vcpu.runs_guest.store(0);
+  while (vcpu.kicks_sent.load() != vcpu.kicks_received.load()) raw_call(__NR_sched_yield);
+}
+
+void enter_guest(Vcpu& vcpu) {
+  vcpu.runs_guest.store(1);
+}
+
+}  // namespace dbos::vmm

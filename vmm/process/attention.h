@@ -1,0 +1,32 @@
+// Bringing a vCPU that runs the program into its kernel (kAttentionVector in hypercall/abi.h).
+//
+// A signal of the VMM's own takes the vCPU's thread out of KVM_RUN. It must not come while the
+// thread makes a host call, which it would end with EINTR. So the thread says when it runs the
+// guest, and both sides count (sequentially consistent):
+//   sender: kicks_sent + 1, then read runs_guest     -> not: kicks_sent - 1, nothing to do
+//   thread: runs_guest = 0, then wait until kicks_sent == kicks_received, then the call
+// A thread in the VMM goes back to the guest kernel, which looks at HypercallPage::attention
+// itself.
+#pragma once
+
+#include <cstdint>
+
+#include "vmm/machine/vcpu.h"
+
+namespace dbos::vmm {
+
+// Service::kAttentionRegion; the first call counts.
+int64_t set_attention_region(uint64_t begin, uint64_t end, uint64_t restart);
+
+// Service::kInterrupt: kicks another vCPU of the caller's process. -EAGAIN: Linux's queue of
+// signals is full.
+int64_t interrupt_vcpu(const Vcpu& caller, uint64_t index);
+
+// By the thread that runs the vCPU, after KVM_RUN was interrupted.
+void bring_into_kernel(const Vcpu& vcpu);
+
+// By the thread that runs the vCPU: before it makes host calls, and before it runs the guest.
+void leave_guest(Vcpu& vcpu);
+void enter_guest(Vcpu& vcpu);
+
+}  // namespace dbos::vmm
