@@ -34,6 +34,8 @@ constexpr u64 kDirectMapOffset = 0;
 constexpr u64 kDirectMapOffset = 0x2000'0000'0000;
 #endif
 
+// Tests raise the limit later on, up to this; a first start() may ask for more.
+constexpr u64 kArenaReserved = 16 * kGiB;
 u64 arena_limit = 0;
 std::atomic<u64> released{0};
 std::atomic<u64> populated{0};
@@ -68,7 +70,7 @@ std::function<void(VirtualAddress)> on_flush_local;
 void start(u64 arena_bytes) {
   static bool started = false;
   if (!started) {
-    reserve(kArenaBase, 16 * kGiB);
+    reserve(kArenaBase, arena_bytes < kArenaReserved ? kArenaReserved : arena_bytes);
     reserve(kWindowBase, 4 * kGiB);
     started = true;
   }
