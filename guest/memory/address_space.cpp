@@ -32,6 +32,7 @@ Result<AddressSpace*> AddressSpace::create(PhysicalAddress kernel_root) {
 
 void AddressSpace::destroy(AddressSpace* space) {
   DBOS_ASSERT(space->vcpus_.is_empty());
+  space->give_up_ready();
   DroppedWindows dropped;
   Line* line = space->line_;
   {

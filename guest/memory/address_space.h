@@ -13,6 +13,7 @@
 #include "guest/memory/page_tree.h"
 #include "guest/memory/vcpu_set.h"
 #include "guest/memory/vma_tree.h"
+#include "guest/snapshot/ready.h"
 
 namespace dbos {
 
@@ -122,6 +123,15 @@ class AddressSpace {
   // (guest/snapshot/snapshot.cpp). ENOMEM.
   Result<AddressSpace*> snapshot();
 
+  // ---- Snapshots ahead of their time (guest/snapshot/background.cpp) ----
+  // Keeps up to `copies` ready copies of the tables, for snapshots that share no tables; 0: gives
+  // them up. At most ReadyTables::kCopiesMax. refill() makes them. ENOMEM, EINVAL.
+  Result<void> keep_ready(u32 copies);
+  // One step of the work that is ahead of snapshots, about `tables_max` page tables long and with
+  // the lock for that long; from any vCPU, in the background. False: nothing is left to do.
+  bool refill(u32 tables_max);
+  ReadyCounts ready_counts();
+
   PhysicalAddress root() const { return tree_.root(); }
   Line& line() { return *line_; }
 
@@ -213,6 +223,8 @@ class AddressSpace {
   PageTree& tree() { return tree_; }
   const VmaTree& vmas() const { return vmas_; }
   PinSet& pins() { return pins_; }
+  // A ready copy's: it has tables and no vmas.
+  bool is_copy() const { return is_copy_; }
 
  private:
   template <typename T, typename... Arguments>
@@ -291,6 +303,9 @@ class AddressSpace {
 
   // (guest/snapshot/)
   void adopt(TlbBatch& batch);
+  Result<AddressSpace*> create_sharer();
+  Result<AddressSpace*> create_copy();
+  void give_up_ready();
   Result<void> copy_from(AddressSpace& parent, Epoch previous_departure);
 
   Spinlock lock_;
@@ -309,6 +324,8 @@ class AddressSpace {
   u64 locked_bytes_ = 0;
   u64 faults_ = 0;
   u64 copied_pages_ = 0;
+  ReadyTables* ready_ = nullptr;
+  bool is_copy_ = false;
   VcpuSet vcpus_;
   AddressSpace* previous_space_ = nullptr;
   AddressSpace* next_space_ = nullptr;

@@ -188,6 +188,7 @@ Result<AddressSpace::Touched> AddressSpace::touch_large(const Vma& vma, VirtualA
   const bool is_zero = !is_empty && shared_zero.contains(walk.entry.address());
   if (is_empty && access != Access::kWrite) {
     walk.slot->store(leaf(vma, shared_zero.large_page(), false, false).with(Pte::kLarge));
+    tree_.note_change({begin, begin + kLargePageSize});
     return Touched::kDone;
   }
   if (access != Access::kWrite) {
@@ -208,6 +209,7 @@ Result<AddressSpace::Touched> AddressSpace::touch_large(const Vma& vma, VirtualA
       frame_allocator.set_birth_of_large(block, current_epoch());
     }
     walk.slot->store(leaf(vma, block, true, true).with(Pte::kLarge));
+    tree_.note_change({begin, begin + kLargePageSize});
     if (is_zero) batch.invalidate({begin, begin + kLargePageSize});
     tree_.counts().anonymous += kFramesPerBlock;
     return Touched::kDone;

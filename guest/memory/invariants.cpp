@@ -129,6 +129,35 @@ u64 check_list(const FrameList& list, FrameState state, u64* nodes) {
   return pages;
 }
 
+// What one tree maps, the other maps to the same place with the same rights, but for writing. One
+// may have split a large page that the other has whole.
+void check_copy(const PageTree& one, const PageTree& other, VirtualRange range) {
+  constexpr u64 kIgnored = Pte::kWritable | Pte::kAccessed | Pte::kDirty | Pte::kLarge;
+  one.for_each_leaf(range, [&](VirtualAddress at, Pte entry, Level, bool) {
+    const Walk walk = other.find(at);
+    DBOS_ASSERT(!walk.entry.is_empty());
+    DBOS_ASSERT(walk.physical(at) == entry.address());
+    const Pte found = walk.entry.with_address(PhysicalAddress(0));
+    const Pte wanted = entry.with_address(PhysicalAddress(0));
+    DBOS_ASSERT(found.without(kIgnored) == wanted.without(kIgnored));
+  });
+}
+
+// A copy is made of nodes of its own, and owns nothing else.
+u64 count_nodes(const Line& line, PhysicalAddress node, Level level) {
+  DBOS_ASSERT(line.owns(frame_info(node)) && frame_info(node).kind() == FrameKind::kNode);
+  u64 count = 1;
+  if (level == Level::kPage) return count;
+  const u32 end = level == Level::kRoot ? kProgramRootEntries : kEntriesPerNode;
+  for (u32 i = 0; i < end; ++i) {
+    const Pte entry = node_at(node).entries[i].load();
+    if (!entry.is_empty() && !entry.is_leaf(level)) {
+      count += count_nodes(line, entry.address(), below(level));
+    }
+  }
+  return count;
+}
+
 }  // namespace
 
 void AddressSpace::check_invariants() {
@@ -142,6 +171,11 @@ void AddressSpace::check_invariants() {
   DBOS_ASSERT(virtual_bytes == virtual_bytes_);
   DBOS_ASSERT(locked_bytes == locked_bytes_);
   TreeChecker(*this, vmas_).run();
+  if (ready_ == nullptr) return;
+  ready_->for_each_copy([&](AddressSpace& copy, VirtualAddress end) {
+    check_copy(tree_, copy.tree(), {VirtualAddress(0), end});
+    check_copy(copy.tree(), tree_, {VirtualAddress(0), end});
+  });
 }
 
 void check_memory_invariants() {
@@ -150,8 +184,17 @@ void check_memory_invariants() {
   u64 nodes = 0;
   u64 retired_pages = 0;
   u64 retired_nodes = 0;
+  // First: it brings ready copies in step.
   for (AddressSpace* space = AddressSpace::first(); space != nullptr; space = space->next()) {
-    space->check_invariants();
+    if (!space->is_copy()) space->check_invariants();
+  }
+  for (AddressSpace* space = AddressSpace::first(); space != nullptr; space = space->next()) {
+    if (space->is_copy()) {
+      const u64 count = count_nodes(space->line(), space->root(), Level::kRoot);
+      DBOS_ASSERT(space->tree().counts().nodes == count);
+      nodes += count;
+      continue;
+    }
     TreeChecker checker(*space, space->vmas());
     checker.run();
     pages += checker.owned_pages();
@@ -173,6 +216,7 @@ void check_memory_invariants() {
          at = frame_info(at).next(), ++count) {
       DBOS_ASSERT(frame_info(at).birth() <= line.departure());
       DBOS_ASSERT(line.parent()->owns(frame_info(at)));
+      DBOS_ASSERT(line.tables() == Tables::kShared || frame_info(at).kind() != FrameKind::kNode);
     }
     retired_pages += line_pages;
     retired_nodes += line_nodes;

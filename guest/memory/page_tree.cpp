@@ -63,6 +63,7 @@ Walk PageTree::find(VirtualAddress address) const {
 }
 
 Result<Walk> PageTree::open(VirtualAddress address, Level lowest, TlbBatch& batch) {
+  if (follower_ != nullptr) follower_->note(address);
   PhysicalAddress at = root_;
   for (Level level = Level::kRoot;; level = below(level)) {
     PteSlot& slot = node_at(at).entry(address, level);
@@ -71,15 +72,34 @@ Result<Walk> PageTree::open(VirtualAddress address, Level lowest, TlbBatch& batc
     if (entry.is_empty()) {
       slot.store(Pte::node(DBOS_TRY(allocate_node(Clear::kYes))));
     } else if (!entry.is_writable()) {
-      if (is_exclusive(entry.address())) {
-        slot.set(Pte::kWritable);
-      } else {
-        DBOS_CHECK_OK(clone_node(slot, batch));
-        batch.invalidate({address, address + kPageSize});
-      }
+      DBOS_CHECK_OK(isolate_node(slot, address, batch));
     }
     at = slot.load().address();
   }
+}
+
+Result<void> PageTree::isolate_node(PteSlot& slot, VirtualAddress address, TlbBatch& batch) {
+  const PhysicalAddress node = slot.load().address();
+  const FrameInfo& info = frame_info(node);
+  if (!line_->is_exclusive(info)) {
+    if (!line_->is_private_node(info)) {
+      batch.invalidate({address, address + kPageSize});
+      return clone_node(slot, batch);
+    }
+    renew_node(node);
+  }
+  slot.set(Pte::kWritable);
+  return {};
+}
+
+// No processor can write through the node, or has since the snapshot from which on it can't, so
+// there is no dirty bit to lose. An accessed bit may get lost.
+void PageTree::renew_node(PhysicalAddress node) {
+  for (PteSlot& slot : node_at(node).entries) {
+    const Pte entry = slot.load();
+    if (entry.is_writable()) slot.store(entry.without(Pte::kWritable));
+  }
+  frame_info(node).set_birth(current_epoch());
 }
 
 Result<void> PageTree::clone_node(PteSlot& slot, TlbBatch& batch) {
@@ -160,16 +180,14 @@ Result<void> PageTree::isolate(VirtualAddress boundary, VirtualRange freeable, T
     const VirtualAddress base(align_down(boundary.value(), span(level)));
     if (entry.is_leaf(level)) return split(slot);
     if (contains(freeable, entry_range(base, level))) return {};
-    if (!is_exclusive(entry.address())) {
-      DBOS_CHECK_OK(clone_node(slot, batch));
-      batch.invalidate({base, base + kPageSize});
-    }
+    if (!is_exclusive(entry.address())) DBOS_CHECK_OK(isolate_node(slot, base, batch));
     at = slot.load().address();
   }
 }
 
 void PageTree::clear(VirtualRange range, VirtualRange freeable, TlbBatch& batch) {
   clear_below(node_at(root_), Level::kRoot, VirtualAddress(0), range, freeable, batch);
+  note_change(range);
 }
 
 void PageTree::clear_below(Node& node, Level level, VirtualAddress base, VirtualRange range,
@@ -198,7 +216,10 @@ void PageTree::clear_below(Node& node, Level level, VirtualAddress base, Virtual
 
 Result<void> PageTree::protect(VirtualRange range, Protection from, Protection to,
                                TlbBatch& batch) {
-  return protect_below(node_at(root_), Level::kRoot, VirtualAddress(0), range, from, to, batch);
+  const Result<void> result =
+      protect_below(node_at(root_), Level::kRoot, VirtualAddress(0), range, from, to, batch);
+  note_change(range);
+  return result;
 }
 
 Result<void> PageTree::protect_below(Node& node, Level level, VirtualAddress base,
@@ -222,8 +243,7 @@ Result<void> PageTree::protect_below(Node& node, Level level, VirtualAddress bas
       DBOS_CHECK_OK(split(slot));
     } else if (!is_exclusive(entry.address())) {
       if (adds_only) continue;
-      DBOS_CHECK_OK(clone_node(slot, batch));
-      batch.invalidate({covered.begin, covered.begin + kPageSize});
+      DBOS_CHECK_OK(isolate_node(slot, covered.begin, batch));
     }
     entry = slot.load();
     DBOS_CHECK_OK(protect_below(node_at(entry.address()), below(level), covered.begin, range, from,
@@ -285,6 +305,8 @@ Result<void> PageTree::move(VirtualRange from, VirtualAddress to, TlbBatch& batc
     at += as_large ? step : kPageSize;
   }
   move_entries(from, to, batch);
+  note_change(from);
+  note_change({to, to + from.size()});
   return {};
 }
 

@@ -16,6 +16,7 @@
 #include "guest/memory/pte.h"
 #include "guest/memory/tlb_batch.h"
 #include "guest/memory/vma.h"
+#include "guest/snapshot/ready.h"
 
 namespace dbos {
 
@@ -64,6 +65,9 @@ class PageTree {
   // Unlinks everything. No processor may be using the tree.
   void destroy(TlbBatch& batch);
 
+  // Whoever wants to know which entries changed, other than in their right to write (ready.h).
+  void set_follower(ReadyTables* follower) { follower_ = follower; }
+
   PhysicalAddress root() const { return root_; }
   const PageCounts& counts() const { return counts_; }
   PageCounts& counts() { return counts_; }
@@ -73,6 +77,11 @@ class PageTree {
   // The entry for `address` at `lowest`, or the large leaf above it, in nodes that may be written:
   // allocates those that are missing, clones those that are shared. ENOMEM.
   Result<Walk> open(VirtualAddress address, Level lowest, TlbBatch& batch);
+  // Entries in the range have changed. For 4 KiB pages in the aligned 64 KiB around its address,
+  // open() says so.
+  void note_change(VirtualRange range) {
+    if (follower_ != nullptr) follower_->note(range);
+  }
   // Replaces the large leaf that open() found by 512 small ones. ENOMEM.
   Result<void> split(PteSlot& slot);
 
@@ -110,20 +119,32 @@ class PageTree {
     }
   }
 
-  // The strategy points of snapshots (guest/snapshot/share.cpp). This tree, which is empty, gets
-  // what `parent` has. Both are read-only afterwards; the parent's processors must forget what they
+  // What snapshots need (guest/snapshot/share.cpp, follow.cpp).
+  // Takes the right to write away from all that the tree maps: its processors must forget what they
   // know before anything else happens.
+  void seal();
+  // This tree, which is empty, gets what `parent`, which is sealed, has.
   void share(PageTree& parent);
+  // This tree, whose nodes are all its own, maps what `main` maps in the range, read-only. Other
+  // tables of `main` than those in the range may be missing here. ENOMEM: some of it is not so.
+  Result<void> follow(const PageTree& main, VirtualRange range);
+  // The beginning of the first 2 MiB from `from` on, or around it, that has anything in it.
+  VirtualAddress next_table(VirtualAddress from) const;
   // Gives this tree, which share() made, a copy of its own of a page that a host call writes to,
   // and leaves the frame to `parent`. Does nothing where the page wasn't exclusively the parent's
   // before this snapshot: the host can't be writing to it. ENOMEM: destroy this tree.
   Result<void> copy_pinned(PageTree& parent, VirtualAddress page, Epoch previous_departure,
                            Epoch departure);
-  // Makes the retired items of a dead line, which this tree refers to, the tree's own (adoption.cpp).
+  // Makes the retired items of a dead line, which this tree refers to, the tree's own
+  // (adoption.cpp).
   void adopt(LineId from);
 
  private:
   Result<PhysicalAddress> allocate_node(Clear clear);
+  // Makes the node below an entry, which is on the way to `address`, one that may be written.
+  Result<void> isolate_node(PteSlot& slot, VirtualAddress address, TlbBatch& batch);
+  // Makes all entries of a private node read-only, and it exclusive.
+  void renew_node(PhysicalAddress node);
   // Replaces the shared node below an entry by a copy.
   Result<void> clone_node(PteSlot& slot, TlbBatch& batch);
   void unlink_entry(Pte entry, Level level, VirtualAddress base, bool is_owned, TlbBatch& batch);
@@ -137,6 +158,12 @@ class PageTree {
   void adopt_below(PhysicalAddress node, Level level, LineId from);
   void adopt_leaf(PhysicalAddress item, Level level, LineId from);
   void move_entries(VirtualRange from, VirtualAddress to, TlbBatch& batch);
+  Result<void> follow_below(Node& node, Level level, VirtualAddress base, const Node& main,
+                            VirtualRange range);
+  Result<void> follow_entry(PteSlot& slot, Level level, VirtualRange covered, Pte theirs,
+                            VirtualRange range);
+  void drop_below(PhysicalAddress node, Level level);
+  static u64 next_below(const Node& node, Level level, u64 base, u64 from);
 
   template <typename Visit>
   static void visit_leaves(Node& node, Level level, VirtualAddress base, VirtualRange range,
@@ -159,6 +186,7 @@ class PageTree {
 
   PhysicalAddress root_;
   Line* line_ = nullptr;
+  ReadyTables* follower_ = nullptr;
   PageCounts counts_;
   bool is_dying_ = false;  // nobody reads the counts any more
 };

@@ -13,6 +13,7 @@ constinit Line* all_lines = nullptr;
 
 // How many items are moved for one taking of the lines' lock, so that nobody waits long for it.
 constexpr u32 kDrainBatch = 64;
+constexpr Epoch kEndOfTime = ~Epoch{0};
 
 u64 pages_of(FrameKind kind) {
   if (kind == FrameKind::kNode) return 0;
@@ -60,16 +61,22 @@ Result<Line*> line_create() {
 
 Result<Line*> line_branch(Line& parent) {
   Line* line = DBOS_TRY(line_create());
-  LockGuard guard(lines_lock);
-  line->parent_ = &parent;
-  line->departure_ = epoch.load(std::memory_order_relaxed);
-  line->older_ = parent.newest_child_;
-  if (line->older_ != nullptr) line->older_->newer_ = line;
-  parent.newest_child_ = line;
-  ++parent.children_;
-  parent.newest_departure_.store(line->departure_, std::memory_order_release);
-  epoch.store(line->departure_ + 1, std::memory_order_relaxed);
+  line_depart(*line, parent, Tables::kShared);
   return line;
+}
+
+void line_depart(Line& line, Line& parent, Tables tables) {
+  LockGuard guard(lines_lock);
+  DBOS_ASSERT(line.parent_ == nullptr && line.newest_child_ == nullptr);
+  line.parent_ = &parent;
+  line.tables_ = tables;
+  line.departure_ = epoch.load(std::memory_order_relaxed);
+  line.older_ = parent.newest_child_;
+  if (line.older_ != nullptr) line.older_->newer_ = &line;
+  parent.newest_child_ = &line;
+  ++parent.children_;
+  parent.note_newest_child();
+  epoch.store(line.departure_ + 1, std::memory_order_relaxed);
 }
 
 void Line::dispose(PhysicalAddress item) {
@@ -77,15 +84,17 @@ void Line::dispose(PhysicalAddress item) {
   DBOS_ASSERT(info.state() == FrameState::kUnlinked);
   DBOS_ASSERT(owns(info));
   DBOS_ASSERT(info.birth() <= current_epoch());
-  if (info.birth() > newest_departure()) {
+  const bool is_node = info.kind() == FrameKind::kNode;
+  if (is_node ? is_private_node(info) : is_exclusive(info)) {
     frame_allocator.free(item);
     return;
   }
   bool is_retired = false;
   {
     LockGuard guard(lines_lock);
-    if (newest_child_ != nullptr && newest_child_->departure_ >= info.birth()) {
-      newest_child_->retire(FrameNumber::of(item));
+    Line* heir = newest_child_before(kEndOfTime, is_node);
+    if (heir != nullptr && heir->departure_ >= info.birth()) {
+      heir->retire(FrameNumber::of(item));
       is_retired = true;
     }
   }
@@ -102,9 +111,13 @@ void Line::retire(FrameNumber item) {
   frame_allocator.count_retired(kind, 1);
 }
 
-Line* Line::newest_child_before(Epoch before) const {
+// `sees_nodes`: of those that share page tables.
+Line* Line::newest_child_before(Epoch before, bool sees_nodes) const {
   Line* child = newest_child_;
-  while (child != nullptr && child->departure_ >= before) child = child->older_;
+  while (child != nullptr &&
+         (child->departure_ >= before || (sees_nodes && child->tables_ == Tables::kOwn))) {
+    child = child->older_;
+  }
   return child;
 }
 
@@ -115,14 +128,18 @@ void Line::delist() {
 }
 
 void Line::leave_parent() {
-  if (newer_ != nullptr) {
-    newer_->older_ = older_;
-  } else {
-    parent_->newest_child_ = older_;
-    parent_->newest_departure_.store(older_ == nullptr ? 0 : older_->departure_,
-                                     std::memory_order_release);
-  }
+  (newer_ == nullptr ? parent_->newest_child_ : newer_->older_) = older_;
   if (older_ != nullptr) older_->newer_ = newer_;
+  parent_->note_newest_child();
+}
+
+void Line::note_newest_child() {
+  const auto departure_of = [](const Line* child) {
+    return child == nullptr ? 0 : child->departure_;
+  };
+  newest_departure_.store(departure_of(newest_child_), std::memory_order_release);
+  newest_sharer_.store(departure_of(newest_child_before(kEndOfTime, true)),
+                       std::memory_order_release);
 }
 
 // Passes a dead line's deadlist on: each item to the next older live sibling that sees it, the
@@ -136,12 +153,14 @@ class DeadlistDrain {
       FrameList free;
       {
         LockGuard guard(lines_lock);
-        Line* heir = dead_.parent_->newest_child_before(dead_.departure_);
+        Line* page_heir = dead_.parent_->newest_child_before(dead_.departure_, false);
+        Line* node_heir = dead_.parent_->newest_child_before(dead_.departure_, true);
         for (u32 i = 0; i < kDrainBatch && !dead_.deadlist_.is_empty(); ++i) {
           const FrameNumber item = dead_.deadlist_.pop();
           FrameInfo& info = frame_info(item);
           info.change(FrameState::kRetired, FrameState::kUnlinked);
           frame_allocator.count_retired(info.kind(), -1);
+          Line* heir = info.kind() == FrameKind::kNode ? node_heir : page_heir;
           if (heir != nullptr && heir->departure_ >= info.birth()) {
             heir->retire(item);
           } else {
@@ -229,6 +248,7 @@ void Line::take_parents_place() {
     DBOS_ASSERT(!parent->has_space_ && parent->children_ == 1);
     parent_ = parent->parent_;
     departure_ = parent->departure_;
+    tables_ = parent->tables_;
     deadlist_ = parent->deadlist_;
     retired_pages_.store(parent->retired_pages_.load());
     retired_nodes_ = parent->retired_nodes_;

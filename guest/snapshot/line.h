@@ -18,6 +18,12 @@
 //     freed. (ZFS's deadlists: each item is touched once for every death, and nothing is searched.)
 //   - Unlinking an inherited item does nothing: its owner disposes of it.
 //
+// A snapshot that was given page tables of its own (strategy "ready", ready.h) sees the frames as
+// any other does, and none of A's nodes. So for nodes only the departures of those count that share
+// A's: a node of A that none of them sees is A's own, even if what it refers to is not. Before it
+// is written its entries are made read-only, and its birth is moved past the newest departure:
+// "born later than" then says of a node, too, that what is writable in it may be written.
+//
 // A line lives while its address space or a line that left it lives: what it left its owner with is
 // what its descendants may still see. A line without an address space that has one child left (a
 // parent that ended first) is taken over by that child: the child adopts what its own tables still
@@ -37,9 +43,13 @@ class Line;
 
 // The line of the first address space, or of one that starts anew. ENOMEM.
 Result<Line*> line_create();
+// Whether a snapshot sees the page tables of what it was taken of, or has its own.
+enum class Tables : bool { kOwn, kShared };
 // The line of a snapshot of `parent`, which departs in the current epoch; that epoch ends. With the
 // lock of parent's address space. ENOMEM.
 Result<Line*> line_branch(Line& parent);
+// The same for a line that was created before and has not left anybody yet.
+void line_depart(Line& line, Line& parent, Tables tables);
 // The line's address space is gone and has unlinked everything; `line` is not to be used any more.
 void line_end(Line* line);
 
@@ -67,6 +77,10 @@ class alignas(256) Line {
   bool is_exclusive(const FrameInfo& info) const {
     return owns(info) && info.birth() > newest_departure();
   }
+  // Nobody else sees the node, but what it refers to may be shared.
+  bool is_private_node(const FrameInfo& info) const {
+    return owns(info) && info.birth() > newest_sharer_.load(std::memory_order_acquire);
+  }
 
   // Frees or retires an item that this line owns and has unlinked (kUnlinked). With the lock of the
   // line's address space; no processor may have a translation through the item any more.
@@ -86,17 +100,19 @@ class alignas(256) Line {
   // For the checker, with nothing else running:
   Line* parent() const { return parent_; }
   const FrameList& deadlist() const { return deadlist_; }
+  Tables tables() const { return tables_; }
   Line* next() const { return next_; }
 
  private:
   friend Result<Line*> line_create();
-  friend Result<Line*> line_branch(Line& parent);
+  friend void line_depart(Line& line, Line& parent, Tables tables);
   friend void line_end(Line* line);
   friend class DeadlistDrain;
 
   void retire(FrameNumber item);
-  Line* newest_child_before(Epoch epoch) const;
+  Line* newest_child_before(Epoch before, bool sees_nodes) const;
   void leave_parent();
+  void note_newest_child();
   void tell_sole_heir();
   void delist();
 
@@ -106,9 +122,11 @@ class alignas(256) Line {
   // Of the live lines that left this one; 0: there is none. Grows only with the lock of this line's
   // address space; a reader that holds it and sees too new a value merely copies once too often.
   std::atomic<Epoch> newest_departure_{0};
+  std::atomic<Epoch> newest_sharer_{0};  // the same of those that share page tables
 
   // The rest: with the lines' lock.
   bool has_space_ = true;
+  Tables tables_ = Tables::kShared;
   u32 children_ = 0;              // that exist; the line itself stays as long as there are any
   Line* newest_child_ = nullptr;  // live ones, by descending departure
   Line* older_ = nullptr;

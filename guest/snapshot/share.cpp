@@ -6,22 +6,24 @@
 
 namespace dbos {
 
+void PageTree::seal() {
+  for (u32 i = 0; i < kProgramRootEntries; ++i) {
+    PteSlot& slot = node_at(root_).entries[i];
+    if (slot.load().is_writable()) slot.clear(Pte::kWritable);
+  }
+}
+
 void PageTree::share(PageTree& parent) {
   for (u32 i = 0; i < kProgramRootEntries; ++i) {
-    PteSlot& slot = node_at(parent.root_).entries[i];
-    const Pte entry = slot.load();
-    if (entry.is_empty()) continue;
-    if (entry.is_writable()) slot.clear(Pte::kWritable);
-    node_at(root_).entries[i].store(entry.without(Pte::kWritable));
+    const Pte entry = node_at(parent.root_).entries[i].load();
+    if (!entry.is_empty()) node_at(root_).entries[i].store(entry);
   }
-  counts_.anonymous = parent.counts_.anonymous;
-  counts_.window = parent.counts_.window;
 }
 
 // Walks both trees down to the page. On the way, each node that was the parent's alone stays so
-// (its birth moves past the snapshot) and this tree gets a clone; what both refer to becomes
-// read-only in both. The parent's root is read-only until its next fault, so no processor writes
-// meanwhile.
+// (its birth moves past the snapshot) and this tree gets a clone, unless it has a node of its own
+// there; what both refer to becomes read-only in both. The parent's root is read-only until its
+// next fault, so no processor writes meanwhile.
 Result<void> PageTree::copy_pinned(PageTree& parent, VirtualAddress page, Epoch previous_departure,
                                    Epoch departure) {
   const auto was_exclusive = [&](const FrameInfo& info) {
@@ -47,18 +49,20 @@ Result<void> PageTree::copy_pinned(PageTree& parent, VirtualAddress page, Epoch 
       info.set_birth(departure + 1);
       return {};
     }
+    if (own_slot.load().is_leaf(level)) DBOS_CHECK_OK(split(own_slot));
     if (entry.is_leaf(level)) {
-      // The parent's new node is younger than the snapshot. This tree gets a node of its own, too.
-      DBOS_CHECK_OK(split(own_slot));
+      // The parent's new node is younger than the snapshot. This tree got a node of its own, too.
       DBOS_CHECK_OK(parent.split(slot));
     } else if (info.birth() <= departure) {
-      const PhysicalAddress clone = DBOS_TRY(allocate_node(Clear::kNo));
+      const bool is_shared = own_slot.load().address() == item;
+      const PhysicalAddress clone =
+          is_shared ? DBOS_TRY(allocate_node(Clear::kNo)) : own_slot.load().address();
       for (u32 i = 0; i < kEntriesPerNode; ++i) {
         PteSlot& child = node_at(item).entries[i];
         if (child.load().is_writable()) child.clear(Pte::kWritable);
-        node_at(clone).entries[i].store(child.load());
+        if (is_shared) node_at(clone).entries[i].store(child.load());
       }
-      own_slot.store(Pte::node(clone));
+      if (is_shared) own_slot.store(Pte::node(clone));
       info.set_birth(departure + 1);
     }
     at = slot.load().address();

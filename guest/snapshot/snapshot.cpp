@@ -1,11 +1,13 @@
 // Taking a snapshot of an address space: fork() without the process.
 
 #include "guest/memory/address_space.h"
+#include "guest/snapshot/ready.h"
 
 namespace dbos {
 
 // Constant time but for the vmas, which are copied, and the pages that host calls in flight write
-// to. Nothing can fail halfway: a snapshot that can't be finished ends like any other.
+// to. A ready copy of the tables is taken where there is one, else the tables are shared. Nothing
+// can fail halfway: a snapshot that can't be finished ends like any other.
 Result<AddressSpace*> AddressSpace::snapshot() {
   AddressSpace* child = nullptr;
   Result<void> result;
@@ -16,16 +18,20 @@ Result<AddressSpace*> AddressSpace::snapshot() {
       adopt(batch);
     }
     const Epoch previous_departure = line_->newest_departure();
-    Line* line = DBOS_TRY(line_branch(*line_));
-    const Result<AddressSpace*> made = create_on(line, tree_.root());
-    if (made.is_error()) {
-      line_end(line);
-      return made.error();
+    child = ready_ == nullptr ? nullptr : ready_->take();
+    const bool is_ready = child != nullptr;
+    if (is_ready) {
+      line_depart(*child->line_, *line_, Tables::kOwn);
+      child->is_copy_ = false;
+    } else {
+      child = DBOS_TRY(create_sharer());
     }
-    child = made.value();
     LockGuard child_guard(child->lock_);
     // 1. Both roots lose their right to write ...
-    child->tree_.share(tree_);
+    tree_.seal();
+    if (!is_ready) child->tree_.share(tree_);
+    child->tree_.counts().anonymous = tree_.counts().anonymous;
+    child->tree_.counts().window = tree_.counts().window;
     // 2. ... and from here on nobody writes to what is shared, but for the host.
     platform::shootdown(*this, {VirtualAddress(0), VirtualAddress(kProgramEnd)});
     result = child->copy_from(*this, previous_departure);
@@ -35,6 +41,13 @@ Result<AddressSpace*> AddressSpace::snapshot() {
     return result.error();
   }
   return child;
+}
+
+Result<AddressSpace*> AddressSpace::create_sharer() {
+  Line* line = DBOS_TRY(line_branch(*line_));
+  const Result<AddressSpace*> made = create_on(line, tree_.root());
+  if (made.is_error()) line_end(line);
+  return made;
 }
 
 // With both locks.

@@ -258,12 +258,12 @@ TEST_CASE_METHOD(Fixture, "mremap moves large pages and whole tables as they are
   for (u64 i = 512; i < 1024; ++i) write(i, i);
   CHECK(code(space.advise(page(512), 512 * kPageSize, MADV_NORMAL)) == 0);
   write(1024 + 77, 3);
-  const u64 nodes = frame_allocator.counts().nodes;
+  const u64 nodes = space.tree().counts().nodes;
   CHECK(remap_errno(page(0), 512 * kPageSize, 512 * kPageSize, MREMAP_MAYMOVE | MREMAP_FIXED,
                     page(8 * 512)) == 0);
   CHECK(remap_errno(page(512), 512 * kPageSize, 512 * kPageSize, MREMAP_MAYMOVE | MREMAP_FIXED,
                     page(9 * 512)) == 0);
-  CHECK(frame_allocator.counts().nodes == nodes);
+  CHECK(space.tree().counts().nodes == nodes);
   CHECK(space.usage({page(8 * 512), page(9 * 512)}).large == 512);
   CHECK(read(8 * 512) == 1);
   for (u64 i = 0; i < 512; ++i) CHECK(read(9 * 512 + i) == 512 + i);

@@ -5,6 +5,7 @@
 #include <linux/mman.h>
 #include <sys/mman.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <memory>
@@ -114,6 +115,12 @@ class Tlb {
   std::unordered_map<u64, Table> tables_;
 };
 
+// SNAPSHOT_STRATEGY=ready runs the same tests with ready copies of all tables.
+inline bool uses_ready_tables() {
+  const char* text = std::getenv("SNAPSHOT_STRATEGY");
+  return text != nullptr && std::strcmp(text, "ready") == 0;
+}
+
 inline u64 arena_bytes_for_tests = 3 * kGiB;
 
 inline PhysicalAddress kernel_root_for_tests() {
@@ -162,8 +169,21 @@ class Machine {
     }
   }
 
-  AddressSpace& new_space() { return adopt(AddressSpace::create(kernel_root_for_tests())); }
-  AddressSpace& take_snapshot(AddressSpace& of) { return adopt(of.snapshot()); }
+  AddressSpace& new_space() {
+    AddressSpace& space = adopt(AddressSpace::create(kernel_root_for_tests()));
+    if (uses_ready_tables()) prepare(space);
+    return space;
+  }
+  AddressSpace& take_snapshot(AddressSpace& of) {
+    if (uses_ready_tables()) prepare(of);
+    return adopt(of.snapshot());
+  }
+  // Ready copies, complete.
+  static void prepare(AddressSpace& space) {
+    if (space.keep_ready(1).is_error()) throw std::runtime_error("no ready copies");
+    while (space.refill(2)) {
+    }
+  }
   void destroy(AddressSpace& space) {
     for (u32 i = 0; i < in_.size(); ++i) {
       if (in_[i] == &space) enter(i, nullptr);

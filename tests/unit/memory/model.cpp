@@ -43,6 +43,7 @@ void Model::step() {
     case 94 ... 97:
       return begin_call(space);
     case 98:
+      if (uses_ready_tables() && chance(90)) return work_ahead(space);
       return sweep(space);
     case 99:
       if (is_scarce_ && chance(20)) return chance(50) ? hog() : release_hog();
@@ -194,6 +195,16 @@ void Model::end(ModelSpace& space) {
   }
   machine_.destroy(*space.space);
   std::erase_if(spaces_, [&](const auto& each) { return each.get() == &space; });
+}
+
+// What a helper vCPU does, now and then, and never in time.
+void Model::work_ahead(ModelSpace& space) {
+  name("work ahead", {0, kPages});
+  if (chance(10)) {
+    const Result<void> kept = space.space->keep_ready(static_cast<u32>(pick(3)));
+    if (kept.is_error()) return expect(!hog_.empty(), "keep_ready failed");
+  }
+  for (u64 steps = pick(8); steps != 0; --steps) space.space->refill(static_cast<u32>(1 + pick(6)));
 }
 
 // ---- Scarcity ----

@@ -187,6 +187,7 @@ class Model {
   }
   void snapshot(ModelSpace& space);
   void end(ModelSpace& space);
+  void work_ahead(ModelSpace& space);
 
   // ---- Host calls ----
   void begin_call(ModelSpace& space);

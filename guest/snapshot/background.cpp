@@ -1,0 +1,64 @@
+// What is done ahead of snapshots, in steps, by whoever has time: a helper vCPU, or an idle one.
+
+#include "guest/memory/address_space.h"
+#include "guest/snapshot/ready.h"
+
+namespace dbos {
+
+Result<void> AddressSpace::keep_ready(u32 copies) {
+  if (copies > ReadyTables::kCopiesMax) return Error(EINVAL);
+  LockGuard guard(lock_);
+  if (ready_ == nullptr) {
+    if (copies == 0) return {};
+    ready_ = heap_new<ReadyTables>(tree_, copies);
+    if (ready_ == nullptr) return Error(ENOMEM);
+    tree_.set_follower(ready_);
+  }
+  ready_->set_wanted(copies);
+  return {};
+}
+
+// One step. No memory for a copy is not an error: it is tried again at the next step.
+bool AddressSpace::refill(u32 tables_max) {
+  AddressSpace* useless = nullptr;
+  bool is_done = true;
+  {
+    LockGuard guard(lock_);
+    if (ready_ == nullptr) return false;
+    useless = ready_->remove_useless();
+    if (ready_->wants_another()) {
+      const Result<AddressSpace*> copy = create_copy();
+      if (copy.is_ok()) ready_->add(copy.value());
+    }
+    ready_->advance(tables_max);
+    is_done = ready_->is_done();
+  }
+  if (useless != nullptr) destroy(useless);
+  return !is_done;
+}
+
+Result<AddressSpace*> AddressSpace::create_copy() {
+  Line* line = DBOS_TRY(line_create());
+  const Result<AddressSpace*> made = create_on(line, tree_.root());
+  if (made.is_error()) {
+    line_end(line);
+    return made.error();
+  }
+  made.value()->is_copy_ = true;
+  return made;
+}
+
+void AddressSpace::give_up_ready() {
+  if (ready_ == nullptr) return;
+  tree_.set_follower(nullptr);
+  while (AddressSpace* copy = ready_->remove_any()) destroy(copy);
+  heap_delete(ready_);
+  ready_ = nullptr;
+}
+
+ReadyCounts AddressSpace::ready_counts() {
+  LockGuard guard(lock_);
+  return ready_ == nullptr ? ReadyCounts{} : ready_->counts();
+}
+
+}  // namespace dbos

@@ -1,0 +1,108 @@
+// The strategy "ready": how one page tree becomes, and stays, a read-only copy of another.
+
+#include "guest/memory/frame_allocator.h"
+#include "guest/memory/page_tree.h"
+
+namespace dbos {
+namespace {
+
+constexpr u64 kEnd = kProgramRootEntries * span(Level::kRoot);
+
+// A whole table, read-only. Nobody reads the copy soon, so it is written past the caches: a plain
+// store would first read what it overwrites.
+void copy_table(PhysicalAddress to, PhysicalAddress from) {
+  Node& target = node_at(to);
+  const Node& source = node_at(from);
+  for (u32 i = 0; i < kEntriesPerNode; ++i) {
+    const Pte entry = source.entries[i].load().without(Pte::kWritable);
+    if constexpr (kUseStringInstructions) {
+      asm volatile("movnti %1, %0" : "=m"(target.entries[i]) : "r"(entry.bits()));
+    } else {
+      target.entries[i].store(entry);
+    }
+  }
+}
+
+bool is_table(Pte entry, Level level) {
+  return !entry.is_empty() && !entry.is_leaf(level);
+}
+
+}  // namespace
+
+Result<void> PageTree::follow(const PageTree& main, VirtualRange range) {
+  const Result<void> result =
+      follow_below(node_at(root_), Level::kRoot, VirtualAddress(0), node_at(main.root_), range);
+  // Orders what copy_table() wrote before whatever hands the copy to another processor.
+  if constexpr (kUseStringInstructions) asm volatile("sfence" : : : "memory");
+  return result;
+}
+
+Result<void> PageTree::follow_below(Node& node, Level level, VirtualAddress base, const Node& main,
+                                    VirtualRange range) {
+  const u64 step = span(level);
+  u64 at = base.value();
+  if (at < range.begin.value()) at = align_down(range.begin.value(), step);
+  const u64 limit = level == Level::kRoot ? kEnd : base.value() + step * kEntriesPerNode;
+  for (; at < limit && at < range.end.value(); at += step) {
+    const u32 index = entry_index(VirtualAddress(at), level);
+    const Pte theirs = main.entries[index].load();
+    PteSlot& slot = node.entries[index];
+    if (theirs.is_empty() && slot.load().is_empty()) continue;
+    const VirtualRange covered{VirtualAddress(at), VirtualAddress(at + step)};
+    DBOS_CHECK_OK(follow_entry(slot, level, covered, theirs, range));
+  }
+  return {};
+}
+
+Result<void> PageTree::follow_entry(PteSlot& slot, Level level, VirtualRange covered, Pte theirs,
+                                    VirtualRange range) {
+  const Pte mine = slot.load();
+  if (!is_table(theirs, level)) {
+    if (is_table(mine, level)) drop_below(mine.address(), below(level));
+    slot.store(theirs.without(Pte::kWritable));
+    return {};
+  }
+  if (!is_table(mine, level)) {
+    // Where there was nothing, whatever else is in the table was noted, or is yet to be copied. A
+    // large page that was split is all in the table.
+    const bool is_whole = range.begin <= covered.begin && covered.end <= range.end;
+    const bool take_all = level == Level::kDirectory && (is_whole || !mine.is_empty());
+    const PhysicalAddress made = DBOS_TRY(allocate_node(take_all ? Clear::kNo : Clear::kYes));
+    if (take_all) copy_table(made, theirs.address());
+    slot.store(Pte::node(made));
+    if (take_all) return {};
+  }
+  return follow_below(node_at(slot.load().address()), below(level), covered.begin,
+                      node_at(theirs.address()), range);
+}
+
+// Nobody but this tree knows its nodes.
+void PageTree::drop_below(PhysicalAddress node, Level level) {
+  if (level != Level::kPage) {
+    for (const PteSlot& slot : node_at(node).entries) {
+      const Pte entry = slot.load();
+      if (is_table(entry, level)) drop_below(entry.address(), below(level));
+    }
+  }
+  frame_allocator.free(node);
+  --counts_.nodes;
+}
+
+VirtualAddress PageTree::next_table(VirtualAddress from) const {
+  return VirtualAddress(next_below(node_at(root_), Level::kRoot, 0, from.value()));
+}
+
+u64 PageTree::next_below(const Node& node, Level level, u64 base, u64 from) {
+  const u64 step = span(level);
+  const u64 end = level == Level::kRoot ? kEnd : base + step * kEntriesPerNode;
+  for (u64 at = base < from ? align_down(from, step) : base; at < end; at += step) {
+    const Pte entry = node.entries[entry_index(VirtualAddress(at), level)].load();
+    if (entry.is_empty()) continue;
+    if (level == Level::kDirectory) return at;
+    const u64 found = next_below(node_at(entry.address()), below(level), at, from);
+    if (found < at + step) return found;
+  }
+  return end;
+}
+
+}  // namespace dbos

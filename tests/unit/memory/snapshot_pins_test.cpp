@@ -1,0 +1,140 @@
+// Snapshots while host calls are in flight, and when memory runs out.
+
+#include <catch2/catch.hpp>
+
+#include "tests/unit/memory/snapshot_fixture.h"
+
+namespace dbos::test {
+
+// ---- Host calls in flight ----
+
+TEST_CASE_METHOD(SnapshotFixture,
+                 "a page that the host writes to stays its owner's, the snapshot copies it") {
+  map(main, 0, 8);
+  fill(main, 0, 8, 1);
+  HostSegment segments[4];
+  const ResolveOutcome outcome =
+      main.resolve_for_host(page(2), 2 * kPageSize, Access::kWrite, segments, 4, Pin::kYes);
+  CHECK(outcome.bytes == 2 * kPageSize);
+  const PhysicalAddress pinned = frame_of(main, 2);
+  AddressSpace& snapshot = machine.take_snapshot(main);
+  *pointer_to<u64>(pinned) = 77;  // the host
+  CHECK(machine.read(main, page(2)) == 77);
+  CHECK(machine.read(snapshot, page(2)) == 3);
+  machine.write(main, page(2), 78);
+  CHECK(frame_of(main, 2) == pinned);
+  CHECK(machine.read(snapshot, page(4)) == 5);
+  check_memory_invariants();
+  main.unpin();
+  // A second snapshot while nothing is pinned shares again.
+  AddressSpace& second = machine.take_snapshot(main);
+  CHECK(frame_of(second, 2) == pinned);
+}
+
+TEST_CASE_METHOD(SnapshotFixture, "a pinned piece of a large page splits it") {
+  map(main, 0, 512, 0);
+  machine.write(main, page(0), 1);
+  HostSegment segments[4];
+  CHECK(main.resolve_for_host(page(9), 3 * kPageSize, Access::kWrite, segments, 4, Pin::kYes)
+            .segment_count == 1);
+  AddressSpace& snapshot = machine.take_snapshot(main);
+  CHECK(pages() == 512 + 3);
+  *pointer_to<u64>(segments[0].address) = 5;
+  CHECK(machine.read(main, page(9)) == 5);
+  CHECK(machine.read(snapshot, page(9)) == 0);
+  check_memory_invariants();
+  main.unpin();
+}
+
+TEST_CASE_METHOD(SnapshotFixture, "frames that are unmapped under a host call are freed after it") {
+  map(main, 0, 4);
+  fill(main, 0, 4, 1);
+  HostSegment segments[4];
+  main.resolve_for_host(page(0), 4 * kPageSize, Access::kRead, segments, 4, Pin::kYes);
+  host::set_vcpu(1);
+  main.resolve_for_host(page(1), kPageSize, Access::kWrite, segments, 4, Pin::kYes);
+  host::set_vcpu(2);
+  CHECK(main.unmap(page(0), 4 * kPageSize).is_ok());
+  CHECK(pages() == 4);
+  main.unpin(0);
+  CHECK(pages() == 1);
+  main.unpin(1);
+  CHECK(pages() == 0);
+  host::set_vcpu(0);
+}
+
+TEST_CASE_METHOD(SnapshotFixture,
+                 "a buffer that the program writes after a snapshot is not freed under the host") {
+  map(main, 0, 4);
+  fill(main, 0, 4, 1);
+  AddressSpace& snapshot = machine.take_snapshot(main);
+  HostSegment segments[4];
+  main.resolve_for_host(page(0), kPageSize, Access::kRead, segments, 4, Pin::kYes);
+  host::set_vcpu(1);
+  machine.write(main, page(0), 100);  // moves main's page; the snapshot's is the old one
+  machine.destroy(snapshot);
+  Machine::check_in_use(segments[0].address);
+  CHECK(*pointer_to<u64>(segments[0].address) == 1);
+  host::set_vcpu(0);
+  main.unpin();
+  CHECK(pages() == 4);
+}
+
+TEST_CASE_METHOD(SnapshotFixture, "segments: neighbours are merged, the first bad page ends them") {
+  map(main, 0, 512, 0);
+  map(main, 600, 4);
+  CHECK(main.protect(page(602), 2 * kPageSize, PROT_READ).is_ok());
+  HostSegment segments[8];
+  ResolveOutcome outcome = main.resolve_for_host(page(0) + 100, 512 * kPageSize - 100,
+                                                 Access::kWrite, segments, 8, Pin::kNo);
+  CHECK(outcome.segment_count == 1);
+  CHECK(segments[0].length == 512 * kPageSize - 100);
+  outcome = main.resolve_for_host(page(511) + 10, kPageSize, Access::kWrite, segments, 8, Pin::kNo);
+  CHECK(outcome.kind == FaultKind::kNoMapping);
+  CHECK(outcome.bytes == kPageSize - 10);
+  outcome = main.resolve_for_host(page(600), 4 * kPageSize, Access::kWrite, segments, 8, Pin::kNo);
+  CHECK(outcome.kind == FaultKind::kNoAccess);
+  CHECK(outcome.bytes == 2 * kPageSize);
+  outcome = main.resolve_for_host(page(600), 4 * kPageSize, Access::kRead, segments, 8, Pin::kNo);
+  CHECK(outcome.kind == FaultKind::kResolved);
+  CHECK(outcome.bytes == 4 * kPageSize);
+  CHECK(
+      main.resolve_for_host(VirtualAddress(kDirectMapBase), 8, Access::kRead, segments, 8, Pin::kNo)
+          .kind == FaultKind::kNoMapping);
+  CHECK(main.resolve_for_host(VirtualAddress(kProgramEnd - 8), ~u64{0}, Access::kRead, segments, 8,
+                              Pin::kNo)
+            .bytes == 0);
+  CHECK(main.resolve_for_host(page(0), 0, Access::kRead, segments, 8, Pin::kNo).kind ==
+        FaultKind::kResolved);
+}
+
+TEST_CASE_METHOD(SnapshotFixture, "a snapshot that runs out of memory leaves nothing behind") {
+  map(main, 0, 600);
+  fill(main, 0, 600, 1);
+  main.pin({page(0), page(600)}, Access::kWrite);
+  std::vector<PhysicalAddress> hog;
+  while (true) {
+    const Result<PhysicalAddress> frame = frame_allocator.allocate_page(Clear::kNo, Ownership{});
+    if (frame.is_error()) break;
+    hog.push_back(frame.value());
+  }
+  for (size_t spare = 0; spare < 620 && !hog.empty(); spare += 31) {
+    for (int i = 0; i < 31; ++i) {
+      frame_allocator.free(hog.back());
+      hog.pop_back();
+    }
+    const Result<AddressSpace*> result = main.snapshot();
+    if (result.is_ok()) {
+      AddressSpace::destroy(result.value());
+      CHECK(spare > 500);
+    } else {
+      CHECK(result.error() == Error(ENOMEM));
+    }
+  }
+  for (PhysicalAddress frame : hog) frame_allocator.free(frame);
+  for (u64 i = 0; i < 600; ++i) CHECK(machine.read(main, page(i)) == i + 1);
+  main.unpin();
+  CHECK(lines() == 1);
+}
+
+}  // namespace dbos::test
