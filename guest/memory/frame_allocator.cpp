@@ -42,31 +42,32 @@ Result<PhysicalAddress> FrameAllocator::allocate_single(Clear clear, FrameKind k
 Result<FrameAllocator::Taken> FrameAllocator::take_from_cache(Cache& cache, bool prefer_zero,
                                                               FrameKind kind) {
   LockGuard guard(cache.lock);
-  if (cache.zero_count + cache.dirty_count == 0) DBOS_CHECK_OK(refill(cache, prefer_zero));
-  const bool zero = cache.dirty_count == 0 || (prefer_zero && cache.zero_count != 0);
-  const FrameNumber frame =
-      zero ? cache.zero[--cache.zero_count] : cache.dirty[--cache.dirty_count];
+  const BlockUse use = use_of(kind);
+  Pool& pool = cache.pools[static_cast<u32>(use)];
+  if (pool.is_empty()) DBOS_CHECK_OK(refill(pool, prefer_zero, use));
+  const bool zero = pool.dirty_count == 0 || (prefer_zero && pool.zero_count != 0);
+  const FrameNumber frame = zero ? pool.zero[--pool.zero_count] : pool.dirty[--pool.dirty_count];
   ++(kind == FrameKind::kNode ? cache.nodes : cache.pages);
   return Taken{frame, zero};
 }
 
-// The cache is empty; its lock is held.
-Result<void> FrameAllocator::refill(Cache& cache, bool prefer_zero) {
+// The pool is empty; its cache's lock is held.
+Result<void> FrameAllocator::refill(Pool& pool, bool prefer_zero, BlockUse use) {
   while (true) {
     const u64 seen_chunks = chunk_count_.load(std::memory_order_relaxed);
     {
       LockGuard guard(lock_);
       Taken taken[kCacheBatch];
       u32 count = 0;
-      while (count < kCacheBatch && take_frame(prefer_zero, taken[count])) ++count;
+      while (count < kCacheBatch && take_frame(prefer_zero, use, taken[count])) ++count;
       // In reverse, so that they are handed out in ascending order: a buffer that is touched from
       // front to back gets contiguous frames, and becomes one segment of a host call.
       for (u32 i = count; i-- > 0;) {
         frame_info(taken[i].frame).set(FrameState::kCached, FrameKind::kPage);
         if (taken[i].zero) {
-          cache.zero[cache.zero_count++] = taken[i].frame;
+          pool.zero[pool.zero_count++] = taken[i].frame;
         } else {
-          cache.dirty[cache.dirty_count++] = taken[i].frame;
+          pool.dirty[pool.dirty_count++] = taken[i].frame;
         }
       }
       if (count != 0) return {};
@@ -79,20 +80,23 @@ void FrameAllocator::give_to_cache(PhysicalAddress frame, FrameKind kind) {
   Cache& mine = cache();
   LockGuard guard(mine.lock);
   --(kind == FrameKind::kNode ? mine.nodes : mine.pages);
-  if (mine.dirty_count == kCacheSize) {
+  Pool& pool = mine.pools[static_cast<u32>(use_of(kind))];
+  if (pool.dirty_count == kCacheSize) {
     LockGuard global_guard(lock_);
-    for (u32 i = 0; i < kCacheBatch; ++i) give_frame(mine.dirty[--mine.dirty_count]);
+    for (u32 i = 0; i < kCacheBatch; ++i) give_frame(pool.dirty[--pool.dirty_count]);
   }
-  mine.dirty[mine.dirty_count++] = FrameNumber::of(frame);
+  pool.dirty[pool.dirty_count++] = FrameNumber::of(frame);
 }
 
 void FrameAllocator::drain_caches() {
   for (Cache& other : caches_) {
     LockGuard guard(other.lock);
-    if (other.dirty_count + other.zero_count == 0) continue;
-    LockGuard global_guard(lock_);
-    while (other.dirty_count != 0) give_frame(other.dirty[--other.dirty_count]);
-    while (other.zero_count != 0) give_frame(other.zero[--other.zero_count]);
+    for (Pool& pool : other.pools) {
+      if (pool.is_empty()) continue;
+      LockGuard global_guard(lock_);
+      while (pool.dirty_count != 0) give_frame(pool.dirty[--pool.dirty_count]);
+      while (pool.zero_count != 0) give_frame(pool.zero[--pool.zero_count]);
+    }
   }
 }
 
@@ -185,6 +189,7 @@ void FrameAllocator::split_large(PhysicalAddress large) {
   BlockInfo& info = block_info(block_of(FrameNumber::of(large)));
   DBOS_ASSERT(info.state == BlockState::kLarge);
   info.state = BlockState::kFull;
+  info.use = BlockUse::kPages;
   info.free_head = FrameNumber();
   info.free_count = 0;
   info.cursor = kFramesPerBlock;
@@ -270,7 +275,7 @@ FrameCounts FrameAllocator::counts() {
     pages += each.pages;
     nodes += each.nodes;
     kernel += each.kernel;
-    cached += each.dirty_count + each.zero_count;
+    for (const Pool& pool : each.pools) cached += pool.dirty_count + pool.zero_count;
   }
   LockGuard guard(lock_);
   FrameCounts result{};

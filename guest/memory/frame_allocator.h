@@ -6,8 +6,11 @@
 //                       2 MiB page                    vCPU caches (single frames)
 //
 // A block counts its free frames, so that 512 of them are one free block again. Single frames come
-// from partly used blocks before a new block is opened. Frames that are known to be zero (never
-// used, or given back to the host meanwhile) are not cleared again.
+// from partly used blocks before a new block is opened. Page tables, and what the kernel needs for
+// itself, come from blocks of their own as long as there are free ones: a walk over many tables
+// then misses the TLB less (making a ready copy of all tables takes half the time), and a table
+// does not keep a block from being whole again. Frames that are known to be zero (never used, or
+// given back to the host meanwhile) are not cleared again.
 //
 // Lock order: cache lock -> allocator lock. growth_lock_ comes before the allocator lock and is
 // held across platform::arena_grow(). All of them come after an address space's lock and the lines'
@@ -83,6 +86,8 @@ class FrameAllocator {
   static constexpr u32 kCacheBatch = 16;
   static constexpr u32 kMaxOrder = 9;
 
+  enum class BlockUse : u8 { kPages = 0, kTables };
+  static constexpr u32 kUses = 2;
   enum class BlockState : u8 { kVirgin = 0, kFreeZero, kFreeDirty, kPartial, kFull, kLarge };
 
   struct BlockInfo {
@@ -93,7 +98,8 @@ class FrameAllocator {
     u16 cursor;             // frames from here on were not handed out since the block was opened
     BlockState state;
     bool zero_from_cursor;
-    u8 reserved[14];
+    BlockUse use;  // of a partly used or full one
+    u8 reserved[13];
   };
   static_assert(sizeof(BlockInfo) == 32);
   static_assert(sizeof(BlockInfo) * kBlocksPerChunk <=
@@ -105,16 +111,21 @@ class FrameAllocator {
     u64 count = 0;
   };
 
+  // Free frames of one use.
+  struct Pool {
+    u32 dirty_count = 0;
+    u32 zero_count = 0;
+    FrameNumber dirty[kCacheSize];
+    FrameNumber zero[kCacheSize];
+    bool is_empty() const { return dirty_count + zero_count == 0; }
+  };
   // One vCPU's free frames. The lock is contended only when frames run out.
   struct alignas(64) Cache {
     Spinlock lock;
-    u32 dirty_count = 0;
-    u32 zero_count = 0;
     i64 pages = 0;  // how many more frames this vCPU allocated than it freed
     i64 nodes = 0;
     i64 kernel = 0;
-    FrameNumber dirty[kCacheSize];
-    FrameNumber zero[kCacheSize];
+    Pool pools[kUses];
   };
 
   struct Taken {
@@ -122,20 +133,24 @@ class FrameAllocator {
     bool zero;
   };
 
+  static BlockUse use_of(FrameKind kind) {
+    return kind == FrameKind::kNode ? BlockUse::kTables : BlockUse::kPages;
+  }
+  BlockList& partial(BlockUse use) { return partial_[static_cast<u32>(use)]; }
   Cache& cache() { return caches_[platform::current_vcpu()]; }
   Result<PhysicalAddress> allocate_single(Clear clear, FrameKind kind, Ownership ownership);
   Result<Taken> take_from_cache(Cache& cache, bool prefer_zero, FrameKind kind);
   void give_to_cache(PhysicalAddress frame, FrameKind kind);
-  Result<void> refill(Cache& cache, bool prefer_zero);
+  Result<void> refill(Pool& pool, bool prefer_zero, BlockUse use);
 
   // With the allocator lock:
-  bool take_frame(bool prefer_zero, Taken& taken);
+  bool take_frame(bool prefer_zero, BlockUse use, Taken& taken);
   void give_frame(FrameNumber frame);
   u32 take_free_block(bool prefer_zero);  // 0: none
-  void open_block(u32 block);
+  void open_block(u32 block, BlockUse use);
   bool take_run(u32 order, FrameNumber& first);
   u32 find_run_at_cursor(u32 order);
-  bool take_run_from_list(u32 order, FrameNumber& first);
+  bool take_run_from_list(BlockUse use, u32 order, FrameNumber& first);
   void link(BlockList& list, u32 block);
   void unlink(BlockList& list, u32 block);
   // Without it:
@@ -155,7 +170,7 @@ class FrameAllocator {
   Spinlock lock_;  // protects the block lists, the BlockInfos and free frames' FrameInfos
   BlockList free_zero_;
   BlockList free_dirty_;
-  BlockList partial_;
+  BlockList partial_[kUses];
   u32 virgin_next_ = 0;  // blocks [virgin_next_, virgin_end_) of the newest chunk were never used
   u32 virgin_end_ = 0;
   std::atomic<u64> chunk_count_{0};

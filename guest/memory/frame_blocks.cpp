@@ -11,14 +11,18 @@ constexpr u32 kTableBlocks = kFrameTableSize / kLargePageSize;
 
 // ---- Blocks, with the allocator lock ----
 
-// Skips nothing: a partly used block always has a free frame.
-bool FrameAllocator::take_frame(bool prefer_zero, Taken& taken) {
-  if (partial_.head == 0) {
-    const u32 block = take_free_block(prefer_zero);
-    if (block == 0) return false;
-    open_block(block);
+// Skips nothing: a partly used block always has a free frame. Where there is no free block any
+// more, a block of the other use serves.
+bool FrameAllocator::take_frame(bool prefer_zero, BlockUse use, Taken& taken) {
+  u32 block = partial(use).head;
+  if (block == 0) {
+    block = take_free_block(prefer_zero);
+    if (block != 0) open_block(block, use);
   }
-  const u32 block = partial_.head;
+  if (block == 0) {
+    block = partial(use == BlockUse::kPages ? BlockUse::kTables : BlockUse::kPages).head;
+    if (block == 0) return false;
+  }
   BlockInfo& info = block_info(block);
   const bool at_cursor = info.cursor < kFramesPerBlock;
   if (at_cursor && (info.free_head.is_none() || (prefer_zero && info.zero_from_cursor))) {
@@ -32,7 +36,7 @@ bool FrameAllocator::take_frame(bool prefer_zero, Taken& taken) {
   --info.free_count;
   --free_frames_;
   if (info.free_count == 0) {
-    unlink(partial_, block);
+    unlink(partial(info.use), block);
     info.state = BlockState::kFull;
   }
   return true;
@@ -51,9 +55,9 @@ void FrameAllocator::give_frame(FrameNumber frame) {
   ++free_frames_;
   if (info.state == BlockState::kFull) {
     info.state = BlockState::kPartial;
-    link(partial_, block);
+    link(partial(info.use), block);
   } else if (info.free_count == kFramesPerBlock) {
-    unlink(partial_, block);
+    unlink(partial(info.use), block);
     info.state = BlockState::kFreeDirty;
     link(free_dirty_, block);
   }
@@ -81,14 +85,15 @@ u32 FrameAllocator::take_free_block(bool prefer_zero) {
 }
 
 // Makes a block that take_free_block() gave a source of single frames.
-void FrameAllocator::open_block(u32 block) {
+void FrameAllocator::open_block(u32 block, BlockUse use) {
   BlockInfo& info = block_info(block);
+  info.use = use;
   info.zero_from_cursor = info.state != BlockState::kFreeDirty;
   info.free_head = FrameNumber();
   info.free_count = kFramesPerBlock;
   info.cursor = 0;
   info.state = BlockState::kPartial;
-  link(partial_, block);
+  link(partial(use), block);
 }
 
 // 2^order free frames, aligned: from where a block was not used yet, else from frames that came
@@ -96,7 +101,10 @@ void FrameAllocator::open_block(u32 block) {
 bool FrameAllocator::take_run(u32 order, FrameNumber& first) {
   const u32 count = 1u << order;
   const u32 block = find_run_at_cursor(order);
-  if (block == 0) return take_run_from_list(order, first);
+  if (block == 0) {
+    return take_run_from_list(BlockUse::kTables, order, first) ||
+           take_run_from_list(BlockUse::kPages, order, first);
+  }
   BlockInfo& info = block_info(block);
   const u32 begin = static_cast<u32>(align_up(info.cursor, count));
   // What alignment skips goes to the single frames.
@@ -110,7 +118,7 @@ bool FrameAllocator::take_run(u32 order, FrameNumber& first) {
   free_frames_ -= count;
   first = FrameNumber(first_frame(block).value() + begin);
   if (info.free_count == 0) {
-    unlink(partial_, block);
+    unlink(partial(info.use), block);
     info.state = BlockState::kFull;
   }
   return true;
@@ -119,21 +127,21 @@ bool FrameAllocator::take_run(u32 order, FrameNumber& first) {
 // Looks at a few partly used blocks, then opens another one.
 u32 FrameAllocator::find_run_at_cursor(u32 order) {
   const u64 count = u64{1} << order;
-  u32 block = partial_.head;
+  u32 block = partial(BlockUse::kTables).head;
   for (u32 tries = 0; block != 0 && tries < 8; ++tries) {
     const BlockInfo& info = block_info(block);
     if (align_up(info.cursor, count) + count <= kFramesPerBlock) return block;
     block = info.next;
   }
   block = take_free_block(false);
-  if (block != 0) open_block(block);
+  if (block != 0) open_block(block, BlockUse::kTables);
   return block;
 }
 
 // Memory is scarce: looks everywhere. Rebuilds the list of the block that it finds.
-bool FrameAllocator::take_run_from_list(u32 order, FrameNumber& first) {
+bool FrameAllocator::take_run_from_list(BlockUse use, u32 order, FrameNumber& first) {
   const u32 count = 1u << order;
-  for (u32 block = partial_.head; block != 0; block = block_info(block).next) {
+  for (u32 block = partial(use).head; block != 0; block = block_info(block).next) {
     BlockInfo& info = block_info(block);
     const u32 base = first_frame(block).value();
     for (u32 begin = 0; begin < kFramesPerBlock; begin += count) {
@@ -155,7 +163,7 @@ bool FrameAllocator::take_run_from_list(u32 order, FrameNumber& first) {
       free_frames_ -= count;
       first = FrameNumber(base + begin);
       if (info.free_count == 0) {
-        unlink(partial_, block);
+        unlink(partial(info.use), block);
         info.state = BlockState::kFull;
       }
       return true;

@@ -240,13 +240,15 @@ void FrameAllocator::check_invariants() {
   u64 free_dirty_blocks = 0;
   const u64 chunks = chunk_count_.load(std::memory_order_relaxed);
   for (Cache& each : caches_) {
-    for (u32 i = 0; i < each.dirty_count; ++i) {
-      DBOS_ASSERT(frame_info(each.dirty[i]).state() == FrameState::kCached);
+    for (const Pool& pool : each.pools) {
+      for (u32 i = 0; i < pool.dirty_count; ++i) {
+        DBOS_ASSERT(frame_info(pool.dirty[i]).state() == FrameState::kCached);
+      }
+      for (u32 i = 0; i < pool.zero_count; ++i) {
+        DBOS_ASSERT(frame_info(pool.zero[i]).state() == FrameState::kCached);
+      }
+      cached += pool.dirty_count + pool.zero_count;
     }
-    for (u32 i = 0; i < each.zero_count; ++i) {
-      DBOS_ASSERT(frame_info(each.zero[i]).state() == FrameState::kCached);
-    }
-    cached += each.dirty_count + each.zero_count;
   }
   for (u64 chunk = 0; chunk < chunks; ++chunk) {
     for (u64 i = kFrameTableSize / kLargePageSize; i < kBlocksPerChunk; ++i) {
@@ -284,7 +286,7 @@ void FrameAllocator::check_invariants() {
   free += (virgin_end_ - virgin_next_) * kFramesPerBlock;
   DBOS_ASSERT(free == free_frames_);
   DBOS_ASSERT(cached == by_state[static_cast<u8>(FrameState::kCached)]);
-  DBOS_ASSERT(partial_blocks == partial_.count);
+  DBOS_ASSERT(partial_blocks == partial_[0].count + partial_[1].count);
   DBOS_ASSERT(free_zero_blocks == free_zero_.count);
   DBOS_ASSERT(free_dirty_blocks == free_dirty_.count);
 }
