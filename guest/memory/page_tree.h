@@ -128,6 +128,8 @@ class PageTree {
   // This tree, whose nodes are all its own, maps what `main` maps in the range, read-only. Other
   // tables of `main` than those in the range may be missing here. ENOMEM: some of it is not so.
   Result<void> follow(const PageTree& main, VirtualRange range);
+  // Asks for the cache lines that follow() of the 64 KiB at `address` will need.
+  void prefetch(VirtualAddress address) const;
   // The beginning of the first 2 MiB from `from` on, or around it, that has anything in it.
   VirtualAddress next_table(VirtualAddress from) const;
   // Gives this tree, which share() made, a copy of its own of a page that a host call writes to,

@@ -39,7 +39,7 @@ struct ReadyCounts {
 class ReadyTables {
  public:
   static constexpr u32 kCopiesMax = 8;
-  static constexpr u32 kPieces = 64;
+  static constexpr u32 kPieces = 16;  // 0.6 us each, at worst, for a heap of 128 GiB
   static constexpr u64 kPieceSize = 64 * kKiB;
 
   ReadyTables(PageTree& main, u32 wanted) : main_(main), wanted_(wanted) {}
@@ -92,6 +92,12 @@ class ReadyTables {
   static VirtualRange range_of(u64 piece) {
     return {VirtualAddress(piece * kPieceSize), VirtualAddress((piece + 1) * kPieceSize)};
   }
+  template <typename Visit>
+  void for_each_noted(Visit visit) const {
+    for (u32 left = occupied_; left != 0; left &= left - 1) {
+      visit(range_of(pieces_[__builtin_ctz(left)]));
+    }
+  }
   void note_piece(u64 piece);
   void apply(Copy& copy, VirtualRange range);
   void apply(VirtualRange range);
@@ -106,12 +112,12 @@ class ReadyTables {
   u32 wanted_;
   u32 count_ = 0;
   Copy copies_[kCopiesMax];
-  u64 occupied_ = 0;  // bit i: pieces_[i] is noted
+  u32 occupied_ = 0;  // bit i: pieces_[i] is noted
   u32 pieces_[kPieces] = {};
   u64 handed_over_ = 0;
   u64 missed_ = 0;
   u64 broken_ = 0;
 };
-static_assert(ReadyTables::kPieces == 64, "a bit for each");
+static_assert(ReadyTables::kPieces <= 32, "a bit for each");
 
 }  // namespace dbos

@@ -15,6 +15,10 @@ struct SizeResult {
   uint64_t gib = 0;
   uint64_t table_bytes = 0;
   Samples shared_us;  // taking a snapshot, strategy "shared"
+  Samples ready_us;   // handing over a ready copy that is in step
+  Samples noted_us;   // one that as many changes as can be noted are to be applied to
+  Samples copy_ms;    // making a copy, of processor time
+  Samples memcpy_ms;  // of as many bytes
 };
 
 struct FaultResult {
@@ -34,7 +38,7 @@ struct TablesOptions {
 
 // The pages are faulted in one by one by the engine itself, so tables and the frame table are real.
 // The frames' own memory is not touched but for a part of the first GiB, which the faults are
-// measured on. Needs about 8 MiB of memory for each GiB, and 1 GiB beside.
+// measured on. Needs about 16 MiB of memory for each GiB, and 1 GiB beside.
 TablesResult measure_tables(const TablesOptions& options);
 
 struct ForkResult {

@@ -20,6 +20,10 @@ namespace {
 constexpr VirtualAddress kBase{64 * kGiB};
 // The part whose frames are real memory, which faults are measured on.
 constexpr u64 kRealPages = 64 * kMiB / kPageSize;
+// More than the caches hold.
+constexpr u64 kOtherWork = 64 * kMiB;
+// Page tables for one step of refill().
+constexpr u32 kSlice = 64;
 
 double time_of(clockid_t clock) {
   timespec time;
@@ -38,6 +42,36 @@ T must(Result<T> result, const char* what) {
 VirtualAddress page(u64 index) {
   return kBase + index * kPageSize;
 }
+
+// What memcpy is measured with: memory of the host in the same 4 KiB pages that tables lie in, all
+// of it touched.
+class Buffers {
+ public:
+  explicit Buffers(u64 bytes) : bytes_(bytes), from_(map(bytes)), to_(map(bytes)) {}
+  Buffers(const Buffers&) = delete;
+  Buffers& operator=(const Buffers&) = delete;
+  ~Buffers() {
+    munmap(from_, bytes_);
+    munmap(to_, bytes_);
+  }
+  void copy() {
+    std::memcpy(to_, from_, bytes_);
+    asm volatile("" : : : "memory");
+  }
+
+ private:
+  static void* map(u64 bytes) {
+    void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (at == MAP_FAILED) throw std::runtime_error("no memory for memcpy's buffers");
+    madvise(at, bytes, MADV_HUGEPAGE);
+    std::memset(at, 1, bytes);
+    return at;
+  }
+
+  u64 bytes_;
+  void* from_;
+  void* to_;
+};
 
 class Tables {
  public:
@@ -65,13 +99,16 @@ class Tables {
     result.gib = gib;
     result.table_bytes = main_->statistics().table_bytes;
     result.shared_us = snapshots(40 * rounds);
+    measure_ready(rounds, result);
     return result;
   }
 
   // Copy-on-write faults, for all pages of the real part in this order.
-  FaultResult measure_faults(const char* what, const std::vector<u64>& order, int rounds) {
+  FaultResult measure_faults(const char* what, const std::vector<u64>& order, u32 ready_copies,
+                             int rounds) {
     std::vector<double> samples;
     for (int round = 0; round <= rounds; ++round) {
+      keep_ready(ready_copies);
       AddressSpace* snapshot = must(main_->snapshot(), "a snapshot");
       const double begin = processor_ns();
       for (u64 index : order) write(index);
@@ -79,6 +116,7 @@ class Tables {
       if (round != 0) samples.push_back(each);  // the first one touches fresh host memory
       AddressSpace::destroy(snapshot);
     }
+    keep_ready(0);
     return {what, Samples(std::move(samples))};
   }
 
@@ -86,6 +124,64 @@ class Tables {
   void write(u64 index) {
     if (main_->handle_fault(page(index), Access::kWrite) != FaultKind::kResolved) {
       throw std::runtime_error("a page fault was not resolved; is there enough memory?");
+    }
+  }
+
+  void keep_ready(u32 copies) {
+    must(main_->keep_ready(copies), "ready copies");
+    while (main_->refill(kSlice)) {
+    }
+  }
+
+  // Each round makes a copy, which is handed over to a snapshot that ends.
+  void measure_ready(int rounds, SizeResult& result) {
+    std::vector<double> copy;
+    std::vector<double> copied;
+    std::vector<double> in_step;
+    std::vector<double> noted;
+    Buffers buffers(result.table_bytes);
+    Buffers other(kOtherWork);
+    for (int round = 0; round < 2 * rounds; ++round) {
+      must(main_->keep_ready(1), "ready copies");
+      const double begin = processor_ns();
+      while (main_->refill(kSlice)) {
+      }
+      const double made = processor_ns();
+      buffers.copy();
+      const double end = processor_ns();
+      if (round != 0) {  // the first one touches fresh host memory
+        copy.push_back((made - begin) / 1e6);
+        copied.push_back((end - made) / 1e6);
+      }
+      // Whatever the size, the request comes when other work has filled the caches.
+      other.copy();
+      const bool is_noted = round % 2 != 0;
+      if (is_noted) change_tables();
+      const u64 before = main_->ready_counts().handed_over;
+      const double asked = wall_ns();
+      const Result<AddressSpace*> snapshot = main_->snapshot();
+      (is_noted ? noted : in_step).push_back((wall_ns() - asked) / 1e3);
+      AddressSpace* child = must(snapshot, "a snapshot");
+      if (main_->ready_counts().handed_over != before + 1) {
+        throw std::runtime_error("no ready copy was handed over");
+      }
+      write(static_cast<u64>(round) % kRealPages);
+      AddressSpace::destroy(child);
+    }
+    keep_ready(0);
+    result.copy_ms = Samples(std::move(copy));
+    result.memcpy_ms = Samples(std::move(copied));
+    result.ready_us = Samples(std::move(in_step));
+    result.noted_us = Samples(std::move(noted));
+  }
+
+  // Changes pages all over the tables, more than can be noted: they are unmapped and written again.
+  void change_tables() {
+    std::uniform_int_distribution<u64> any(kRealPages, mapped_ - 1);
+    for (u64 i = 0; i < 8 * ReadyTables::kPieces; ++i) {
+      const u64 index = any(random_);
+      must(main_->advise(page(index), kPageSize, MADV_DONTNEED), "madvise");
+      write(index);
     }
   }
 
@@ -106,6 +202,7 @@ class Tables {
 
   AddressSpace* main_ = nullptr;
   u64 mapped_ = 0;
+  std::mt19937_64 random_{1};
 };
 
 std::vector<u64> in_order() {
@@ -131,7 +228,10 @@ double processor_ns() {
 
 TablesResult measure_tables(const TablesOptions& options) {
   // Beside the pages themselves: their tables, and as much for what is copied.
-  host::start((options.gib_max + 8) * kGiB);
+  const u64 arena = (options.gib_max + 8) * kGiB;
+  host::start(arena);
+  // As the VMM does.
+  madvise(platform::direct_map(PhysicalAddress(kArenaBase)), arena, MADV_HUGEPAGE);
   host::set_vcpu(0);
   must(memory_initialize(), "starting the engine");
   TablesResult result;
@@ -139,9 +239,14 @@ TablesResult measure_tables(const TablesOptions& options) {
   for (u64 gib = 1; gib <= options.gib_max; gib *= 2) {
     result.sizes.push_back(tables.measure_size(gib, options.rounds));
     if (gib != 1) continue;
-    result.faults.push_back(tables.measure_faults("in order, shared", in_order(), options.rounds));
-    result.faults.push_back(
-        tables.measure_faults("at random, shared", in_random_order(), options.rounds));
+    const auto measure = [&](const char* what, const std::vector<u64>& order, u32 ready) {
+      result.faults.push_back(tables.measure_faults(what, order, ready, options.rounds));
+    };
+    measure("in order, shared", in_order(), 0);
+    measure("at random, shared", in_random_order(), 0);
+    measure("in order, ready", in_order(), 1);
+    measure("at random, ready", in_random_order(), 1);
+    measure("at random, ready, 2 more are kept", in_random_order(), 3);
   }
   return result;
 }
