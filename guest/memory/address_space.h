@@ -41,6 +41,17 @@ struct SpaceStatistics {
   u64 copied_pages;
 };
 
+// What an address space has cost since it was taken as a snapshot, or made; and what taking
+// snapshots of it did. Bytes are those of memory that would be free without it.
+struct SnapshotCost {
+  Epoch epoch;              // it shows its parent at the end of this epoch; 0: not a snapshot
+  u64 retired_bytes;        // the parent's old pages that no newer snapshot keeps
+  u64 retired_table_bytes;  // and its old page tables
+  u64 copied_bytes;         // that its own writes copied
+  u64 table_bytes;          // its own page tables
+  u64 snapshots;            // that were taken of it
+};
+
 // What a fault, or a host call's buffer, came to.
 enum class FaultKind : u8 {
   kResolved,
@@ -204,6 +215,8 @@ class AddressSpace {
   bool query(VirtualAddress address, VmaInfo* info);
   PageUsage usage(VirtualRange range);
   SpaceStatistics statistics();
+  // Cheap: takes this address space's lock and no other.
+  SnapshotCost snapshot_cost();
   // A consistent look at a walk, for debugging: visit(Pte, Level).
   template <typename Visit>
   void dump_walk(VirtualAddress address, Visit visit) {
@@ -324,6 +337,7 @@ class AddressSpace {
   u64 locked_bytes_ = 0;
   u64 faults_ = 0;
   u64 copied_pages_ = 0;
+  u64 snapshots_ = 0;
   ReadyTables* ready_ = nullptr;
   bool is_copy_ = false;
   VcpuSet vcpus_;

@@ -107,7 +107,7 @@ void Line::retire(FrameNumber item) {
   info.change(FrameState::kUnlinked, FrameState::kRetired);
   deadlist_.push(item);
   retired_pages_.fetch_add(pages_of(kind), std::memory_order_relaxed);
-  if (kind == FrameKind::kNode) ++retired_nodes_;
+  if (kind == FrameKind::kNode) retired_nodes_.fetch_add(1, std::memory_order_relaxed);
   frame_allocator.count_retired(kind, 1);
 }
 
@@ -231,7 +231,7 @@ void Line::take_parents_place() {
   FrameList left = deadlist_;
   deadlist_ = FrameList();
   frame_allocator.count_retired(FrameKind::kPage, -static_cast<i64>(retired_pages_.load()));
-  frame_allocator.count_retired(FrameKind::kNode, -static_cast<i64>(retired_nodes_));
+  frame_allocator.count_retired(FrameKind::kNode, -static_cast<i64>(retired_nodes_.load()));
   while (!left.is_empty()) {
     const PhysicalAddress item = left.pop().address();
     FrameInfo& info = frame_info(item);
@@ -251,7 +251,7 @@ void Line::take_parents_place() {
     tables_ = parent->tables_;
     deadlist_ = parent->deadlist_;
     retired_pages_.store(parent->retired_pages_.load());
-    retired_nodes_ = parent->retired_nodes_;
+    retired_nodes_.store(parent->retired_nodes_.load());
     newer_ = parent->newer_;
     older_ = parent->older_;
     if (older_ != nullptr) older_->newer_ = this;

@@ -88,6 +88,7 @@ class alignas(256) Line {
 
   // Memory that only this line's address space, or snapshots of it, keep alive.
   u64 retired_pages() const { return retired_pages_.load(std::memory_order_relaxed); }
+  u64 retired_nodes() const { return retired_nodes_.load(std::memory_order_relaxed); }
 
   // Whether the parent has ended and left everything to this line. With the lock of the line's
   // address space, which then adopts and calls take_parents_place().
@@ -135,7 +136,7 @@ class alignas(256) Line {
   Line* next_ = nullptr;
   FrameList deadlist_;  // the parent's items that no newer sibling sees
   std::atomic<u64> retired_pages_{0};
-  u64 retired_nodes_ = 0;
+  std::atomic<u64> retired_nodes_{0};
   std::atomic<bool> may_adopt_{false};
 };
 

@@ -35,6 +35,7 @@ Result<AddressSpace*> AddressSpace::snapshot() {
     // 2. ... and from here on nobody writes to what is shared, but for the host.
     platform::shootdown(*this, {VirtualAddress(0), VirtualAddress(kProgramEnd)});
     result = child->copy_from(*this, previous_departure);
+    if (result.is_ok()) ++snapshots_;
   }
   if (result.is_error()) {
     destroy(child);
