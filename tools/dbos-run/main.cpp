@@ -107,7 +107,6 @@ void prefault(Machine& machine, uint64_t size) {
   set_parent_death_hook(take_parent_death_notice);
   start_steward(*vcpu.process);
   run_vcpu(vcpu);
-  std::abort();  // not reached: the program's end is the process's
 }
 
 int run(std::span<const std::string> arguments) {

@@ -215,6 +215,10 @@ bool is_thread_exit(const Call& call) {
   return call.number == static_cast<uint32_t>(Service::kThreadExit);
 }
 
+bool is_yield(const Call& call) {
+  return call.number == static_cast<uint32_t>(Service::kYield);
+}
+
 bool ends_thread(const Call& call) {
   return is_thread_exit(call) || call.number == static_cast<uint32_t>(Service::kExit) ||
          call.number == static_cast<uint32_t>(Service::kDie);

@@ -15,6 +15,9 @@ int64_t execute_service(Vcpu& vcpu, const Call& call);
 // Service::kThreadExit.
 bool is_thread_exit(const Call& call);
 
+// Service::kYield.
+bool is_yield(const Call& call);
+
 // Whether the call is one after which the thread does not go on.
 bool ends_thread(const Call& call);
 

@@ -6,6 +6,8 @@
 #include <pthread.h>
 #include <time.h>
 
+#include <bitset>
+
 #include "vmm/kvm/kvm_api.h"
 #include "vmm/process/attention.h"
 #include "vmm/process/host_call.h"
@@ -31,16 +33,19 @@ bool needs_adoption(const Vcpu& vcpu) {
          vcpu.process != nullptr && vcpu.started.load() != 0;
 }
 
-void adopt(Vcpu& vcpu) {
+bool begin_adoption(Vcpu& vcpu) {
   uint32_t expected = 0;
-  if (!vcpu.adopted.compare_exchange_strong(expected, 1)) return;
+  if (!needs_adoption(vcpu) || !vcpu.adopted.compare_exchange_strong(expected, 1)) return false;
   vcpu.page->signal.number = 0;
   vcpu.page->dying = 1;
   __atomic_store_n(&vcpu.page->attention, 1, __ATOMIC_SEQ_CST);
   vcpu.run->immediate_exit = 0;
   vcpu.kicks_received.store(vcpu.kicks_sent.load());  // those that the dead thread did not take
   bring_into_kernel(vcpu);
-  run_vcpu(vcpu);
+  return true;
+}
+
+void end_adoption(Vcpu& vcpu) {
   vcpu.started.store(0);
   if (vcpu.state.load() != VcpuState::kLost) machine().vcpus().release(vcpu);
 }
@@ -80,15 +85,21 @@ void* run_steward(void* argument) {
 
 }  // namespace
 
+// By turns: one may wait for a lock that another one held when it died.
 void reap_ended_threads(const HostProcess& process) {
   VcpuPool& vcpus = machine().vcpus();
-  for (uint32_t i = 0; i < vcpus.count(); ++i) {
-    Vcpu& vcpu = vcpus.at(i);
-    if (!needs_adoption(vcpu) || !vcpus.is_usable(vcpu, process)) continue;
-    const uint64_t mask = block_all_signals();
-    adopt(vcpu);
-    set_own_mask(mask);
-  }
+  std::bitset<kVcpuCountMax> adopted;
+  const uint64_t mask = block_all_signals();
+  do {
+    for (uint32_t i = 0; i < vcpus.count(); ++i) {
+      Vcpu& vcpu = vcpus.at(i);
+      if (vcpus.is_usable(vcpu, process) && begin_adoption(vcpu)) adopted.set(i);
+      if (!adopted.test(i) || run_adopted(vcpu) == Adopted::kWaits) continue;
+      end_adoption(vcpu);
+      adopted.reset(i);
+    }
+  } while (adopted.any());
+  set_own_mask(mask);
 }
 
 void start_steward(const HostProcess& process) {

@@ -1,10 +1,12 @@
 // The steward: a thread of the VMM's own that does what a program thread should not wait for.
 //
-// 1. It releases what threads and processes held that ended without the guest kernel's doing: killed,
-//    or gone into another program by execve. Such a thread may have been anywhere, in the guest kernel
-//    with a lock held even. Its registers are still in its vCPU, so another host thread adopts the vCPU
-//    and runs it on: the guest kernel leaves what it is in, sees HypercallPage::dying where it would
-//    return to the program, releases the address space and so on, and ends the thread as usual.
+// 1. It releases what threads and processes held that ended without the guest kernel's doing:
+// killed,
+//    or gone into another program by execve. Such a thread may have been anywhere, in the guest
+//    kernel with a lock held even. Its registers are still in its vCPU, so another host thread
+//    adopts the vCPU and runs it on: the guest kernel leaves what it is in, sees
+//    HypercallPage::dying where it would return to the program, releases the address space and so
+//    on, and ends the thread as usual.
 // 2. It keeps vCPUs ready, so that fork() finds one.
 #pragma once
 

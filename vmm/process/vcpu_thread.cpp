@@ -27,8 +27,8 @@ constexpr uint32_t kThreadBeingMade = UINT32_MAX;  // in the place of a thread's
 
 Machine* the_machine = nullptr;
 
-// What a turn of the run loop ends with.
-enum class Next { kRun, kLeave };
+// What a turn of the run loop ends with; the last two only for an adopted vCPU.
+enum class Next { kRun, kPause, kLeave };
 
 // What a dead thread's robust futexes need: others wait for them.
 bool is_futex_wake(const Call& call) {
@@ -57,6 +57,7 @@ Next make_calls(Vcpu& vcpu) {
     page.calls[i].result = result;
     page.calls_done = i + 1;
     if (is_interrupted(result)) break;
+    if (vcpu.adopted.load() != 0 && is_yield(call)) return Next::kPause;
   }
   return Next::kRun;
 }
@@ -157,6 +158,22 @@ int64_t start_host_thread(Vcpu& vcpu, uint64_t flags, ThreadEntry entry, uint64_
   return result;
 }
 
+Next run_once(Vcpu& vcpu) {
+  const int64_t result = raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu.descriptor), KVM_RUN, 0);
+  ++vcpu.exits;
+  if (result == 0) return handle_exit(vcpu);
+  if (result == -EINTR || result == -EAGAIN) {
+    handle_interrupted_run(vcpu);
+    return Next::kRun;
+  }
+  if (result == -EFAULT) {
+    machine().inject_exception(vcpu, kMachineCheckVector);
+    return Next::kRun;
+  }
+  if (give_up_adopted(vcpu)) return Next::kLeave;
+  die_with_report(vcpu, "KVM refused to run the guest");
+}
+
 }  // namespace
 
 Machine& machine() {
@@ -167,22 +184,15 @@ void set_machine(Machine& machine) {
 }
 
 void run_vcpu(Vcpu& vcpu) {
-  const auto descriptor = static_cast<uint64_t>(vcpu.descriptor);
+  enter_guest(vcpu);
+  for (;;) run_once(vcpu);
+}
+
+Adopted run_adopted(Vcpu& vcpu) {
   enter_guest(vcpu);
   for (;;) {
-    const int64_t result = raw_call(__NR_ioctl, descriptor, KVM_RUN, 0);
-    ++vcpu.exits;
-    if (result == 0) {
-      if (handle_exit(vcpu) == Next::kLeave) return;
-    } else if (result == -EINTR || result == -EAGAIN) {
-      handle_interrupted_run(vcpu);
-    } else if (result == -EFAULT) {
-      machine().inject_exception(vcpu, kMachineCheckVector);
-    } else if (give_up_adopted(vcpu)) {
-      return;
-    } else {
-      die_with_report(vcpu, "KVM refused to run the guest");
-    }
+    const Next next = run_once(vcpu);
+    if (next != Next::kRun) return next == Next::kLeave ? Adopted::kReleased : Adopted::kWaits;
   }
 }
 

@@ -11,10 +11,13 @@ namespace dbos::vmm {
 Machine& machine();
 void set_machine(Machine& machine);
 
-// Runs a vCPU on the calling host thread until the program's thread or process ends. Does not
-// return for the program's own threads; for an adopted vCPU (steward.h) it returns when the guest
-// kernel has released what the thread held.
-void run_vcpu(Vcpu& vcpu);
+// Runs a vCPU on the calling host thread until the program's thread or process ends.
+[[noreturn]] void run_vcpu(Vcpu& vcpu);
+
+// Runs an adopted vCPU (steward.h) until the guest kernel has released what the dead thread held,
+// or waits for somebody.
+enum class Adopted { kWaits, kReleased };
+Adopted run_adopted(Vcpu& vcpu);
 
 // Service::kThreadCreate and kProcessFork. Result: the new thread's or process's id, or -errno.
 int64_t create_thread(Vcpu& creator, uint64_t start_argument, uint64_t result_address);
