@@ -103,6 +103,13 @@ bool PinSet::defer(VirtualRange range, PhysicalAddress item) {
   return true;
 }
 
+bool PinSet::defer_for_all(PhysicalAddress item) {
+  if (first_ == nullptr) return false;
+  first_->deferred_shared.push(FrameNumber::of(item));
+  first_->last_deferred_at = ++time_;
+  return true;
+}
+
 void PinSet::follow(VirtualRange from, VirtualAddress to) {
   for (PinSlot* slot = first_; slot != nullptr; slot = slot->next) {
     const u32 count = slot->range_count;

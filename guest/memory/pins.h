@@ -64,6 +64,8 @@ class PinSet {
   bool overlaps(VirtualRange range) const;
   // Takes charge of an item that was unlinked from `range`, if that is pinned; answers whether.
   bool defer(VirtualRange range, PhysicalAddress item);
+  // Takes charge of an item that any call in flight may be using; false: there is none.
+  bool defer_for_all(PhysicalAddress item);
   // Memory moved (mremap): what was pinned in `from` is pinned at its new place too.
   void follow(VirtualRange from, VirtualAddress to);
 

@@ -15,7 +15,13 @@ void AddressSpace::adopt(TlbBatch& batch) {
   batch.flush();  // what it took out so far may be among what is freed here
   while (line_->may_adopt()) {
     tree_.adopt(line_->parent()->id());
-    line_->take_parents_place();
+    FrameList left = line_->take_parents_place();
+    while (!left.is_empty()) {
+      const PhysicalAddress item = left.pop().address();
+      // A host call may be reading a page that was unmapped here when it still was the parent's.
+      const bool is_node = frame_info(item).kind() == FrameKind::kNode;
+      if (is_node || !pins_.defer_for_all(item)) line_->dispose(item);
+    }
   }
 }
 

@@ -227,7 +227,8 @@ void Line::split_retired(PhysicalAddress large) {
   }
 }
 
-void Line::take_parents_place() {
+FrameList Line::take_parents_place() {
+  FrameList unlinked;
   FrameList left = deadlist_;
   deadlist_ = FrameList();
   frame_allocator.count_retired(FrameKind::kPage, -static_cast<i64>(retired_pages_.load()));
@@ -239,7 +240,7 @@ void Line::take_parents_place() {
     // Not in this line's tables, but a line that left it while it was may still see it.
     set_owner(item, id_);
     info.change(FrameState::kRetired, FrameState::kUnlinked);
-    dispose(item);
+    unlinked.push(FrameNumber::of(item));
   }
 
   Line* parent = parent_;
@@ -265,6 +266,7 @@ void Line::take_parents_place() {
                      std::memory_order_release);
   }
   heap_delete(parent);
+  return unlinked;
 }
 
 }  // namespace dbos

@@ -31,6 +31,29 @@ TEST_CASE_METHOD(SnapshotFixture,
   CHECK(frame_of(second, 2) == pinned);
 }
 
+TEST_CASE_METHOD(SnapshotFixture,
+                 "an inherited page that is unmapped under a host call outlives its owner") {
+  map(main, 0, 4);
+  fill(main, 0, 4, 1);
+  AddressSpace& child = machine.take_snapshot(main);
+  HostSegment segments[4];
+  child.resolve_for_host(page(2), kPageSize, Access::kRead, segments, 4, Pin::kYes);
+  host::set_vcpu(1);
+  child.resolve_for_host(page(3), kPageSize, Access::kRead, segments + 1, 3, Pin::kYes);
+  CHECK(child.unmap(page(2), kPageSize).is_ok());
+  machine.destroy(main);
+  machine.write(child, page(0), 7);  // adopts what is left
+  CHECK(line_count() == 1);
+  Machine::check_in_use(segments[0].address);
+  CHECK(*pointer_to<u64>(segments[0].address) == 3);
+  check_memory_invariants();
+  child.unpin(1);
+  Machine::check_in_use(segments[0].address);
+  child.unpin(0);
+  host::set_vcpu(0);
+  CHECK(pages() == 3);
+}
+
 TEST_CASE_METHOD(SnapshotFixture, "a pinned piece of a large page splits it") {
   map(main, 0, 512, 0);
   machine.write(main, page(0), 1);
