@@ -166,6 +166,7 @@ SpaceStatistics AddressSpace::statistics() {
   result.vma_count = vmas_.count();
   result.faults = faults_;
   result.copied_pages = copied_pages_;
+  result.reassembled_pages = reassembled_;
   return result;
 }
 

@@ -39,6 +39,7 @@ struct SpaceStatistics {
   u32 vma_count;
   u64 faults;
   u64 copied_pages;
+  u64 reassembled_pages;  // of 2 MiB
 };
 
 // What an address space has cost since it was taken as a snapshot, or made; and what taking
@@ -142,6 +143,11 @@ class AddressSpace {
   // the lock for that long; from any vCPU, in the background. False: nothing is left to do.
   bool refill(u32 tables_max);
   ReadyCounts ready_counts();
+  // Looks at up to `tables_max` page tables, and puts the first one's pages together to a 2 MiB
+  // page that can be: what a write after a snapshot has split. Copies them without the lock. False:
+  // all tables have been looked at; the next call begins again. When a snapshot has ended, in the
+  // background, by one vCPU at a time.
+  bool reassemble(u32 tables_max);
 
   PhysicalAddress root() const { return tree_.root(); }
   Line& line() { return *line_; }
@@ -319,6 +325,12 @@ class AddressSpace {
   Result<AddressSpace*> create_sharer();
   Result<AddressSpace*> create_copy();
   void give_up_ready();
+  struct Scattered;
+  enum class Search : u8 { kMore, kFound, kEnd };
+  Search find_scattered(u32 tables_max, Scattered& found, TlbBatch& batch);
+  bool is_scattered(VirtualAddress begin, Scattered& found);
+  bool is_unchanged(const Scattered& found);
+  void replace_table(const Scattered& found, PhysicalAddress block, TlbBatch& batch);
   Result<void> copy_from(AddressSpace& parent, Epoch previous_departure);
 
   Spinlock lock_;
@@ -338,6 +350,8 @@ class AddressSpace {
   u64 faults_ = 0;
   u64 copied_pages_ = 0;
   u64 snapshots_ = 0;
+  u64 reassembled_ = 0;
+  VirtualAddress reassembled_to_;
   ReadyTables* ready_ = nullptr;
   bool is_copy_ = false;
   VcpuSet vcpus_;

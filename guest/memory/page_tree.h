@@ -85,6 +85,12 @@ class PageTree {
   // Replaces the large leaf that open() found by 512 small ones. ENOMEM.
   Result<void> split(PteSlot& slot);
 
+  // The entry of the table that maps the 2 MiB around an address, where all tables on the way to it
+  // are exclusive; nullptr: there is no such table.
+  PteSlot* find_table(VirtualAddress address) const;
+  // Replaces that table by a large page. What the table maps has been unlinked, or is in that page.
+  void merge(VirtualAddress begin, Pte page, TlbBatch& batch);
+
   // Makes clear() of the same ranges safe: it can't fail, so a call that returns an error has
   // changed nothing. `freeable` contains `range` and has no other vma in it; nodes that lie in it
   // are dropped.

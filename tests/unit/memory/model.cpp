@@ -43,8 +43,7 @@ void Model::step() {
     case 94 ... 97:
       return begin_call(space);
     case 98:
-      if (uses_ready_tables() && chance(90)) return work_ahead(space);
-      return sweep(space);
+      return chance(50) ? work_ahead(space) : sweep(space);
     case 99:
       if (is_scarce_ && chance(20)) return chance(50) ? hog() : release_hog();
       if (chance(3)) frame_allocator.release_free_blocks(8 * kMiB);
@@ -200,6 +199,10 @@ void Model::end(ModelSpace& space) {
 // What a helper vCPU does, now and then, and never in time.
 void Model::work_ahead(ModelSpace& space) {
   name("work ahead", {0, kPages});
+  for (u64 steps = pick(4); steps != 0; --steps) {
+    space.space->reassemble(static_cast<u32>(1 + pick(8)));
+  }
+  if (!uses_ready_tables()) return;
   if (chance(10)) {
     const Result<void> kept = space.space->keep_ready(static_cast<u32>(pick(3)));
     if (kept.is_error()) return expect(!hog_.empty(), "keep_ready failed");

@@ -1,5 +1,6 @@
 // Runs of the model test. MODEL_SEED, MODEL_STEPS and MODEL_CHECK (steps between two checks of all
-// invariants) reproduce one; the tests share a machine, so run the same ones.
+// invariants) reproduce one, MODEL_SCARCE_STEPS those of the second test; the tests share a
+// machine, so run the same ones.
 
 #include <catch2/catch.hpp>
 #include <cstdlib>
@@ -47,7 +48,8 @@ TEST_CASE("random operations agree with a plain model") {
 
 TEST_CASE("random operations agree with a plain model when memory runs out") {
   const u64 seed = from_environment("MODEL_SEED", std::random_device{}());
-  run(seed, from_environment("MODEL_STEPS", 20000), from_environment("MODEL_CHECK", 200), true);
+  const u64 steps = from_environment("MODEL_SCARCE_STEPS", from_environment("MODEL_STEPS", 20000));
+  run(seed, steps, from_environment("MODEL_CHECK", 200), true);
 }
 
 }  // namespace dbos::test

@@ -266,6 +266,74 @@ TEST_CASE_METHOD(SnapshotFixture,
   check_memory_invariants();
 }
 
+TEST_CASE_METHOD(SnapshotFixture, "a large page that a write has split is put together again") {
+  map(main, 0, 2 * 512, 0);
+  machine.write(main, page(5), 1);
+  machine.write(main, page(600), 2);
+  AddressSpace& snapshot = machine.take_snapshot(main);
+  machine.write(main, page(5), 100);
+  const auto put_together = [&] {
+    while (main.reassemble(1)) {
+    }
+  };
+  put_together();
+  CHECK(main.statistics().reassembled_pages == 0);  // the snapshot sees most of its pages
+  machine.destroy(snapshot);
+  // A second processor remembers the pages where they are now.
+  host::set_vcpu(1);
+  CHECK(machine.read(main, page(5)) == 100);
+  CHECK(machine.read(main, page(6)) == 0);
+  host::set_vcpu(0);
+  put_together();
+  CHECK(main.statistics().reassembled_pages == 1);
+  CHECK(main.usage({page(0), page(1024)}).large == 1024);
+  CHECK(pages() == 1024);
+  machine.write(main, page(6), 7);
+  host::set_vcpu(1);
+  CHECK(machine.read(main, page(5)) == 100);
+  CHECK(machine.read(main, page(6)) == 7);
+  host::set_vcpu(0);
+  check_memory_invariants();
+}
+
+TEST_CASE_METHOD(SnapshotFixture,
+                 "a large page that was split and not copied is put together in place") {
+  map(main, 0, 512, 0);
+  machine.write(main, page(5), 1);
+  const PhysicalAddress before = frame_of(main, 0);
+  CHECK(main.protect(page(7), kPageSize, PROT_READ).is_ok());
+  while (main.reassemble(8)) {
+  }
+  CHECK(main.statistics().reassembled_pages == 0);  // two mappings share it
+  CHECK(main.protect(page(7), kPageSize, PROT_READ | PROT_WRITE).is_ok());
+  while (main.reassemble(8)) {
+  }
+  CHECK(main.statistics().reassembled_pages == 1);
+  CHECK(frame_of(main, 0) == before);
+  CHECK(main.usage({page(0), page(512)}).large == 512);
+  machine.write(main, page(7), 3);
+  CHECK(machine.read(main, page(5)) == 1);
+}
+
+TEST_CASE_METHOD(SnapshotFixture,
+                 "pages that a host call uses, or of small-page memory, stay where they are") {
+  map(main, 0, 512, 0);
+  machine.write(main, page(5), 1);
+  AddressSpace& snapshot = machine.take_snapshot(main);
+  machine.write(main, page(5), 2);
+  machine.destroy(snapshot);
+  HostSegment segments[4];
+  main.resolve_for_host(page(9), kPageSize, Access::kRead, segments, 4, Pin::kYes);
+  while (main.reassemble(8)) {
+  }
+  CHECK(main.statistics().reassembled_pages == 0);
+  main.unpin();
+  CHECK(main.advise(page(0), 512 * kPageSize, MADV_NOHUGEPAGE).is_ok());
+  while (main.reassemble(8)) {
+  }
+  CHECK(main.statistics().reassembled_pages == 0);
+}
+
 TEST_CASE_METHOD(SnapshotFixture, "MADV_DONTFORK and MADV_WIPEONFORK") {
   map(main, 0, 16);
   fill(main, 0, 16, 1);

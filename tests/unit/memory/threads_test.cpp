@@ -108,11 +108,13 @@ u64 check_cut(Vcpus& vcpus, u32 writer) {
 }  // namespace
 
 TEST_CASE("snapshots taken while threads write are each of one moment") {
+  // Pages of 4 KiB; or of 2 MiB, which writes split and the helper puts together.
+  const int page_size_flag = GENERATE(MAP_STACK, 0);
   Vcpus vcpus;
   host::set_vcpu(0);
   AddressSpace* main = AddressSpace::create(kernel_root_for_tests()).value();
   REQUIRE(main->map_anonymous(kBase, kPages * kPageSize, PROT_READ | PROT_WRITE,
-                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_STACK)
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | page_size_flag)
               .is_ok());
   std::atomic<bool> stop{false};
   std::atomic<u64> failures{0};
@@ -185,16 +187,14 @@ TEST_CASE("snapshots taken while threads write are each of one moment") {
     vcpus.enter(nullptr);
   });
 
-  // A helper keeps copies ready, in time or not.
-  if (uses_ready_tables()) {
-    REQUIRE(main->keep_ready(2).is_ok());
-    threads.emplace_back([&] {
-      host::set_vcpu(7);
-      while (!stop) {
-        if (!main->refill(2)) std::this_thread::yield();
-      }
-    });
-  }
+  // A helper keeps copies ready, and puts pages together, in time or not.
+  if (uses_ready_tables()) REQUIRE(main->keep_ready(2).is_ok());
+  threads.emplace_back([&] {
+    host::set_vcpu(7);
+    while (!stop) {
+      if (!main->refill(2) && !main->reassemble(2)) std::this_thread::yield();
+    }
+  });
 
   // This thread is the one that forks: it enters the snapshot, looks, writes, forks again, leaves.
   std::vector<AddressSpace*> kept;
