@@ -59,6 +59,19 @@ void Model::verify_everything() {
   release_hog();
   for (auto& space : spaces_) verify(*space);
   check();
+  while (spaces_.size() > 1) {
+    end(*spaces_[static_cast<size_t>(pick(spaces_.size()))]);
+    check();
+  }
+  // Its writes adopt what dead ancestors left to it.
+  for (u32 i = 0; i < kPages; ++i) {
+    const Page& page = spaces_[0]->pages[i];
+    if (page.kind != Kind::kNone && (page.protection & kWrite) != 0) {
+      access_page(*spaces_[0], i, true, 0);
+    }
+  }
+  verify(*spaces_[0]);
+  check();
 }
 
 void Model::check() {
@@ -67,6 +80,24 @@ void Model::check() {
   u64 open = 0;
   for (const Object& object : objects_) open += object.is_open;
   expect(open == host::open_windows(), "a window is open that nobody maps, or the reverse");
+  check_nothing_is_left();
+}
+
+// When the last snapshot has ended, the memory in use is what the one address space that is left
+// maps, to the frame.
+void Model::check_nothing_is_left() {
+  AddressSpace& space = *spaces_[0]->space;
+  if (spaces_.size() != 1 || space.line().parent() != nullptr) return;
+  for (const HostCall& call : calls_) {
+    if (call.space != nullptr) return;
+  }
+  const FrameCounts counts = frame_allocator.counts();
+  const SpaceStatistics statistics = space.statistics();
+  expect(counts.retired_pages == 0 && counts.retired_nodes == 0, "retired items are left");
+  expect((counts.pages - kFramesPerBlock) * kPageSize == statistics.resident_anonymous_bytes,
+         "pages are left that nobody maps");
+  expect(counts.nodes * kPageSize == statistics.table_bytes + space.ready_counts().table_bytes,
+         "page tables are left that nobody uses");
 }
 
 Model::Range Model::range() {

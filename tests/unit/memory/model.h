@@ -99,6 +99,7 @@ class Model {
 
   void verify_everything();
   void check();
+  void check_nothing_is_left();
   std::string where;
 
  private:
