@@ -1,4 +1,5 @@
-// The hypercall ABI: what the guest kernel and the VMM share, and all that they share.
+// The hypercall ABI under its C++ names: what the guest kernel and the VMM share, and all that they
+// share. Every number and structure comes from dbos/hypercall.h, the header for other runtimes.
 //
 // A vCPU makes calls by filling `HypercallPage::calls`, setting `call_count`, and writing any byte
 // to I/O port kHypercallPort. The VMM performs the calls in order and stores each result; it stops
@@ -14,167 +15,88 @@
 #include <cstdint>
 
 #include "hypercall/layout.h"
+#include "include/dbos/hypercall.h"
 
 namespace dbos {
 
-inline constexpr uint32_t kAbiVersion = 1;
-inline constexpr uint16_t kHypercallPort = 0xdb;
-inline constexpr uint32_t kCallBatchMax = 16;
-inline constexpr uint32_t kSignalCount = 64;
-inline constexpr uint32_t kServiceBase = 0x1000;
+inline constexpr uint32_t kAbiVersion = DBOS_ABI_VERSION;
+inline constexpr uint16_t kHypercallPort = DBOS_HYPERCALL_PORT;
+inline constexpr uint32_t kCallBatchMax = DBOS_CALL_BATCH_MAX;
+inline constexpr uint32_t kSignalCount = DBOS_SIGNAL_COUNT;
+inline constexpr uint32_t kServiceBase = DBOS_SERVICE_BASE;
+
+// BootInformation::features, and what an image's note asks for.
+inline constexpr uint64_t kFeatureClock = DBOS_FEATURE_CLOCK;
+inline constexpr uint64_t kFeatureXsave = DBOS_FEATURE_XSAVE;
 
 // Results of a call that a signal ended; never seen by a program. (Linux uses the same numbers for
 // the same things: ERESTARTSYS and ERESTARTNOINTR.)
 //   kInterrupted  Linux would restart the call after a handler with SA_RESTART: the guest restarts
-//   it
-//                 or answers EINTR, as the handler says.
+//                 it or answers EINTR, as the handler says.
 //   kNotStarted   the signal came first, nothing was done: the guest runs the handler, then the
-//   call.
+//                 call.
 // EINTR itself means that Linux does not restart the call.
-inline constexpr int64_t kInterrupted = -512;
-inline constexpr int64_t kNotStarted = -513;
+inline constexpr int64_t kInterrupted = DBOS_RESULT_INTERRUPTED;
+inline constexpr int64_t kNotStarted = DBOS_RESULT_NOT_STARTED;
 constexpr bool is_interrupted(int64_t result) {
   return result == kInterrupted || result == kNotStarted;
 }
 
 enum class Service : uint32_t {
-#define DBOS_SERVICE(number, name, constant, arguments, meaning) k##constant = (number),
+#define DBOS_SERVICE(number, name, constant, ...) k##constant = (number),
 #include "hypercall/services.def"
 #undef DBOS_SERVICE
 };
 
-enum class SignalDisposition : uint32_t { kDefault, kIgnore, kCatch };
+enum class SignalDisposition : uint32_t {
+  kDefault = DBOS_SIGNAL_DEFAULT,
+  kIgnore = DBOS_SIGNAL_IGNORE,
+  kCatch = DBOS_SIGNAL_CATCH,
+};
 
 // Flag of Service::kProcessFork: the caller sleeps until the child has executed or ended (vfork).
-inline constexpr uint64_t kForkWaitForExec = 1;
+inline constexpr uint64_t kForkWaitForExec = DBOS_FORK_WAIT_FOR_EXEC;
 
-struct Call {
-  uint32_t number;
-  uint32_t flags;  // must be 0
-  uint64_t arguments[6];
-  int64_t result;
-};
+using Call = ::dbos_call;
 static_assert(sizeof(Call) == 64);
 
-// A signal that the VMM took from Linux for the program's thread on this vCPU. While `number` is
-// not zero, Linux's signal mask of the host thread is full; the guest kernel clears `number` and
-// then sets the mask that the handler runs with (Service::kSignalMask).
-struct PendingSignal {
-  uint32_t number;  // 1..64; 0: none
-  uint32_t reserved;
-  uint8_t info[128];  // Linux's siginfo_t
-};
+// While `number` is not zero, Linux's signal mask of the host thread is full; the guest kernel
+// clears `number` and then sets the mask that the handler runs with (Service::kSignalMask).
+using PendingSignal = ::dbos_pending_signal;
 
-struct HypercallPage {
-  uint32_t abi_version;
-  uint32_t vcpu_index;
-  uint32_t call_count;  // guest: how many of `calls` are to be made
-  uint32_t calls_done;  // VMM: how many were made
-  uint32_t process_id;  // VMM: the host's ids of the process and thread that run this vCPU
-  uint32_t thread_id;
-  uint32_t dying;           // VMM: the host thread is gone; release what this vCPU holds and exit
-  uint32_t park_word;       // 0: a park sleeps; 1: a wake came. Linux futex, see Service::kPark
-  uint64_t start_argument;  // the argument of Service::kThreadCreate, for the new vCPU
-  uint32_t attention;       // anybody: look at what changed before the program runs on
-  uint32_t reserved;
-  PendingSignal signal;
-  Call calls[kCallBatchMax];
-};
+using HypercallPage = ::dbos_hypercall_page;
 static_assert(sizeof(HypercallPage) <= kPageSize);
+static_assert(sizeof(HypercallPage::calls) == kCallBatchMax * sizeof(Call));
 
 // The clock page: how the guest reads time without an exit. Written by the VMM, read by the vDSO.
 // Two copies: `generation` selects the one at (generation & 1); the writer fills the other one and
 // then increments. A reader that sees `generation` change while it read starts again.
-struct ClockParameters {
-  uint64_t tsc_base;
-  uint64_t monotonic_base_ns;
-  int64_t realtime_offset_ns;  // CLOCK_REALTIME = CLOCK_MONOTONIC + this
-  int64_t boottime_offset_ns;
-  uint64_t tsc_valid_ticks;  // after that many ticks the parameters are stale: ask Linux
-  uint32_t multiplier;       // ns = (ticks * multiplier) >> shift, ticks and product in 128 bits
-  uint32_t shift;
-};
-struct ClockPage {
-  uint32_t abi_version;
-  uint32_t enabled;  // 0: the TSC can't be trusted, ask Linux
-  uint64_t generation;
-  ClockParameters parameters[2];
-};
+using ClockParameters = ::dbos_clock_parameters;
+using ClockPage = ::dbos_clock_page;
 static_assert(sizeof(ClockPage) <= kPageSize);
 
 // One segment of an ELF image, as the loader checked it: page-aligned, in order, not overlapping.
-struct LoadSegment {
-  uint64_t address;      // as linked (relative to the image's base for ET_DYN), page-aligned
-  uint64_t file_offset;  // page-aligned
-  uint64_t file_size;    // bytes from `address` that come from the file; 0: none
-  uint64_t memory_size;  // bytes from `address` in all; the rest is zero
-  uint32_t protection;   // PROT_READ | PROT_WRITE | PROT_EXEC
-  uint32_t reserved;
-};
+using LoadSegment = ::dbos_load_segment;
+inline constexpr uint32_t kLoadSegmentsMax = DBOS_LOAD_SEGMENTS_MAX;
+using LoadImage = ::dbos_load_image;
+static_assert(sizeof(LoadImage::segments) == kLoadSegmentsMax * sizeof(LoadSegment));
+using BootInformation = ::dbos_boot_information;
 
-inline constexpr uint32_t kLoadSegmentsMax = 32;
-
-struct LoadImage {
-  int32_t descriptor;  // open for reading; the guest closes it after mapping. -1: no such image
-  uint32_t position_independent;
-  uint32_t segment_count;
-  uint32_t stack_executable;
-  uint64_t alignment;        // of the base, at least a page
-  uint64_t entry;            // as linked
-  uint64_t program_headers;  // AT_PHDR as linked; 0: not in any segment
-  uint32_t program_header_count;
-  uint32_t program_header_size;
-  LoadSegment segments[kLoadSegmentsMax];
-};
-
-struct BootInformation {
-  uint32_t abi_version;
-  uint32_t vcpu_count_max;
-  uint64_t size;            // of this structure and the strings behind it
-  uint64_t arena_size_max;  // bytes that the arena may grow to
-  uint64_t kernel_tables;   // guest-physical address of the boot root page table
-  uint64_t stack_size;      // RLIMIT_STACK, clamped
-  uint64_t tsc_khz;
-  uint64_t extended_state_mask;  // XCR0 to set; 0: no XSAVE, use FXSAVE
-  uint64_t flags;                // BootFlags
-  uint64_t cow_limit;            // bytes; 0: none
-  uint64_t ignored_signals;      // as inherited; bit n - 1 is signal n
-  uint64_t blocked_signals;
-  uint32_t user_id, effective_user_id, group_id, effective_group_id;
-  uint32_t secure;                   // AT_SECURE
-  uint32_t clock_ticks;              // AT_CLKTCK
-  uint64_t hardware_capabilities;    // AT_HWCAP
-  uint64_t hardware_capabilities_2;  // AT_HWCAP2
-  uint8_t random[16];                // AT_RANDOM's bytes
-  uint8_t seed[16];                  // for address space randomization
-  // Offsets from the start of this structure to NUL-terminated strings, one behind the other.
-  uint64_t arguments_offset;
-  uint64_t argument_count;
-  uint64_t environment_offset;
-  uint64_t environment_count;
-  uint64_t executable_path_offset;  // absolute, links resolved: /proc/self/exe
-  uint64_t executable_name_offset;  // as the user gave it: AT_EXECFN
-  LoadImage program;
-  LoadImage interpreter;
-};
-
-enum BootFlags : uint64_t {
-  kBootNoRandomization = 1 << 0,  // personality(ADDR_NO_RANDOMIZE)
-  kBootTraceCalls = 1 << 1,       // print each system call of the program
-  kBootNoLargePages = 1 << 2,
-  kBootStatistics = 1 << 3,  // print counters at exit
-  kBootSelfTest = 1 << 4,
-};
+// BootInformation::flags.
+inline constexpr uint64_t kBootNoRandomization = DBOS_BOOT_NO_RANDOMIZATION;
+inline constexpr uint64_t kBootTraceCalls = DBOS_BOOT_TRACE_CALLS;
+inline constexpr uint64_t kBootNoLargePages = DBOS_BOOT_NO_LARGE_PAGES;
 
 // Where the boot information and the clock page lie in the kernel region.
-inline constexpr uint64_t kClockPageAddress = kKernelRegionBase;
-inline constexpr uint64_t kStatisticsAddress = kKernelRegionBase + 0x1000;  // guest's counters
-inline constexpr uint64_t kBootInformationAddress = kKernelRegionBase + 0x2000;
-inline constexpr uint64_t kBootInformationSizeMax = 4 * kMiB - 0x2000;
-inline constexpr uint64_t kKernelImageAddress = kKernelRegionBase + 4 * kMiB;
-inline constexpr uint64_t kKernelImageSizeMax = 4 * kMiB;
-inline constexpr uint64_t kKernelTablesAddress = kKernelRegionBase + 8 * kMiB;
-inline constexpr uint64_t kKernelTablesSizeMax = 8 * kMiB;
+inline constexpr uint64_t kClockPageAddress = DBOS_CLOCK_PAGE_ADDRESS;
+inline constexpr uint64_t kBootInformationAddress = DBOS_BOOT_INFORMATION_ADDRESS;
+inline constexpr uint64_t kBootInformationSizeMax = DBOS_BOOT_INFORMATION_SIZE_MAX;
+inline constexpr uint64_t kKernelImageAddress = DBOS_IMAGE_ADDRESS;
+inline constexpr uint64_t kKernelImageSizeMax = DBOS_IMAGE_SIZE_MAX;
+inline constexpr uint64_t kKernelTablesAddress = DBOS_TABLES_ADDRESS;
+inline constexpr uint64_t kKernelTablesSizeMax = DBOS_TABLES_SIZE_MAX;
+static_assert(kKernelImageAddress + kKernelImageSizeMax + kPageSize == kKernelTablesAddress,
+              "behind the image lies the page of the VMM's ring check");
 
 // Attention: how a vCPU that runs the program is brought into its kernel. There are no interrupts.
 // Whoever wants it sets HypercallPage::attention; the VMM does so for a signal, another vCPU before
@@ -184,6 +106,6 @@ inline constexpr uint64_t kKernelTablesSizeMax = 8 * kMiB;
 //   - in the region of Service::kAttentionRegion, whose code has looked already and is about to
 //     return to the program, moves it to the region's restart address, with the kernel stack empty;
 //   - elsewhere in the kernel does nothing: the kernel looks before it returns.
-inline constexpr uint8_t kAttentionVector = 28;
+inline constexpr uint8_t kAttentionVector = DBOS_ATTENTION_VECTOR;
 
 }  // namespace dbos

@@ -1,4 +1,4 @@
-// The addresses of the machine, all in one place.
+// The addresses of the machine under their C++ names; the numbers are those of dbos/hypercall.h.
 //
 // Guest-physical address = host virtual address for every byte that the guest can reach. The
 // regions lie below 1 TiB, because 40 bits of physical address is the least that server processors
@@ -6,7 +6,7 @@
 // process there.
 //
 //   0x10_0000_0000   64 GiB  kernel region   guest kernel image, boot page tables, boot information
-//   0x11_0000_0000   68 GiB  vCPU region     one block per vCPU: hypercall page, bounce buffer,
+//   0x11_0000_0000   68 GiB  vCPU region     a block per vCPU: hypercall page, bounce buffer,
 //   stacks 0x20_0000_0000  128 GiB  file window     host mappings of files and of shared memory
 //   0x40_0000_0000  256 GiB  arena           every frame of the guest's own memory
 //   0xff_ffff_ffff    1 TiB  end
@@ -21,6 +21,8 @@
 
 #include <cstdint>
 
+#include "include/dbos/hypercall.h"
+
 namespace dbos {
 
 inline constexpr uint64_t kKiB = 1024;
@@ -28,29 +30,29 @@ inline constexpr uint64_t kMiB = 1024 * kKiB;
 inline constexpr uint64_t kGiB = 1024 * kMiB;
 inline constexpr uint64_t kTiB = 1024 * kGiB;
 
-inline constexpr uint64_t kPageSize = 4 * kKiB;
+inline constexpr uint64_t kPageSize = DBOS_PAGE_SIZE;
 inline constexpr uint64_t kLargePageSize = 2 * kMiB;
 
-inline constexpr uint64_t kKernelRegionBase = 64 * kGiB;
-inline constexpr uint64_t kKernelRegionSize = 16 * kMiB;
+inline constexpr uint64_t kKernelRegionBase = DBOS_KERNEL_REGION_BASE;
+inline constexpr uint64_t kKernelRegionSize = DBOS_KERNEL_REGION_SIZE;
 
-inline constexpr uint64_t kVcpuRegionBase = 68 * kGiB;
-inline constexpr uint64_t kVcpuStride = 256 * kKiB;
-inline constexpr uint32_t kVcpuCountMax = 1024;
+inline constexpr uint64_t kVcpuRegionBase = DBOS_VCPU_REGION_BASE;
+inline constexpr uint64_t kVcpuStride = DBOS_VCPU_STRIDE;
+inline constexpr uint32_t kVcpuCountMax = DBOS_VCPU_COUNT_MAX;
 
-inline constexpr uint64_t kWindowBase = 128 * kGiB;
-inline constexpr uint64_t kWindowSizeMax = 128 * kGiB;
+inline constexpr uint64_t kWindowBase = DBOS_WINDOW_BASE;
+inline constexpr uint64_t kWindowSizeMax = DBOS_WINDOW_SIZE_MAX;
 
-inline constexpr uint64_t kArenaBase = 256 * kGiB;
-inline constexpr uint64_t kArenaSizeMax = 768 * kGiB;
+inline constexpr uint64_t kArenaBase = DBOS_ARENA_BASE;
+inline constexpr uint64_t kArenaSizeMax = DBOS_ARENA_SIZE_MAX;
 
 // The arena grows by chunks: one memory slot each. The frame table of a chunk lies at its start.
-inline constexpr uint64_t kArenaChunkSize = kGiB;
+inline constexpr uint64_t kArenaChunkSize = DBOS_ARENA_CHUNK_SIZE;
 
 inline constexpr uint64_t kProgramEnd = 0x0000'7fff'ffff'f000;  // TASK_SIZE of x86-64 Linux
-inline constexpr uint64_t kDirectMapBase = 0xffff'8000'0000'0000;
-inline constexpr uint64_t kVcpuMapBase = 0xffff'f000'0000'0000;
-inline constexpr uint64_t kKernelImageBase = 0xffff'ffff'8000'0000;
+inline constexpr uint64_t kDirectMapBase = DBOS_DIRECT_MAP_BASE;
+inline constexpr uint64_t kVcpuMapBase = DBOS_VCPU_MAP_BASE;
+inline constexpr uint64_t kKernelImageBase = DBOS_IMAGE_BASE;
 
 // Within a vCPU block. Pages marked "guard" are not present in the mapping at kVcpuMapBase.
 //
@@ -66,18 +68,18 @@ inline constexpr uint64_t kKernelImageBase = 0xffff'ffff'8000'0000;
 //   0x14000  hypercall page, 4 KiB
 //   0x15000  (unused)
 //   0x20000  bounce buffer, 128 KiB
-inline constexpr uint64_t kVcpuStackOffset = 0x1000;
-inline constexpr uint64_t kVcpuStackTop = 0x8000;
-inline constexpr uint64_t kVcpuIstStackTop = 0xb000;
-inline constexpr uint64_t kVcpuIstStackOffset = 0x9000;
-inline constexpr uint64_t kVcpuDoubleFaultStackOffset = 0xc000;
-inline constexpr uint64_t kVcpuDoubleFaultStackTop = 0xd000;
-inline constexpr uint64_t kVcpuDebugStackOffset = 0xe000;
-inline constexpr uint64_t kVcpuDebugStackTop = 0x10000;
-inline constexpr uint64_t kVcpuDataOffset = 0x10000;
-inline constexpr uint64_t kVcpuDataSize = 0x4000;
-inline constexpr uint64_t kVcpuHypercallOffset = 0x14000;
-inline constexpr uint64_t kVcpuBounceOffset = 0x20000;
-inline constexpr uint64_t kVcpuBounceSize = 0x20000;
+inline constexpr uint64_t kVcpuStackOffset = DBOS_VCPU_STACK_OFFSET;
+inline constexpr uint64_t kVcpuStackTop = DBOS_VCPU_STACK_TOP;
+inline constexpr uint64_t kVcpuIstStackTop = DBOS_VCPU_IST_STACK_TOP;
+inline constexpr uint64_t kVcpuIstStackOffset = DBOS_VCPU_IST_STACK_OFFSET;
+inline constexpr uint64_t kVcpuDoubleFaultStackOffset = DBOS_VCPU_DOUBLE_FAULT_STACK_OFFSET;
+inline constexpr uint64_t kVcpuDoubleFaultStackTop = DBOS_VCPU_DOUBLE_FAULT_STACK_TOP;
+inline constexpr uint64_t kVcpuDebugStackOffset = DBOS_VCPU_DEBUG_STACK_OFFSET;
+inline constexpr uint64_t kVcpuDebugStackTop = DBOS_VCPU_DEBUG_STACK_TOP;
+inline constexpr uint64_t kVcpuDataOffset = DBOS_VCPU_DATA_OFFSET;
+inline constexpr uint64_t kVcpuDataSize = DBOS_VCPU_DATA_SIZE;
+inline constexpr uint64_t kVcpuHypercallOffset = DBOS_VCPU_HYPERCALL_OFFSET;
+inline constexpr uint64_t kVcpuBounceOffset = DBOS_VCPU_BOUNCE_OFFSET;
+inline constexpr uint64_t kVcpuBounceSize = DBOS_VCPU_BOUNCE_SIZE;
 
 }  // namespace dbos

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "include/dbos/hypercall.h"
+
 namespace dbos::syscalls {
 
 enum class Shape : uint8_t {
@@ -128,8 +130,8 @@ struct Argument {
 // A pointer that the program got wrong is passed on as an address that Linux can't access either,
 // so that Linux finds the error itself, in its own order: in [kFaultHoleBase, + kFaultHoleSize),
 // where nothing is ever mapped, or above every user address, where even access_ok() fails.
-inline constexpr uint64_t kFaultHoleBase = uint64_t{66} << 30;
-inline constexpr uint64_t kFaultHoleSize = uint64_t{2} << 30;
+inline constexpr uint64_t kFaultHoleBase = DBOS_FAULT_HOLE_BASE;
+inline constexpr uint64_t kFaultHoleSize = DBOS_FAULT_HOLE_SIZE;
 inline constexpr uint64_t kNoUserAddress = uint64_t{1} << 63;
 
 constexpr bool is_fault_address(uint64_t address, uint64_t size) {

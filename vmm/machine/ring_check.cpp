@@ -13,7 +13,7 @@
 namespace dbos::vmm {
 namespace {
 
-constexpr uint64_t kProbeOffset = kKernelImageSizeMax - kPageSize;
+constexpr uint64_t kProbeOffset = kKernelImageSizeMax;  // the page behind every image
 constexpr int kRounds = 3;  // the least counts: the first pays for faults
 
 // 1: mov $10000, %ecx; 2: dec %ecx; jnz 2b; out %al, $0xdb; jmp 1b
