@@ -39,6 +39,8 @@ Examples:
       up to 16 GiB of memory, 4 GiB of it taken from Linux before the program starts.
   dbos-run --stats=run.json --env LANG=C -- ./my-program -v
   dbos-run --trace ./my-program 2> trace.txt
+  dbos-run --kernel my-runtime.elf input.txt
+      boots another guest kernel; docs/hypercall-abi.md says how to write one.
   dbos-run --ring-check
 
 dbos-run needs read and write access to /dev/kvm, on a processor with Intel VT-x or AMD SVM. Where
@@ -59,6 +61,7 @@ class HelpFormatter : public CLI::Formatter {
  public:
   std::string make_usage(const CLI::App* /*app*/, std::string /*name*/) const override {
     return "Usage: dbos-run [OPTION]... [--] PROGRAM [ARGUMENT]...\n"
+           "       dbos-run [OPTION]... --kernel FILE [--] [ARGUMENT]...\n"
            "       dbos-run --ring-check | --version | --help\n";
   }
   std::string make_option_name(const CLI::Option* option, bool is_positional) const override {
@@ -136,6 +139,10 @@ void declare_options(CLI::App& app, RawOptions& raw, Options& options, CLI::Opti
   app.add_option("--log-level", raw.log_level,
                  "What dbos-run says about itself on standard error (default warning)")
       ->type_name("error|warning|info|debug|trace");
+  app.add_option("--kernel", options.kernel,
+                 "Boot this image in place of the built-in guest kernel; it gets all that follows "
+                 "as its arguments, or runs it as PROGRAM if that is its kind")
+      ->type_name("FILE");
   app.add_flag("--ring-check", raw.ring_check,
                "Say whether this machine's KVM runs ring 0 on the processor, and exit");
 }
@@ -253,12 +260,18 @@ Options parse_options(std::span<const std::string> arguments, uint64_t host_memo
   interpret(raw, host_memory, options);
   options.statistics = statistics->count() != 0;
   if (options.statistics && raw.statistics != kNoFile) options.statistics_file = raw.statistics;
+  if (app.count("--kernel") != 0 && options.kernel.empty()) {
+    throw OptionError("--kernel names no file; give the image of a guest kernel");
+  }
   if (raw.ring_check) {
     options.action = Action::kRingCheck;
     if (!options.command.empty()) {
       throw OptionError("--ring-check runs no program; leave out '" + options.command[0] + "'");
     }
-  } else if (options.command.empty()) {
+    if (!options.kernel.empty()) {
+      throw OptionError("--ring-check boots no guest kernel; leave out --kernel");
+    }
+  } else if (options.command.empty() && options.kernel.empty()) {
     throw OptionError("name the program to run: dbos-run PROGRAM [ARGUMENT]...; see --help");
   }
   return options;

@@ -23,6 +23,7 @@ struct Options {
   Action action = Action::kRun;
   std::string text;                      // help or version
   std::vector<std::string> command;      // PROGRAM and its arguments
+  std::string kernel;                    // the guest kernel's image; empty: the built-in one
   uint64_t memory_size = 0;              // bytes, a multiple of 2 MiB: the arena may grow to it
   uint64_t prefault_size = 0;            // bytes, a multiple of 2 MiB, at most memory_size
   std::vector<std::string> environment;  // NAME=VALUE, over what is inherited

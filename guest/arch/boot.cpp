@@ -10,6 +10,9 @@
 #include "guest/syscalls/trace.h"
 #include "hypercall/abi.h"
 
+// What the VMM reads of this image before it boots it.
+DBOS_IMAGE_NOTE(DBOS_IMAGE_LOADS_PROGRAM, 0);
+
 namespace dbos {
 namespace {
 

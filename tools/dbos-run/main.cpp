@@ -14,10 +14,12 @@
 #include "vmm/exit_status.h"
 #include "vmm/loader/boot_information.h"
 #include "vmm/loader/find_program.h"
+#include "vmm/loader/kernel_file.h"
 #include "vmm/loader/load_error.h"
 #include "vmm/loader/load_program.h"
 #include "vmm/log.h"
 #include "vmm/machine/clock.h"
+#include "vmm/machine/kernel_image.h"
 #include "vmm/machine/machine.h"
 #include "vmm/machine/regions.h"
 #include "vmm/machine/ring_check.h"
@@ -31,9 +33,13 @@
 namespace dbos::vmm {
 namespace {
 
+KernelImage built_in_image() {
+  return parse_kernel_image(built_in_kernel(), "the built-in guest kernel");
+}
+
 int print_ring_check() {
   // Never freed, here and below: other processes and threads use it until the very end.
-  auto* const machine = new Machine(kArenaChunkSize);
+  auto* const machine = new Machine(kArenaChunkSize, built_in_image());
   set_machine(*machine);
   Vcpu& vcpu = adopt_first_thread(*machine);
   const RingCheck check = check_ring(*machine, vcpu);
@@ -68,12 +74,48 @@ void prefault(Machine& machine, uint64_t size) {
   }
 }
 
+// What the guest kernel is to run: a program, or what its own arguments say.
+struct Workload {
+  LoadedProgram program;
+  std::vector<std::string> arguments;
+  std::string path;  // absolute, links resolved
+  std::string name;  // as execvp would name it
+};
+
+Workload find_workload(const Options& options, const KernelImage& kernel) {
+  if (!kernel.loads_program) {
+    std::vector<std::string> arguments = options.command;
+    arguments.insert(arguments.begin(), options.kernel);
+    return {no_program(), arguments, std::filesystem::canonical(options.kernel), options.kernel};
+  }
+  if (options.command.empty()) {
+    throw OptionError("name the program that '" + kernel.name + "' is to run; see --help");
+  }
+  const FoundProgram found = find_program(options.command.front(), std::getenv("PATH"));
+  return {load_program(found.real_path), options.command, found.real_path, found.execution_name};
+}
+
+// Starts the clock page if the counter can be trusted, and says what the machine offers then.
+void set_clock_and_features(const Options& options, const Machine& machine,
+                            MachineParameters& parameters) {
+  if (uses_tsc(options.clock)) {
+    const ClockWriter& clock = start_clock(*reinterpret_cast<ClockPage*>(kClockPageAddress));
+    if (clock.is_enabled()) parameters.features |= kFeatureClock;
+    parameters.tsc_khz = clock.tsc_khz();
+  }
+  parameters.extended_state_mask = machine.extended_state_mask();
+  if (parameters.extended_state_mask != 0) parameters.features |= kFeatureXsave;
+}
+
 [[noreturn]] void run_program(const Options& options) {
   const InheritedSignals inherited = inherited_signals();
-  const FoundProgram found = find_program(options.command.front(), std::getenv("PATH"));
-  LoadedProgram program = load_program(found.real_path);
+  std::vector<std::byte> kernel_file;
+  if (!options.kernel.empty()) kernel_file = read_kernel_file(options.kernel);
+  const KernelImage kernel =
+      options.kernel.empty() ? built_in_image() : parse_kernel_image(kernel_file, options.kernel);
+  Workload workload = find_workload(options, kernel);
   if (options.statistics) enable_statistics(options.statistics_file);
-  auto* const machine = new Machine(options.memory_size);
+  auto* const machine = new Machine(options.memory_size, kernel);
   set_machine(*machine);
   Vcpu& vcpu = adopt_first_thread(*machine);
   const RingCheck check = check_ring(*machine, vcpu);
@@ -81,7 +123,6 @@ void prefault(Machine& machine, uint64_t size) {
   machine->check_cpu();
   if (machine->reset_vcpu(vcpu, 0) < 0) throw StartError::with_errno("KVM can't start a vCPU");
   prefault(*machine, options.prefault_size);
-  if (uses_tsc(options.clock)) start_clock(*reinterpret_cast<ClockPage*>(kClockPageAddress));
 
   const std::vector<std::string> environment =
       merge_environment(environ, std::span(options.environment));
@@ -89,19 +130,20 @@ void prefault(Machine& machine, uint64_t size) {
   parameters.vcpu_count_max = kVcpuCountMax;
   parameters.arena_size_max = machine->arena_size_max();
   parameters.kernel_tables = machine->kernel_root();
-  parameters.extended_state_mask = machine->extended_state_mask();
   parameters.flags = boot_flags(options);
-  const ProgramStart start{options.command, environment, found.real_path, found.execution_name};
+  set_clock_and_features(options, *machine, parameters);
+  check_features(kernel, parameters.features);
+  const ProgramStart start{workload.arguments, environment, workload.path, workload.name};
   const std::span destination(reinterpret_cast<std::byte*>(kBootInformationAddress),
                               kBootInformationSizeMax);
-  write_boot_information(destination, program, start, parameters);
+  write_boot_information(destination, workload.program, start, parameters);
   auto* const boot = reinterpret_cast<BootInformation*>(kBootInformationAddress);
   boot->ignored_signals = inherited.ignored;
   boot->blocked_signals = inherited.blocked;
-  program.hand_over_descriptors();
+  workload.program.hand_over_descriptors();
   keep_log_descriptor();
   // What ps and top show, as execve sets it.
-  prctl(PR_SET_NAME, std::filesystem::path(found.execution_name).filename().c_str());
+  prctl(PR_SET_NAME, std::filesystem::path(workload.name).filename().c_str());
   vcpu.program_mask.store(inherited.blocked);
   install_handlers(vcpu.process->signals, inherited.ignored);
   set_parent_death_hook(take_parent_death_notice);

@@ -140,6 +140,7 @@ size_t write_boot_information(std::span<std::byte> destination, const LoadedProg
   if (personality_bits >= 0 && (personality_bits & ADDR_NO_RANDOMIZE) != 0) {
     boot.flags |= kBootNoRandomization;
   }
+  boot.features = machine.features;
   boot.cow_limit = machine.cow_limit;
   boot.user_id = getuid();
   boot.effective_user_id = geteuid();

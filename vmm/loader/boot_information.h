@@ -18,15 +18,16 @@ struct MachineParameters {
   uint64_t kernel_tables = 0;        // guest-physical address of the boot root page table
   uint64_t tsc_khz = 0;              // 0: unknown
   uint64_t extended_state_mask = 0;  // XCR0; 0: no XSAVE
-  uint64_t flags = 0;                // BootFlags; kBootNoRandomization is added by itself
+  uint64_t flags = 0;                // DBOS_BOOT_...; kBootNoRandomization is added by itself
+  uint64_t features = 0;             // DBOS_FEATURE_...
   uint64_t cow_limit = 0;            // bytes; 0: none
 };
 
 struct ProgramStart {
   std::span<const std::string> arguments;    // argv, at least argv[0]
   std::span<const std::string> environment;  // NAME=VALUE
-  std::string executable_path;               // LoadedProgram::real_path
-  std::string executable_name;               // FoundProgram::execution_name
+  std::string executable_path;               // absolute, links resolved: /proc/self/exe
+  std::string executable_name;               // as execvp would name it: AT_EXECFN
 };
 
 // A program under an unlimited stack (RLIMIT_STACK) gets this much: only what is used costs memory.

@@ -108,9 +108,15 @@ LoadImage load_image(int descriptor, const std::string& path) {
   return make_load_image(read_elf_file(descriptor, path, ImageRole::kInterpreter), path);
 }
 
+LoadedProgram no_program() {
+  LoadedProgram none{};
+  none.program.descriptor = -1;
+  none.interpreter.descriptor = -1;
+  return none;
+}
+
 LoadedProgram load_program(const std::string& path) {
-  LoadedProgram loaded{};
-  loaded.interpreter.descriptor = -1;
+  LoadedProgram loaded = no_program();
   struct stat status;
   loaded.program_file = open_executable(path, status);
   const int descriptor = loaded.program_file.number();

@@ -24,6 +24,9 @@ struct LoadedProgram {
   void hand_over_descriptors();
 };
 
+// What a guest kernel gets that runs no program.
+LoadedProgram no_program();
+
 // Throws LoadError: one sentence that says what is wrong with which file, and what to do.
 LoadedProgram load_program(const std::string& path);
 

@@ -1,14 +1,19 @@
-// The guest kernel's image, which dbos-run carries inside itself.
+// The guest kernel's image in the machine.
 #pragma once
 
-#include <cstdint>
+#include <cstddef>
+#include <span>
 
+#include "vmm/loader/kernel_file.h"
 #include "vmm/machine/boot_tables.h"
 
 namespace dbos::vmm {
 
-// Copies the image to the kernel region, maps it where it is linked with each segment's rights, and
-// answers its entry point. Throws StartError.
-uint64_t load_kernel_image(BootTables& tables);
+// The ELF file of libdbos, which dbos-run carries inside itself.
+std::span<const std::byte> built_in_kernel();
+
+// Copies the image to the kernel region, which must be mapped and zero, and maps it where it is
+// linked with each segment's rights.
+void place_kernel_image(const KernelImage& image, BootTables& tables);
 
 }  // namespace dbos::vmm

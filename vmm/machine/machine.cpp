@@ -37,13 +37,15 @@ void check(int64_t result, const char* what) {
 
 }  // namespace
 
-Machine::Machine(uint64_t arena_size_max)
-    : arena_size_max_(std::min(arena_size_max, kArenaSizeMax)), vcpus_(*this) {
+Machine::Machine(uint64_t arena_size_max, const KernelImage& kernel)
+    : arena_size_max_(std::min(arena_size_max, kArenaSizeMax)),
+      kernel_entry_(kernel.entry),
+      vcpus_(*this) {
   open_kvm();
   make_regions();
   read_cpuid();
   tables_ = std::make_unique<BootTables>();
-  kernel_entry_ = load_kernel_image(*tables_);
+  place_kernel_image(kernel, *tables_);
 }
 
 void Machine::open_kvm() {

@@ -7,6 +7,7 @@
 
 #include "hypercall/abi.h"
 #include "vmm/kvm/cpuid.h"
+#include "vmm/loader/kernel_file.h"
 #include "vmm/machine/boot_tables.h"
 #include "vmm/machine/vcpu.h"
 #include "vmm/machine/window.h"
@@ -16,9 +17,9 @@ namespace dbos::vmm {
 
 class Machine {
  public:
-  // Opens /dev/kvm, checks what it offers, and makes a machine with the guest kernel in it and no
+  // Opens /dev/kvm, checks what it offers, and makes a machine with this guest kernel in it and no
   // vCPU. Throws StartError.
-  explicit Machine(uint64_t arena_size_max);
+  Machine(uint64_t arena_size_max, const KernelImage& kernel);
   Machine(const Machine&) = delete;
   Machine& operator=(const Machine&) = delete;
 
@@ -63,7 +64,7 @@ class Machine {
   int vm_descriptor_ = -1;
   uint64_t run_size_ = 0;
   uint64_t arena_size_max_;
-  uint64_t kernel_entry_ = 0;
+  uint64_t kernel_entry_;
   uint64_t extended_state_mask_ = 0;
   std::unique_ptr<BootTables> tables_;
   std::vector<uint8_t> cpuid_;  // a kvm_cpuid2 with its entries

@@ -146,6 +146,7 @@ TEST_CASE("a program is asked for, except by the checks") {
   require_refusal({"--"}, {"name the program"});
   REQUIRE(parse({"--ring-check"}).action == Action::kRingCheck);
   require_refusal({"--ring-check", "db"}, {"--ring-check", "'db'"});
+  require_refusal({"--ring-check", "--kernel", "k"}, {"--ring-check", "--kernel"});
 }
 
 TEST_CASE("help and version are texts to print") {
@@ -174,6 +175,17 @@ TEST_CASE("--env replaces a variable in its place, or adds it at the end") {
   REQUIRE(merge_environment(inherited, changes) == Words{"PATH=/bin", "AB=2", "A=x", "NEW=z"});
   const char* const nothing[] = {nullptr};
   REQUIRE(merge_environment(nothing, {}).empty());
+}
+
+TEST_CASE("another guest kernel takes what follows as its arguments") {
+  const Options options = parse({"--kernel", "my.elf", "--", "-v", "file"});
+  REQUIRE(options.action == Action::kRun);
+  REQUIRE(options.kernel == "my.elf");
+  REQUIRE(options.command == Words{"-v", "file"});
+  REQUIRE(parse({"--kernel=my.elf"}).command.empty());
+  REQUIRE(parse({"db", "--kernel", "my.elf"}).kernel.empty());
+  require_refusal({"--kernel", "", "db"}, {"--kernel", "file"});
+  require_refusal({"--kernel"}, {"--kernel", "value"});
 }
 
 }  // namespace dbos::vmm::test

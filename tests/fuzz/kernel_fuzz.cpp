@@ -1,0 +1,166 @@
+// Feeds broken images of guest kernels to their loader. Each is either refused with one sentence,
+// or gives segments that can be placed without looking twice.
+//
+// With libFuzzer: clang++ -fsanitize=fuzzer,address,undefined -DDBOS_LIBFUZZER.
+// Without: kernel_fuzz [SECONDS [SEED]] mutates sound images at random, with any compiler.
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <string>
+
+#include "tests/unit/loader/kernel_builder.h"
+#include "vmm/loader/kernel_file.h"
+#include "vmm/loader/load_error.h"
+
+namespace {
+
+using dbos::kKernelImageBase;
+using dbos::kKernelImageSizeMax;
+using dbos::kPageSize;
+using dbos::vmm::KernelImage;
+using dbos::vmm::KernelSegment;
+using dbos::vmm::test::bytes_of;
+
+void require(bool condition, const char* what) {
+  if (condition) return;
+  std::fprintf(stderr, "kernel_fuzz: %s\n", what);
+  std::abort();
+}
+
+void check_image(const KernelImage& image, std::span<const std::byte> file) {
+  require(!image.segments.empty(), "no segment");
+  uint64_t end = 0;
+  bool entry_found = false;
+  for (const KernelSegment& segment : image.segments) {
+    require(segment.offset % kPageSize == 0 && segment.memory_size % kPageSize == 0, "no pages");
+    require(segment.memory_size > 0, "empty segment");
+    require(segment.offset >= end, "segments overlap or are out of order");
+    require(segment.memory_size <= kKernelImageSizeMax - segment.offset, "beyond the region");
+    require(segment.content.size() <= segment.memory_size, "more from the file than in memory");
+    require(segment.content.data() >= file.data() &&
+                segment.content.data() + segment.content.size() <= file.data() + file.size(),
+            "beyond the end of the file");
+    end = segment.offset + segment.memory_size;
+    entry_found |= segment.rights == dbos::vmm::PageRights::kReadExecute &&
+                   image.entry - kKernelImageBase - segment.offset < segment.memory_size;
+  }
+  require(entry_found, "entry point outside");
+}
+
+void check_sentence(const std::string& text) {
+  require(text.size() > 20, "refused without a sentence");
+  for (const char c : text) {
+    require(static_cast<unsigned char>(c) >= 0x20, "control character in a message");
+  }
+}
+
+// Result: whether it was taken for a guest kernel. The copy has just its size, so that a sanitizer
+// sees each byte that is read beyond its end.
+bool run_one(const std::string& content) {
+  const std::vector<std::byte> file(bytes_of(content).begin(), bytes_of(content).end());
+  try {
+    const KernelImage image = dbos::vmm::parse_kernel_image(file, "fuzz");
+    check_image(image, file);
+    check_features(image, image.needed_features);
+    return true;
+  } catch (const dbos::vmm::LoadError& error) {
+    check_sentence(error.what());
+    return false;
+  }
+}
+
+}  // namespace
+
+#ifdef DBOS_LIBFUZZER
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  run_one(std::string(reinterpret_cast<const char*>(data), size));
+  return 0;
+}
+
+#else
+
+namespace {
+
+constexpr double kSecondsDefault = 5;
+
+using Random = std::mt19937_64;
+
+// A number near a place where arithmetic goes wrong.
+uint64_t odd_number(Random& random) {
+  const uint64_t edges[] = {0,
+                            16,
+                            kPageSize,
+                            0x2800,
+                            kKernelImageBase,
+                            kKernelImageBase + kKernelImageSizeMax,
+                            kKernelImageSizeMax,
+                            uint64_t{1} << 32,
+                            UINT64_MAX,
+                            random()};
+  return edges[random() % std::size(edges)] + random() % 5 - 2;
+}
+
+// The headers and the note are where the loader looks.
+size_t place_of(Random& random, size_t size) {
+  using Builder = dbos::vmm::test::KernelBuilder;
+  const size_t headers = sizeof(Elf64_Ehdr) + 3 * sizeof(Elf64_Phdr);
+  switch (random() % 4) {
+    case 0:
+      return Builder::kNoteOffset + random() % sizeof(dbos_image_note);
+    case 1:
+      return random() % size;
+    default:
+      return random() % headers;
+  }
+}
+
+void mutate(std::string& image, Random& random) {
+  const uint64_t changes = 1 + random() % 3;
+  for (uint64_t i = 0; i < changes; ++i) {
+    const size_t at = place_of(random, image.size() - 8);
+    const uint64_t number = odd_number(random);
+    switch (random() % 4) {
+      case 0:
+        image[at] = static_cast<char>(random());
+        break;
+      case 1:
+        image[at] = static_cast<char>(image[at] ^ (1 << random() % 8));
+        break;
+      case 2:
+        std::memcpy(&image[at / 8 * 8], &number, 8);
+        break;
+      default:
+        std::memcpy(&image[at / 4 * 4], &number, 4);
+        break;
+    }
+  }
+  if (random() % 16 == 0) image.resize(random() % (image.size() + 1));
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const double seconds = argc > 1 ? std::atof(argv[1]) : kSecondsDefault;
+  const uint64_t seed = argc > 2 ? std::strtoull(argv[2], nullptr, 0) : std::random_device{}();
+  std::printf("kernel_fuzz: seed %llu\n", static_cast<unsigned long long>(seed));
+  std::fflush(stdout);
+  Random random(seed);
+  const std::string sound = dbos::vmm::test::KernelBuilder().image();
+  require(run_one(sound), "a sound image is refused");
+  const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
+  uint64_t runs = 0;
+  uint64_t accepted = 0;
+  for (; std::chrono::steady_clock::now() < end; ++runs) {
+    std::string image = sound;
+    mutate(image, random);
+    accepted += run_one(image) ? 1 : 0;
+  }
+  std::printf("kernel_fuzz: %llu images, %llu accepted\n", static_cast<unsigned long long>(runs),
+              static_cast<unsigned long long>(accepted));
+  return accepted != 0 ? 0 : 1;
+}
+
+#endif
