@@ -5,7 +5,8 @@
 #include <linux/futex.h>
 #include <linux/time_types.h>
 #include <sys/mman.h>
-#include <time.h>
+
+#include <ctime>
 
 #include "vmm/debug/machine_report.h"
 #include "vmm/exit_status.h"
@@ -19,6 +20,7 @@
 #include "vmm/process/host_process.h"
 #include "vmm/process/statistics.h"
 #include "vmm/process/vcpu_thread.h"
+#include "vmm/proxy/execute.h"
 
 namespace dbos::vmm {
 namespace {
@@ -54,6 +56,14 @@ int64_t populate(uint64_t address, uint64_t length, bool write) {
                                 address < kKernelRegionBase + kKernelRegionSize &&
                                 machine().memory().contains(address, length);
   return is_kernel_region ? 0 : machine().window().populate(address, length, write);
+}
+
+int64_t map_into_window(const Call& call) {
+  const uint64_t* const a = call.arguments;
+  const auto descriptor = static_cast<int>(a[0]);
+  if (own_descriptors().is_ours(descriptor)) return -EBADF;
+  return machine().window().map(descriptor, a[1], a[2], static_cast<int>(a[3]),
+                                static_cast<int>(a[4]));
 }
 
 // The memory calls that Linux must see for a window range, and no other operation.
@@ -167,8 +177,7 @@ int64_t execute_service(Vcpu& vcpu, const Call& call) {
     case Service::kMemoryRelease:
       return release_memory(call);
     case Service::kWindowMap:
-      return machine().window().map(static_cast<int>(a[0]), a[1], a[2], static_cast<int>(a[3]),
-                                    static_cast<int>(a[4]));
+      return map_into_window(call);
     case Service::kWindowDuplicate:
       return machine().window().duplicate(a[0], a[1]);
     case Service::kWindowUnmap:

@@ -37,6 +37,7 @@ bool is_futex_wake(const Call& call) {
 
 int64_t perform(Vcpu& vcpu, const Call& call) {
   ++(call.number >= kServiceBase ? vcpu.service_calls : vcpu.system_calls);
+  if (call.flags != 0) return -EINVAL;
   if (call.number >= kServiceBase) return execute_service(vcpu, call);
   if (vcpu.adopted.load() != 0 && !is_futex_wake(call)) return -EINTR;
   note_thread_attributes(vcpu, call.number);
@@ -138,9 +139,14 @@ Vcpu* acquire_vcpu(const Vcpu& creator, HostProcess& process, uint64_t start_arg
   return vcpu;
 }
 
+// Where the guest wants the new vCPU's index, if it does.
+bool is_index_address(uint64_t address) {
+  return address == 0 || (address % sizeof(uint32_t) == 0 &&
+                          machine().memory().is_plain(address, sizeof(uint32_t)));
+}
+
 void store_index(const Vcpu& vcpu, uint64_t result_address) {
-  if (result_address == 0 || !machine().memory().contains(result_address, sizeof(uint32_t))) return;
-  *reinterpret_cast<uint32_t*>(result_address) = vcpu.index;
+  if (result_address != 0) *reinterpret_cast<uint32_t*>(result_address) = vcpu.index;
 }
 
 // clone(2) for a prepared vCPU. Signals are blocked.
@@ -209,6 +215,7 @@ int64_t restart_parked_thread(const Vcpu& creator, uint64_t start_argument,
 }
 
 int64_t create_thread(Vcpu& creator, uint64_t start_argument, uint64_t result_address) {
+  if (!is_index_address(result_address)) return -EFAULT;
   const int64_t restarted = restart_parked_thread(creator, start_argument, result_address);
   if (restarted != 0) return restarted;
   const uint64_t mask = block_all_signals();
@@ -225,6 +232,7 @@ int64_t create_thread(Vcpu& creator, uint64_t start_argument, uint64_t result_ad
 
 int64_t fork_process(Vcpu& creator, uint64_t start_argument, uint64_t exit_signal, uint64_t flags,
                      uint64_t result_address) {
+  if (!is_index_address(result_address)) return -EFAULT;
   const uint64_t mask = block_all_signals();
   HostProcess* const process = acquire_process(creator.process);
   Vcpu* const vcpu = process == nullptr ? nullptr : acquire_vcpu(creator, *process, start_argument);
