@@ -1,31 +1,6 @@
 # What can't work: one clear sentence, a status that says whose fault it is, and nothing left behind.
 # shellcheck shell=bash disable=SC2016,SC2034,SC2154 # scripts in quotes; names that support.sh and run share
 
-# What could be left, but for processes: for those `run` looks. Elsewhere than here, others make files.
-traces() {
-  ls -A .
-  find /tmp /dev/shm /run /var/tmp -maxdepth 1 -name '*dbos*'
-  cut -d ' ' -f 2- /proc/net/unix | grep -v ' 03 ' | grep -i dbos
-  true
-}
-
-# refused STATUS PATTERN COMMAND...: ends with STATUS, says nothing on standard output, and one line that
-# matches the extended regular expression on standard error.
-refused() {
-  local status=0 wanted=$1 pattern=$2 before
-  shift 2
-  touch refused.out refused.err refused.more
-  before=$(traces)
-  "$@" </dev/null >refused.out 2>refused.err || status=$?
-  printf '%s: %s\n' "$status" "$(<refused.err)"
-  [[ $status = "$wanted" ]] || fail "${*: -2}: status $status, not $wanted: $(head -c 150 refused.err)"
-  [[ ! -s refused.out ]] || fail "${*: -2}: wrote on standard output: $(head -c 100 refused.out)"
-  [[ $(wc -l <refused.err) = 1 && $(tail -c 1 refused.err | od -An -c) = *'\n' ]] ||
-    fail "${*: -2}: not one line: $(head -c 300 refused.err)"
-  grep -Eq "^dbos-run: .*($pattern)" refused.err || fail "${*: -2}: no '$pattern' in: $(<refused.err)"
-  [[ $(traces) = "$before" ]] || fail "${*: -2}: left: $(diff <(echo "$before") <(traces) | tr '\n' ' ')"
-}
-
 test_program_that_is_none() {
   refused 127 'no-such-program.*No such file' "${dbos[@]}" ./no-such-program
   refused 127 "no-such-program' in PATH" "${dbos[@]}" no-such-program
