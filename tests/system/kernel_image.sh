@@ -35,6 +35,20 @@ test_bare_runtime() {
   one 'exit 124' timeout 3 "${dbos[@]}" --kernel "$bare" fifo
 }
 
+test_rust_runtime() {
+  local counter=$DBOS_BUILD/tools/examples/count_lines.elf file
+  [[ -e $counter ]] || skip 'count_lines.elf is not built: rustc was missing when the build was set up'
+  seq 1 200000 >numbers
+  printf 'no newline' >short
+  : >empty
+  for file in numbers short empty /etc/passwd; do
+    one 'exit 0' "${dbos[@]}" --kernel "$counter" "$file"
+    expect "lines of $file" "$(wc -l "$file")" "$(<one.out)"
+  done
+  one 'exit 1' "${dbos[@]}" --kernel "$counter" missing
+  grep -q "can't open the file" one.err
+}
+
 # tests/unit/loader/kernel_file_test.cpp has the others.
 test_images_that_are_none() {
   local bare=$DBOS_BUILD/tools/examples/bare.elf
