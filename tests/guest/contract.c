@@ -1,0 +1,400 @@
+// Holds dbos-run to docs/hypercall-abi.md, from inside: a guest kernel that tries what the page
+// promises. Arguments: the path of a file of some pages, and "clock" or "no-clock".
+#include "kernel.h"
+
+DBOS_IMAGE_NOTE(0, 0);
+
+static struct entry_state first_state;
+static uint8_t buffer[2 * DBOS_PAGE_SIZE] __attribute__((aligned(DBOS_PAGE_SIZE)));
+static const uint64_t pattern = 0x5ca1ab1e0ddba11;
+
+static const char* argument(uint64_t index) {
+  const char* text = (const char*)boot() + boot()->arguments_offset;
+  for (; index > 0; --index) {
+    while (*text++ != 0) {
+    }
+  }
+  return text;
+}
+
+static bool is_text(const char* a, const char* b) {
+  while (*a != 0 && *a == *b) ++a, ++b;
+  return *a == *b;
+}
+
+static int64_t open_file(void) {
+  return CALL(SYS_OPENAT, -100,
+              DBOS_BOOT_INFORMATION_ADDRESS + (uint64_t)(argument(1) - (const char*)boot()));
+}
+
+// --- Boot ----------------------------------------------------------------------------------------
+
+static uint64_t block(uint64_t index) {
+  return DBOS_VCPU_MAP_BASE + index * DBOS_VCPU_STRIDE;
+}
+
+static const char* check_registers(const struct entry_state* s, uint64_t index) {
+  CHECK(s->rdi == index);
+  CHECK(s->rsp == block(index) + DBOS_VCPU_STACK_TOP);
+  CHECK(s->rflags == 2);
+  CHECK((s->rax | s->rbx | s->rcx | s->rdx | s->rbp) == 0);
+  CHECK((s->r8 | s->r9 | s->r10 | s->r11 | s->r12 | s->r13 | s->r14 | s->r15) == 0);
+  return NULL;
+}
+
+static const char* check_control_registers(void) {
+  uint64_t cr0, cr3, cr4, cs, ss;
+  uint32_t efer;
+  __asm__("mov %%cr0, %0; mov %%cr3, %1; mov %%cr4, %2" : "=r"(cr0), "=r"(cr3), "=r"(cr4));
+  __asm__("xor %k0, %k0; xor %k1, %k1; mov %%cs, %w0; mov %%ss, %w1" : "=&r"(cs), "=&r"(ss));
+  __asm__("rdmsr" : "=a"(efer) : "c"(0xc0000080) : "edx");
+  CHECK(cr0 == 0x80010031);
+  CHECK(cr3 == boot()->kernel_tables);
+  CHECK(cr4 == 0x20);
+  CHECK(cs == 0x08 && ss == 0x10);
+  CHECK(efer == 0xd00);
+  return NULL;
+}
+
+static const char* first_entry(void) {
+  const char* failure = check_registers(&first_state, 0);
+  return failure != NULL ? failure : check_control_registers();
+}
+
+static const char* boot_information(void) {
+  CHECK(boot()->abi_version == DBOS_ABI_VERSION);
+  CHECK(boot()->size > sizeof *boot());
+  CHECK(boot()->size <= DBOS_BOOT_INFORMATION_SIZE_MAX);
+  CHECK(boot()->argument_count == 3);
+  CHECK(is_text(argument(0), (const char*)boot() + boot()->executable_name_offset));
+  CHECK(((const char*)boot())[boot()->executable_path_offset] == '/');
+  CHECK(boot()->program.descriptor == -1 && boot()->interpreter.descriptor == -1);
+  CHECK((boot()->features & ~(DBOS_FEATURE_CLOCK | DBOS_FEATURE_XSAVE)) == 0);
+  CHECK((boot()->extended_state_mask != 0) == ((boot()->features & DBOS_FEATURE_XSAVE) != 0));
+  return NULL;
+}
+
+static const char* clock_page(void) {
+  const struct dbos_clock_page* clock = direct(DBOS_CLOCK_PAGE_ADDRESS);
+  const bool wanted = is_text(argument(2), "clock");
+  CHECK((clock->enabled != 0) == wanted);
+  CHECK(((boot()->features & DBOS_FEATURE_CLOCK) != 0) == wanted);
+  if (!wanted) return NULL;
+  CHECK(clock->abi_version == DBOS_ABI_VERSION);
+  CHECK(boot()->tsc_khz != 0);
+  CHECK(CALL(DBOS_SERVICE_CLOCK_REFRESH) == 0);
+  const struct dbos_clock_parameters* line = &clock->parameters[clock->generation & 1];
+  CHECK(line->tsc_base != 0 && line->multiplier != 0 && line->shift < 64);
+  return NULL;
+}
+
+static const char* extended_state(void) {
+  if (boot()->extended_state_mask == 0) return NULL;
+  uint32_t low, high;
+  uint64_t cr4;
+  __asm__ volatile("mov %%cr4, %0" : "=r"(cr4));
+  __asm__ volatile("mov %0, %%cr4" : : "r"(cr4 | 1 << 18));  // OSXSAVE
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  CHECK(((uint64_t)high << 32 | low) == boot()->extended_state_mask);
+  return NULL;
+}
+
+static const char* page_rights(void) {
+  extern const char _start[];
+  CHECK(!read_faults((uint64_t)_start) && write_faults((uint64_t)_start));
+  CHECK(!read_faults((uint64_t)&pattern) && write_faults((uint64_t)&pattern));
+  CHECK(!write_faults((uint64_t)buffer) && jump_faults((uint64_t)buffer));
+  CHECK(jump_faults((uint64_t)direct(DBOS_IMAGE_ADDRESS)));
+  CHECK(read_faults(0) && read_faults(0x400000));  // the lower half is empty
+  // Guards, and the pieces between them.
+  CHECK(read_faults(block(0)) && !read_faults(block(0) + DBOS_VCPU_STACK_OFFSET));
+  CHECK(read_faults(block(0) + DBOS_VCPU_STACK_TOP));
+  CHECK(!read_faults(block(0) + DBOS_VCPU_IST_STACK_OFFSET));
+  CHECK(read_faults(block(0) + DBOS_VCPU_IST_STACK_TOP));
+  CHECK(!write_faults(block(0) + DBOS_VCPU_DATA_OFFSET + DBOS_VCPU_DATA_SIZE - 1));
+  CHECK(!write_faults(block(0) + DBOS_VCPU_BOUNCE_OFFSET + DBOS_VCPU_BOUNCE_SIZE - 1));
+  CHECK(read_faults(block(0) + DBOS_VCPU_STRIDE));
+  return NULL;
+}
+
+// --- Calls ---------------------------------------------------------------------------------------
+
+static const char* refused_calls(void) {
+  CHECK(CALL(9, 0, 4096, 3, 0x22, -1) == -ENOSYS);  // mmap is the guest's
+  CHECK(CALL(60, 0) == -ENOSYS);                    // exit, too
+  CHECK(CALL(0xfff) == -ENOSYS);
+  CHECK(CALL(0x1fff) == -ENOSYS);
+  CHECK(CALL(0xffffffff) == -ENOSYS);
+  struct dbos_hypercall_page* page = own_page();
+  page->calls[0] = (struct dbos_call){.number = SYS_GETPPID, .flags = 1};
+  page->calls[1] = (struct dbos_call){.number = DBOS_SERVICE_YIELD, .flags = 1};
+  CHECK(exit_to_host(2) == 2);
+  CHECK(page->calls[0].result == -EINVAL && page->calls[1].result == -EINVAL);
+  return NULL;
+}
+
+static const char* batches(void) {
+  struct dbos_hypercall_page* page = own_page();
+  for (int i = 0; i < DBOS_CALL_BATCH_MAX; ++i) {
+    page->calls[i] = (struct dbos_call){.number = i % 2 == 0 ? SYS_GETPPID : 0xfff, .result = 77};
+  }
+  CHECK(exit_to_host(1000) == DBOS_CALL_BATCH_MAX);
+  for (int i = 0; i < DBOS_CALL_BATCH_MAX; ++i) {
+    CHECK(i % 2 == 0 ? page->calls[i].result > 0 : page->calls[i].result == -ENOSYS);
+  }
+  page->calls[1].result = 77;
+  CHECK(exit_to_host(1) == 1);
+  CHECK(page->calls[1].result == 77);
+  CHECK(exit_to_host(0) == 0);
+  return NULL;
+}
+
+static const char* addresses(void) {
+  static const uint64_t outside[] = {
+      1,
+      0x400000,
+      DBOS_KERNEL_REGION_BASE - 8,
+      DBOS_KERNEL_REGION_BASE + DBOS_KERNEL_REGION_SIZE - 8,  // its last bytes, and more
+      DBOS_FAULT_HOLE_BASE,
+      DBOS_VCPU_REGION_BASE - 8,
+      DBOS_WINDOW_BASE + DBOS_WINDOW_SIZE_MAX - 16,
+      DBOS_ARENA_BASE + DBOS_ARENA_SIZE_MAX - 16,
+      DBOS_DIRECT_MAP_BASE + DBOS_IMAGE_ADDRESS,  // virtual
+      UINT64_MAX - 15,
+  };
+  for (size_t i = 0; i < sizeof outside / sizeof *outside; ++i) {
+    CHECK(CALL(SYS_CLOCK_GETTIME, 1, outside[i]) == -EFAULT);
+    CHECK(CALL(DBOS_SERVICE_LOG, outside[i], 16) == -EFAULT);
+  }
+  CHECK(CALL(SYS_CLOCK_GETTIME, 1, physical(buffer) + 1) == 0);
+  CHECK(CALL(DBOS_SERVICE_LOG, physical(buffer), 1025) == -EFAULT);
+  return NULL;
+}
+
+// Whether Linux names that descriptor as one of a virtual machine or vCPU.
+static bool is_of_kvm(uint32_t descriptor) {
+  static char path[32] = "/proc/self/fd/";
+  static const char wanted[] = "anon_inode:kvm-v";
+  char* const number = path + sizeof "/proc/self/fd/" - 1;
+  uint32_t digits = 1;
+  for (uint32_t rest = descriptor; rest >= 10; rest /= 10) ++digits;
+  for (uint32_t at = digits; at > 0; descriptor /= 10) number[--at] = (char)('0' + descriptor % 10);
+  number[digits] = 0;
+  if (CALL(SYS_READLINK, physical(path), physical(buffer), 64) < (int64_t)sizeof wanted)
+    return false;
+  for (size_t i = 0; i < sizeof wanted - 1; ++i) {
+    if ((char)buffer[i] != wanted[i]) return false;
+  }
+  return true;
+}
+
+// Found by their names, which Linux shows. Far below their place, one may be on its way there:
+// Linux gives a new descriptor the lowest number.
+static const char* descriptors_of_the_vmm(void) {
+  int found = 0;
+  for (uint32_t descriptor = 256; descriptor < 5000; ++descriptor) {
+    if (!is_of_kvm(descriptor)) continue;
+    ++found;
+    CHECK(CALL(SYS_READ, descriptor, physical(buffer), 1) == -EBADF);
+    CHECK(CALL(DBOS_SERVICE_WINDOW_MAP, descriptor, 0, 4096, 3, 1) == -EBADF);
+  }
+  CHECK(found >= 2);  // the machine and a vCPU at least
+  return NULL;
+}
+
+// --- Memory --------------------------------------------------------------------------------------
+
+static const char* arena(void) {
+  const uint64_t chunks =
+      (boot()->arena_size_max + DBOS_ARENA_CHUNK_SIZE - 1) / DBOS_ARENA_CHUNK_SIZE;
+  const int64_t size = CALL(DBOS_SERVICE_ARENA_GROW, 0);
+  CHECK(size > 0 && (uint64_t)size <= DBOS_ARENA_CHUNK_SIZE);
+  CHECK(CALL(DBOS_SERVICE_ARENA_GROW, chunks) == -ENOMEM);
+  CHECK(CALL(DBOS_SERVICE_ARENA_GROW, UINT64_MAX) == -ENOMEM);
+  volatile uint64_t* const word = direct(DBOS_ARENA_BASE + (uint64_t)size - DBOS_PAGE_SIZE);
+  CHECK(*word == 0);
+  *word = pattern;
+  CHECK(CALL(DBOS_SERVICE_ARENA_GROW, 0) == size && *word == pattern);
+  const uint64_t page = DBOS_ARENA_BASE + (uint64_t)size - DBOS_PAGE_SIZE;
+  CHECK(CALL(DBOS_SERVICE_MEMORY_RELEASE, page + 8, DBOS_PAGE_SIZE) == -EINVAL);
+  CHECK(CALL(DBOS_SERVICE_MEMORY_RELEASE, page, 2 * DBOS_PAGE_SIZE) == -EINVAL);
+  CHECK(CALL(DBOS_SERVICE_MEMORY_RELEASE, DBOS_IMAGE_ADDRESS, DBOS_PAGE_SIZE) == -EINVAL);
+  CHECK(*word == pattern);
+  CHECK(CALL(DBOS_SERVICE_MEMORY_RELEASE, page, DBOS_PAGE_SIZE) == 0 && *word == 0);
+  return NULL;
+}
+
+static const char* window(void) {
+  const int64_t file = open_file();
+  CHECK(file >= 0);
+  CHECK(CALL(SYS_READ, file, physical(buffer), DBOS_PAGE_SIZE) == DBOS_PAGE_SIZE);
+  CHECK(CALL(DBOS_SERVICE_WINDOW_MAP, file, 8, 4096, 1, 2) == -EINVAL);
+  CHECK(CALL(DBOS_SERVICE_WINDOW_MAP, file, 0, 0, 1, 2) == -EINVAL);
+  CHECK(CALL(DBOS_SERVICE_WINDOW_MAP, file, 0, 4096, 1, 0x20) == -EINVAL);
+  CHECK(CALL(DBOS_SERVICE_WINDOW_MAP, 999, 0, 4096, 1, 2) == -EBADF);
+  const int64_t at = CALL(DBOS_SERVICE_WINDOW_MAP, file, 0, 1 << 20, 1, 2);
+  CHECK(at >= (int64_t)DBOS_WINDOW_BASE);
+  const uint64_t* const mapped = direct((uint64_t)at);
+  for (size_t i = 0; i < DBOS_PAGE_SIZE / 8; ++i) CHECK(mapped[i] == ((uint64_t*)buffer)[i]);
+  CHECK(CALL(DBOS_SERVICE_WINDOW_POPULATE, at, DBOS_PAGE_SIZE, 0) == 0);
+  CHECK(CALL(DBOS_SERVICE_WINDOW_POPULATE, at, 1 << 20, 0) == -EFAULT);  // past the end of the file
+  CHECK(CALL(DBOS_SERVICE_WINDOW_POPULATE, at + 8, DBOS_PAGE_SIZE, 0) == -EINVAL);
+  CHECK(CALL(DBOS_SERVICE_WINDOW_UNMAP, DBOS_ARENA_BASE, DBOS_PAGE_SIZE) == -EINVAL);
+  CHECK(CALL(DBOS_SERVICE_WINDOW_UNMAP, at, 1 << 20) == 0);
+  const int64_t shared = CALL(DBOS_SERVICE_WINDOW_MAP, -1, 0, 8192, 3, 1);
+  CHECK(shared > 0);
+  *(volatile uint64_t*)direct((uint64_t)shared + 4096) = pattern;
+  const int64_t again = CALL(DBOS_SERVICE_WINDOW_DUPLICATE, shared + 4096, 4096);
+  CHECK(again > 0 && *(volatile uint64_t*)direct((uint64_t)again) == pattern);
+  return NULL;
+}
+
+// --- Further vCPUs -------------------------------------------------------------------------------
+
+static struct {
+  struct entry_state state;
+  const char* control_failure;
+  uint32_t thread_id, process_id, index;
+  uint64_t start_argument;
+  volatile uint32_t seen;
+} other;
+
+enum task { TASK_RECORD = 1, TASK_CHILD, TASK_SIGNAL };
+
+static int64_t start(enum task task, uint32_t* index) {
+  return CALL(DBOS_SERVICE_THREAD_CREATE, task, index == NULL ? 0 : physical(index));
+}
+
+// The other vCPU wakes this one just once, after it has been seen: no wake is left for later.
+static bool await_other(void) {
+  while (CALL(DBOS_SERVICE_PARK, UINT64_MAX, 1) != 0) {
+  }
+  const bool seen = other.seen != 0;
+  other.seen = 0;
+  return seen;
+}
+
+static const char* second_vcpu(void) {
+  static uint32_t index;
+  CHECK(start(TASK_RECORD, (uint32_t*)(DBOS_IMAGE_BASE + DBOS_KERNEL_REGION_SIZE)) == -EFAULT);
+  CHECK(CALL(DBOS_SERVICE_THREAD_CREATE, TASK_RECORD, physical(&index) + 1) == -EFAULT);
+  for (int round = 0; round < 3; ++round) {  // the later ones on a vCPU that was used before
+    const int64_t id = start(TASK_RECORD, &index);
+    CHECK(id > 0 && await_other());
+    CHECK(index == other.index && index != 0);
+    CHECK(other.thread_id == id && other.thread_id != own_page()->thread_id);
+    CHECK(other.process_id == own_page()->process_id);
+    CHECK(other.state.rsi == TASK_RECORD && other.start_argument == TASK_RECORD);
+    const char* failure = check_registers(&other.state, index);
+    if (failure != NULL) return failure;
+    if (other.control_failure != NULL) return other.control_failure;
+  }
+  return NULL;
+}
+
+static const char* parking(void) {
+  CHECK(CALL(DBOS_SERVICE_PARK, 1, 1) == -ETIMEDOUT);
+  CHECK(CALL(DBOS_SERVICE_WAKE, 0) == 0 && own_page()->park_word == 1);
+  CHECK(CALL(DBOS_SERVICE_PARK, UINT64_MAX, 1) == 0 && own_page()->park_word == 0);
+  CHECK(CALL(DBOS_SERVICE_WAKE, DBOS_VCPU_COUNT_MAX) == -EINVAL);
+  CHECK(CALL(DBOS_SERVICE_WAKE, 1000) == -EINVAL);
+  return NULL;
+}
+
+static const char* fork_and_wait(void) {
+  static uint32_t index;
+  static uint32_t status;
+  const int64_t child = CALL(DBOS_SERVICE_PROCESS_FORK, TASK_CHILD, 17, 0, physical(&index));
+  CHECK(child > 0 && child != own_page()->process_id);
+  CHECK(CALL(SYS_WAIT4, child, physical(&status), 0, 0) == child);
+  CHECK(status == 42 << 8);
+  CHECK(other.seen && other.process_id == child && other.index == index);
+  other.seen = 0;
+  return NULL;
+}
+
+// --- Signals -------------------------------------------------------------------------------------
+
+enum { SIGUSR1 = 10, SIGKILL = 9 };
+
+static const char* signals(void) {
+  struct dbos_hypercall_page* page = own_page();
+  CHECK(CALL(DBOS_SERVICE_SIGNAL_ACTION, SIGKILL, DBOS_SIGNAL_IGNORE) == -EINVAL);
+  CHECK(CALL(DBOS_SERVICE_SIGNAL_ACTION, 65, DBOS_SIGNAL_IGNORE) == -EINVAL);
+  CHECK(CALL(DBOS_SERVICE_SIGNAL_ACTION, SIGUSR1, 3) == -EINVAL);
+  CHECK(CALL(DBOS_SERVICE_SIGNAL_ACTION, SIGUSR1, DBOS_SIGNAL_IGNORE) == 0);
+  CHECK(CALL(SYS_KILL, page->process_id, SIGUSR1) == 0 && page->signal.number == 0);
+  CHECK(CALL(DBOS_SERVICE_SIGNAL_ACTION, SIGUSR1, DBOS_SIGNAL_CATCH) == 0);
+  // The call that waits is not begun, and those behind it are not made.
+  page->calls[0] = (struct dbos_call){SYS_KILL, 0, {page->process_id, SIGUSR1}, 77};
+  page->calls[1] = (struct dbos_call){SYS_POLL, 0, {0, 0, UINT64_MAX}, 77};
+  page->calls[2] = (struct dbos_call){SYS_GETPPID, 0, {0}, 77};
+  CHECK(exit_to_host(3) == 2);
+  CHECK(page->calls[0].result == 0);
+  CHECK(page->calls[1].result == DBOS_RESULT_NOT_STARTED);
+  CHECK(page->calls[2].result == 77);
+  CHECK(page->signal.number == SIGUSR1);
+  CHECK(*(const uint32_t*)page->signal.info == SIGUSR1);
+  CHECK(CALL(DBOS_SERVICE_SIGNAL_MASK, 0) == DBOS_RESULT_NOT_STARTED);
+  page->signal.number = 0;
+  CHECK(CALL(DBOS_SERVICE_SIGNAL_MASK, 1 << (SIGUSR1 - 1)) == 0);
+  CHECK(CALL(SYS_KILL, page->process_id, SIGUSR1) == 0);
+  CHECK(page->signal.number == 0);  // blocked
+  CHECK(CALL(DBOS_SERVICE_SIGNAL_MASK, 0) < 0 || page->signal.number != 0);
+  CHECK(page->signal.number == SIGUSR1);
+  page->signal.number = 0;
+  CHECK(CALL(DBOS_SERVICE_SIGNAL_MASK, 0) == 0);
+  return NULL;
+}
+
+// While guest code runs, the VMM interrupts it.
+static const char* signal_interrupt(void) {
+  CHECK(signal_interrupts == 0);
+  CHECK(start(TASK_SIGNAL, NULL) > 0);
+  __asm__ volatile("sti");
+  while (own_page()->signal.number == 0 || signal_interrupts == 0) __asm__ volatile("pause");
+  __asm__ volatile("cli");
+  CHECK(own_page()->signal.number == SIGUSR1);
+  own_page()->signal.number = 0;
+  CHECK(CALL(DBOS_SERVICE_SIGNAL_MASK, 0) == 0 && await_other());
+  return NULL;
+}
+
+// --- Entries -------------------------------------------------------------------------------------
+
+_Noreturn void run_first(const struct entry_state* state) {
+  first_state = *state;
+  run_test("first_entry", first_entry);
+  set_up_traps();
+  run_test("boot_information", boot_information);
+  run_test("clock_page", clock_page);
+  run_test("extended_state", extended_state);
+  run_test("page_rights", page_rights);
+  run_test("refused_calls", refused_calls);
+  run_test("batches", batches);
+  run_test("addresses", addresses);
+  run_test("descriptors_of_the_vmm", descriptors_of_the_vmm);
+  run_test("arena", arena);
+  run_test("window", window);
+  run_test("second_vcpu", second_vcpu);
+  run_test("parking", parking);
+  run_test("fork_and_wait", fork_and_wait);
+  run_test("signals", signals);
+  run_test("signal_interrupt", signal_interrupt);
+  stop(0);
+}
+
+_Noreturn void run_other(const struct entry_state* state) {
+  const struct dbos_hypercall_page* page = own_page();
+  if (state->rsi == TASK_SIGNAL) CALL(SYS_TGKILL, page->process_id, page->process_id, SIGUSR1);
+  other.state = *state;
+  other.control_failure = check_control_registers();
+  other.thread_id = page->thread_id;
+  other.process_id = page->process_id;
+  other.index = page->vcpu_index;
+  other.start_argument = page->start_argument;
+  __atomic_store_n(&other.seen, 1, __ATOMIC_RELEASE);
+  if (state->rsi == TASK_CHILD) stop(42);
+  CALL(DBOS_SERVICE_WAKE, 0);
+  for (;;) CALL(DBOS_SERVICE_THREAD_EXIT, 0);
+}

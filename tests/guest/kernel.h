@@ -1,0 +1,60 @@
+// A guest kernel for tests of the hypercall ABI: just enough to make calls, take traps and report.
+#pragma once
+
+#include <dbos/hypercall.h>
+#include <stdbool.h>
+
+// Numbers of Linux.
+enum {
+  SYS_READ = 0,
+  SYS_WRITE = 1,
+  SYS_POLL = 7,
+  SYS_WAIT4 = 61,
+  SYS_KILL = 62,
+  SYS_READLINK = 89,
+  SYS_GETPPID = 110,
+  SYS_CLOCK_GETTIME = 228,
+  SYS_TGKILL = 234,
+  SYS_OPENAT = 257,
+};
+enum { EPERM = 1, EBADF = 9, ENOMEM = 12, EFAULT = 14, EINVAL = 22, ENOSYS = 38, ETIMEDOUT = 110 };
+
+// The registers that a vCPU has at the image's entry point.
+struct entry_state {
+  uint64_t rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, r8, r9, r10, r11, r12, r13, r14, r15, rflags;
+};
+
+struct dbos_hypercall_page* own_page(void);
+const struct dbos_boot_information* boot(void);
+
+void* direct(uint64_t physical);
+// The guest-physical address of something in the image or on a vCPU's stack.
+uint64_t physical(const volatile void* address);
+
+int64_t call(uint32_t number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, uint64_t e);
+#define CALL_5(number, a, b, c, d, e, ...) \
+  call(number, (uint64_t)(a), (uint64_t)(b), (uint64_t)(c), (uint64_t)(d), (uint64_t)(e))
+#define CALL(...) CALL_5(__VA_ARGS__, 0, 0, 0, 0, 0, 0)
+// Makes the calls that are in the hypercall page; answers calls_done.
+uint32_t exit_to_host(uint32_t call_count);
+
+// Traps: once per vCPU. An interrupt of DBOS_SIGNAL_VECTOR is counted.
+void set_up_traps(void);
+extern volatile uint64_t signal_interrupts;
+// Whether the access, or a jump there, faults.
+bool read_faults(uint64_t address);
+bool write_faults(uint64_t address);
+bool jump_faults(uint64_t address);
+
+// A test ends at its first CHECK that fails.
+typedef const char* (*test)(void);
+#define TEXT_OF(line) #line
+#define LINE_TEXT(line) TEXT_OF(line)
+#define CHECK(condition) \
+  if (!(condition)) return __FILE_NAME__ ":" LINE_TEXT(__LINE__) ": " #condition
+void run_test(const char* name, test function);
+_Noreturn void stop(uint64_t status);
+
+// What the tests make of an entry: the first vCPU's (start argument 0), and the others'.
+_Noreturn void run_first(const struct entry_state* state);
+_Noreturn void run_other(const struct entry_state* state);
