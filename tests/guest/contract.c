@@ -259,7 +259,7 @@ static struct {
   volatile uint32_t seen;
 } other;
 
-enum task { TASK_RECORD = 1, TASK_CHILD, TASK_SIGNAL };
+enum task { TASK_RECORD = 1, TASK_CHILD, TASK_CALL };
 
 static int64_t start(enum task task, uint32_t* index) {
   return CALL(DBOS_SERVICE_THREAD_CREATE, task, index == NULL ? 0 : physical(index));
@@ -347,16 +347,72 @@ static const char* signals(void) {
   return NULL;
 }
 
-// While guest code runs, the VMM interrupts it.
-static const char* signal_interrupt(void) {
-  CHECK(signal_interrupts == 0);
-  CHECK(start(TASK_SIGNAL, NULL) > 0);
-  __asm__ volatile("sti");
-  while (own_page()->signal.number == 0 || signal_interrupts == 0) __asm__ volatile("pause");
-  __asm__ volatile("cli");
-  CHECK(own_page()->signal.number == SIGUSR1);
-  own_page()->signal.number = 0;
-  CHECK(CALL(DBOS_SERVICE_SIGNAL_MASK, 0) == 0 && await_other());
+// --- Attention -----------------------------------------------------------------------------------
+
+// What TASK_CALL sends to vCPU 0, again and again, until it is told to stop.
+static volatile uint32_t calling, called_signal;
+
+static bool start_calling(bool with_signal) {
+  called_signal = with_signal;
+  calling = 1;
+  return start(TASK_CALL, NULL) > 0;
+}
+
+static bool end_calling(void) {
+  struct dbos_hypercall_page* page = own_page();
+  calling = 0;
+  page->signal.number = 0;  // or no call would wait
+  const bool seen = await_other();
+  do {
+    page->signal.number = 0;
+  } while (CALL(DBOS_SERVICE_SIGNAL_MASK, 0) != 0 || page->signal.number != 0);
+  page->attention = 0;
+  return seen;
+}
+
+static const char* attention_in_the_kernel(void) {
+  CHECK(CALL(DBOS_SERVICE_INTERRUPT, DBOS_VCPU_COUNT_MAX) == -EINVAL);
+  own_page()->attention = 0;
+  CHECK(start_calling(true));
+  // No exception: there would be a trap that was not expected.
+  while (own_page()->signal.number == 0) __asm__ volatile("pause");
+  CHECK(own_page()->signal.number == SIGUSR1 && own_page()->attention == 1);
+  CHECK(end_calling());
+  return NULL;
+}
+
+// Puts a frame of the arena's end behind an address of the lower half.
+static void map_program_page(uint64_t address, uint64_t frames) {
+  uint64_t table = boot()->kernel_tables;
+  for (int shift = 39;; shift -= 9, frames += DBOS_PAGE_SIZE) {
+    uint64_t* entry = (uint64_t*)direct(table & 0x000ffffffffff000) + (address >> shift & 511);
+    *entry = frames | 3;
+    if (shift == 12) return;
+    table = frames;
+  }
+}
+
+static const char* attention_in_the_program(void) {
+  static const uint8_t endless_loop[] = {0xf3, 0x90, 0xeb, 0xfc};  // 1: pause; jmp 1b
+  const uint64_t address = 0x400000;
+  map_program_page(address, DBOS_ARENA_BASE);
+  for (size_t i = 0; i < sizeof endless_loop; ++i) {
+    ((volatile uint8_t*)address)[i] = endless_loop[i];
+  }
+  CHECK(start_calling(false));
+  CHECK(jump_faults(address));
+  CHECK(end_calling());
+  return NULL;
+}
+
+static const char* attention_in_the_region(void) {
+  CHECK(CALL(DBOS_SERVICE_ATTENTION_REGION, 0x400000, 0x500000, region_restart) == -EINVAL);
+  CHECK(CALL(DBOS_SERVICE_ATTENTION_REGION, region_end, region_begin, region_restart) == -EINVAL);
+  CHECK(CALL(DBOS_SERVICE_ATTENTION_REGION, region_begin, region_end, region_restart) == 0);
+  CHECK(CALL(DBOS_SERVICE_ATTENTION_REGION, region_begin, region_end, region_restart) == -EINVAL);
+  CHECK(start_calling(false));
+  wait_in_region();
+  CHECK(end_calling());
   return NULL;
 }
 
@@ -380,13 +436,20 @@ _Noreturn void run_first(const struct entry_state* state) {
   run_test("parking", parking);
   run_test("fork_and_wait", fork_and_wait);
   run_test("signals", signals);
-  run_test("signal_interrupt", signal_interrupt);
+  run_test("attention_in_the_kernel", attention_in_the_kernel);
+  run_test("attention_in_the_program", attention_in_the_program);
+  run_test("attention_in_the_region", attention_in_the_region);
   stop(0);
 }
 
 _Noreturn void run_other(const struct entry_state* state) {
   const struct dbos_hypercall_page* page = own_page();
-  if (state->rsi == TASK_SIGNAL) CALL(SYS_TGKILL, page->process_id, page->process_id, SIGUSR1);
+  while (state->rsi == TASK_CALL && calling) {
+    if (called_signal) CALL(SYS_TGKILL, page->process_id, page->process_id, SIGUSR1);
+    page_of(0)->attention = 1;
+    CALL(DBOS_SERVICE_INTERRUPT, 0);
+    CALL(DBOS_SERVICE_YIELD);
+  }
   other.state = *state;
   other.control_failure = check_control_registers();
   other.thread_id = page->thread_id;

@@ -2,6 +2,11 @@
 
 enum { TRAPS = 256, INVALID_OPCODE = 6, GENERAL_PROTECTION = 13, PAGE_FAULT = 14 };
 
+struct dbos_hypercall_page* page_of(uint64_t index) {
+  return (struct dbos_hypercall_page*)(DBOS_VCPU_MAP_BASE + index * DBOS_VCPU_STRIDE +
+                                       DBOS_VCPU_HYPERCALL_OFFSET);
+}
+
 struct dbos_hypercall_page* own_page(void) {
   uint64_t stack;
   __asm__ volatile("mov %%rsp, %0" : "=r"(stack));
@@ -68,28 +73,29 @@ void run_test(const char* name, test function) {
 
 // --- Traps ---------------------------------------------------------------------------------------
 
-volatile uint64_t signal_interrupts;
-
 // Where a probe goes on after its fault, 0: none is under way; and whether it had one.
 volatile uint64_t resume_at;
 volatile uint8_t probe_faulted;
 
-// A fault goes on where the probe says, with its stack pointer; an interrupt of the VMM is counted.
+// A fault, or attention, goes on where the probe says.
 __asm__(
     "fault_entry_with_code: add $8, %rsp\n"
     "fault_entry: cmpq $0, resume_at; je unexpected_trap\n"
     "  push resume_at; pop (%rsp); movb $1, probe_faulted; movq $0, resume_at; iretq\n"
     "unexpected_trap: and $-16, %rsp; call report_trap\n"
-    "signal_entry: push %rax; push %rcx; push %rdx; lock incq signal_interrupts\n"
-    "  mov $0x80b, %ecx; xor %eax, %eax; xor %edx, %edx; wrmsr\n"  // the x2APIC's end of interrupt
-    "  pop %rdx; pop %rcx; pop %rax; iretq\n"
     // bool probe(uint64_t address, uint64_t kind): 0 read, 1 write, 2 jump
     "probe: mov $1f, %rax; mov %rax, resume_at; movb $0, probe_faulted; mov %rsp, %rdx\n"
     "  cmp $1, %rsi; je 2f; ja 3f; mov (%rdi), %al; jmp 1f\n"
     "2: mov (%rdi), %al; mov %al, (%rdi); jmp 1f\n"
     "3: jmp *%rdi\n"
-    "1: mov %rdx, %rsp; movq $0, resume_at; movzbl probe_faulted, %eax; ret\n");
-extern const char fault_entry[], fault_entry_with_code[], unexpected_trap[], signal_entry[];
+    "1: mov %rdx, %rsp; movq $0, resume_at; movzbl probe_faulted, %eax; ret\n"
+    ".globl wait_in_region, region_begin, region_end, region_restart\n"
+    "wait_in_region: mov %rsp, region_stack\n"
+    "region_begin: pause; jmp region_begin\n"
+    "region_end:\n"
+    "region_restart: mov region_stack, %rsp; ret\n");
+volatile uint64_t region_stack;
+extern const char fault_entry[], fault_entry_with_code[], unexpected_trap[];
 bool probe(uint64_t address, uint64_t kind);
 
 bool read_faults(uint64_t address) {
@@ -131,13 +137,10 @@ void set_up_traps(void) {
   set_gate(INVALID_OPCODE, fault_entry);
   set_gate(GENERAL_PROTECTION, fault_entry_with_code);
   set_gate(PAGE_FAULT, fault_entry_with_code);
-  set_gate(DBOS_SIGNAL_VECTOR, signal_entry);
+  set_gate(DBOS_ATTENTION_VECTOR, fault_entry);
   const struct table_register gdt = {sizeof segments - 1, (uint64_t)segments};
   const struct table_register idt = {sizeof gates - 1, (uint64_t)gates};
   __asm__ volatile("lgdt %0; lidt %1; mov %2, %%ss" : : "m"(gdt), "m"(idt), "r"(0x10) : "memory");
-  // The local APIC: enabled, x2APIC, with a spurious vector.
-  __asm__ volatile("rdmsr; or $0xc00, %%eax; wrmsr" : : "c"(0x1b) : "eax", "edx");
-  __asm__ volatile("wrmsr" : : "c"(0x80f), "a"(0x1ff), "d"(0));
 }
 
 // --- Entry: the registers go to the stack as they are

@@ -38,13 +38,18 @@ int64_t call(uint32_t number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, ui
 // Makes the calls that are in the hypercall page; answers calls_done.
 uint32_t exit_to_host(uint32_t call_count);
 
-// Traps: once per vCPU. An interrupt of DBOS_SIGNAL_VECTOR is counted.
+struct dbos_hypercall_page* page_of(uint64_t index);
+
+// Traps of this vCPU.
 void set_up_traps(void);
-extern volatile uint64_t signal_interrupts;
-// Whether the access, or a jump there, faults.
+// Whether the access, or a jump there, faults; attention counts as a fault.
 bool read_faults(uint64_t address);
 bool write_faults(uint64_t address);
 bool jump_faults(uint64_t address);
+
+// Comes back when attention finds this vCPU in [region_begin, region_end).
+void wait_in_region(void);
+extern const char region_begin[], region_end[], region_restart[];
 
 // A test ends at its first CHECK that fails.
 typedef const char* (*test)(void);
