@@ -27,7 +27,6 @@
 #include "vmm/process/host_process.h"
 #include "vmm/process/signals.h"
 #include "vmm/process/statistics.h"
-#include "vmm/process/steward.h"
 #include "vmm/process/vcpu_thread.h"
 
 namespace dbos::vmm {
@@ -147,7 +146,6 @@ void set_clock_and_features(const Options& options, const Machine& machine,
   vcpu.program_mask.store(inherited.blocked);
   install_handlers(vcpu.process->signals, inherited.ignored);
   set_parent_death_hook(take_parent_death_notice);
-  start_steward(*vcpu.process);
   run_vcpu(vcpu);
 }
 

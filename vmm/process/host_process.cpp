@@ -68,6 +68,7 @@ HostProcess* acquire_process(HostProcess* parent) {
       process.fork_sequence = 0;
       process.process_id = 0;
       process.parent_process_id = parent == nullptr ? 0 : parent->process_id;
+      process.has_forked.store(0);
       process.ended_by_itself.store(0);
       process.changed_attributes.store(parent == nullptr ? 0 : parent->changed_attributes.load());
       if (parent != nullptr) process.signals.copy_from(parent->signals);

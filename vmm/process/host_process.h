@@ -16,6 +16,7 @@ struct HostProcess {
   uint32_t parent_process_id;
   ProcessSignals signals;
   std::atomic<uint32_t> changed_attributes;  // of its threads, see thread_reuse.h
+  std::atomic<uint32_t> has_forked;          // and has not tidied up after it yet
   std::atomic<uint32_t> ended_by_itself;     // exit or a signal of its own: its children live on
 };
 

@@ -21,10 +21,6 @@ namespace {
 constexpr uint32_t kWatchedMax = 127;          // FUTEX_WAITV_MAX is 128, and one is the doorbell
 constexpr int64_t kPatience_ns = 200'000'000;  // for what is beyond kWatchedMax
 
-// vCPUs that are ready when a process forks: one for the child, and some for the child's threads,
-// whose descriptors are then known here as well, which adopting them needs.
-constexpr uint32_t kReadyVcpus = 4;
-
 std::atomic<uint32_t> doorbell{0};
 std::atomic<uint32_t> steward_thread{0};
 
@@ -71,7 +67,6 @@ void* run_steward(void* argument) {
     futex_waitv watched[kWatchedMax + 1];
     const uint32_t count = collect(own, watched);
     reap_ended_threads(own);
-    machine().vcpus().prepare(own, kReadyVcpus);
     timespec now = {};
     clock_gettime(CLOCK_MONOTONIC, &now);
     const int64_t deadline = now.tv_sec * 1'000'000'000 + now.tv_nsec + kPatience_ns;

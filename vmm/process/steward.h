@@ -1,13 +1,10 @@
-// The steward: a thread of the VMM's own that does what a program thread should not wait for.
+// The steward: a thread of the VMM's own that releases what threads and processes held that ended
+// without the guest kernel's doing: killed, or gone into another program by execve.
 //
-// 1. It releases what threads and processes held that ended without the guest kernel's doing:
-// killed,
-//    or gone into another program by execve. Such a thread may have been anywhere, in the guest
-//    kernel with a lock held even. Its registers are still in its vCPU, so another host thread
-//    adopts the vCPU and runs it on: the guest kernel leaves what it is in, sees
-//    HypercallPage::dying where it would return to the program, releases the address space and so
-//    on, and ends the thread as usual.
-// 2. It keeps vCPUs ready, so that fork() finds one.
+// Such a thread may have been anywhere, in the guest kernel with a lock held even. Its registers
+// are still in its vCPU, so another host thread adopts the vCPU and runs it on: the guest kernel
+// leaves what it is in, sees HypercallPage::dying where it would return to the program, releases
+// the address space and so on, and ends the thread as usual.
 #pragma once
 
 #include "vmm/machine/vcpu.h"
@@ -21,7 +18,7 @@ void reap_ended_threads(const HostProcess& process);
 // Starts the steward as a thread of this process, unless there is one.
 void start_steward(const HostProcess& process);
 
-// Tells the steward that there are new threads to watch, and vCPUs to replace.
+// Tells the steward that there are new threads to watch.
 void ring_steward();
 
 }  // namespace dbos::vmm

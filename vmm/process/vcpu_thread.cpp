@@ -23,6 +23,11 @@ namespace {
 // A page of a file mapping that is no more (the file was cut): the guest kernel makes it SIGBUS.
 constexpr uint8_t kMachineCheckVector = 18;
 
+// vCPUs that are ready when a process forks: one for the child, and some for the child's threads,
+// whose descriptors are then known here as well, which adopting them needs. For the first fork
+// there is one.
+constexpr uint32_t kReadyVcpus = 4;
+
 constexpr uint32_t kThreadBeingMade = UINT32_MAX;  // in the place of a thread's id
 
 Machine* the_machine = nullptr;
@@ -46,8 +51,18 @@ int64_t perform(Vcpu& vcpu, const Call& call) {
   return is_listing ? hide_own_descriptors(call, result) : result;
 }
 
+// What fork() should not wait for is done before the next call. Not by the steward: making a vCPU
+// takes the lowest free descriptor for a moment, which the program must not see.
+void tidy_up_after_fork(Vcpu& vcpu) {
+  if (vcpu.process->has_forked.exchange(0) == 0) return;
+  start_steward(*vcpu.process);
+  machine().vcpus().prepare(*vcpu.process, kReadyVcpus);
+}
+
 Next make_calls(Vcpu& vcpu) {
   HypercallPage& page = *vcpu.page;
+  const bool is_due = vcpu.process->has_forked.load() != 0 && vcpu.adopted.load() == 0;
+  if (is_due) tidy_up_after_fork(vcpu);
   const uint32_t count = page.call_count < kCallBatchMax ? page.call_count : kCallBatchMax;
   page.calls_done = 0;
   for (uint32_t i = 0; i < count; ++i) {
@@ -250,7 +265,7 @@ int64_t fork_process(Vcpu& creator, uint64_t start_argument, uint64_t exit_signa
   if (waits_for_exec) {
     reap_ended_threads(*creator.process);
   } else {
-    start_steward(*creator.process);
+    creator.process->has_forked.store(1);
   }
   return result;
 }
@@ -262,6 +277,7 @@ Vcpu& adopt_first_thread(Machine& machine) {
   if (vcpu == nullptr || machine.reset_vcpu(*vcpu, 0) < 0) {
     throw StartError::with_errno("KVM can't make a virtual CPU");
   }
+  machine.vcpus().prepare(*process, 1);
   vcpu->process = process;
   vcpu->dispositions = &process->signals;
   vcpu->keeps_thread.store(1);
