@@ -39,6 +39,8 @@ Examples:
       up to 16 GiB of memory, 4 GiB of it taken from Linux before the program starts.
   dbos-run --stats=run.json --env LANG=C -- ./my-program -v
   dbos-run --trace ./my-program 2> trace.txt
+  dbos-run --gdb :1234 ./my-program
+      and elsewhere: gdb -ex 'target remote :1234'
   dbos-run --kernel my-runtime.elf input.txt
       boots another guest kernel; docs/hypercall-abi.md says how to write one.
   dbos-run --ring-check
@@ -129,6 +131,16 @@ void declare_options(CLI::App& app, RawOptions& raw, Options& options, CLI::Opti
   statistics = app.add_flag("--stats{-}", raw.statistics,
                             "When the program ends, print counters as JSON: on standard error, or "
                             "to FILE with --stats=FILE");
+  app.add_option("--gdb", options.gdb_address,
+                 "Stop before the program's first instruction and wait for gdb there ('target "
+                 "remote'): HOST:PORT, :PORT (on this machine only), or the path of a socket")
+      ->type_name("ADDRESS");
+  app.add_flag(
+      "--crash-report", options.crash_report,
+      "When the program dies by a signal that dumps core, say on standard error where, with "
+      "its backtrace");
+  app.add_option("--core", options.core_file, "... and write a core there, that gdb opens")
+      ->type_name("FILE");
   app.add_flag("--no-large-pages", raw.no_large_pages,
                "Map memory in pages of 4 KiB only, never of 2 MiB");
   app.add_option("--clock", raw.clock,
@@ -220,6 +232,12 @@ void interpret(const RawOptions& raw, uint64_t host_memory, Options& options) {
                                         {"debug", LogLevel::kDebug},
                                         {"trace", LogLevel::kTrace}});
   check_environment(options.environment);
+  const bool debugs =
+      !options.gdb_address.empty() || options.crash_report || !options.core_file.empty();
+  if (debugs && !options.kernel.empty()) {
+    throw OptionError(
+        "--gdb, --crash-report and --core need the built-in guest kernel: leave out --kernel");
+  }
 }
 
 }  // namespace

@@ -31,6 +31,9 @@ struct Options {
   bool large_pages = true;
   bool statistics = false;
   std::string statistics_file;  // empty: standard error
+  std::string gdb_address;      // empty: no gdb
+  bool crash_report = false;
+  std::string core_file;  // empty: no core
   ClockSource clock = ClockSource::kAutomatic;
   LogLevel log_level = LogLevel::kWarning;
 };

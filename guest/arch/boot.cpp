@@ -1,5 +1,6 @@
 // Where vCPUs enter the guest kernel.
 #include "guest/arch/cpu.h"
+#include "guest/arch/debug.h"
 #include "guest/arch/trap.h"
 #include "guest/lib/assert.h"
 #include "guest/memory/address_space.h"
@@ -37,10 +38,11 @@ const BootInformation& boot_information() {
 extern "C" [[noreturn]] void kernel_main(u32 index, u64 start_argument) {
   arch::Cpu& cpu = arch::cpu_at(index);
   if (!cpu.initialized) {
-    if (start_argument == 0) arch::initialize_interrupt_table();
+    if (start_argument == 0 && !arch::is_debug_agent()) arch::initialize_interrupt_table();
     arch::initialize_cpu(index, boot_information().extended_state_mask);
   }
   arch::leave_host();
+  if (arch::is_debug_agent()) arch::run_debug_agent();
   if (start_argument == 0) boot();
   start_thread(start_argument);
 }

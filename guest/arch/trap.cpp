@@ -5,6 +5,7 @@
 #include <linux/mman.h>
 
 #include "guest/arch/cpu.h"
+#include "guest/arch/debug.h"
 #include "guest/arch/hypercall.h"
 #include "guest/lib/log.h"
 #include "guest/memory/address_space.h"
@@ -191,6 +192,8 @@ void handle_exception(TrapFrame& frame) {
     if (frame.vector == kDebug) return;  // a trap flag that the program set right before it entered
     panic_with_frame("exception in the guest kernel", frame);
   }
+  if (frame.vector == kDebug) write_dr6_clear();
+  if (is_debugger_trap(frame)) return;
   Thread& thread = current_thread();
   if (frame.vector == kFloatingPoint || frame.vector == kSimdFloatingPoint) {
     force_fault_signal(thread, frame, signal_number::kFloatingPoint,
@@ -198,7 +201,6 @@ void handle_exception(TrapFrame& frame) {
                        frame.vector, 0);
     return;
   }
-  if (frame.vector == kDebug) write_dr6_clear();
   for (const ExceptionSignal& entry : kExceptionSignals) {
     if (entry.vector != frame.vector) continue;
     trace_fault(frame, entry.signal, 0);
@@ -245,7 +247,9 @@ extern "C" void return_to_program(TrapFrame& frame) {
     __atomic_exchange_n(&page.attention, 0, __ATOMIC_SEQ_CST);
     serve_flush_request();
   }
-  while (has_signal_work(thread, frame)) deliver_pending_signal(thread, frame);
+  do {
+    while (has_signal_work(thread, frame)) deliver_pending_signal(thread, frame);
+  } while (stop_for_debugger(frame));
 }
 
 void panic_with_frame(const char* message, const TrapFrame& frame) {

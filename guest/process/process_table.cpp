@@ -51,11 +51,22 @@ Result<Process*> create_process(AddressSpace& space, Process* parent) {
   return process;
 }
 
+namespace {
+
+void drop_use(SpaceUse* use, AddressSpace* space) {
+  if (use->processes.fetch_sub(1) != 1) return;
+  AddressSpace::destroy(space);
+  heap_delete(use);
+}
+
+}  // namespace
+
+void SharedSpace::drop() {
+  drop_use(use_, space_);
+}
+
 void release_process(Process& process) {
-  if (process.space_use->processes.fetch_sub(1) == 1) {
-    AddressSpace::destroy(process.space);
-    heap_delete(process.space_use);
-  }
+  drop_use(process.space_use, process.space);
   heap_delete(&process);
   trim_free_memory();
 }

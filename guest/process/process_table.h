@@ -12,6 +12,20 @@ Result<Process*> create_process(AddressSpace& space, Process* parent);
 // Releases a process that has no thread any more, and its address space if no other one uses it.
 void release_process(Process& process);
 
+// A use of a process's address space beside the process's own: it lives until drop().
+class SharedSpace {
+ public:
+  explicit SharedSpace(Process& process) : use_(process.space_use), space_(process.space) {
+    use_->processes.fetch_add(1);
+  }
+  AddressSpace& space() { return *space_; }
+  void drop();
+
+ private:
+  SpaceUse* use_;
+  AddressSpace* space_;
+};
+
 // A thread counts from before its host thread is made: its creator may end before it begins, and
 // must not take itself for the last one.
 void count_thread(Process& process);

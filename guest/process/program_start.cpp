@@ -217,6 +217,11 @@ void start_program(const BootInformation& boot) {
   const auto stack_pointer = write_initial_stack(space, boot, stack, layout);
   if (stack_pointer.is_error()) fail("its stack can't be made", stack_pointer.error());
 
+  auto& shared = *static_cast<BootInformation*>(
+      platform::direct_map(PhysicalAddress(kBootInformationAddress)));
+  shared.auxiliary_begin = layout.auxiliary_start;
+  shared.auxiliary_end = layout.auxiliary_end;
+
   const bool has_interpreter = boot.interpreter.descriptor >= 0;
   TrapFrame& frame = arch::top_frame();
   frame = {};

@@ -4,6 +4,7 @@
 #include "guest/memory/user_copy.h"
 #include "guest/process/exit.h"
 #include "guest/process/signal_frame.h"
+#include "hypercall/debug.h"
 
 namespace dbos {
 
@@ -98,9 +99,22 @@ void deliver_segv_instead(Thread& thread, TrapFrame& frame, u32 signal) {
   deliver(thread, frame, info, Origin::kFault);
 }
 
-void deliver(Thread& thread, TrapFrame& frame, const SignalInfo& info, Origin origin) {
+// What a debugger makes of a signal: the same, another one, or none (number 0).
+SignalInfo info_after_debugger(const SignalInfo& info) {
+  if ((current_hypercall_page().debug & kDebugTraps) == 0) return info;
+  const i64 number = hypercall(Service::kDebugStop, static_cast<u64>(DebugCause::kSignal),
+                               static_cast<u64>(info.number));
+  if (number == info.number || number < 0 || number > i64{kSignalCount}) return info;
+  SignalInfo changed{};
+  changed.number = static_cast<i32>(number);
+  return changed;
+}
+
+void deliver(Thread& thread, TrapFrame& frame, const SignalInfo& given, Origin origin) {
+  const SignalInfo info = info_after_debugger(given);
   const u32 signal = static_cast<u32>(info.number);
-  DBOS_ASSERT(signal >= 1 && signal <= kSignalCount);
+  if (signal == 0) return;
+  DBOS_ASSERT(signal <= kSignalCount);
   const ChosenAction chosen = choose_action(thread, signal, origin);
   const SignalAction& action = chosen.action;
   if (action.handler == kHandlerIgnore) return;

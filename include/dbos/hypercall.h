@@ -137,7 +137,7 @@ struct dbos_hypercall_page {
   uint32_t park_word;                 // 0: a park sleeps; 1: a wake came
   uint64_t start_argument;            // VMM: as given to thread_create or process_fork
   uint32_t attention;                 // anybody: 1: look at what changed
-  uint32_t reserved;                  // 0
+  uint32_t debug;                     // VMM: what its debugger asks of libdbos; 0: nothing
   struct dbos_pending_signal signal;  // VMM: see signal_action
   struct dbos_call calls[16];         // DBOS_CALL_BATCH_MAX
 };
@@ -169,6 +169,7 @@ enum dbos_service {
   DBOS_SERVICE_WINDOW_DUPLICATE = 0x1014,
   DBOS_SERVICE_INTERRUPT = 0x1015,
   DBOS_SERVICE_ATTENTION_REGION = 0x1016,
+  DBOS_SERVICE_DEBUG_STOP = 0x1017,
 };
 
 // signal_action's disposition.
@@ -261,6 +262,8 @@ struct dbos_boot_information {
   struct dbos_load_image program;      // descriptor -1 without DBOS_IMAGE_LOADS_PROGRAM
   struct dbos_load_image interpreter;  // descriptor -1: none
   uint64_t features;                   // DBOS_FEATURE_... that this machine offers
+  uint64_t auxiliary_begin;            // image: where the program's auxiliary vector lies, for
+  uint64_t auxiliary_end;              // debuggers; 0: not told
 };
 
 // What the user asked for; a runtime for which one means nothing ignores it.

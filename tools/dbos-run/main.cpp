@@ -10,6 +10,9 @@
 #include <string>
 #include <vector>
 
+#include "vmm/debug/crash_report.h"
+#include "vmm/debug/gdb_server.h"
+#include "vmm/debug/stop.h"
 #include "vmm/error.h"
 #include "vmm/exit_status.h"
 #include "vmm/loader/boot_information.h"
@@ -71,6 +74,16 @@ void prefault(Machine& machine, uint64_t size) {
     if (usable < 0) throw StartError("not enough memory for --prefault: ask for less");
     populate_arena(kArenaBase + done, std::min(size - done, static_cast<uint64_t>(usable)));
   }
+}
+
+void start_debugging(const Options& options, Vcpu& first) {
+  const bool for_gdb = !options.gdb_address.empty();
+  const bool at_crash = options.crash_report || !options.core_file.empty();
+  if (!for_gdb && !at_crash) return;
+  enable_debugging(first, for_gdb);
+  take_default_actions(core_signals());
+  if (at_crash) set_crash_options({options.crash_report, options.core_file});
+  if (for_gdb) start_gdb_server(options.gdb_address);
 }
 
 // What the guest kernel is to run: a program, or what its own arguments say.
@@ -144,6 +157,7 @@ void set_clock_and_features(const Options& options, const Machine& machine,
   // What ps and top show, as execve sets it.
   prctl(PR_SET_NAME, std::filesystem::path(workload.name).filename().c_str());
   vcpu.program_mask.store(inherited.blocked);
+  start_debugging(options, vcpu);
   install_handlers(vcpu.process->signals, inherited.ignored);
   set_parent_death_hook(take_parent_death_notice);
   run_vcpu(vcpu);

@@ -1,10 +1,14 @@
 #include "vmm/debug/guest_walk.h"
 
+#include <asm/unistd.h>
+#include <sys/uio.h>
+
 #include <algorithm>
 #include <cstring>
 #include <optional>
 
 #include "hypercall/layout.h"
+#include "vmm/process/host_call.h"
 
 namespace dbos::vmm {
 namespace {
@@ -37,6 +41,22 @@ std::optional<Translation> translate(const GuestMemory& memory, uint64_t root, u
   return std::nullopt;
 }
 
+// Bytes copied. Linux makes the access in the window, because files are mapped there: a page may be
+// past the end of one.
+size_t copy_physical(const GuestMemory& memory, void* destination, uint64_t address, size_t size) {
+  if (memory.is_plain(address, size)) {
+    std::memcpy(destination, reinterpret_cast<const void*>(address), size);
+    return size;
+  }
+  if (!memory.contains(address, size)) return 0;
+  iovec to = {destination, size};
+  iovec from = {reinterpret_cast<void*>(address), size};
+  const auto self = static_cast<uint64_t>(raw_call(__NR_getpid));
+  const int64_t done = raw_call(__NR_process_vm_readv, self, reinterpret_cast<uint64_t>(&to), 1,
+                                reinterpret_cast<uint64_t>(&from), 1);
+  return done < 0 ? 0 : static_cast<size_t>(done);
+}
+
 }  // namespace
 
 size_t read_virtual(const GuestMemory& memory, uint64_t root, uint64_t address, void* destination,
@@ -47,10 +67,10 @@ size_t read_virtual(const GuestMemory& memory, uint64_t root, uint64_t address, 
     if (!found) return done;
     const size_t part = std::min<size_t>(
         {size - done, found->contiguous, kPageSize - (address + done) % kPageSize});
-    if (!memory.is_plain(found->physical, part)) return done;
-    std::memcpy(static_cast<char*>(destination) + done,
-                reinterpret_cast<const void*>(found->physical), part);
-    done += part;
+    const size_t copied =
+        copy_physical(memory, static_cast<char*>(destination) + done, found->physical, part);
+    done += copied;
+    if (copied < part) return done;
   }
   return done;
 }

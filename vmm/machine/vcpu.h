@@ -25,6 +25,8 @@ struct ThreadBlock;
 // kLost: made by a process that is gone, so that nobody has its descriptor.
 enum class VcpuState : uint32_t { kAbsent, kIdle, kBusy, kParked, kEnded, kLost };
 
+inline constexpr uint32_t kNoCall = UINT32_MAX;
+
 struct Vcpu : SignalContext {
   std::atomic<VcpuState> state;
   uint32_t index;
@@ -36,7 +38,8 @@ struct Vcpu : SignalContext {
   uint64_t exits;              // to the VMM; these three are written by the thread that runs it
   uint64_t service_calls;
   uint64_t system_calls;
-  ThreadBlock* block;  // for its host threads, one after the other
+  std::atomic<uint32_t> current_call{kNoCall};  // number of the host call that its thread is in
+  ThreadBlock* block;                           // for its host threads, one after the other
 
   // Of the thread that uses it now.
   HostProcess* process;

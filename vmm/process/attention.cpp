@@ -29,6 +29,16 @@ void restart(const Vcpu& vcpu, kvm_regs& registers) {
            reinterpret_cast<uint64_t>(&registers));
 }
 
+int64_t kick(Vcpu& target) {
+  const uint32_t thread = target.host_thread.load();
+  if (thread == 0) return 0;
+  target.kicks_sent.fetch_add(1);
+  const bool runs = target.runs_guest.load() != 0;
+  const int64_t result = runs ? send_kick(target.process->process_id, thread) : 0;
+  if (!runs || result < 0) target.kicks_sent.fetch_sub(1);
+  return result == -EAGAIN ? result : 0;  // ESRCH: it has ended
+}
+
 }  // namespace
 
 int64_t set_attention_region(uint64_t begin, uint64_t end, uint64_t restart_address) {
@@ -44,13 +54,13 @@ int64_t set_attention_region(uint64_t begin, uint64_t end, uint64_t restart_addr
 int64_t interrupt_vcpu(const Vcpu& caller, uint64_t index) {
   if (index >= machine().vcpus().count()) return -EINVAL;
   Vcpu& target = machine().vcpus().at(static_cast<uint32_t>(index));
-  const uint32_t thread = target.host_thread.load();
-  if (thread == 0 || target.process != caller.process || &target == &caller) return 0;
-  target.kicks_sent.fetch_add(1);
-  const bool runs = target.runs_guest.load() != 0;
-  const int64_t result = runs ? send_kick(target.process->process_id, thread) : 0;
-  if (!runs || result < 0) target.kicks_sent.fetch_sub(1);
-  return result == -EAGAIN ? result : 0;  // ESRCH: it has ended
+  if (target.process != caller.process || &target == &caller) return 0;
+  return kick(target);
+}
+
+int64_t request_attention(Vcpu& vcpu) {
+  __atomic_store_n(&vcpu.page->attention, 1, __ATOMIC_SEQ_CST);
+  return kick(vcpu);
 }
 
 void bring_into_kernel(const Vcpu& vcpu) {

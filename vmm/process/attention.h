@@ -22,6 +22,10 @@ int64_t set_attention_region(uint64_t begin, uint64_t end, uint64_t restart);
 // signals is full.
 int64_t interrupt_vcpu(const Vcpu& caller, uint64_t index);
 
+// Sets a vCPU's attention word and kicks its thread. For threads of the VMM's own. -EAGAIN as
+// above.
+int64_t request_attention(Vcpu& vcpu);
+
 // By the thread that runs the vCPU, after KVM_RUN was interrupted.
 void bring_into_kernel(const Vcpu& vcpu);
 

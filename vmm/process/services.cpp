@@ -8,7 +8,10 @@
 
 #include <ctime>
 
+#include "vmm/debug/crash_report.h"
+#include "vmm/debug/gdb_server.h"
 #include "vmm/debug/machine_report.h"
+#include "vmm/debug/stop.h"
 #include "vmm/exit_status.h"
 #include "vmm/kvm/kvm_api.h"
 #include "vmm/log.h"
@@ -126,11 +129,23 @@ int64_t wake(const Call& call) {
   return result < 0 ? result : 0;
 }
 
+// What Service::kDebugStop answers where nobody debugs: a signal is delivered as it is.
+int64_t result_without_debugger(const Call& call) {
+  const bool is_signal = call.arguments[0] == static_cast<uint64_t>(DebugCause::kSignal);
+  return is_signal ? static_cast<int64_t>(call.arguments[1]) : kDebugPassed;
+}
+
 [[noreturn]] void exit_thread(Vcpu& vcpu, uint64_t status) {
   block_all_signals();
   vcpu.started.store(0);
   vcpu.state.store(VcpuState::kEnded);
   for (;;) raw_call(__NR_exit, status);
+}
+
+void end_first_process(const Vcpu& vcpu) {
+  if (vcpu.process->parent != nullptr) return;
+  write_statistics();
+  remove_gdb_socket();
 }
 
 [[noreturn]] void exit_process(Vcpu& vcpu, uint64_t status, bool released) {
@@ -140,7 +155,8 @@ int64_t wake(const Call& call) {
     vcpu.state.store(VcpuState::kEnded);
   }
   vcpu.process->ended_by_itself.store(1);
-  if (vcpu.process->parent == nullptr) write_statistics();
+  tell_process_end(vcpu, {false, static_cast<int>(status & 0xff)});
+  end_first_process(vcpu);
   for (;;) raw_call(__NR_exit_group, status);
 }
 
@@ -200,7 +216,9 @@ int64_t execute_service(Vcpu& vcpu, const Call& call) {
       return signal_mask(vcpu, a[0]);
     case Service::kDie:
       vcpu.process->ended_by_itself.store(1);
-      if (vcpu.process->parent == nullptr) write_statistics();
+      tell_process_end(vcpu, {true, static_cast<int>(a[0])});
+      handle_crash(vcpu, static_cast<int>(a[0]));
+      end_first_process(vcpu);
       die_by_signal(static_cast<int>(a[0]));
     case Service::kPark:
       return park(vcpu, call);
@@ -216,6 +234,8 @@ int64_t execute_service(Vcpu& vcpu, const Call& call) {
       return raw_call(__NR_sched_yield);
     case Service::kExit:
       exit_process(vcpu, a[0], a[1] != 0);
+    case Service::kDebugStop:
+      return is_debugging_enabled() ? hold_for_debugger(vcpu, call) : result_without_debugger(call);
   }
   return -ENOSYS;
 }

@@ -45,6 +45,11 @@ constexpr uint64_t kOwnSignals = kFaultSignals | bit(kParentDeathSignal);
 [[gnu::tls_model("initial-exec")]] thread_local SignalContext* current_context = nullptr;
 
 std::atomic<ParentDeathHook> parent_death_hook{nullptr};
+uint64_t guest_defaults = 0;  // take_default_actions(); set before there are threads
+
+bool stays_installed(int signal) {
+  return ((kOwnSignals | guest_defaults) & bit(signal)) != 0;
+}
 
 int64_t raw_action(int signal, const KernelAction* action, KernelAction* old) {
   return raw_call(__NR_rt_sigaction, static_cast<uint64_t>(signal),
@@ -149,12 +154,12 @@ void handle_signal(int signal, siginfo_t* info, void* opaque) {
     case SignalDisposition::kIgnore:
       return;
     case SignalDisposition::kDefault:
-      if ((kOwnSignals & bit(signal)) != 0) {
+      if ((kOwnSignals & ~guest_defaults & bit(signal)) != 0) {
         set_default(signal);
         send_again(signal, info, true);
         return;
       }
-      break;  // it changed after Linux chose this handler: the guest performs the default
+      break;  // or it changed after Linux chose this handler: the guest performs the default
     case SignalDisposition::kCatch:
       break;
   }
@@ -206,8 +211,12 @@ void install_handlers(ProcessSignals& process, uint64_t inherited_ignored) {
         ignored ? SignalDisposition::kIgnore : SignalDisposition::kDefault,
         std::memory_order_relaxed);
     const bool keep_ignored = ignored && signal != kParentDeathSignal;
-    if ((kOwnSignals & bit(signal)) != 0 && !keep_ignored) install(signal, 0);
+    if (stays_installed(signal) && !keep_ignored) install(signal, 0);
   }
+}
+
+void take_default_actions(uint64_t signals) {
+  guest_defaults = signals;
 }
 
 void set_parent_death_hook(ParentDeathHook hook) {
@@ -233,7 +242,7 @@ int64_t signal_action(ProcessSignals& process, uint64_t signal, uint64_t disposi
     return -EINVAL;
   const int number = static_cast<int>(signal);
   const uint64_t child_flags = flags & kChildFlags;
-  const bool own = (kOwnSignals & bit(number)) != 0;
+  const bool own = stays_installed(number);
   switch (static_cast<SignalDisposition>(disposition)) {
     case SignalDisposition::kDefault:
     case SignalDisposition::kIgnore: {

@@ -5,6 +5,7 @@
 #include <linux/sched.h>
 
 #include "vmm/debug/machine_report.h"
+#include "vmm/debug/stop.h"
 #include "vmm/error.h"
 #include "vmm/kvm/kvm_api.h"
 #include "vmm/process/attention.h"
@@ -69,7 +70,9 @@ Next make_calls(Vcpu& vcpu) {
     const Call call = page.calls[i];  // the guest may change it while we check it
     if (vcpu.adopted.load() != 0 && ends_thread(call)) return Next::kLeave;
     if (is_thread_exit(call) && park_thread(vcpu)) return Next::kRun;
+    vcpu.current_call.store(call.number, std::memory_order_relaxed);
     const int64_t result = perform(vcpu, call);
+    vcpu.current_call.store(kNoCall, std::memory_order_relaxed);
     page.calls[i].result = result;
     page.calls_done = i + 1;
     if (is_interrupted(result)) break;
@@ -97,6 +100,9 @@ Next handle_exit(Vcpu& vcpu) {
       }
       break;
     case KVM_EXIT_INTR:
+      return Next::kRun;
+    case KVM_EXIT_DEBUG:
+      note_debug_exit(vcpu);
       return Next::kRun;
     default:
       break;
@@ -131,7 +137,9 @@ void start_process(void* argument) {
 }
 
 // What a new program thread finds on its vCPU.
-void prepare_page(Vcpu& vcpu, const Vcpu& creator, uint64_t start_argument) {
+void prepare_page(Vcpu& vcpu, const Vcpu& creator, uint64_t start_argument, Birth birth) {
+  prepare_debugging(vcpu, creator, birth);
+  vcpu.current_call.store(kNoCall);
   vcpu.program_mask.store(creator.program_mask.load());
   vcpu.adopted.store(0);
   vcpu.page->dying = 0;
@@ -143,14 +151,15 @@ void prepare_page(Vcpu& vcpu, const Vcpu& creator, uint64_t start_argument) {
 }
 
 // A vCPU for a new thread of `process`; the creator's process has its descriptor.
-Vcpu* acquire_vcpu(const Vcpu& creator, HostProcess& process, uint64_t start_argument) {
+Vcpu* acquire_vcpu(const Vcpu& creator, HostProcess& process, uint64_t start_argument,
+                   Birth birth) {
   Vcpu* const vcpu = machine().vcpus().acquire(*creator.process);
   if (vcpu == nullptr) return nullptr;
   vcpu->process = &process;
   vcpu->dispositions = &process.signals;
   vcpu->keeps_thread.store(1);
   vcpu->was_run = true;
-  prepare_page(*vcpu, creator, start_argument);
+  prepare_page(*vcpu, creator, start_argument, birth);
   return vcpu;
 }
 
@@ -222,7 +231,7 @@ int64_t restart_parked_thread(const Vcpu& creator, uint64_t start_argument,
                               uint64_t result_address) {
   Vcpu* const vcpu = take_parked_thread(creator);
   if (vcpu == nullptr) return 0;
-  prepare_page(*vcpu, creator, start_argument);
+  prepare_page(*vcpu, creator, start_argument, Birth::kThread);
   store_index(*vcpu, result_address);
   const int64_t id = vcpu->host_thread.load();
   wake_parked_thread(*vcpu);
@@ -234,7 +243,7 @@ int64_t create_thread(Vcpu& creator, uint64_t start_argument, uint64_t result_ad
   const int64_t restarted = restart_parked_thread(creator, start_argument, result_address);
   if (restarted != 0) return restarted;
   const uint64_t mask = block_all_signals();
-  Vcpu* const vcpu = acquire_vcpu(creator, *creator.process, start_argument);
+  Vcpu* const vcpu = acquire_vcpu(creator, *creator.process, start_argument, Birth::kThread);
   int64_t result = -EAGAIN;
   if (vcpu != nullptr) {
     result = start_host_thread(
@@ -250,8 +259,10 @@ int64_t fork_process(Vcpu& creator, uint64_t start_argument, uint64_t exit_signa
   if (!is_index_address(result_address)) return -EFAULT;
   const uint64_t mask = block_all_signals();
   HostProcess* const process = acquire_process(creator.process);
-  Vcpu* const vcpu = process == nullptr ? nullptr : acquire_vcpu(creator, *process, start_argument);
   const bool waits_for_exec = (flags & kForkWaitForExec) != 0;
+  const Birth birth = waits_for_exec ? Birth::kSharingProcess : Birth::kProcess;
+  Vcpu* const vcpu =
+      process == nullptr ? nullptr : acquire_vcpu(creator, *process, start_argument, birth);
   int64_t result = -EAGAIN;
   if (vcpu != nullptr) {
     process->fork_sequence = machine().vcpus().next_sequence();

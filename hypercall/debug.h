@@ -1,0 +1,75 @@
+// What the guest kernel and the VMM's debugger share.
+//
+// A debugger stops a program thread only between the guest kernel and the program: there the guest
+// kernel calls Service::kDebugStop and holds no lock, and the program's registers lie in its
+// ProgramFrame. A thread that is in a host call is left in it; it stops when it comes back.
+//
+// Memory that the host can't reach through the tables (a page that is not there yet, one that the
+// address space shares with a snapshot) is read and written by a debug agent: a vCPU that belongs
+// to no thread of the program and enters the guest kernel to perform one DebugRequest.
+#pragma once
+
+#include <cstdint>
+
+#include "hypercall/layout.h"
+
+namespace dbos {
+
+// HypercallPage::debug; written by the VMM alone.
+inline constexpr uint32_t kDebugStopWanted = 1 << 0;  // call kDebugStop before the program runs on
+inline constexpr uint32_t kDebugTraps = 1 << 1;       // and for its int3, #DB and signals
+inline constexpr uint32_t kDebugAgent = 1 << 2;       // this vCPU performs a DebugRequest
+
+// The first argument of Service::kDebugStop; the second is the vector or the signal.
+enum class DebugCause : uint64_t {
+  kWanted,  // kDebugStopWanted. The result has no meaning
+  kTrap,    // result: kDebugTaken, or kDebugPassed: the program's own, which becomes SIGTRAP
+  kSignal,  // result: the signal that the program gets instead, 0: none
+};
+inline constexpr int64_t kDebugPassed = 0;
+inline constexpr int64_t kDebugTaken = 1;
+
+// The program's registers while its thread is in the guest kernel: at the top of the kernel stack.
+struct ProgramFrame {
+  uint64_t r15, r14, r13, r12, rbp, rbx;
+  uint64_t r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi;
+  uint64_t vector;      // kFrameSystemCall, kFrameRestored, or the trap's
+  uint64_t error_code;  // of a system call: its number
+  uint64_t rip, cs, rflags, rsp, ss;
+};
+static_assert(sizeof(ProgramFrame) == 22 * 8);
+inline constexpr uint64_t kFrameSystemCall = 0x100;
+inline constexpr uint64_t kFrameRestored = 0x101;  // all registers are restored on the way back
+
+// Guest-physical address of the frame of vCPU `index`.
+constexpr uint64_t program_frame_address(uint32_t index) {
+  return kVcpuRegionBase + index * kVcpuStride + kVcpuStackTop - sizeof(ProgramFrame);
+}
+
+enum class DebugOperation : uint32_t {
+  kRead,
+  kWrite,     // also where the program may not: such a page is made private first
+  kMappings,  // the mappings from `address` on, as DebugMapping
+};
+
+// Lies at the start of the agent's bounce buffer, with the data behind it.
+struct DebugRequest {
+  DebugOperation operation;
+  uint32_t vcpu;  // whose address space: that of the thread on this vCPU
+  uint64_t address;
+  uint64_t length;  // at most kDebugDataMax
+  uint64_t done;    // result: bytes that were moved
+};
+
+// One mapping of the program's, as /proc/self/maps tells it.
+struct DebugMapping {
+  uint64_t begin;
+  uint64_t end;
+  uint64_t file_offset;
+  uint32_t protection;  // PROT_...
+  uint32_t is_shared;
+  char path[256];  // a file's, or "[heap]" and so on; empty: none
+};
+inline constexpr uint64_t kDebugDataMax = kVcpuBounceSize - sizeof(DebugRequest);
+
+}  // namespace dbos

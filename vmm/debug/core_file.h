@@ -1,0 +1,37 @@
+// An ELF core of the program, as Linux would dump it, so that gdb opens it.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "hypercall/debug.h"
+#include "vmm/debug/registers.h"
+
+namespace dbos::vmm {
+
+struct CoreThread {
+  uint32_t thread_id;
+  Registers registers;
+};
+
+struct CoreProgram {
+  uint32_t process_id;
+  int signal;                       // that it died by; 0: none
+  std::string path;                 // of the program's file
+  uint64_t extended_features;       // XCR0
+  std::vector<CoreThread> threads;  // the first one is the one that matters
+  std::vector<DebugMapping> mappings;
+  std::vector<uint8_t> auxiliary_vector;
+};
+
+// Reads a part of one page of a mapping; false: it is not there, and reads as zeros.
+using CoreReader = std::function<bool(const DebugMapping& mapping, uint64_t address,
+                                      void* destination, size_t size)>;
+
+// Writes the core to an open, empty file, from its start; pages that are not there become holes.
+// Shared mappings are listed without their contents. Result: empty, or what failed.
+std::string write_core(int descriptor, const CoreProgram& program, const CoreReader& read);
+
+}  // namespace dbos::vmm

@@ -1,0 +1,133 @@
+#include "vmm/debug/crash_report.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <cstring>
+
+#include "vmm/debug/backtrace.h"
+#include "vmm/debug/core_file.h"
+#include "vmm/debug/debug_state.h"
+#include "vmm/debug/large_stack.h"
+#include "vmm/debug/report_text.h"
+#include "vmm/debug/stop.h"
+#include "vmm/machine/kernel_image.h"
+#include "vmm/process/host_process.h"
+#include "vmm/process/signals.h"
+#include "vmm/process/vcpu_thread.h"
+
+namespace dbos::vmm {
+namespace {
+
+// signal(7): the default action "Core".
+constexpr int kCoreSignals[] = {SIGQUIT, SIGILL,  SIGABRT, SIGFPE,  SIGSEGV,
+                                SIGBUS,  SIGTRAP, SIGSYS,  SIGXCPU, SIGXFSZ};
+
+CrashOptions* the_options = nullptr;
+
+bool dumps_core(int signal) {
+  return std::find(std::begin(kCoreSignals), std::end(kCoreSignals), signal) !=
+         std::end(kCoreSignals);
+}
+
+// Anonymous memory that was never touched stays a hole; a file's page is fetched.
+bool read_page(const DebugMapping& mapping, uint64_t address, void* destination, size_t size) {
+  const bool has_file = mapping.path[0] == '/' || std::strcmp(mapping.path, "[vdso]") == 0;
+  return (has_file ? read_program(address, destination, size)
+                   : read_present(address, destination, size)) == size;
+}
+
+CoreProgram describe_program(uint32_t first, int signal) {
+  CoreProgram program{};
+  program.signal = signal;
+  program.path = program_path();
+  program.extended_features = extended_state_features();
+  program.mappings = program_mappings();
+  program.auxiliary_vector = read_auxiliary_vector();
+  for (const ThreadView& view : debugged_threads()) {
+    CoreThread thread{view.thread_id, {}};
+    if (!read_registers(view.vcpu, &thread.registers)) continue;
+    program.process_id = view.process_id;
+    const bool is_first = view.vcpu == first;
+    program.threads.insert(is_first ? program.threads.begin() : program.threads.end(), thread);
+  }
+  return program;
+}
+
+std::string backtrace_of_program(uint32_t vcpu, size_t first) {
+  const auto [begin, end] = auxiliary_vector_range();
+  const auto modules = loaded_modules(read_program, program_path(), begin, end);
+  return format_backtrace(program_backtrace(program_frame(vcpu), read_program, modules), first);
+}
+
+std::string report_text(const Vcpu& vcpu, int signal) {
+  const ProgramFrame& frame = program_frame(vcpu.index);
+  std::string text =
+      fmt::format("the program died: signal {} ({}), thread {} of {}, on vCPU {}\n", signal,
+                  strsignal(signal), vcpu.page->thread_id, program_path(), vcpu.index);
+  text += format_registers(frame);
+  text += format_code(frame.rip, read_program);
+  text += backtrace_of_program(vcpu.index, 0);
+  text += format_last_calls(*vcpu.page);
+  text += format_mapping_summary(program_mappings(), frame.rip);
+  if (the_options->core_file.empty()) text += "for a core, that gdb opens: dbos-run --core FILE\n";
+  return text;
+}
+
+void write_core_at_death(const Vcpu& vcpu, int signal) {
+  const std::string error = write_core_file(the_options->core_file, vcpu.index, signal);
+  write_report(error.empty() ? "core: " + the_options->core_file
+                             : "no core in " + the_options->core_file + ": " + error);
+}
+
+}  // namespace
+
+uint64_t core_signals() {
+  uint64_t mask = 0;
+  for (const int signal : kCoreSignals) mask |= uint64_t{1} << (signal - 1);
+  return mask;
+}
+
+void set_crash_options(const CrashOptions& options) {
+  the_options = new CrashOptions(options);  // other threads use it until the very end
+}
+
+void handle_crash(Vcpu& vcpu, int signal) {
+  const bool is_wanted = the_options != nullptr && vcpu.process->parent == nullptr;
+  if (!is_wanted || !dumps_core(signal)) return;
+  block_all_signals();
+  if (!attach_debugger("the crash report").empty()) return;
+  if (stop_all()) {
+    run_on_large_stack([&] {
+      if (the_options->report) write_report(report_text(vcpu, signal));
+      if (!the_options->core_file.empty()) write_core_at_death(vcpu, signal);
+    });
+  }
+  // The threads stay stopped: what they would do is no part of a program that is dead.
+}
+
+std::string write_core_file(const std::string& path, uint32_t vcpu, int signal) {
+  const int descriptor = open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+  if (descriptor < 0) return std::strerror(errno);
+  const std::string error = write_core(descriptor, describe_program(vcpu, signal), read_page);
+  close(descriptor);
+  return error;
+}
+
+std::string thread_backtrace(uint32_t vcpu) {
+  std::string text;
+  size_t count = 0;
+  KernelPlace place{};
+  if (read_kernel_place(vcpu, &place)) {
+    const auto frames =
+        kernel_backtrace(built_in_kernel(), place.instruction, place.frame_pointer, read_present);
+    text += format_backtrace(frames, 0);
+    count = frames.size();
+  }
+  return text + backtrace_of_program(vcpu, count);
+}
+
+}  // namespace dbos::vmm

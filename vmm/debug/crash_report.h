@@ -1,0 +1,37 @@
+// What is said, and written, when the program dies by a signal that dumps core.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "vmm/machine/vcpu.h"
+
+namespace dbos::vmm {
+
+struct CrashOptions {
+  bool report = false;    // a page on standard error
+  std::string core_file;  // where to write an ELF core; empty: nowhere
+};
+
+// The signals whose default action is to dump core, bit n - 1 for signal n: see
+// take_default_actions() (signals.h).
+uint64_t core_signals();
+
+// Debugging must be enabled (stop.h). Once, before the first vCPU runs.
+void set_crash_options(const CrashOptions& options);
+
+// The first process is about to die by `signal`: does what the options say if that dumps core. To
+// be called by the thread that dies, from its Service::kDie. Nothing happens while a debugger is
+// attached, which sees for itself.
+void handle_crash(Vcpu& vcpu, int signal);
+
+// Writes a core of the stopped program to a new file, readable by the owner alone. `signal`: what
+// it dies by, 0: it lives; `vcpu`: whose thread comes first. Result: empty, or what failed. The
+// caller is the attached debugger (stop.h).
+std::string write_core_file(const std::string& path, uint32_t vcpu, int signal);
+
+// The backtrace of a thread of the stopped program as text: the guest kernel's part, if it is in
+// there, then the program's. Needs some 300 KiB of stack.
+std::string thread_backtrace(uint32_t vcpu);
+
+}  // namespace dbos::vmm

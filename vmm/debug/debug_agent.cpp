@@ -1,0 +1,88 @@
+// A vCPU of the debugger's own, which enters the guest kernel to perform one DebugRequest: it reads
+// and writes a program's memory as the program itself would, faults and copy-on-write included.
+#include <cstring>
+
+#include "vmm/debug/debug_state.h"
+#include "vmm/process/host_process.h"
+#include "vmm/process/vcpu_thread.h"
+
+namespace dbos::vmm {
+namespace {
+
+Vcpu* agent = nullptr;  // the debugger's thread's
+
+Vcpu* acquire_agent(HostProcess& process) {
+  if (agent != nullptr) return agent;
+  Vcpu* const vcpu = machine().vcpus().acquire(process);
+  if (vcpu == nullptr) return nullptr;
+  vcpu->process = &process;
+  vcpu->dispositions = &process.signals;
+  vcpu->was_run = true;
+  vcpu->adopted.store(1);  // services for memory only, and it comes back at its end
+  vcpu->page->dying = 0;
+  vcpu->page->park_word = 0;
+  vcpu->page->signal.number = 0;
+  vcpu->page->debug = kDebugAgent;
+  agent = vcpu;
+  return agent;
+}
+
+DebugRequest& request_of(const Vcpu& vcpu) {
+  return *reinterpret_cast<DebugRequest*>(kVcpuRegionBase + vcpu.index * kVcpuStride +
+                                          kVcpuBounceOffset);
+}
+
+size_t perform(Vcpu& vcpu, const DebugRequest& request) {
+  request_of(vcpu) = request;
+  if (machine().reset_vcpu(vcpu, 0) < 0) return 0;
+  run_vcpu(vcpu);
+  const uint64_t done = request_of(vcpu).done;
+  return done < request.length ? done : request.length;
+}
+
+}  // namespace
+
+size_t transfer_by_agent(DebugOperation operation, uint32_t vcpu, uint64_t address, void* data,
+                         size_t size) {
+  Vcpu* const own = acquire_agent(*debug_state().process);
+  if (own == nullptr || !is_live(machine().vcpus().at(vcpu))) return 0;
+  auto* const bytes = reinterpret_cast<uint8_t*>(&request_of(*own) + 1);
+  size_t done = 0;
+  while (done < size) {
+    const size_t part = size - done < kDebugDataMax ? size - done : kDebugDataMax;
+    auto* const here = static_cast<uint8_t*>(data) + done;
+    if (operation == DebugOperation::kWrite) std::memcpy(bytes, here, part);
+    const size_t moved = perform(*own, {operation, vcpu, address + done, part, 0});
+    if (operation != DebugOperation::kWrite) std::memcpy(here, bytes, moved);
+    done += moved;
+    if (moved < part) break;
+  }
+  return done;
+}
+
+// An execution breakpoint at the guest kernel's entry must stop the agent.
+bool has_debug_registers(uint32_t vcpu) {
+  static const bool works = [vcpu] {
+    Vcpu* const own = acquire_agent(*debug_state().process);
+    if (own == nullptr) return false;
+    ThreadStop& stop = debug_state().threads[own->index];
+    stop.exit_cause = StopCause::kNone;
+    watch_instruction(*own, machine().kernel_entry());
+    perform(*own, {DebugOperation::kRead, vcpu, 0, 0, 0});
+    clear_debug_registers(*own, stop);
+    const bool stopped = stop.exit_cause != StopCause::kNone;
+    stop.exit_cause = StopCause::kNone;
+    return stopped;
+  }();
+  return works;
+}
+
+void release_agent() {
+  if (agent == nullptr) return;
+  agent->adopted.store(0);
+  agent->page->debug = 0;
+  machine().vcpus().release(*agent);
+  agent = nullptr;
+}
+
+}  // namespace dbos::vmm

@@ -1,0 +1,24 @@
+// Instructions as text.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace dbos::vmm {
+
+struct Instruction {
+  uint64_t address;
+  uint32_t size;
+  std::string text;  // Intel's syntax: "mov eax, dword ptr [rdi]"
+};
+
+// At most `count_max` instructions of the code at `address`, up to the first that is none.
+std::vector<Instruction> disassemble(std::span<const uint8_t> code, uint64_t address,
+                                     size_t count_max);
+
+// One line each, with "=>" in front of the one at `current`.
+std::string format_instructions(const std::vector<Instruction>& instructions, uint64_t current);
+
+}  // namespace dbos::vmm

@@ -1,0 +1,202 @@
+// The side of the threads that are stopped: what runs on the host threads of vCPUs.
+#include <asm/unistd.h>
+#include <linux/futex.h>
+#include <linux/time_types.h>
+
+#include "vmm/debug/debug_state.h"
+#include "vmm/kvm/kvm_api.h"
+#include "vmm/process/attention.h"
+#include "vmm/process/host_call.h"
+#include "vmm/process/host_process.h"
+#include "vmm/process/vcpu_thread.h"
+
+namespace dbos::vmm {
+namespace {
+
+constexpr uint64_t kDebugVector = 1;
+constexpr uint64_t kBreakpointVector = 3;
+constexpr uint64_t kStepBit = 1 << 14;  // DR6.BS
+
+// How long a thread waits before it looks whether its debugger is still there.
+constexpr __kernel_timespec kPatience = {1, 0};
+constexpr int kPatienceAtEnd = 2;
+
+// What a thread that calls Service::kDebugStop does.
+enum class Entry { kHold, kGoOn };
+
+bool is_owner_gone() {
+  const uint32_t owner = debug_state().owner.load();
+  return owner != 0 && raw_call(__NR_kill, owner, 0) == -ESRCH;
+}
+
+// Why a thread that was asked to stop does; kNone: it need not.
+StopCause cause_of_wanted(ThreadStop& stop) {
+  if (stop.exit_cause != StopCause::kNone) {
+    const StopCause cause = stop.exit_cause;
+    stop.exit_cause = StopCause::kNone;
+    stop.address = stop.exit_address;
+    return cause;
+  }
+  if (stop.steps_to_return) return StopCause::kStep;
+  return stop.is_wanted || stop.is_first ? StopCause::kRequested : StopCause::kNone;
+}
+
+StopCause cause_of_trap(uint32_t vcpu, const ThreadStop& stop, uint64_t vector) {
+  if (vector == kDebugVector) return stop.is_stepping ? StopCause::kStep : StopCause::kNone;
+  ProgramFrame& frame = program_frame(vcpu);
+  if (vector != kBreakpointVector || software_breakpoint_at(frame.rip - 1) == nullptr)
+    return StopCause::kNone;
+  frame.rip -= 1;
+  return StopCause::kBreakpoint;
+}
+
+void begin_hold(ThreadStop& stop, StopCause cause) {
+  stop.cause = cause;
+  stop.is_wanted = false;
+  // A thread that only does what it was asked to is no news; the first instruction is.
+  stop.is_reported = cause == StopCause::kRequested && !stop.is_first;
+  stop.is_changed = false;
+  stop.go.store(0);
+  stop.held.store(1);
+}
+
+// With the lock. Sets stop.result.
+Entry enter(Vcpu& vcpu, ThreadStop& stop, DebugCause why, uint64_t argument) {
+  const bool is_signal = why == DebugCause::kSignal;
+  stop.result = is_signal ? static_cast<int64_t>(argument) : kDebugPassed;
+  if (why == DebugCause::kWanted) set_debug_flags(vcpu, kDebugStopWanted, 0);
+  if (stop.is_scrubbed) {
+    disarm_step(vcpu.index);
+    begin_hold(stop, StopCause::kNone);
+    return Entry::kHold;
+  }
+  if (!stop.is_debugged) return Entry::kGoOn;
+  StopCause cause = StopCause::kNone;
+  switch (why) {
+    case DebugCause::kWanted:
+      cause = cause_of_wanted(stop);
+      break;
+    case DebugCause::kTrap:
+      cause = cause_of_trap(vcpu.index, stop, argument);
+      break;
+    case DebugCause::kSignal:
+      cause = StopCause::kSignal;
+      break;
+  }
+  disarm_step(vcpu.index);
+  if (cause == StopCause::kNone) return Entry::kGoOn;
+  stop.signal = is_signal ? static_cast<int>(argument) : 0;
+  if (!is_signal) stop.result = kDebugTaken;
+  begin_hold(stop, cause);
+  return Entry::kHold;
+}
+
+// The debugger died: everything as if nobody had ever been attached. Its breakpoints are gone with
+// the first process's memory, because it was a thread of that.
+void forget_debugger(ThreadStop& stop) {
+  DebugState& state = debug_state();
+  const HostLockGuard guard(state.lock);
+  state.owner.store(0);
+  state.end_known.store(1);
+  stop.held.store(0);
+  stop.is_debugged = false;
+}
+
+void wait_for_go(ThreadStop& stop) {
+  const auto word = reinterpret_cast<uint64_t>(&stop.go);
+  while (stop.go.load() == 0) {
+    const int64_t result = raw_call(__NR_futex, word, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, 0,
+                                    reinterpret_cast<uint64_t>(&kPatience));
+    if (result != -ETIMEDOUT || !is_owner_gone()) continue;
+    forget_debugger(stop);
+    return;
+  }
+}
+
+uint32_t flags_at_birth(const ThreadStop& creator) {
+  uint32_t flags = kDebugTraps;
+  const bool stops = creator.is_stepping || creator.is_wanted || creator.debug_registers != 0;
+  if (stops) flags |= kDebugStopWanted;
+  return flags;
+}
+
+}  // namespace
+
+int64_t hold_for_debugger(Vcpu& vcpu, const Call& call) {
+  DebugState& state = debug_state();
+  ThreadStop& stop = state.threads[vcpu.index];
+  Entry entry;
+  {
+    const HostLockGuard guard(state.lock);
+    load_debug_registers(vcpu, stop);
+    load_special_registers(vcpu, &stop.registers);
+    entry = enter(vcpu, stop, static_cast<DebugCause>(call.arguments[0]), call.arguments[1]);
+  }
+  if (entry == Entry::kGoOn) return stop.result;
+  notify_debugger();
+  wait_for_go(stop);
+  const HostLockGuard guard(state.lock);
+  load_debug_registers(vcpu, stop);
+  if (stop.is_changed) store_special_registers(vcpu, stop.registers);
+  return stop.result;
+}
+
+void prepare_debugging(Vcpu& vcpu, const Vcpu& creator, Birth birth) {
+  DebugState& state = debug_state();
+  vcpu.page->debug = 0;
+  if (!state.is_enabled.load(std::memory_order_relaxed)) return;
+  const HostLockGuard guard(state.lock);
+  const ThreadStop& parent = state.threads[creator.index];
+  ThreadStop& stop = state.threads[vcpu.index];
+  const bool shares = birth != Birth::kProcess;
+  stop.is_debugged = parent.is_debugged && shares;
+  stop.is_scrubbed =
+      parent.is_debugged && !shares && (!state.software.empty() || parent.is_stepping);
+  stop.is_wanted = parent.is_wanted && shares;
+  stop.is_first = stop.is_stepping = stop.steps_to_return = false;
+  stop.exit_cause = StopCause::kNone;
+  stop.held.store(0);
+  const bool is_stale = stop.debug_registers != 0;  // of the thread that the vCPU had before
+  if (stop.is_debugged && state.owner.load() != 0) vcpu.page->debug = flags_at_birth(parent);
+  if (stop.is_scrubbed || is_stale) vcpu.page->debug |= kDebugStopWanted;
+}
+
+void note_debug_exit(Vcpu& vcpu) {
+  DebugState& state = debug_state();
+  ThreadStop& stop = state.threads[vcpu.index];
+  const kvm_debug_exit_arch& exit = vcpu.run->debug.arch;
+  const HostLockGuard guard(state.lock);
+  if (!stop.is_debugged) {
+    clear_debug_registers(vcpu, stop);
+    stop.exit_cause = StopCause::kBreakpoint;
+    return;
+  }
+  if ((exit.dr6 & kStepBit) != 0 && stop.is_stepping) stop.exit_cause = StopCause::kStep;
+  for (uint32_t i = 0; i < kDebugRegisters; ++i) {
+    if ((exit.dr6 >> i & 1) == 0 || !state.hardware[i]) continue;
+    const bool executes = state.hardware[i]->kind == BreakpointKind::kHardwareExecute;
+    stop.exit_cause = executes ? StopCause::kHardwareBreakpoint : StopCause::kWatchpoint;
+    stop.exit_address = state.hardware[i]->address;
+  }
+  if (stop.exit_cause == StopCause::kNone) return;
+  set_debug_flags(vcpu, 0, kDebugStopWanted);
+  __atomic_store_n(&vcpu.page->attention, 1, __ATOMIC_SEQ_CST);
+  bring_into_kernel(vcpu);
+}
+
+void tell_process_end(const Vcpu& vcpu, ProcessEnd end) {
+  DebugState& state = debug_state();
+  if (vcpu.process->parent != nullptr || state.owner.load() == 0) return;
+  {
+    const HostLockGuard guard(state.lock);
+    state.end = end;
+  }
+  notify_debugger();
+  const auto word = reinterpret_cast<uint64_t>(&state.end_known);
+  for (int i = 0; i < kPatienceAtEnd && state.end_known.load() == 0 && !is_owner_gone(); ++i) {
+    raw_call(__NR_futex, word, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, 0,
+             reinterpret_cast<uint64_t>(&kPatience));
+  }
+}
+
+}  // namespace dbos::vmm

@@ -1,0 +1,114 @@
+// Reading and writing the program's memory while it is stopped.
+#include <vector>
+
+#include "vmm/debug/debug_state.h"
+#include "vmm/debug/guest_walk.h"
+#include "vmm/process/vcpu_thread.h"
+
+namespace dbos::vmm {
+namespace {
+
+constexpr size_t kAuxiliarySizeMax = 1024;
+
+const BootInformation& boot_information() {
+  return *reinterpret_cast<const BootInformation*>(kBootInformationAddress);
+}
+
+// The root of a thread's page tables: the same for the whole life of its process.
+uint64_t table_root(uint32_t vcpu) {
+  Registers registers;
+  return read_registers(vcpu, &registers) ? registers.page_table_root : 0;
+}
+
+// Without what hides the breakpoints.
+size_t read_raw(uint32_t vcpu, uint64_t address, uint8_t* bytes, size_t size) {
+  const uint64_t root = table_root(vcpu);
+  size_t done = 0;
+  while (done < size) {
+    done += read_virtual(machine().memory(), root, address + done, bytes + done, size - done);
+    if (done == size) break;
+    // A page that is not there: the guest kernel gets it, and one page at a time will do.
+    const uint64_t at = address + done;
+    const size_t in_page = kPageSize - at % kPageSize;
+    const size_t part = size - done < in_page ? size - done : in_page;
+    const size_t moved = transfer_by_agent(DebugOperation::kRead, vcpu, at, bytes + done, part);
+    done += moved;
+    if (moved < part) break;
+  }
+  return done;
+}
+
+}  // namespace
+
+size_t read_program(uint64_t address, void* destination, size_t size) {
+  const auto vcpu = any_debugged();
+  if (!vcpu || address >= kProgramEnd || !is_stopped()) return 0;
+  auto* const bytes = static_cast<uint8_t*>(destination);
+  const size_t done = read_raw(*vcpu, address, bytes, size);
+  hide_breakpoints(debug_state().software, address, {bytes, done});
+  return done;
+}
+
+size_t read_present(uint64_t address, void* destination, size_t size) {
+  const auto vcpu = any_debugged();
+  if (!vcpu || !is_stopped()) return 0;
+  auto* const bytes = static_cast<uint8_t*>(destination);
+  const size_t done = read_virtual(machine().memory(), table_root(*vcpu), address, bytes, size);
+  hide_breakpoints(debug_state().software, address, {bytes, done});
+  return done;
+}
+
+size_t write_program(uint64_t address, const void* source, size_t size) {
+  const auto vcpu = any_debugged();
+  if (!vcpu || !is_stopped()) return 0;
+  const auto* const bytes = static_cast<const uint8_t*>(source);
+  std::vector<uint8_t> kept(bytes, bytes + size);
+  keep_breakpoints(debug_state().software, address, kept);
+  return transfer_by_agent(DebugOperation::kWrite, *vcpu, address, kept.data(), size);
+}
+
+AddressRange auxiliary_vector_range() {
+  const uint64_t begin = boot_information().auxiliary_begin;
+  const uint64_t end = boot_information().auxiliary_end;
+  if (end < begin || end - begin > kAuxiliarySizeMax) return {0, 0};
+  return {begin, end};
+}
+
+std::vector<uint8_t> read_auxiliary_vector() {
+  const auto [begin, end] = auxiliary_vector_range();
+  std::vector<uint8_t> bytes(end - begin);
+  bytes.resize(read_program(begin, bytes.data(), bytes.size()));
+  return bytes;
+}
+
+std::vector<DebugMapping> program_mappings() {
+  const auto vcpu = any_debugged();
+  std::vector<DebugMapping> all;
+  if (!vcpu || !is_stopped()) return all;
+  std::vector<DebugMapping> part(kDebugDataMax / sizeof(DebugMapping));
+  uint64_t from = 0;
+  do {
+    part.resize(kDebugDataMax / sizeof(DebugMapping));
+    const size_t bytes = transfer_by_agent(DebugOperation::kMappings, *vcpu, from, part.data(),
+                                           part.size() * sizeof(DebugMapping));
+    part.resize(bytes / sizeof(DebugMapping));
+    for (DebugMapping& mapping : part) {
+      mapping.path[sizeof mapping.path - 1] = 0;
+      if (mapping.begin < from || mapping.end <= mapping.begin) return all;
+      from = mapping.end;
+      all.push_back(mapping);
+    }
+  } while (!part.empty());
+  return all;
+}
+
+std::string program_path() {
+  return reinterpret_cast<const char*>(&boot_information()) +
+         boot_information().executable_path_offset;
+}
+
+uint64_t extended_state_features() {
+  return machine().extended_state_mask();
+}
+
+}  // namespace dbos::vmm

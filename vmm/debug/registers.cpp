@@ -1,0 +1,137 @@
+#include "vmm/debug/registers.h"
+
+#include <asm/unistd.h>
+
+#include <cstring>
+
+#include "vmm/debug/debug_state.h"
+#include "vmm/kvm/kvm_api.h"
+#include "vmm/process/host_call.h"
+#include "vmm/process/host_process.h"
+#include "vmm/process/vcpu_thread.h"
+
+namespace dbos::vmm {
+namespace {
+
+constexpr uint64_t kTrapFlag = 1 << 8;
+// What popf can change in ring 3.
+constexpr uint64_t kFlagsOfProgram = 0x240dd5;
+
+int64_t vcpu_ioctl(const Vcpu& vcpu, uint64_t request, void* argument) {
+  return raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu.descriptor), request,
+                  reinterpret_cast<uint64_t>(argument));
+}
+
+}  // namespace
+
+bool load_special_registers(const Vcpu& vcpu, Registers* registers) {
+  kvm_sregs special = {};
+  static_assert(sizeof(kvm_xsave) == kExtendedStateSize);
+  if (vcpu_ioctl(vcpu, KVM_GET_SREGS, &special) < 0) return false;
+  if (vcpu_ioctl(vcpu, KVM_GET_XSAVE, registers->extended.data()) < 0) return false;
+  registers->fs_base = special.fs.base;
+  registers->gs_base = special.gs.base;
+  registers->page_table_root = special.cr3;
+  registers->has_special = true;
+  return true;
+}
+
+bool read_kernel_place(uint32_t vcpu, KernelPlace* place) {
+  const Vcpu& thread = machine().vcpus().at(vcpu);
+  kvm_regs registers = {};
+  const bool is_readable = is_live(thread) && is_at_rest(thread) &&
+                           machine().vcpus().is_usable(thread, *debug_state().process);
+  if (!is_readable || vcpu_ioctl(thread, KVM_GET_REGS, &registers) < 0) return false;
+  *place = {registers.rip, registers.rbp};
+  return true;
+}
+
+void store_special_registers(const Vcpu& vcpu, const Registers& registers) {
+  kvm_sregs special = {};
+  if (vcpu_ioctl(vcpu, KVM_GET_SREGS, &special) < 0) return;
+  special.fs.base = registers.fs_base;
+  special.gs.base = registers.gs_base;
+  vcpu_ioctl(vcpu, KVM_SET_SREGS, &special);
+  alignas(64) std::array<uint8_t, kExtendedStateSize> extended = registers.extended;
+  vcpu_ioctl(vcpu, KVM_SET_XSAVE, extended.data());
+}
+
+void clear_debug_registers(const Vcpu& vcpu, ThreadStop& stop) {
+  kvm_guest_debug debug = {};
+  vcpu_ioctl(vcpu, KVM_SET_GUEST_DEBUG, &debug);
+  stop.debug_registers = 0;
+}
+
+void watch_instruction(const Vcpu& vcpu, uint64_t address) {
+  kvm_guest_debug debug = {};
+  debug.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP;
+  debug.arch.debugreg[0] = address;
+  const std::optional<HardwareBreakpoint> slots[kDebugRegisters] = {
+      HardwareBreakpoint{BreakpointKind::kHardwareExecute, address, 1}};
+  debug.arch.debugreg[7] = debug_control(slots);
+  vcpu_ioctl(vcpu, KVM_SET_GUEST_DEBUG, &debug);
+}
+
+void load_debug_registers(const Vcpu& vcpu, ThreadStop& stop) {
+  const DebugState& state = debug_state();
+  if (stop.debug_registers == state.hardware_version) return;
+  kvm_guest_debug debug = {};
+  for (uint32_t i = 0; i < kDebugRegisters; ++i) {
+    if (!state.hardware[i]) continue;
+    debug.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP;
+    debug.arch.debugreg[i] = state.hardware[i]->address;
+  }
+  debug.arch.debugreg[7] = debug_control(state.hardware);
+  vcpu_ioctl(vcpu, KVM_SET_GUEST_DEBUG, &debug);
+  stop.debug_registers = state.hardware_version;
+}
+
+std::vector<ThreadView> debugged_threads() {
+  std::vector<ThreadView> views;
+  for_each_debugged([&](const Vcpu& vcpu, const ThreadStop& stop) {
+    const uint32_t call = vcpu.current_call.load();
+    ThreadPlace place = ThreadPlace::kRunning;
+    if (stop.held.load() != 0) {
+      place = ThreadPlace::kHeld;
+    } else if (is_at_rest(vcpu)) {
+      place = ThreadPlace::kInCall;
+    }
+    views.push_back({vcpu.index, vcpu.page->thread_id, vcpu.page->process_id, place,
+                     place == ThreadPlace::kInCall ? call : 0});
+  });
+  return views;
+}
+
+bool read_registers(uint32_t vcpu, Registers* registers) {
+  const Vcpu& thread = machine().vcpus().at(vcpu);
+  const ThreadStop& stop = debug_state().threads[vcpu];
+  if (!is_live(thread) || !is_at_rest(thread)) return false;
+  const bool is_held = stop.held.load() != 0;
+  if (is_held) *registers = stop.registers;
+  registers->general = program_frame(vcpu);
+  if (!is_held) registers->page_table_root = 0;
+  registers->general.rflags &= ~kTrapFlag;
+  if (is_held) return true;
+  registers->has_special = machine().vcpus().is_usable(thread, *debug_state().process) &&
+                           load_special_registers(thread, registers);
+  return true;
+}
+
+bool write_registers(uint32_t vcpu, const Registers& registers) {
+  const HostLockGuard guard(debug_state().lock);
+  ThreadStop& stop = debug_state().threads[vcpu];
+  if (!is_live(machine().vcpus().at(vcpu)) || stop.held.load() == 0) return false;
+  ProgramFrame& frame = program_frame(vcpu);
+  const ProgramFrame before = frame;
+  frame = registers.general;
+  frame.cs = before.cs;
+  frame.ss = before.ss;
+  frame.error_code = before.error_code;
+  frame.vector = before.vector == kFrameSystemCall ? kFrameRestored : before.vector;
+  frame.rflags = (before.rflags & ~kFlagsOfProgram) | (registers.general.rflags & kFlagsOfProgram);
+  stop.registers = registers;
+  stop.is_changed = true;
+  return true;
+}
+
+}  // namespace dbos::vmm

@@ -1,0 +1,294 @@
+// The debugger's side: attaching, stopping, going on.
+#include "vmm/debug/stop.h"
+
+#include <asm/unistd.h>
+#include <linux/futex.h>
+#include <linux/time_types.h>
+#include <sys/eventfd.h>
+
+#include <chrono>
+
+#include "hypercall/abi.h"
+#include "vmm/debug/debug_state.h"
+#include "vmm/error.h"
+#include "vmm/machine/keep_descriptor.h"
+#include "vmm/process/attention.h"
+#include "vmm/process/host_call.h"
+#include "vmm/process/host_process.h"
+#include "vmm/process/vcpu_thread.h"
+
+namespace dbos::vmm {
+namespace {
+
+constexpr uint64_t kTrapFlag = 1 << 8;
+constexpr uint64_t kResumeFlag = 1 << 16;  // no execution breakpoint at the next instruction
+constexpr uint32_t kPatienceAtDetach_ms = 2000;
+constexpr uint32_t kPatienceOfStep_ms = 1000;
+
+using Clock = std::chrono::steady_clock;
+
+void pause() {
+  const __kernel_timespec time = {0, 100'000};
+  raw_call(__NR_nanosleep, reinterpret_cast<uint64_t>(&time), 0);
+}
+
+// With the lock.
+void ask_to_stop(Vcpu& vcpu, ThreadStop& stop) {
+  if (stop.held.load() != 0 || stop.is_wanted) return;
+  set_debug_flags(vcpu, 0, kDebugStopWanted);
+  stop.is_wanted = request_attention(vcpu) == 0;  // else again, in a moment
+}
+
+// Asks those that run, and answers whether none does.
+bool ask_all() {
+  const HostLockGuard guard(debug_state().lock);
+  bool at_rest = true;
+  for_each_debugged([&](Vcpu& vcpu, ThreadStop& stop) {
+    ask_to_stop(vcpu, stop);
+    at_rest = at_rest && is_at_rest(vcpu);
+  });
+  return at_rest;
+}
+
+bool is_urgent(const ThreadStop& stop) {
+  const bool keeps = stop.cause == StopCause::kWatchpoint || stop.cause == StopCause::kSignal;
+  return stop.held.load() != 0 && !stop.is_reported && keeps;
+}
+
+bool has_urgent_event() {
+  bool found = false;
+  for_each_debugged([&](Vcpu&, const ThreadStop& stop) { found = found || is_urgent(stop); });
+  return found;
+}
+
+void arm_step(Vcpu& vcpu, ThreadStop& stop, bool signal_comes) {
+  ProgramFrame& frame = program_frame(vcpu.index);
+  const bool is_held = stop.held.load() != 0;
+  const bool in_system_call = !is_held && frame.vector == kFrameSystemCall;
+  if (in_system_call || signal_comes) {
+    // Ends where the call returns, or at the handler's first instruction.
+    stop.steps_to_return = true;
+    set_debug_flags(vcpu, 0, kDebugStopWanted);
+    return;
+  }
+  stop.is_stepping = true;
+  frame.rflags |= kTrapFlag;
+  if (is_held && frame.vector == kFrameSystemCall) frame.vector = kFrameRestored;
+}
+
+void wake(ThreadStop& stop) {
+  stop.held.store(0);
+  stop.is_first = false;
+  stop.go.store(1);
+  raw_call(__NR_futex, reinterpret_cast<uint64_t>(&stop.go), FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1);
+}
+
+// With the lock.
+void let_go(Vcpu& vcpu, ThreadStop& stop, Run run, int signal) {
+  if (run == Run::kStay) return;
+  disarm_step(vcpu.index);
+  stop.is_wanted = false;
+  const bool is_held = stop.held.load() != 0;
+  const bool is_behind = stop.debug_registers != debug_state().hardware_version;
+  set_debug_flags(vcpu, kDebugStopWanted, !is_held && is_behind ? kDebugStopWanted : 0);
+  const bool signal_comes = is_held && stop.cause == StopCause::kSignal && signal != 0;
+  if (is_held && stop.cause == StopCause::kSignal) stop.result = signal;
+  if (is_held) program_frame(vcpu.index).rflags |= kResumeFlag;
+  if (run == Run::kStep) arm_step(vcpu, stop, signal_comes);
+  if (is_held) wake(stop);
+}
+
+bool wait_until_at_rest(const Vcpu& vcpu, uint32_t timeout_ms) {
+  const auto end = Clock::now() + std::chrono::milliseconds(timeout_ms);
+  while (is_live(vcpu) && !is_at_rest(vcpu)) {
+    if (Clock::now() > end) return false;
+    pause();
+  }
+  return true;
+}
+
+// Takes a held thread over the instruction that a breakpoint lies on, alone.
+void step_over(Vcpu& vcpu, ThreadStop& stop, const SoftwareBreakpoint& breakpoint) {
+  write_breakpoint_byte(vcpu.index, breakpoint.address, breakpoint.original);
+  {
+    const HostLockGuard guard(debug_state().lock);
+    let_go(vcpu, stop, Run::kStep, stop.signal);
+  }
+  wait_until_at_rest(vcpu, kPatienceOfStep_ms);
+  write_breakpoint_byte(vcpu.index, breakpoint.address, kBreakpointInstruction);
+}
+
+const ThreadRun* find_run(std::span<const ThreadRun> threads, uint32_t vcpu) {
+  for (const ThreadRun& thread : threads) {
+    if (thread.vcpu == vcpu) return &thread;
+  }
+  return nullptr;
+}
+
+// Answers whether a step over a breakpoint was all that was asked for, or ended in something else.
+bool step_over_breakpoints(std::span<const ThreadRun> threads, Run others) {
+  bool is_done = false;
+  for_each_debugged([&](Vcpu& vcpu, ThreadStop& stop) {
+    const ThreadRun* const chosen = find_run(threads, vcpu.index);
+    const Run run = chosen != nullptr ? chosen->run : others;
+    if (run == Run::kStay || stop.held.load() == 0) return;
+    const SoftwareBreakpoint* const breakpoint =
+        software_breakpoint_at(program_frame(vcpu.index).rip);
+    if (breakpoint == nullptr) return;
+    step_over(vcpu, stop, *breakpoint);
+    if (run == Run::kStep || is_urgent(stop)) is_done = true;
+    if (run == Run::kContinue && stop.cause == StopCause::kStep) stop.is_reported = true;
+  });
+  return is_done;
+}
+
+bool is_attached() {
+  return debug_state().owner.load() == static_cast<uint32_t>(raw_call(__NR_gettid));
+}
+
+void mark_threads() {
+  const HostLockGuard guard(debug_state().lock);
+  VcpuPool& vcpus = machine().vcpus();
+  for (uint32_t i = 0; i < vcpus.count(); ++i) {
+    Vcpu& vcpu = vcpus.at(i);
+    if (!is_live(vcpu) || vcpu.process != debug_state().process) continue;
+    debug_state().threads[i].is_debugged = true;
+    set_debug_flags(vcpu, 0, kDebugTraps);
+  }
+}
+
+void release_threads() {
+  DebugState& state = debug_state();
+  const HostLockGuard guard(state.lock);
+  for_each_debugged([&](Vcpu& vcpu, ThreadStop& stop) {
+    set_debug_flags(vcpu, kDebugTraps, 0);
+    let_go(vcpu, stop, Run::kContinue, stop.signal);
+  });
+  state.is_stopped = false;
+}
+
+}  // namespace
+
+void enable_debugging(Vcpu& first, bool stop_first) {
+  DebugState& state = debug_state();
+  const int descriptor = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (descriptor < 0) throw StartError::with_errno("can't make a descriptor for debugging");
+  state.event = keep_descriptor(descriptor);
+  state.process = first.process;
+  ThreadStop& stop = state.threads[first.index];
+  stop.is_debugged = true;
+  stop.is_first = stop_first;
+  if (stop_first) set_debug_flags(first, 0, kDebugStopWanted);
+  state.is_enabled.store(true);
+}
+
+std::string attach_debugger(const std::string& who) {
+  DebugState& state = debug_state();
+  if (!is_debugging_enabled()) return "this dbos-run was started without debugging";
+  const auto self = static_cast<uint32_t>(raw_call(__NR_gettid));
+  uint32_t nobody = 0;
+  if (!state.owner.compare_exchange_strong(nobody, self)) {
+    return "another debugger is attached: " + attached_debugger();
+  }
+  const size_t length = who.copy(state.who.data(), state.who.size() - 1);
+  state.who[length] = 0;
+  state.end.reset();
+  state.end_known.store(0);
+  mark_threads();
+  return {};
+}
+
+std::string attached_debugger() {
+  return debug_state().owner.load() == 0 ? std::string() : std::string(debug_state().who.data());
+}
+
+void detach_debugger() {
+  if (!is_attached()) return;
+  DebugState& state = debug_state();
+  if (!state.end) stop_all(kPatienceAtDetach_ms);
+  serve_children();
+  if (const auto vcpu = any_debugged(); vcpu && !state.end) take_out_breakpoints(*vcpu);
+  {
+    const HostLockGuard guard(state.lock);
+    state.software.clear();
+    const bool had_hardware = state.hardware != decltype(state.hardware){};
+    state.hardware = {};
+    if (had_hardware) ++state.hardware_version;
+  }
+  release_threads();
+  release_agent();
+  state.owner.store(0);
+  state.end_known.store(1);
+  raw_call(__NR_futex, reinterpret_cast<uint64_t>(&state.end_known),
+           FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1);
+}
+
+bool stop_all(uint32_t timeout_ms) {
+  const auto end = Clock::now() + std::chrono::milliseconds(timeout_ms);
+  while (!ask_all()) {
+    if (Clock::now() > end) return false;
+    pause();
+  }
+  debug_state().is_stopped = true;
+  return true;
+}
+
+bool is_stopped() {
+  return debug_state().is_stopped;
+}
+
+void resume(std::span<const ThreadRun> threads, Run others) {
+  DebugState& state = debug_state();
+  if (!state.is_stopped || has_urgent_event()) return;
+  if (step_over_breakpoints(threads, others)) return;
+  state.is_stopped = false;
+  const HostLockGuard guard(state.lock);
+  for_each_debugged([&](Vcpu& vcpu, ThreadStop& stop) {
+    const ThreadRun* const chosen = find_run(threads, vcpu.index);
+    if (chosen == nullptr) {
+      let_go(vcpu, stop, others, stop.signal);
+    } else {
+      let_go(vcpu, stop, chosen->run, chosen->signal);
+    }
+  });
+}
+
+int debug_event_descriptor() {
+  return debug_state().event;
+}
+
+void clear_debug_event() {
+  uint64_t count = 0;
+  raw_call(__NR_read, static_cast<uint64_t>(debug_state().event),
+           reinterpret_cast<uint64_t>(&count), sizeof count);
+}
+
+std::optional<StopEvent> take_event() {
+  const HostLockGuard guard(debug_state().lock);
+  std::optional<StopEvent> event;
+  for_each_debugged([&](Vcpu& vcpu, ThreadStop& stop) {
+    if (event || stop.held.load() == 0 || stop.is_reported) return;
+    stop.is_reported = true;
+    event = StopEvent{vcpu.index, stop.cause, stop.signal, stop.address};
+  });
+  return event;
+}
+
+std::optional<ProcessEnd> process_end() {
+  const HostLockGuard guard(debug_state().lock);
+  return debug_state().end;
+}
+
+void serve_children() {
+  VcpuPool& vcpus = machine().vcpus();
+  for (uint32_t i = 0; i < vcpus.count(); ++i) {
+    ThreadStop& stop = debug_state().threads[i];
+    if (!stop.is_scrubbed || stop.held.load() == 0) continue;
+    if (is_live(vcpus.at(i))) take_out_breakpoints(i);
+    const HostLockGuard guard(debug_state().lock);
+    stop.is_scrubbed = false;
+    wake(stop);
+  }
+}
+
+}  // namespace dbos::vmm
