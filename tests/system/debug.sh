@@ -1,0 +1,283 @@
+# The real gdb (Debian's) at programs under dbos-run.
+# shellcheck shell=bash disable=SC2016,SC2034,SC2154 # gdb's commands in quotes; names of support.sh
+
+readonly debugged=${DBOS_BUILD-build}/tests/system/debugged
+
+# serve PROGRAM [ARGUMENT]...: starts it, waiting for gdb; its streams in serve.in, serve.out, serve.err.
+serve() {
+  need gdb
+  rm -f gdb.socket serve.in
+  mkfifo serve.in
+  "${dbos[@]}" --gdb "$PWD/gdb.socket" "$@" <serve.in >serve.out 2>serve.err &
+  served=$!
+  exec 7>serve.in
+  await 30 test -S gdb.socket
+}
+
+# at_gdb COMMAND...: gdb's answers go to gdb.out.
+at_gdb() {
+  local command arguments=()
+  for command; do arguments+=(-ex "$command"); done
+  timeout -k 5 250 gdb -q -nx -batch -ex 'set confirm off' -ex 'set width 0' -ex 'set debuginfod enabled off' \
+    -ex "target remote $PWD/gdb.socket" "${arguments[@]}" >gdb.out 2>&1 </dev/null 7>&- || true
+}
+
+says() { # says PATTERN...: lines of gdb.out, in this order
+  local pattern line=0 found
+  for pattern; do
+    found=$(tail -n "+$((line + 1))" gdb.out | grep -nE -m 1 -- "$pattern" | cut -d: -f1) || {
+      grep -m 1 -A 3 internal-error gdb.out || true
+      cat gdb.out
+      fail "gdb did not say '$pattern' (after its line $line)"
+    }
+    line=$((line + found))
+  done
+}
+
+ends() { # ends STATUS
+  local status=0
+  exec 7>&-
+  wait "$served" || status=$?
+  expect 'status' "$1" "$status"
+}
+
+seconds[gdb_break_and_step]=300
+test_gdb_break_and_step() {
+  serve "$debugged" loop
+  at_gdb 'break work' 'continue' 'print number' 'print text' 'backtrace' 'stepi' 'next' 'print counter' \
+    'set variable counter = 100' 'finish' 'delete' 'info sharedlibrary' 'print (int)getpid()' 'continue'
+  says 'Breakpoint 1, work \(number=1, text=0x[0-9a-f]+ "loop"\)' '\$1 = 1' '\$2 = 0x[0-9a-f]+ "loop"' \
+    '#0 .*work' '#1 .*loop' '#2 .*main' '\$3 = 1' 'Value returned is .* = 100' 'libc\.so\.6' " = $served\$" \
+    'exited normally'
+  ends 0
+  expect output 'counter 114' "$(<serve.out)"
+  expect 'standard error' '' "$(<serve.err)"
+}
+
+seconds[gdb_backtrace_is_deep]=300
+test_gdb_backtrace_is_deep() {
+  serve "$debugged" deep
+  at_gdb 'break work' 'continue' 'backtrace' 'up 3' 'print depth' 'kill'
+  says '#0 +work \(number=42' '#1 .*deeper \(depth=0\)' '#6 .*deeper \(depth=5\)' '#7 .*main' '\$1 = 2'
+  ends 137
+}
+
+seconds[gdb_watchpoint]=300
+test_gdb_watchpoint() {
+  serve "$debugged" loop
+  # The emulated machine's debug registers do not work, and gdb is told so; it can watch by stepping.
+  at_gdb 'break loop' 'continue' 'watch counter' 'continue' 'continue' 'kill'
+  if grep -q 'Could not insert hardware' gdb.out; then
+    wait "$served" || true
+    echo 'no debug registers: gdb steps'
+    serve "$debugged" loop
+    at_gdb 'set can-use-hw-watchpoints 0' 'break loop' 'continue' 'watch counter' 'continue' 'continue' 'kill'
+  fi
+  says 'atchpoint 2: counter' 'Old value = 0' 'New value = 1' 'Old value = 1' 'New value = 3'
+  ends 137
+}
+
+seconds[gdb_threads]=300
+test_gdb_threads() {
+  serve "$debugged" threads
+  at_gdb 'break work' 'continue' 'info threads' 'print number > 0' 'thread apply all backtrace 1' 'continue' \
+    'continue' 'continue'
+  says 'hit Breakpoint 1, work \(number=[123], text=0x[0-9a-f]+ "thread"\)' 'Id +Target Id' \
+    '\* [234] +Thread' ' = true' 'hit Breakpoint 1' 'hit Breakpoint 1' 'exited normally'
+  ends 0
+  expect output 'counter 3006' "$(<serve.out)"
+}
+
+# The child has its own copy of the memory, without the breakpoints, and runs on by itself.
+seconds[gdb_child_is_detached]=300
+test_gdb_child_is_detached() {
+  serve "$debugged" fork
+  at_gdb 'break work' 'continue' 'print text' 'continue' 'print text' 'continue'
+  says '"before"' '"after"' 'exited normally'
+  ends 0
+  expect output $'child 11\ncounter 3 status 3' "$(<serve.out)"
+}
+
+seconds[gdb_signals]=300
+test_gdb_signals() {
+  serve "$debugged" signal
+  at_gdb 'continue' 'backtrace 3' 'break on_signal' 'continue' 'backtrace' 'continue'
+  says 'received signal SIGUSR1' 'raise|kill' 'Breakpoint 1, on_signal' 'signal handler called' 'with_signal' \
+    'exited normally'
+  ends 0
+  expect output 'signals 1' "$(<serve.out)"
+  serve "$debugged" signal
+  at_gdb 'handle SIGUSR1 nopass' 'continue' 'continue'
+  ends 0
+  expect output 'signals 0' "$(<serve.out)"
+  serve "$debugged" crash
+  at_gdb 'continue' 'print address' 'continue'
+  says 'received signal SIGSEGV' 'crash \(address=0x10' 'terminated with signal SIGSEGV'
+  ends 139
+}
+
+seconds[gdb_registers]=300
+test_gdb_registers() {
+  grep -qw avx2 /proc/cpuinfo || skip 'the processor has no AVX2'
+  serve "$debugged" vectors
+  at_gdb 'continue' 'print $rdx' 'print $ymm7.v8_int32' 'print $fs_base != 0' 'set variable $rdx = 77' \
+    'set variable $ymm7.v8_int32[7] = 99' 'stepi' 'print $rdx' 'print $ymm7.v8_int32[7]' 'print $mxcsr' 'continue'
+  says 'received signal SIGTRAP' ' = 4660' '\{1, 2, 3, 4, 5, 6, 7, 8\}' ' = true' ' = 77' ' = 99' \
+    'IM DM ZM OM UM PM|8064' 'exited normally'
+  ends 0
+}
+
+# Ctrl-C finds a program that sleeps in a system call, which is not interrupted.
+seconds[gdb_interrupt]=300
+test_gdb_interrupt() {
+  serve "$debugged" echo
+  timeout 250 gdb -q -nx -batch -ex "target remote $PWD/gdb.socket" -ex 'continue' -ex 'backtrace' -ex 'break work' \
+    -ex 'continue' -ex 'print number' -ex 'delete' -ex 'continue' >gdb.out 2>&1 </dev/null 7>&- &
+  local gdb=$!
+  await 60 grep -q ready serve.out
+  sleep 1
+  pkill -INT -x gdb
+  await 60 grep -q 'Breakpoint 1 at' gdb.out
+  echo first >&7
+  await 60 grep -q first serve.out
+  exec 7>&-
+  wait "$gdb"
+  says 'received signal SIGINT' '#0 .*read' '#1 .*echo' 'Breakpoint 1, work \(number=6' 'exited normally'
+  ends 0
+  expect output $'ready\nfirst' "$(<serve.out)"
+}
+
+# However gdb goes, the program runs on as if it had never been there.
+seconds[gdb_is_killed]=300
+test_gdb_is_killed() {
+  local gdb line
+  serve "$debugged" echo
+  for line in one two three; do
+    timeout 250 gdb -q -nx -batch -ex "target remote $PWD/gdb.socket" -ex 'break work' -ex 'continue' \
+      -ex 'shell sleep 100' >gdb.out 2>&1 </dev/null 7>&- &
+    gdb=$!
+    await 60 grep -q 'Breakpoint 1 at' gdb.out
+    sleep 1
+    # Once in the middle of waiting, once while the program stands at the breakpoint.
+    if [[ $line = two ]]; then
+      echo "$line" >&7
+      await 60 grep -q 'Breakpoint 1, work' gdb.out
+    fi
+    pkill -KILL -x gdb
+    wait "$gdb" || true
+    [[ $line = two ]] || echo "$line" >&7
+    await 60 grep -q "$line" serve.out
+    pkill -f 'sleep 100' || true
+  done
+  ends 0
+}
+
+seconds[gdb_second_one_is_told]=300
+test_gdb_second_one_is_told() {
+  serve "$debugged" echo
+  timeout 250 gdb -q -nx -batch -ex "target remote $PWD/gdb.socket" -ex 'continue' >first.out 2>&1 </dev/null 7>&- &
+  local gdb=$!
+  await 60 grep -q ready serve.out
+  at_gdb 'info registers rip'
+  says 'another debugger is attached: gdb at'
+  echo line >&7
+  await 60 grep -q line serve.out
+  exec 7>&-
+  wait "$gdb"
+  grep -q 'exited normally' first.out
+  ends 0
+}
+
+# Nothing that comes over the connection disturbs the program.
+seconds[gdb_bad_packets]=300
+test_gdb_bad_packets() {
+  serve "$debugged" echo
+  "$python" - "$PWD/gdb.socket" <<'PYTHON'
+import os, random, socket, sys
+def connect():
+    s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.settimeout(60); return s
+def packet(text): return b"$" + text + b"#%02x" % (sum(text) & 255)
+s = connect(); s.sendall(packet(b"?")); assert b"$T" in s.recv(100); s.close()
+random.seed(5)
+for n in range(20):
+    s = connect()
+    s.sendall(b"".join(packet(bytes(random.randrange(256) for _ in range(random.randrange(40)))) for _ in range(20))
+              .replace(b"k", b"g").replace(b"K", b"g"))
+    s.shutdown(socket.SHUT_WR)
+    s.close()
+s = connect(); s.sendall(b"$m0,ffffffffffffffff#"); s.close()
+s = connect(); s.sendall(packet(b"vCont;c") + packet(b"vCont;c") + b"\3\3\3"); s.shutdown(socket.SHUT_WR)
+while s.recv(4096): pass
+PYTHON
+  echo line >&7
+  await 60 grep -q line serve.out
+  ends 0
+}
+
+seconds[gdb_at_redis]=300
+test_gdb_at_redis() {
+  need redis-server redis-cli
+  local port gdb
+  port=$(free_port)
+  serve /usr/bin/redis-server --port "$port" --save '' --dir "$PWD"
+  timeout 200 gdb -q -nx -batch -ex 'set debuginfod enabled off' -ex "target remote $PWD/gdb.socket" -ex 'continue' \
+    -ex 'backtrace 1' -ex 'info threads' -ex 'break dbAdd' -ex 'continue' -ex 'x/s *(char**)($rsi + 8)' -ex 'backtrace' \
+    -ex 'stepi' -ex 'stepi' -ex 'x/i $pc' -ex 'delete' -ex 'continue' >gdb.out 2>&1 </dev/null 7>&- &
+  gdb=$!
+  await 100 redis-cli -p "$port" ping
+  pkill -INT -x gdb
+  await 60 grep -q 'Breakpoint 1 at' gdb.out
+  sleep 1
+  expect 'answer to SET' OK "$(redis-cli -p "$port" set greeting hello)"
+  # gdb dies in the middle; the server does not.
+  pkill -KILL -x gdb
+  wait "$gdb" || true
+  expect 'answer to GET' hello "$(redis-cli -p "$port" get greeting)"
+  says 'received signal SIGINT' '#0 .*epoll_wait' '\* 1 +Thread' 'Breakpoint 1, .*dbAdd' '"greeting"' '#0 .*dbAdd' \
+    '#[1-9].*setCommand' '=> 0x[0-9a-f]+ <dbAdd\+'
+  redis-cli -p "$port" shutdown nosave || true
+  ends 0
+}
+
+# A program that dies says where, if that is wanted, and leaves a core that gdb opens.
+seconds[crash_report]=300
+test_crash_report() {
+  one 'signal 11' "${dbos[@]}" --crash-report --core core "$debugged" crash
+  grep -q 'the program died: signal 11 (Segmentation fault)' one.err
+  grep -Eq '=> 0x[0-9a-f]+  mov' one.err
+  grep -Eq '#0 .* crash\(char const\*\)\+0x[0-9a-f]+ \(debugged.cpp:' one.err
+  grep -Eq '#[0-9]+ .*__libc_start' one.err
+  grep -q 'r-x .*/debugged' one.err
+  [[ $(stat -c %a core) = 600 ]]
+  need gdb
+  gdb -q -nx -batch -ex 'set debuginfod enabled off' -ex 'bt' -ex 'print address' -ex 'info threads' "$debugged" core \
+    >gdb.out 2>&1 </dev/null
+  says 'terminated with signal SIGSEGV' '#0 .*crash \(address=0x10' '#1 .*main \(argc=2' '\$1 = 0x10' '\* 1 +Thread'
+  # Without being asked, standard error is the program's own.
+  one 'signal 11' "${dbos[@]}" "$debugged" crash
+  expect 'standard error' '' "$(<one.err)"
+  # A death by a signal that the program sends itself, with other threads about.
+  one 'signal 6' "${dbos[@]}" --crash-report "$python" -c '
+import os, threading, time
+for n in range(3): threading.Thread(target=time.sleep, args=(100,), daemon=True).start()
+os.abort()'
+  grep -Eq '#[0-9]+ .* abort' one.err
+  # A death that dumps no core, and a program that ends well, say nothing.
+  one 'signal 15' "${dbos[@]}" --crash-report "$python" -c 'import os; os.kill(os.getpid(), 15)'
+  expect 'standard error' '' "$(<one.err)"
+  one 'exit 3' "${dbos[@]}" --crash-report "$python" -c 'import sys; sys.exit(3)'
+  expect 'standard error' '' "$(<one.err)"
+  one 'signal 11' "${dbos[@]}" --core /nowhere/core "$debugged" crash
+  grep -q 'no core in /nowhere/core: No such file' one.err
+}
+
+# A guest kernel that can't go on always says so, with its own part of the call chain and the program's.
+seconds[guest_kernel_report]=300
+test_guest_kernel_report() {
+  one 'exit 70' "${dbos[@]}" "$debugged" damage
+  grep -q 'panic: ' one.err
+  grep -Eq 'cr3 [0-9a-f]{16}' one.err
+  grep -Eq '#[0-9]+ +0xffffffff8[0-9a-f]+ dbos::' one.err
+  grep -Eq '#[0-9]+ +0x0000[0-9a-f]+ damage_kernel\(\)\+' one.err
+  grep -Eq '#[0-9]+ +0x0000[0-9a-f]+ main\+' one.err
+}

@@ -1,0 +1,114 @@
+// This test's own process stands for the program: its registers, memory and libraries.
+#include <link.h>
+#include <sys/auxv.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <catch2/catch.hpp>
+#include <climits>
+
+#include "vmm/debug/backtrace.h"
+#include "vmm/debug/disassemble.h"
+
+using dbos::ProgramFrame;
+using dbos::vmm::CallFrame;
+
+namespace {
+
+size_t read_own(uint64_t address, void* destination, size_t size) {
+  iovec to = {destination, size};
+  iovec from = {reinterpret_cast<void*>(address), size};
+  const ssize_t done = process_vm_readv(getpid(), &to, 1, &from, 1, 0);
+  return done < 0 ? 0 : static_cast<size_t>(done);
+}
+
+std::string own_path() {
+  char path[PATH_MAX] = {};
+  REQUIRE(readlink("/proc/self/exe", path, sizeof path - 1) > 0);
+  return path;
+}
+
+// The auxiliary vector lies behind the environment.
+uint64_t auxiliary_begin() {
+  char** end = environ;
+  while (*end != nullptr) ++end;
+  return reinterpret_cast<uint64_t>(end + 1);
+}
+
+std::vector<CallFrame> own_backtrace() {
+  const uint64_t begin = auxiliary_begin();
+  const auto modules = dbos::vmm::loaded_modules(read_own, own_path(), begin, begin + 1024);
+  ProgramFrame frame = {};
+  asm volatile(
+      "lea 0(%%rip), %0\n\tmov %%rsp, %1\n\tmov %%rbp, %2\n\tmov %%rbx, %3\n\tmov %%r12, %4\n\t"
+      "mov %%r13, %5\n\tmov %%r14, %6\n\tmov %%r15, %7"
+      : "=&r"(frame.rip), "=m"(frame.rsp), "=m"(frame.rbp), "=m"(frame.rbx), "=m"(frame.r12),
+        "=m"(frame.r13), "=m"(frame.r14), "=m"(frame.r15));
+  return dbos::vmm::program_backtrace(frame, read_own, modules);
+}
+
+[[gnu::noinline]] std::vector<CallFrame> caller_of_backtrace() {
+  auto frames = own_backtrace();
+  asm volatile("");  // no tail call
+  return frames;
+}
+
+}  // namespace
+
+TEST_CASE("the libraries that the dynamic linker has loaded are found in memory") {
+  const uint64_t begin = auxiliary_begin();
+  const auto modules = dbos::vmm::loaded_modules(read_own, own_path(), begin, begin + 1024);
+  REQUIRE(modules.front().path == own_path());
+  const auto* const header = reinterpret_cast<const ElfW(Phdr)*>(getauxval(AT_PHDR));
+  REQUIRE(modules.front().bias == reinterpret_cast<uint64_t>(header) - header->p_vaddr);
+  bool has_libc = false;
+  for (const auto& module : modules)
+    has_libc = has_libc || module.path.find("/libc.so") != std::string::npos;
+  REQUIRE(has_libc);
+}
+
+TEST_CASE("a backtrace names functions of the program and of libraries, up to the start") {
+  const auto frames = caller_of_backtrace();
+  const std::string text = dbos::vmm::format_backtrace(frames, 0);
+  INFO(text);
+  REQUIRE(frames.size() > 4);
+  REQUIRE(text.find("caller_of_backtrace") != std::string::npos);
+  REQUIRE(text.find("backtrace_test.cpp:") != std::string::npos);
+  REQUIRE(text.find("main") != std::string::npos);
+  REQUIRE(text.find("__libc_start") != std::string::npos);
+}
+
+TEST_CASE("memory that can't be read ends a backtrace, and nothing else") {
+  ProgramFrame frame = {};
+  frame.rip = 0x10;
+  frame.rsp = 0x20;
+  const auto nothing = [](uint64_t, void*, size_t) -> size_t { return 0; };
+  REQUIRE(dbos::vmm::loaded_modules(nothing, "/bin/true", 8, 16).size() == 1);
+  const auto frames = dbos::vmm::program_backtrace(frame, nothing, {{"/nowhere", 0}});
+  REQUIRE(frames.size() == 1);
+  REQUIRE(frames[0].address == 0x10);
+  REQUIRE(frames[0].function.empty());
+}
+
+TEST_CASE("a chain of libraries that goes round is followed for a while only") {
+  // Every word of memory points to itself: all lists are circles.
+  const auto circle = [](uint64_t address, void* destination, size_t size) -> size_t {
+    auto* const words = static_cast<uint64_t*>(destination);
+    for (size_t i = 0; i < size / 8; ++i) words[i] = address;
+    return size;
+  };
+  REQUIRE(dbos::vmm::loaded_modules(circle, "/bin/true", 8, 1024).size() < 1000);
+}
+
+TEST_CASE("instructions are told, and the current one is marked") {
+  const uint8_t code[] = {0x89, 0xc3, 0x0f, 0x05, 0xc3, 0x06};
+  const auto list = dbos::vmm::disassemble(code, 0x1000, 10);
+  REQUIRE(list.size() == 3);
+  REQUIRE(list[0].text == "mov ebx, eax");
+  REQUIRE(list[1].address == 0x1002);
+  REQUIRE(list[2].text == "ret");
+  REQUIRE(dbos::vmm::disassemble(code, 0x1000, 1).size() == 1);
+  REQUIRE(dbos::vmm::disassemble({}, 0x1000, 5).empty());
+  REQUIRE(dbos::vmm::format_instructions(list, 0x1002).find("=> 0x0000000000001002  syscall") !=
+          std::string::npos);
+}
