@@ -4,6 +4,7 @@
 
 #include "guest/lib/result.h"
 #include "guest/lib/types.h"
+#include "hypercall/observe.h"
 
 namespace dbos {
 class AddressSpace;
@@ -43,5 +44,8 @@ void relax(u32 turns);
 
 // The vCPU that this code runs on, 0..kVcpuCountMax-1.
 u32 current_vcpu();
+
+// What this vCPU counts, for those who look from outside (hypercall/observe.h).
+VcpuCounters& counters();
 
 }  // namespace dbos::platform

@@ -40,6 +40,11 @@ inline constexpr uint64_t kVcpuRegionBase = DBOS_VCPU_REGION_BASE;
 inline constexpr uint64_t kVcpuStride = DBOS_VCPU_STRIDE;
 inline constexpr uint32_t kVcpuCountMax = DBOS_VCPU_COUNT_MAX;
 
+// A ring of events for each vCPU (hypercall/observe.h). Its memory slot is made when the first
+// trace begins.
+inline constexpr uint64_t kTraceRegionBase = 96 * kGiB;
+inline constexpr uint64_t kTraceStride = 256 * kKiB;
+
 inline constexpr uint64_t kWindowBase = DBOS_WINDOW_BASE;
 inline constexpr uint64_t kWindowSizeMax = DBOS_WINDOW_SIZE_MAX;
 
@@ -66,7 +71,7 @@ inline constexpr uint64_t kKernelImageBase = DBOS_IMAGE_BASE;
 //   0x0e000  debug and NMI stack, 8 KiB
 //   0x10000  guest kernel's per-CPU data, 16 KiB
 //   0x14000  hypercall page, 4 KiB
-//   0x15000  (unused)
+//   0x15000  counters (hypercall/observe.h), 44 KiB
 //   0x20000  bounce buffer, 128 KiB
 inline constexpr uint64_t kVcpuStackOffset = DBOS_VCPU_STACK_OFFSET;
 inline constexpr uint64_t kVcpuStackTop = DBOS_VCPU_STACK_TOP;
@@ -79,6 +84,8 @@ inline constexpr uint64_t kVcpuDebugStackTop = DBOS_VCPU_DEBUG_STACK_TOP;
 inline constexpr uint64_t kVcpuDataOffset = DBOS_VCPU_DATA_OFFSET;
 inline constexpr uint64_t kVcpuDataSize = DBOS_VCPU_DATA_SIZE;
 inline constexpr uint64_t kVcpuHypercallOffset = DBOS_VCPU_HYPERCALL_OFFSET;
+inline constexpr uint64_t kVcpuCountersOffset = 0x15000;
+inline constexpr uint64_t kVcpuCountersSize = 0xb000;
 inline constexpr uint64_t kVcpuBounceOffset = DBOS_VCPU_BOUNCE_OFFSET;
 inline constexpr uint64_t kVcpuBounceSize = DBOS_VCPU_BOUNCE_SIZE;
 

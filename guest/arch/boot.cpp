@@ -4,11 +4,11 @@
 #include "guest/arch/trap.h"
 #include "guest/lib/assert.h"
 #include "guest/memory/address_space.h"
+#include "guest/memory/kernel_view.h"
 #include "guest/platform.h"
 #include "guest/process/clone.h"
 #include "guest/process/process_table.h"
 #include "guest/process/program_start.h"
-#include "guest/syscalls/trace.h"
 #include "hypercall/abi.h"
 
 // What the VMM reads of this image before it boots it.
@@ -29,7 +29,7 @@ const BootInformation& boot_information() {
   const MemoryOptions options{(boot.flags & kBootNoLargePages) == 0};
   if (memory_initialize(options).is_error()) DBOS_PANIC("no memory to start with");
   arch::declare_return_region();
-  if ((boot.flags & kBootTraceCalls) != 0) enable_trace();
+  publish_kernel_view();
   start_program(boot);
 }
 

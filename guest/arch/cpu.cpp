@@ -2,6 +2,7 @@
 
 #include "guest/arch/trap.h"
 #include "guest/lib/assert.h"
+#include "guest/platform.h"
 #include "hypercall/abi.h"
 
 extern "C" void system_call_entry();
@@ -79,6 +80,8 @@ void initialize_cpu(u32 index, u64 extended_state_mask) {
   cpu.index = index;
   cpu.kernel_stack_top = cpu_block(index) + kVcpuStackTop;
   cpu.thread.vcpu = index;
+  const PhysicalAddress block(kVcpuRegionBase + index * kVcpuStride);
+  cpu.counters = static_cast<VcpuCounters*>(platform::direct_map(block + kVcpuCountersOffset));
   load_descriptor_tables(cpu);
   set_control_registers(extended_state_mask);
   set_system_call_entry(cpu);

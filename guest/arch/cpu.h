@@ -9,6 +9,7 @@
 #include "guest/arch/registers.h"
 #include "guest/lib/types.h"
 #include "guest/process/thread.h"
+#include "hypercall/observe.h"
 
 namespace dbos::arch {
 
@@ -50,7 +51,7 @@ struct Cpu {
   Thread thread;
   u64 gdt[5];
   TaskState task_state;
-  u64 counters[16];
+  VcpuCounters* counters;
 };
 static_assert(offsetof(Cpu, entry_scratch) == 0 && offsetof(Cpu, kernel_stack_top) == 8);
 static_assert(sizeof(Cpu) <= kVcpuDataSize);

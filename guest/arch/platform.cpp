@@ -86,4 +86,8 @@ u32 current_vcpu() {
   return arch::current_cpu().index;
 }
 
+VcpuCounters& counters() {
+  return *arch::current_cpu().counters;
+}
+
 }  // namespace dbos::platform

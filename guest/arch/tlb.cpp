@@ -60,6 +60,7 @@ void activate_space(AddressSpace& space) {
   Cpu& cpu = current_cpu();
   cpu.active_space = &space;
   space.vcpus().add(cpu.index);
+  cpu.counters->space_root = space.root().value();
   write_cr3(space.root().value());
 }
 
@@ -68,6 +69,7 @@ void leave_space(PhysicalAddress kernel_root) {
   write_cr3(kernel_root.value());
   cpu.active_space->vcpus().remove(cpu.index);
   cpu.active_space = nullptr;
+  cpu.counters->space_root = 0;
 }
 
 }  // namespace dbos::arch
@@ -91,6 +93,7 @@ void shootdown(AddressSpace& space, VirtualRange range) {
     __atomic_store_n(&page_of(index).attention, 1, __ATOMIC_SEQ_CST);
     if (target.place.load() == CpuPlace::kHost) return;
     hypercall(Service::kInterrupt, index);
+    counters().count(Counter::kShootdowns);
     waiting.add(index);
   });
   waiting.for_each([](u32 index) {

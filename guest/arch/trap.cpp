@@ -93,6 +93,18 @@ SignalOfFault signal_of(FaultKind fault) {
   return {0, 0};
 }
 
+void count_refused(FaultKind fault) {
+  VcpuCounters& counters = platform::counters();
+  switch (fault) {
+    case FaultKind::kBusError:
+      return counters.count(Counter::kFaultBusError);
+    case FaultKind::kOutOfMemory:
+      return counters.count(Counter::kFaultOutOfMemory);
+    default:
+      return counters.count(Counter::kFaultNoMapping);
+  }
+}
+
 // The error code that Linux's ring 3 would have seen.
 u64 shown_error_code(u64 error_code) {
   return error_code | kFaultUser;
@@ -111,6 +123,7 @@ void handle_page_fault(TrapFrame& frame) {
     if (apply_fixup(frame)) return;
     panic_with_frame("page fault in the guest kernel", frame);
   }
+  count_refused(fault);
   const SignalOfFault signal = signal_of(fault);
   if (signal.signal == signal_number::kKill) {
     LogLine().text("out of guest memory (--memory): the program is killed").send();
@@ -194,6 +207,7 @@ void handle_exception(TrapFrame& frame) {
   }
   if (frame.vector == kDebug) write_dr6_clear();
   if (is_debugger_trap(frame)) return;
+  platform::counters().count(Counter::kExceptions);
   Thread& thread = current_thread();
   if (frame.vector == kFloatingPoint || frame.vector == kSimdFloatingPoint) {
     force_fault_signal(thread, frame, signal_number::kFloatingPoint,

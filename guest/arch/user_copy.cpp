@@ -62,6 +62,15 @@ Result<u32> compare_exchange_program(VirtualAddress address, u32 expected, u32 d
   return static_cast<u32>(old);
 }
 
+u64 peek_program_bytes(void* destination, VirtualAddress source, u64 size) {
+  if (!is_in_program(source, size)) return 0;
+  arch::Cpu& cpu = arch::current_cpu();
+  cpu.no_fault = true;
+  const u64 missed = copy_program_bytes(destination, pointer(source), size);
+  cpu.no_fault = false;
+  return size - missed;
+}
+
 Result<u32> peek_program_nofault(VirtualAddress address) {
   if (!is_in_program(address, sizeof(u32))) return Error(EFAULT);
   arch::Cpu& cpu = arch::current_cpu();

@@ -67,6 +67,10 @@ AddressSpace* AddressSpace::first() {
   return first_space;
 }
 
+void AddressSpace::publish_list(KernelView& view) {
+  view.spaces = reinterpret_cast<u64>(&first_space);
+}
+
 void AddressSpace::set_mmap_base(VirtualAddress base) {
   LockGuard guard(lock_);
   mmap_base_ = VirtualAddress(align_down(base.value(), kPageSize));

@@ -236,6 +236,8 @@ class AddressSpace {
 
   // Panics on the first inconsistency of this address space. See also check_memory_invariants().
   void check_invariants();
+  static void publish(KernelView& view);
+  static void publish_list(KernelView& view);
   // For the checker: every address space that exists, with nothing else running.
   static AddressSpace* first();
   AddressSpace* next() const { return next_space_; }
@@ -354,6 +356,7 @@ class AddressSpace {
   VirtualAddress reassembled_to_;
   ReadyTables* ready_ = nullptr;
   bool is_copy_ = false;
+  u64 parent_copied_pages_ = 0;  // the parent's, when this snapshot was taken
   VcpuSet vcpus_;
   AddressSpace* previous_space_ = nullptr;
   AddressSpace* next_space_ = nullptr;

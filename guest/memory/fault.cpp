@@ -65,6 +65,7 @@ FaultOutcome AddressSpace::fault_locked(VirtualAddress address, Access access,
   // 3. Somebody else was here meanwhile, or this processor remembered too little.
   if (suits(tree_.find(page), access)) {
     platform::flush_local(page);
+    platform::counters().count(Counter::kFaultSpurious);
     return outcome(FaultKind::kResolved);
   }
 
@@ -139,6 +140,7 @@ void AddressSpace::grant(const Vma& vma, VirtualAddress page, const Walk& walk, 
   if (access == Access::kWrite) to_set |= Pte::kDirty;
   (vma.protection.may_execute() ? to_clear : to_set) |= Pte::kNoExecute;
   walk.slot->change_flags(to_clear, to_set);
+  platform::counters().count(Counter::kFaultGranted);
   platform::flush_local(page);
 }
 
@@ -159,6 +161,7 @@ FaultOutcome AddressSpace::fault_anonymous(Vma& vma, VirtualAddress page, Access
   if (access != Access::kWrite) {
     if (walk.entry.is_empty()) {
       walk.slot->store(leaf(vma, shared_zero.page(), false, false));
+      platform::counters().count(Counter::kFaultZero);
     } else {
       grant(vma, page, walk, access, false);
     }
@@ -189,6 +192,7 @@ Result<AddressSpace::Touched> AddressSpace::touch_large(const Vma& vma, VirtualA
   if (is_empty && access != Access::kWrite) {
     walk.slot->store(leaf(vma, shared_zero.large_page(), false, false).with(Pte::kLarge));
     tree_.note_change({begin, begin + kLargePageSize});
+    platform::counters().count(Counter::kFaultZero);
     return Touched::kDone;
   }
   if (access != Access::kWrite) {
@@ -212,6 +216,7 @@ Result<AddressSpace::Touched> AddressSpace::touch_large(const Vma& vma, VirtualA
     tree_.note_change({begin, begin + kLargePageSize});
     if (is_zero) batch.invalidate({begin, begin + kLargePageSize});
     tree_.counts().anonymous += kFramesPerBlock;
+    platform::counters().count(Counter::kFaultFreshLarge);
     return Touched::kDone;
   }
   if (!tree_.is_exclusive(walk.entry.address())) return Touched::kUseSmall;
@@ -247,6 +252,7 @@ Result<void> AddressSpace::write_private(const Vma& vma, VirtualAddress page, co
     copy_memory(frame, source, kPageSize);
     ++copied_pages_;
   }
+  platform::counters().count(is_fresh ? Counter::kFaultFresh : Counter::kFaultCopied);
   walk.slot->store(leaf(vma, frame, true, true));
   if (!is_frame) ++tree_.counts().anonymous;
   if (old.is_empty()) return {};
@@ -323,6 +329,7 @@ FaultOutcome AddressSpace::fault_window(Vma& vma, VirtualAddress page, Access ac
     walk.slot->store(leaf(vma, frame.value(), true, true));
     ++tree_.counts().anonymous;
     ++copied_pages_;
+    platform::counters().count(Counter::kFaultCopied);
     return outcome(FaultKind::kResolved);
   }
   if (is_present) {
@@ -331,6 +338,7 @@ FaultOutcome AddressSpace::fault_window(Vma& vma, VirtualAddress page, Access ac
     return outcome(FaultKind::kResolved);
   }
   map_window_run(vma, page, *populated, for_write);
+  platform::counters().count(Counter::kFaultWindow);
   return outcome(FaultKind::kResolved);
 }
 

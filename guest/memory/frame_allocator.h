@@ -20,6 +20,7 @@
 #include "guest/lib/result.h"
 #include "guest/lib/spinlock.h"
 #include "guest/memory/frame_table.h"
+#include "hypercall/observe.h"
 
 namespace dbos {
 
@@ -84,6 +85,9 @@ class FrameAllocator {
   }
   // Adds to the counts of retired frames.
   void count_retired(FrameKind kind, i64 change);
+
+  // Says where the counts lie, for those who look from outside.
+  void publish(KernelView& view) const;
 
   // Walks everything; panics on the first inconsistency. Only while nothing else runs.
   void check_invariants();

@@ -17,6 +17,7 @@
 #include "guest/memory/tlb_batch.h"
 #include "guest/memory/vma.h"
 #include "guest/snapshot/ready.h"
+#include "hypercall/observe.h"
 
 namespace dbos {
 
@@ -103,6 +104,8 @@ class PageTree {
 
   // Moves the entries of a range to another, empty one. ENOMEM: nothing was moved.
   Result<void> move(VirtualRange from, VirtualAddress to, TlbBatch& batch);
+
+  static void publish(KernelView& view, u32 offset);  // of the tree in the address space
 
   bool is_exclusive(PhysicalAddress item) const { return line_->is_exclusive(frame_info(item)); }
 

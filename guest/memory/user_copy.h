@@ -16,6 +16,10 @@ Result<void> clear_program(VirtualAddress destination, u64 size);
 // without the NUL; ENAMETOOLONG where no NUL lies within `capacity`.
 Result<u64> copy_string_from_program(char* destination, VirtualAddress source, u64 capacity);
 
+// What is present: copies from the beginning up to the first byte that would fault, and answers how
+// many bytes that were.
+u64 peek_program_bytes(void* destination, VirtualAddress source, u64 size);
+
 template <typename T>
 Result<T> read_program(VirtualAddress source) {
   T value;

@@ -5,6 +5,7 @@
 
 #include "guest/lib/result.h"
 #include "guest/memory/vma.h"
+#include "hypercall/observe.h"
 
 namespace dbos {
 
@@ -66,6 +67,8 @@ class VmaTree {
   }
 
   void check_invariants() const;
+
+  static void publish(KernelView& view, u32 offset);  // of the tree in the address space
 
  private:
   static u64 gap_before(const Vma& vma);

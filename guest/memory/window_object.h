@@ -11,6 +11,7 @@
 
 #include "guest/lib/result.h"
 #include "guest/memory/heap.h"
+#include "hypercall/observe.h"
 
 namespace dbos {
 
@@ -35,6 +36,8 @@ class WindowObject {
   WindowKind kind() const { return kind_; }
   const FileIdentity& file() const { return file_; }
   const char* path() const { return path_; }
+
+  static void publish(KernelView& view);
 
   void add_reference() { references_.fetch_add(1, std::memory_order_relaxed); }
   // Whether it was the last one.

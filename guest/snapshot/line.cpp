@@ -9,6 +9,7 @@ namespace {
 constinit Spinlock lines_lock;
 constinit std::atomic<Epoch> epoch{1};
 constinit u64 line_total = 0;
+constinit u64 snapshots_taken = 0;
 constinit Line* all_lines = nullptr;
 
 // How many items are moved for one taking of the lines' lock, so that nobody waits long for it.
@@ -71,6 +72,8 @@ void line_depart(Line& line, Line& parent, Tables tables) {
   line.parent_ = &parent;
   line.tables_ = tables;
   line.departure_ = epoch.load(std::memory_order_relaxed);
+  line.taken_ticks_ = __builtin_ia32_rdtsc();
+  ++snapshots_taken;
   line.older_ = parent.newest_child_;
   if (line.older_ != nullptr) line.older_->newer_ = &line;
   parent.newest_child_ = &line;
@@ -267,6 +270,23 @@ FrameList Line::take_parents_place() {
   }
   heap_delete(parent);
   return unlinked;
+}
+
+// ---- For those who look from outside ----
+
+void Line::publish(KernelView& view) {
+  view.line.id = offsetof(Line, id_);
+  view.line.parent = offsetof(Line, parent_);
+  view.line.departure = offsetof(Line, departure_);
+  view.line.taken_ticks = offsetof(Line, taken_ticks_);
+  view.line.retired_pages = offsetof(Line, retired_pages_);
+  view.line.retired_nodes = offsetof(Line, retired_nodes_);
+}
+
+void publish_lines(KernelView& view) {
+  Line::publish(view);
+  view.gauge(GaugeName::kEpoch) = {reinterpret_cast<u64>(&epoch), 0, 1};
+  view.gauge(GaugeName::kSnapshotsTaken) = {reinterpret_cast<u64>(&snapshots_taken), 0, 1};
 }
 
 }  // namespace dbos

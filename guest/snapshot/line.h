@@ -55,6 +55,8 @@ void line_end(Line* line);
 
 Epoch current_epoch();
 
+void publish_lines(KernelView& view);
+
 // The number of lines that exist, tombstones included.
 u64 line_count();
 // For the checker, with nothing else running: every line that exists.
@@ -101,6 +103,7 @@ class alignas(256) Line {
 
   // For the checker, with nothing else running:
   Line* parent() const { return parent_; }
+  static void publish(KernelView& view);
   const FrameList& deadlist() const { return deadlist_; }
   Tables tables() const { return tables_; }
   Line* next() const { return next_; }
@@ -121,6 +124,7 @@ class alignas(256) Line {
   LineId id_ = LineId::kNone;
   Line* parent_ = nullptr;
   Epoch departure_ = 0;
+  u64 taken_ticks_ = 0;  // when this snapshot was taken, by the TSC
   // Of the live lines that left this one; 0: there is none. Grows only with the lock of this line's
   // address space; a reader that holds it and sees too new a value merely copies once too often.
   std::atomic<Epoch> newest_departure_{0};

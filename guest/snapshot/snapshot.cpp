@@ -26,6 +26,7 @@ Result<AddressSpace*> AddressSpace::snapshot() {
     } else {
       child = DBOS_TRY(create_sharer());
     }
+    child->parent_copied_pages_ = copied_pages_;
     LockGuard child_guard(child->lock_);
     // 1. Both roots lose their right to write ...
     tree_.seal();

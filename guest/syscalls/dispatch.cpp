@@ -215,9 +215,10 @@ i64 dispatch(Thread& thread, TrapFrame& frame) {
 extern "C" bool handle_system_call(TrapFrame* frame) {
   Thread& thread = current_thread();
   thread.frame = frame;
+  const CallWatch watch(*frame);
   const i64 result = dispatch(thread, *frame);
   frame->rax = static_cast<u64>(result);
-  trace_call(*frame, result);
+  watch.finish(result);
   arch::return_to_program(*frame);
   return frame->vector == kSystemCallVector && (frame->rflags & kFlagTrap) == 0;
 }

@@ -170,6 +170,7 @@ enum dbos_service {
   DBOS_SERVICE_INTERRUPT = 0x1015,
   DBOS_SERVICE_ATTENTION_REGION = 0x1016,
   DBOS_SERVICE_DEBUG_STOP = 0x1017,
+  DBOS_SERVICE_TRACE = 0x1018,
 };
 
 // signal_action's disposition.

@@ -41,6 +41,7 @@ std::atomic<u64> released{0};
 std::atomic<u64> populated{0};
 bool panic_throws = false;
 thread_local u32 this_vcpu = 0;
+thread_local VcpuCounters this_counters = {};
 
 struct Window {
   u64 length;
@@ -185,6 +186,10 @@ void relax(u32) {
 
 u32 current_vcpu() {
   return this_vcpu;
+}
+
+VcpuCounters& counters() {
+  return this_counters;
 }
 
 }  // namespace platform

@@ -26,6 +26,7 @@
 #include "vmm/machine/machine.h"
 #include "vmm/machine/regions.h"
 #include "vmm/machine/ring_check.h"
+#include "vmm/observe/observation.h"
 #include "vmm/options.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/signals.h"
@@ -134,6 +135,8 @@ void set_clock_and_features(const Options& options, const Machine& machine,
   if (!check.is_native()) throw StartError(interpreted_message(check));
   machine->check_cpu();
   if (machine->reset_vcpu(vcpu, 0) < 0) throw StartError::with_errno("KVM can't start a vCPU");
+  start_observation(vcpu);
+  if (options.trace) trace_to_log(*machine);
   prefault(*machine, options.prefault_size);
 
   const std::vector<std::string> environment =

@@ -85,6 +85,7 @@ void Machine::open_kvm() {
 void Machine::make_regions() {
   reserve_region(kKernelRegionBase, kKernelRegionSize, "the guest kernel");
   reserve_region(kVcpuRegionBase, kVcpuStride * kVcpuCountMax, "vCPU blocks");
+  reserve_region(kTraceRegionBase, kTraceStride * kVcpuCountMax, "traces");
   reserve_region(kWindowBase, kWindowSizeMax, "file mappings");
   reserve_region(kArenaBase, kArenaSizeMax, "guest memory");
   check(commit_region(kKernelRegionBase, kKernelRegionSize, HostPages::kSmall),
@@ -225,6 +226,13 @@ bool Machine::inject_exception(const Vcpu& vcpu, uint8_t vector) const {
   events.flags = 0;
   raw_call(__NR_ioctl, descriptor, KVM_SET_VCPU_EVENTS, reinterpret_cast<uint64_t>(&events));
   return true;
+}
+
+int64_t Machine::make_trace_region() {
+  constexpr uint64_t kSize = kTraceStride * kVcpuCountMax;
+  const int64_t result = commit_region(kTraceRegionBase, kSize, HostPages::kSmall);
+  // Not added to memory_: no hypercall has business there.
+  return result < 0 ? result : add_memory_slot(vm_descriptor_, kTraceRegionBase, kSize);
 }
 
 int64_t Machine::grow_arena(uint64_t index) {

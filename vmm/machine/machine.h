@@ -54,6 +54,9 @@ class Machine {
   // Service::kArenaGrow: adds the slot of a chunk. Result: its usable bytes, or -errno.
   int64_t grow_arena(uint64_t index);
 
+  // Makes the trace region usable (vmm/observe/trace_rings.h). Once. Result: 0 or -errno.
+  int64_t make_trace_region();
+
  private:
   int64_t enter_long_mode(const Vcpu& vcpu);
   void open_kvm();

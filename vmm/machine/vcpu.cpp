@@ -1,6 +1,9 @@
 #include "vmm/machine/vcpu.h"
 
+#include <new>
+
 #include "vmm/machine/machine.h"
+#include "vmm/process/exit_statistics.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/thread_block.h"
 
@@ -71,7 +74,10 @@ Vcpu* VcpuPool::create(const HostProcess& process) {
   vcpu.creator = &process;
   // Made here and not when a thread starts: a fork must find everything ready.
   vcpu.block = make_thread_block();
-  if (vcpu.block == nullptr || machine_.initialize_vcpu(vcpu) < 0) return nullptr;
+  vcpu.statistics = new (std::nothrow) ExitStatistics();
+  vcpu.current_call.store(kNoCall);
+  const bool is_complete = vcpu.block != nullptr && vcpu.statistics != nullptr;
+  if (!is_complete || machine_.initialize_vcpu(vcpu) < 0) return nullptr;
   // Now that the descriptor is there: a fork that sees the number copies the descriptor.
   vcpu.sequence = next_sequence_.fetch_add(1);
   vcpu.state.store(VcpuState::kBusy);

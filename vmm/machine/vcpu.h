@@ -18,6 +18,9 @@ namespace dbos::vmm {
 
 struct HostProcess;
 struct ThreadBlock;
+struct ExitStatistics;
+
+inline constexpr uint32_t kNoCall = UINT32_MAX;
 
 // kBusy: a host thread runs it, or ran it and was killed (host_thread is 0 then: it is adopted).
 // kParked: the program's thread ended, and its host thread waits for the next one of its process.
@@ -32,14 +35,12 @@ struct Vcpu : SignalContext {
   uint32_t index;
   int descriptor;
   kvm_run* run;
-  const HostProcess* creator;  // who has the descriptor, with those it forked later
-  uint64_t sequence;           // creation order
-  bool was_run;                // a host thread ran it once
-  uint64_t exits;              // to the VMM; these three are written by the thread that runs it
-  uint64_t service_calls;
-  uint64_t system_calls;
+  const HostProcess* creator;          // who has the descriptor, with those it forked later
+  uint64_t sequence;                   // creation order
+  bool was_run;                        // a host thread ran it once
+  ExitStatistics* statistics;          // written by the thread that runs it
   std::atomic<uint32_t> current_call{kNoCall};  // number of the host call that its thread is in
-  ThreadBlock* block;                           // for its host threads, one after the other
+  ThreadBlock* block;                  // for its host threads, one after the other
 
   // Of the thread that uses it now.
   HostProcess* process;

@@ -17,6 +17,7 @@
 #include "vmm/log.h"
 #include "vmm/machine/clock.h"
 #include "vmm/machine/window.h"
+#include "vmm/observe/trace_rings.h"
 #include "vmm/process/attention.h"
 #include "vmm/process/execute_program.h"
 #include "vmm/process/host_call.h"
@@ -232,6 +233,9 @@ int64_t execute_service(Vcpu& vcpu, const Call& call) {
       return refresh_clock();
     case Service::kYield:
       return raw_call(__NR_sched_yield);
+    case Service::kTrace:
+      print_trace(vcpu.index);
+      return 0;
     case Service::kExit:
       exit_process(vcpu, a[0], a[1] != 0);
     case Service::kDebugStop:

@@ -7,6 +7,7 @@
 
 #include "vmm/error.h"
 #include "vmm/machine/keep_descriptor.h"
+#include "vmm/process/exit_statistics.h"
 #include "vmm/process/host_call.h"
 #include "vmm/process/vcpu_thread.h"
 
@@ -33,9 +34,10 @@ void write_statistics() {
   uint64_t service_calls = 0;
   uint64_t system_calls = 0;
   for (uint32_t i = 0; i < vcpus.count(); ++i) {
-    exits += vcpus.at(i).exits;
-    service_calls += vcpus.at(i).service_calls;
-    system_calls += vcpus.at(i).system_calls;
+    const ExitStatistics& statistics = *vcpus.at(i).statistics;
+    for (const uint64_t count : statistics.exits) exits += count;
+    for (const uint64_t count : statistics.services) service_calls += count;
+    system_calls += statistics.system_calls;
   }
   const std::string text =
       fmt::format("{{\"vcpus\": {}, \"exits\": {}, \"service_calls\": {}, \"system_calls\": {}}}\n",

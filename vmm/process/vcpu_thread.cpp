@@ -9,6 +9,7 @@
 #include "vmm/error.h"
 #include "vmm/kvm/kvm_api.h"
 #include "vmm/process/attention.h"
+#include "vmm/process/exit_watch.h"
 #include "vmm/process/host_call.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/services.h"
@@ -42,7 +43,11 @@ bool is_futex_wake(const Call& call) {
 }
 
 int64_t perform(Vcpu& vcpu, const Call& call) {
-  ++(call.number >= kServiceBase ? vcpu.service_calls : vcpu.system_calls);
+  if (call.number >= kServiceBase && call.number - kServiceBase < kServiceCount) {
+    ++vcpu.statistics->services[call.number - kServiceBase];
+  } else {
+    ++vcpu.statistics->system_calls;
+  }
   if (call.flags != 0) return -EINVAL;
   if (call.number >= kServiceBase) return execute_service(vcpu, call);
   if (vcpu.adopted.load() != 0 && !is_futex_wake(call)) return -EINTR;
@@ -87,6 +92,15 @@ bool give_up_adopted(Vcpu& vcpu) {
   if (vcpu.adopted.load() == 0) return false;
   vcpu.state.store(VcpuState::kLost);
   return true;
+}
+
+ExitKind kind_of_exit(const Vcpu& vcpu, int64_t result) {
+  if (result == -EFAULT) return ExitKind::kLostPage;
+  if (result != 0 || vcpu.run->exit_reason == KVM_EXIT_INTR) return ExitKind::kInterrupted;
+  if (vcpu.run->exit_reason != KVM_EXIT_IO) return ExitKind::kOther;
+  const uint32_t number = vcpu.page->calls[0].number;
+  if (number < kServiceBase) return ExitKind::kSystemCall;
+  return number == static_cast<uint32_t>(Service::kPark) ? ExitKind::kPark : ExitKind::kService;
 }
 
 Next handle_exit(Vcpu& vcpu) {
@@ -188,9 +202,8 @@ int64_t start_host_thread(Vcpu& vcpu, uint64_t flags, ThreadEntry entry, uint64_
   return result;
 }
 
-Next run_once(Vcpu& vcpu) {
-  const int64_t result = raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu.descriptor), KVM_RUN, 0);
-  ++vcpu.exits;
+// `result`: KVM_RUN's.
+Next handle_run(Vcpu& vcpu, int64_t result) {
   if (result == 0) return handle_exit(vcpu);
   if (result == -EINTR || result == -EAGAIN) {
     handle_interrupted_run(vcpu);
@@ -202,6 +215,14 @@ Next run_once(Vcpu& vcpu) {
   }
   if (give_up_adopted(vcpu)) return Next::kLeave;
   die_with_report(vcpu, "KVM refused to run the guest");
+}
+
+Next run_once(Vcpu& vcpu) {
+  const int64_t result = raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu.descriptor), KVM_RUN, 0);
+  ExitWatch watch(*vcpu.statistics, kind_of_exit(vcpu, result));
+  const Next next = handle_run(vcpu, result);
+  watch.finish();
+  return next;
 }
 
 }  // namespace

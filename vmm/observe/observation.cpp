@@ -1,0 +1,70 @@
+#include "vmm/observe/observation.h"
+
+#include <asm/unistd.h>
+
+#include "vmm/error.h"
+#include "vmm/kvm/kvm_api.h"
+#include "vmm/observe/trace_rings.h"
+#include "vmm/process/exit_watch.h"
+#include "vmm/process/host_call.h"
+
+namespace dbos::vmm {
+namespace {
+
+void set_flags(uint32_t flags) {
+  observe_control().flags.fetch_or(flags);
+}
+
+void clear_flags(uint32_t flags) {
+  observe_control().flags.fetch_and(~flags);
+}
+
+bool is_set(uint32_t flag) {
+  return (observe_control().flags.load() & flag) != 0;
+}
+
+void choose(const TracedCalls& calls) {
+  for (int i = 0; i < 8; ++i) observe_control().traced[i].store(calls.bits[i]);
+}
+
+}  // namespace
+
+void start_observation(const Vcpu& vcpu) {
+  constexpr uint64_t kNsPerMs = 1'000'000;
+  const int64_t tsc_khz =
+      raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu.descriptor), KVM_GET_TSC_KHZ, 0);
+  // A multiplier of 32 bits: from 4 MHz on.
+  if (tsc_khz <= 4000) return;
+  observe_control().ns_multiplier =
+      static_cast<uint32_t>((kNsPerMs << 24) / static_cast<uint64_t>(tsc_khz));
+}
+
+void trace_to_log(Machine& machine) {
+  if (make_trace_rings(machine) < 0) throw StartError("not enough memory for --trace");
+  TracedCalls all;
+  for (uint64_t& bits : all.bits) bits = ~uint64_t{0};
+  choose(all);
+  set_flags(kObserveTrace | kObserveReport);
+}
+
+void set_time_all(bool on) {
+  on ? set_flags(kObserveTimeAll) : clear_flags(kObserveTimeAll);
+}
+
+TraceStart start_trace(Machine& machine, const TracedCalls& calls) {
+  if (is_set(kObserveReport)) return TraceStart::kBusyWithLog;
+  if (make_trace_rings(machine) < 0) return TraceStart::kNoMemory;
+  // What the last trace left in the rings is nobody's.
+  for (uint32_t i = 0; i < machine.vcpus().count(); ++i) {
+    drain_trace_ring(trace_ring(i), taken_of(i), TraceRing::kEvents, [](const TraceEvent&) {});
+  }
+  choose(calls);
+  set_flags(kObserveTrace);
+  return TraceStart::kStarted;
+}
+
+void stop_trace() {
+  clear_flags(kObserveTrace);
+}
+
+}  // namespace dbos::vmm

@@ -1,0 +1,48 @@
+#include "vmm/observe/trace_rings.h"
+
+#include "vmm/log.h"
+#include "vmm/observe/call_text.h"
+#include "vmm/process/exit_watch.h"
+
+namespace dbos::vmm {
+namespace {
+
+bool is_made = false;
+uint64_t taken[kVcpuCountMax];
+
+}  // namespace
+
+int64_t make_trace_rings(Machine& machine) {
+  if (is_made) return 0;
+  const int64_t result = machine.make_trace_region();
+  is_made = result == 0;
+  return result;
+}
+
+TraceRing& trace_ring(uint32_t vcpu) {
+  return *reinterpret_cast<TraceRing*>(kTraceRegionBase + vcpu * kTraceStride);
+}
+
+uint64_t& taken_of(uint32_t vcpu) {
+  return taken[vcpu];
+}
+
+void print_trace(uint32_t vcpu) {
+  if (!is_made) return;
+  drain_trace_ring(trace_ring(vcpu), taken[vcpu], TraceRing::kEvents, [](const TraceEvent& event) {
+    Text line;
+    put_event(line, event, observe_control().ns_multiplier);
+    write_log_line(line.view());
+  });
+}
+
+uint64_t lost_trace_events(Machine& machine) {
+  if (!is_made) return 0;
+  uint64_t lost = 0;
+  for (uint32_t i = 0; i < machine.vcpus().count(); ++i) {
+    lost += trace_ring(i).lost.load(std::memory_order_relaxed);
+  }
+  return lost;
+}
+
+}  // namespace dbos::vmm

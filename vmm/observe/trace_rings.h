@@ -1,0 +1,42 @@
+// The VMM's end of the rings that guest kernels put their traced calls in.
+#pragma once
+
+#include <cstdint>
+
+#include "hypercall/observe.h"
+#include "vmm/machine/machine.h"
+
+namespace dbos::vmm {
+
+// Makes the rings' memory and its slot, once. To be called before kObserveTrace is set; its callers
+// take turns. Result: 0 or -errno.
+int64_t make_trace_rings(Machine& machine);
+
+TraceRing& trace_ring(uint32_t vcpu);
+
+// Takes up to `most` events out of a vCPU's ring and calls visit(const TraceEvent&) with a copy of
+// each. Answers how many. One at a time for each vCPU.
+template <typename Visit>
+uint32_t drain_trace_ring(TraceRing& ring, uint64_t& taken, uint32_t most, Visit visit) {
+  const uint64_t written = ring.written.load(std::memory_order_acquire);
+  // What lies further back is none of a sound guest's doing.
+  if (written - taken > TraceRing::kEvents) taken = written;
+  uint32_t count = 0;
+  for (; taken != written && count < most; ++count) {
+    const TraceEvent event = ring.events[taken % TraceRing::kEvents];
+    ring.taken.store(++taken, std::memory_order_release);
+    visit(event);
+  }
+  return count;
+}
+
+// How far a vCPU's ring has been drained: not what the guest could change.
+uint64_t& taken_of(uint32_t vcpu);
+
+// Service::kTrace (dbos-run --trace): prints what is in the ring of the calling thread's vCPU.
+void print_trace(uint32_t vcpu);
+
+// Sum over all vCPUs of the events that found no place.
+uint64_t lost_trace_events(Machine& machine);
+
+}  // namespace dbos::vmm
