@@ -43,6 +43,8 @@ Examples:
       and elsewhere: gdb -ex 'target remote :1234'
   dbos-run --kernel my-runtime.elf input.txt
       boots another guest kernel; docs/hypercall-abi.md says how to write one.
+  dbos-run --metrics 9100 redis-server
+      and 'dbos-dbg ls' finds it, 'dbos-dbg trace' shows its system calls live.
   dbos-run --ring-check
 
 dbos-run needs read and write access to /dev/kvm, on a processor with Intel VT-x or AMD SVM. Where
@@ -97,9 +99,11 @@ struct RawOptions {
   std::string memory = std::to_string(kMemoryDefaultPercent) + "%";
   std::string prefault = "0";
   std::string statistics;
+  std::string metrics;
   std::string clock = "auto";
   std::string log_level = "warning";
   bool no_large_pages = false;
+  bool no_control = false;
   bool ring_check = false;
   bool version = false;
 };
@@ -141,6 +145,12 @@ void declare_options(CLI::App& app, RawOptions& raw, Options& options, CLI::Opti
       "its backtrace");
   app.add_option("--core", options.core_file, "... and write a core there, that gdb opens")
       ->type_name("FILE");
+  app.add_option("--metrics", raw.metrics,
+                 "Serve counters and latencies in Prometheus's format at http://ADDRESS/metrics; "
+                 "without a host only to this machine (docs/metrics.md)")
+      ->type_name("[HOST:]PORT");
+  app.add_flag("--no-control", raw.no_control,
+               "No socket that dbos-dbg can attach to, and no thread that serves it");
   app.add_flag("--no-large-pages", raw.no_large_pages,
                "Map memory in pages of 4 KiB only, never of 2 MiB");
   app.add_option("--clock", raw.clock,
@@ -204,6 +214,14 @@ std::vector<std::string> command_of(std::vector<std::string> words) {
   return words;
 }
 
+NetworkAddress metrics_address(const std::string& text) {
+  try {
+    return parse_network_address(text);
+  } catch (const std::invalid_argument& error) {
+    throw OptionError("--metrics " + text + " " + error.what());
+  }
+}
+
 void check_environment(const std::vector<std::string>& variables) {
   for (const std::string& variable : variables) {
     const size_t equals = variable.find('=');
@@ -221,6 +239,8 @@ void interpret(const RawOptions& raw, uint64_t host_memory, Options& options) {
                       " is more than --memory; give less, or more memory");
   }
   options.large_pages = !raw.no_large_pages;
+  options.control = !raw.no_control;
+  if (!raw.metrics.empty()) options.metrics = metrics_address(raw.metrics);
   options.clock = choose<ClockSource>("--clock", raw.clock,
                                       {{"auto", ClockSource::kAutomatic},
                                        {"tsc", ClockSource::kTsc},

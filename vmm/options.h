@@ -2,12 +2,14 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "hypercall/layout.h"
+#include "vmm/network_address.h"
 
 namespace dbos::vmm {
 
@@ -28,6 +30,8 @@ struct Options {
   uint64_t prefault_size = 0;            // bytes, a multiple of 2 MiB, at most memory_size
   std::vector<std::string> environment;  // NAME=VALUE, over what is inherited
   bool trace = false;
+  bool control = true;                    // dbos-dbg may attach
+  std::optional<NetworkAddress> metrics;  // where they are served
   bool large_pages = true;
   bool statistics = false;
   std::string statistics_file;  // empty: standard error

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "vmm/debug/control_server.h"
 #include "vmm/debug/crash_report.h"
 #include "vmm/debug/gdb_server.h"
 #include "vmm/debug/stop.h"
@@ -155,6 +156,7 @@ void set_clock_and_features(const Options& options, const Machine& machine,
   auto* const boot = reinterpret_cast<BootInformation*>(kBootInformationAddress);
   boot->ignored_signals = inherited.ignored;
   boot->blocked_signals = inherited.blocked;
+  start_control(*machine, {options.control, options.metrics});
   workload.program.hand_over_descriptors();
   keep_log_descriptor();
   // What ps and top show, as execve sets it.

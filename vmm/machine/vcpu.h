@@ -28,8 +28,6 @@ inline constexpr uint32_t kNoCall = UINT32_MAX;
 // kLost: made by a process that is gone, so that nobody has its descriptor.
 enum class VcpuState : uint32_t { kAbsent, kIdle, kBusy, kParked, kEnded, kLost };
 
-inline constexpr uint32_t kNoCall = UINT32_MAX;
-
 struct Vcpu : SignalContext {
   std::atomic<VcpuState> state;
   uint32_t index;

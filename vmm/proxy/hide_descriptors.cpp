@@ -3,6 +3,7 @@
 #include <asm/unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 
 #include "vmm/process/host_call.h"
@@ -30,19 +31,34 @@ void append_number(char*& end, int number) {
   *end = 0;
 }
 
-// Whether the descriptor is open on a folder /proc/.../fd or .../fdinfo.
-bool lists_descriptors(int descriptor) {
+constexpr uint32_t kOwnThreadsMax = 8;
+std::atomic<int> own_threads[kOwnThreadsMax];
+
+bool is_own_thread(int id) {
+  for (const std::atomic<int>& own : own_threads) {
+    if (own.load(std::memory_order_relaxed) == id) return true;
+  }
+  return false;
+}
+
+enum class Listing { kOther, kDescriptors, kThreads };
+
+// What the descriptor is open on: a folder /proc/.../fd, .../fdinfo or .../task.
+Listing listing_of(int descriptor) {
   char link[32] = "/proc/self/fd/";
   char* end = link + std::strlen(link);
   append_number(end, descriptor);
   char target[64];
   const int64_t length = raw_call(__NR_readlink, reinterpret_cast<uint64_t>(link),
                                   reinterpret_cast<uint64_t>(target), sizeof target - 1);
-  if (length < 0) return false;
+  if (length < 0) return Listing::kOther;
   target[length] = 0;
   const char* const last = std::strrchr(target, '/');
   const bool is_process = std::strncmp(target, "/proc/", 6) == 0 && last != nullptr;
-  return is_process && (std::strcmp(last, "/fd") == 0 || std::strcmp(last, "/fdinfo") == 0);
+  if (!is_process) return Listing::kOther;
+  if (std::strcmp(last, "/task") == 0) return Listing::kThreads;
+  const bool is_fd = std::strcmp(last, "/fd") == 0 || std::strcmp(last, "/fdinfo") == 0;
+  return is_fd ? Listing::kDescriptors : Listing::kOther;
 }
 
 // -1: not a number.
@@ -55,7 +71,7 @@ int number_of(const char* name) {
 }
 
 // Moves the entries that stay to the front. The buffer is the guest's, so each entry is checked.
-int64_t compact(char* buffer, int64_t size) {
+int64_t compact(Listing listing, char* buffer, int64_t size) {
   int64_t kept = 0;
   for (int64_t at = 0; at + static_cast<int64_t>(sizeof(DirectoryEntry)) < size;) {
     DirectoryEntry entry;
@@ -65,7 +81,10 @@ int64_t compact(char* buffer, int64_t size) {
     char name[16] = {};
     std::memcpy(name, buffer + at + sizeof entry,
                 std::min<size_t>(sizeof name - 1, static_cast<size_t>(length) - sizeof entry));
-    if (!own_descriptors().is_ours(number_of(name))) {
+    const int number = number_of(name);
+    const bool is_ours = listing == Listing::kThreads ? number > 0 && is_own_thread(number)
+                                                      : own_descriptors().is_ours(number);
+    if (!is_ours) {
       std::memmove(buffer + kept, buffer + at, static_cast<size_t>(length));
       kept += length;
     }
@@ -77,13 +96,21 @@ int64_t compact(char* buffer, int64_t size) {
 }  // namespace
 
 int64_t hide_own_descriptors(const Call& call, int64_t result) {
-  if (!lists_descriptors(static_cast<int>(call.arguments[0]))) return result;
+  const Listing listing = listing_of(static_cast<int>(call.arguments[0]));
+  if (listing == Listing::kOther) return result;
   while (result > 0) {
-    const int64_t kept = compact(reinterpret_cast<char*>(call.arguments[1]), result);
+    const int64_t kept = compact(listing, reinterpret_cast<char*>(call.arguments[1]), result);
     if (kept > 0) return kept;
     result = raw_call(__NR_getdents64, call.arguments[0], call.arguments[1], call.arguments[2]);
   }
   return result;
+}
+
+void hide_own_thread(int thread_id) {
+  for (std::atomic<int>& own : own_threads) {
+    int expected = 0;
+    if (own.compare_exchange_strong(expected, thread_id)) return;
+  }
 }
 
 }  // namespace dbos::vmm

@@ -71,6 +71,10 @@ TEST_CASE("all from the program's name on is the program's") {
   REQUIRE_FALSE(parse({"db", "--trace"}).trace);
   REQUIRE(parse({"--trace", "--", "db", "--"}).command == Words{"db", "--"});
   REQUIRE(parse({"--trace", "--", "db", "--"}).trace);
+  REQUIRE(parse({"db"}).control);
+  REQUIRE_FALSE(parse({"db"}).metrics);
+  REQUIRE_FALSE(parse({"--no-control", "db"}).control);
+  REQUIRE(parse({"--metrics", "[::1]:9100", "db"}).metrics->host == "::1");
   REQUIRE(parse({"--", "--odd-name", "x"}).command == Words{"--odd-name", "x"});
   REQUIRE(parse({"db", "", "a b"}).command == Words{"db", "", "a b"});
 }
@@ -131,6 +135,7 @@ TEST_CASE("the other options are as they are called") {
   require_refusal({"--clock", "sun", "db"}, {"--clock", "'sun'", "auto, host, tsc"});
   require_refusal({"--log-level", "loud", "db"}, {"--log-level", "'loud'", "warning"});
   require_refusal({"--trace=maybe", "db"}, {"no value", "--trace"});
+  require_refusal({"--metrics", "localhost", "db"}, {"--metrics localhost", "HOST"});
 }
 
 TEST_CASE("an unknown option is refused, not run") {

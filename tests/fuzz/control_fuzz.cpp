@@ -1,0 +1,129 @@
+// Fuzzes what the control thread reads from its sockets: requests of dbos-dbg, line by line, and
+// the HTTP of --metrics. Whatever comes, it is parsed or refused with a sentence, and the answer is
+// one line of JSON.
+//
+// With libFuzzer: clang++ -fsanitize=fuzzer,address -DDBOS_LIBFUZZER. Otherwise a program that
+// changes sound requests at random: control_fuzz [seconds] [seed].
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <iterator>
+#include <random>
+#include <stdexcept>
+#include <string>
+
+#include "vmm/debug/metrics_page.h"
+#include "vmm/debug/trace_filter.h"
+#include "vmm/network_address.h"
+
+namespace {
+
+using namespace dbos::vmm;
+
+uint64_t accepted = 0;
+
+void fail(const std::string& what) {
+  std::fprintf(stderr, "%s\n", what.c_str());
+  std::abort();
+}
+
+void check_answer(const std::string& line) {
+  const Json answer = Json::parse(line, nullptr, false);
+  const bool is_one_line = line.find('\n') == line.size() - 1;
+  if (!is_one_line || !answer.is_object() || !answer.contains("ok")) fail("answer: " + line);
+}
+
+void run_line(const std::string& line) {
+  ControlRequest request;
+  try {
+    request = parse_request(line);
+    ++accepted;
+    number_argument(request.arguments, "address");
+    flag_argument(request.arguments, "on");
+    parse_trace_filter(request.arguments);
+    check_answer(answer_line(request, request.arguments));
+  } catch (const CommandError& error) {
+    check_answer(error_line(request.id, error.what()));
+  }
+}
+
+void run(const uint8_t* data, size_t size) {
+  const std::string text(reinterpret_cast<const char*>(data), size);
+  LineBuffer lines;
+  try {
+    // In two parts, as a socket may give it.
+    lines.append(std::string_view(text).substr(0, size / 3));
+    while (const auto line = lines.next()) run_line(*line);
+    lines.append(std::string_view(text).substr(size / 3));
+    while (const auto line = lines.next()) run_line(*line);
+  } catch (const CommandError&) {
+  }
+  const auto page = http_answer(text, [] { return std::string("x 1\n"); });
+  if (page && page->rfind("HTTP/1.1 ", 0) != 0) fail("page: " + *page);
+  try {
+    parse_network_address(text);
+  } catch (const std::invalid_argument&) {
+  }
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  run(data, size);
+  return 0;
+}
+
+#ifndef DBOS_LIBFUZZER
+namespace {
+
+constexpr const char* kSound[] = {
+    R"({"command":"pt","arguments":{"address":140000000000,"space":4711},"id":1}
+)",
+    R"({"command":"trace","arguments":{"calls":["read","write"],"in_guest":true,"process":1}}
+{"command":"trace_stop"}
+)",
+    R"({"command":"time_all","arguments":{"on":true},"id":"x"}
+)",
+    "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "[::1]:9100",
+};
+
+std::string changed(std::mt19937_64& random) {
+  std::string text = kSound[random() % std::size(kSound)];
+  for (uint64_t changes = random() % 6; changes > 0; --changes) {
+    const size_t at = random() % (text.size() + 1);
+    switch (random() % 4) {
+      case 0:
+        text.insert(at, 1, static_cast<char>(random()));
+        break;
+      case 1:
+        text.erase(at, random() % 8);
+        break;
+      case 2:
+        text.insert(at, std::string(random() % 200, "[{\"0,:\n"[random() % 7]));
+        break;
+      default:
+        text.insert(at, kSound[random() % std::size(kSound)]);
+    }
+  }
+  return text;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const double seconds = argc > 1 ? std::atof(argv[1]) : 5;
+  const uint64_t seed = argc > 2 ? std::strtoull(argv[2], nullptr, 0) : std::random_device()();
+  std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
+  std::mt19937_64 random(seed);
+  uint64_t runs = 0;
+  const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
+  for (; runs % 64 != 0 || std::chrono::steady_clock::now() < end; ++runs) {
+    const std::string text = changed(random);
+    run(reinterpret_cast<const uint8_t*>(text.data()), text.size());
+  }
+  std::printf("%llu inputs, %llu requests accepted\n", static_cast<unsigned long long>(runs),
+              static_cast<unsigned long long>(accepted));
+  return accepted == 0 ? 1 : 0;
+}
+#endif

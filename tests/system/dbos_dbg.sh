@@ -1,0 +1,32 @@
+# dbos-dbg, its socket and --metrics, against a running redis-server.
+# shellcheck shell=bash disable=SC2034,SC2154 # names that support.sh and run share
+
+dbg_test() { # dbg_test PART
+  need redis-server redis-cli
+  "$python" -B "$here/dbos_dbg/look.py" "$1"
+}
+
+seconds[dbos_dbg_looks]=240
+test_dbos_dbg_looks() { dbg_test looks; }
+seconds[dbos_dbg_page_tables]=240
+test_dbos_dbg_page_tables() { dbg_test page_tables; }
+seconds[dbos_dbg_trace]=240
+test_dbos_dbg_trace() { dbg_test trace; }
+seconds[dbos_dbg_hostile_clients]=240
+test_dbos_dbg_hostile_clients() { dbg_test hostile; }
+seconds[dbos_run_metrics]=240
+test_dbos_run_metrics() { dbg_test metrics; }
+
+test_dbos_dbg_without_a_program() {
+  local dbg=$DBOS_BUILD/tools/dbos-dbg
+  one 'exit 1' "$dbg" -p no-such-program ps
+  grep -Eq '^dbos-dbg: no program' one.err
+  one 'exit 2' "$dbg" --no-such-option
+  one 'exit 2' "$dbg"
+  one 'exit 0' "$dbg" --json ls
+  "$python" -m json.tool one.out >/dev/null
+  "${dbos[@]}" --no-control sleep 30 &
+  await 30 pgrep -x sleep >/dev/null
+  one 'exit 1' "$dbg" -p "$!" ps
+  kill "$!"
+}

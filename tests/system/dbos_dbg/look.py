@@ -1,0 +1,293 @@
+"""Looking into a running redis-server with dbos-dbg, its socket and --metrics. What argument 1 says."""
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "redis"))
+
+from support import Server, await_that, check, check_equal, child_pids, free_port, main  # noqa: E402
+
+DBG = os.path.join(os.environ["DBOS_BUILD"], "tools/dbos-dbg")
+PATIENCE_S = 60
+
+
+def dbg(server, *words):
+    """What dbos-dbg prints; it must succeed."""
+    result = subprocess.run([DBG, "-p", str(server.process.pid), *words], capture_output=True, text=True,
+                            timeout=PATIENCE_S)
+    check(result.returncode == 0, f"dbos-dbg {words}: {result.returncode} {result.stderr}")
+    return result.stdout
+
+
+def dbg_json(server, *words):
+    return json.loads(dbg(server, "--json", *words))
+
+
+class Control:
+    """A client of the control socket that may misbehave."""
+
+    def __init__(self, server):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(PATIENCE_S)
+        self.socket.connect(f"\0dbos-run/{os.getuid()}/{server.process.pid}")
+        self.file = self.socket.makefile("rb")
+
+    def send(self, data):
+        self.socket.sendall(data)
+
+    def answer(self):
+        line = self.file.readline()
+        return json.loads(line) if line else None
+
+    def ask(self, command, **arguments):
+        self.send(json.dumps({"command": command, "arguments": arguments}).encode() + b"\n")
+        while "ok" not in (answer := self.answer()):
+            pass
+        return answer
+
+
+def looks():
+    server = Server()
+    check(str(server.process.pid) in dbg(server, "ls"), "ls")
+    threads = {thread["name"]: thread for thread in dbg_json(server, "ps")[0]["threads"]}
+    check_equal("the main thread's state", "epoll_wait", threads["redis-server"]["state"])
+    check_equal("a worker's state", "park", threads["bio_close_file"]["state"])
+    names = {mapping["name"] for mapping in dbg_json(server, "maps")["mappings"]}
+    check("[stack]" in names, "no stack in", names)
+    check(any("libc" in name for name in names), "no libc in", names)
+
+    frames = dbg_json(server, "frames")
+    used = frames["pages"] + frames["tables"] + frames["kernel"] + frames["free"]
+    check_equal("frames", frames["total"], used)
+    resident = int(re.search(r"\d+", server("INFO", "memory").decode().split("used_memory_rss:")[1])[0])
+    check(abs(frames["pages"] * 4096 - resident) < resident, "pages", frames, "resident", resident)
+
+    def count(call):
+        counts = {entry["name"]: entry for entry in dbg_json(server, "calls")["calls"]}
+        return counts.get(call, {"count": 0})["count"]
+    before = count("read")
+    for n in range(20):
+        server("SET", f"key{n}", "x")
+    check(count("read") >= before + 20, "reads:", before, count("read"))
+    exits = {entry["name"]: entry for entry in dbg_json(server, "exits", "500ms")["exits"]}
+    system_calls = exits["system_call"]
+    # An exit counts when it begins, and is timed when it ends.
+    timed = system_calls["latency"]["timed"]
+    check(abs(system_calls["count"] - timed) <= len(threads), "exits:", system_calls["count"], "timed:", timed)
+    check_equal("timed by their buckets", timed, sum(system_calls["latency"]["buckets"]))
+    for command in ("ls", "ps", "maps", "frames", "snapshots", "exits", "calls", "metrics"):
+        check("\033" not in dbg(server, command), f"colours in {command}")
+    server.shutdown("NOSAVE")
+
+
+def walk(server, address, space=None):
+    words = ["pt", hex(address)] + ([] if space is None else ["--space", str(space)])
+    return dbg_json(server, *words)
+
+
+def address_of(server, key):
+    return int(re.search(r"Value at:(0x[0-9a-f]+)", server("DEBUG", "OBJECT", key))[1], 16)
+
+
+def page_tables():
+    """A page that main writes to after a fork is main's own; the snapshot's stays as it was."""
+    server = Server("--rdb-key-save-delay", "20000")
+    server.populate(2)
+    server("SET", "counter", 1_000_000)
+    counter = address_of(server, "counter")  # a number that INCR changes in place
+    check(walk(server, counter)["writable"], "main's page before the fork")
+    check_equal("snapshots", [], dbg_json(server, "snapshots")["snapshots"])
+    check("Background saving started" in server("BGSAVE"), "BGSAVE")
+    child = await_that(lambda: child_pids(server.process.pid), "the saving child")[0]
+    snapshot = dbg_json(server, "snapshots")["snapshots"][0]
+    check_equal("the snapshot's process", child, snapshot["process"])
+    check_equal("its state", "live", snapshot["state"])
+    processes = [process["process"] for process in dbg_json(server, "ps")]
+    check_equal("ps", sorted([server.process.pid, child]), sorted(processes))
+
+    untouched = [address_of(server, f"key:{n}") for n in range(100, 1900, 100)]
+    shared = sum(walk(server, at)["physical"] == walk(server, at, child)["physical"] for at in untouched)
+    check(shared > len(untouched) // 2, f"only {shared} of {len(untouched)} pages are shared")
+
+    before = walk(server, counter, child)
+    server("INCR", "counter")
+    main_walk, snapshot_walk = walk(server, counter), walk(server, counter, child)
+    check(main_walk["physical"] != snapshot_walk["physical"], "main and snapshot share a page that was written")
+    check_equal("the snapshot's page", before["physical"], snapshot_walk["physical"])
+    check(main_walk["writable"], "main may not write its own page")
+    check(main_walk["steps"][0]["entry_address"] != snapshot_walk["steps"][0]["entry_address"], "one root for both")
+    check_equal("steps", [4, 3, 2, 1], [step["level"] for step in main_walk["steps"]])
+    check("present" in dbg(server, "pt", hex(counter)), "flags in words")
+    snapshot = dbg_json(server, "snapshots")["snapshots"][0]
+    check(snapshot["parent_copied_pages"] >= 1, "copied by the parent:", snapshot)
+    check(snapshot["retired_pages"] >= 1, "held for the snapshot:", snapshot)
+    os.kill(child, 9)
+    await_that(lambda: not dbg_json(server, "snapshots")["snapshots"], "the snapshot's end")
+    server.shutdown("NOSAVE")
+
+
+def trace():
+    """A SET from the read of the request to the write of the answer."""
+    server = Server()
+    client = server.client()
+    client("PING")
+    with subprocess.Popen([DBG, "-p", str(server.process.pid), "--json", "trace", "read", "write", "getpid"],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as tracer:
+        def set_until_seen():
+            while not seen.is_set():
+                client("SET", "traced-key", "v")
+                seen.wait(0.2)
+        seen = threading.Event()
+        setter = threading.Thread(target=set_until_seen)
+        setter.start()
+        events = []
+        while not seen.is_set():
+            event = json.loads(tracer.stdout.readline())
+            if event["event"] == "call":
+                events.append(event)
+            asked = [n for n, event in enumerate(events) if "traced-key" in event["text"]]
+            answered = [event for event in events[asked[0]:] if event["name"] == "write"] if asked else []
+            if answered:
+                seen.set()
+        setter.join()
+        refused = subprocess.run([DBG, "-p", str(server.process.pid), "trace", "--count", "1"], timeout=PATIENCE_S,
+                                 capture_output=True, text=True)
+        check_equal("a second tracer's status", 1, refused.returncode)
+        check("traces this program already" in refused.stderr, "a second tracer:", refused.stderr)
+        tracer.send_signal(2)
+        _, errors = tracer.communicate(timeout=PATIENCE_S)
+        check(re.search(r"\d+ calls, 0 lost", errors), "the tracer's end:", errors)
+    request, reply = events[asked[0]], answered[0]
+    check_equal("the request", "read", request["name"])
+    check(r"*3\r\n$3\r\nSET" in request["arguments"][1], "the request's data:", request)
+    check_equal("the answer", r'"+OK\r\n"', reply["arguments"][1])
+    check_equal("its result", 5, reply["result"])
+    check(reply["time_ns"] >= request["time_ns"], "the answer before the request")
+    check_equal("one descriptor", request["arguments"][0], reply["arguments"][0])
+
+    # Under load what does not fit is counted: the client does not read.
+    control = Control(server)
+    check(control.ask("trace", in_guest=True)["ok"], "trace")
+    for _ in range(40):
+        client.pipeline([("SET", f"k{n}", "v" * 100) for n in range(500)])
+        server("PING")
+    lost = threads_of = 0
+    control.send(b'{"command": "trace_stop"}\n')
+    while "ok" not in (event := control.answer()):
+        lost += event["count"] if event["event"] == "lost" else 0
+        threads_of += event["event"] == "call"
+    print(f"{threads_of} calls seen, {lost} lost")
+    check(threads_of > 100, "calls seen:", threads_of)
+    client.close()
+    server.shutdown("NOSAVE")
+
+
+def hostile():
+    """Whatever a client does, redis answers, and so does the socket."""
+    server = Server()
+    descriptors = sorted(os.listdir(f"/proc/{server.process.pid}/fd"))
+    requests = [b"\n", b"x\n", b"{}\n", b"[[[[\n", b'{"command": 7}\n', b'{"command": "no"}\n',
+                b'{"command": "pt"}\n', b'{"command": "pt", "arguments": {"address": -1}}\n',
+                b'{"command": "pt", "arguments": {"address": 18446744073709551615}}\n',
+                b'{"command": "maps", "arguments": {"space": 99999}}\n', b'{"command": "maps", "arguments": 1}\n',
+                b'{"command": "trace", "arguments": {"calls": ["no_such_call"]}}\n', b"\xff\xfe\n"]
+    control = Control(server)
+    for request in requests:
+        control.send(request)
+        answer = control.answer()
+        check(answer["ok"] or answer["error"], request, answer)
+    check(control.ask("hello")["ok"], "hello after malformed requests")
+
+    half_closed = Control(server)
+    half_closed.send(b'{"command": "hello"}\n')
+    half_closed.socket.shutdown(socket.SHUT_WR)
+    check(half_closed.answer()["ok"], "an answer to a half-closed socket")
+    check_equal("its end", None, half_closed.answer())
+
+    too_long = Control(server)
+    try:
+        too_long.send(b"x" * 200_000)
+        check(not too_long.answer()["ok"], "a line that is too long")
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+
+    control.file.close()
+    control.socket.close()
+    deaf = [Control(server) for _ in range(4)]
+    for client in deaf:  # asks for much and reads nothing
+        client.socket.settimeout(1)
+        try:
+            for _ in range(200):
+                client.send(b'{"command": "metrics"}\n' * 20)
+        except TimeoutError:
+            pass
+    killed = subprocess.Popen([DBG, "-p", str(server.process.pid), "trace"], stdout=subprocess.PIPE)
+    killed.stdout.readline()
+    killed.kill()
+    killed.communicate()
+    for n in range(20):
+        check_equal("SET meanwhile", "OK", server("SET", f"k{n}", "v"))
+    for client in deaf:
+        client.socket.close()
+        client.file.close()
+
+    # More than are served: the next one is told so, or hung up on.
+    many = [Control(server) for _ in range(15)]
+    check_equal("connected", [True] * 15, [client.ask("hello")["ok"] for client in many])
+    many.append(Control(server))
+    many.append(Control(server))
+    check_equal("one too many", False, many[-1].answer()["ok"])
+    for client in many:
+        client.file.close()
+        client.socket.close()
+    await_that(lambda: Control(server).ask("hello")["ok"], "the socket answers again")
+    await_that(lambda: sorted(os.listdir(f"/proc/{server.process.pid}/fd")) == descriptors,
+               "the program's descriptors are what they were")
+    # Killed, it leaves no socket.
+    name = f"@dbos-run/{os.getuid()}/{server.process.pid}"
+    server.kill()
+    with open("/proc/net/unix", encoding="utf-8") as sockets:
+        check(name not in {line.split()[-1] for line in sockets}, f"{name} is still there")
+
+
+def metrics():
+    port = free_port()
+    server = Server(dbos_options=("--metrics", str(port)))
+
+    def fetch(path="/metrics"):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=PATIENCE_S) as answer:
+            check(answer.headers["Content-Type"].startswith("text/plain; version=0.0.4"), answer.headers)
+            lines = answer.read().decode().splitlines()
+        return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line[0] != "#"}
+    before = fetch()
+    for n in range(20):
+        server("SET", f"key{n}", "x")
+    server.background_save()
+    after = fetch()
+    for name in ('dbos_system_calls_total{call="read"}', 'dbos_exits_total{kind="system_call"}'):
+        check(after[name] >= before[name] + 20, name, before[name], after[name])
+    check_equal("snapshots taken", before["dbos_snapshots_taken_total"] + 1, after["dbos_snapshots_taken_total"])
+    check(after['dbos_faults_total{kind="copied"}'] > 0, "copied pages")
+    # Everything is timed, but for calls that had not returned.
+    calls = after['dbos_system_calls_total{call="read"}']
+    timed = after['dbos_system_call_duration_seconds_count{call="read"}']
+    check(calls - 1 <= timed <= calls, "reads:", calls, "timed:", timed)
+    try:
+        fetch("/")
+        check(False, "a page at /")
+    except urllib.error.HTTPError as error:
+        check_equal("the status of /", 404, error.code)
+    refused = subprocess.run([*os.environ["DBOS_RUN"].split(), "--metrics", str(port), "true"], timeout=PATIENCE_S,
+                             capture_output=True, text=True)
+    check_equal("the status of a port that is taken", 125, refused.returncode)
+    check("can't serve --metrics" in refused.stderr, refused.stderr)
+    server.shutdown("NOSAVE")
+
+
+main({"looks": looks, "page_tables": page_tables, "trace": trace, "hostile": hostile, "metrics": metrics}[sys.argv[1]])

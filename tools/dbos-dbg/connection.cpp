@@ -1,0 +1,87 @@
+#include "tools/dbos-dbg/connection.h"
+
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstddef>
+#include <cstring>
+
+namespace dbos::dbg {
+namespace {
+
+constexpr timeval kPatience = {10, 0};  // for an answer: the other end never waits for the guest
+
+}  // namespace
+
+Connection::Connection(const std::string& socket_name) {
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  const size_t size = std::min(socket_name.size(), sizeof address.sun_path - 1);
+  std::memcpy(address.sun_path + 1, socket_name.data(), size);
+  socket_ = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (socket_ < 0) throw Failure(std::string("can't make a socket: ") + std::strerror(errno));
+  const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + size);
+  if (connect(socket_, reinterpret_cast<const sockaddr*>(&address), length) != 0) {
+    const int error = errno;
+    close(socket_);
+    throw Failure(std::string("can't attach: ") + std::strerror(error));
+  }
+  ucred credentials = {};
+  socklen_t credentials_size = sizeof credentials;
+  getsockopt(socket_, SOL_SOCKET, SO_PEERCRED, &credentials, &credentials_size);
+  // Anybody may bind a name; what another user's process says is not believed.
+  if (geteuid() != 0 && credentials.uid != geteuid() && credentials.uid != 0) {
+    close(socket_);
+    throw Failure("can't attach: the socket belongs to another user");
+  }
+  peer_ = credentials.pid;
+  setsockopt(socket_, SOL_SOCKET, SO_RCVTIMEO, &kPatience, sizeof kPatience);
+}
+
+Connection::~Connection() {
+  close(socket_);
+}
+
+void Connection::send(const std::string& command, const Json& arguments) {
+  const std::string line = Json{{"command", command}, {"arguments", arguments}}.dump() + "\n";
+  if (::send(socket_, line.data(), line.size(), MSG_NOSIGNAL) !=
+      static_cast<ssize_t>(line.size())) {
+    throw Failure("the program has ended, or refuses to be looked at");
+  }
+}
+
+std::optional<Json> Connection::receive(Wait wait) {
+  for (;;) {
+    const size_t end = buffer_.find('\n');
+    if (end != std::string::npos) {
+      Json json = Json::parse(buffer_.substr(0, end), nullptr, false);
+      buffer_.erase(0, end + 1);
+      if (json.is_object()) return json;
+      throw Failure("dbos-run's answer can't be read: is it of another version?");
+    }
+    char bytes[64 * 1024];
+    const ssize_t size = recv(socket_, bytes, sizeof bytes, 0);
+    if (size < 0 && errno == EAGAIN) {
+      if (wait == Wait::kForever) continue;
+      throw Failure("dbos-run does not answer");
+    }
+    if (size <= 0) return std::nullopt;
+    buffer_.append(bytes, static_cast<size_t>(size));
+  }
+}
+
+Json Connection::ask(const std::string& command, const Json& arguments) {
+  send(command, arguments);
+  for (;;) {
+    std::optional<Json> answer = receive(Wait::kForAnswer);
+    if (!answer) throw Failure("the program has ended, or refuses to be looked at");
+    if (!answer->contains("ok")) continue;
+    if ((*answer)["ok"] == true) return (*answer)["result"];
+    throw Failure(answer->value("error", "the request failed"));
+  }
+}
+
+}  // namespace dbos::dbg

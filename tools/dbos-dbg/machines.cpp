@@ -1,0 +1,94 @@
+#include "tools/dbos-dbg/machines.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+#include <set>
+#include <sstream>
+
+#include "tools/dbos-dbg/connection.h"
+
+namespace dbos::dbg {
+namespace {
+
+constexpr const char* kPrefix = "@dbos-run/";
+
+// Each connection has its name in the list once more.
+std::set<std::string> socket_names() {
+  std::set<std::string> names;
+  std::ifstream file("/proc/net/unix");
+  for (std::string line; std::getline(file, line);) {
+    const size_t at = line.find(kPrefix);
+    if (at != std::string::npos) names.insert(line.substr(at + 1));
+  }
+  return names;
+}
+
+bool is_ours(const std::string& socket_name) {
+  return geteuid() == 0 || socket_name.rfind(fmt::format("dbos-run/{}/", geteuid()), 0) == 0;
+}
+
+std::string text_of(const std::string& file) {
+  std::ifstream stream(file);
+  std::ostringstream text;
+  text << stream.rdbuf();
+  return text.str();
+}
+
+Machine describe(const std::string& socket_name, pid_t process) {
+  Machine machine{process, socket_name, text_of(fmt::format("/proc/{}/comm", process)),
+                  text_of(fmt::format("/proc/{}/cmdline", process))};
+  while (!machine.name.empty() && machine.name.back() == '\n') machine.name.pop_back();
+  std::replace(machine.command.begin(), machine.command.end(), '\0', ' ');
+  while (!machine.command.empty() && machine.command.back() == ' ') machine.command.pop_back();
+  return machine;
+}
+
+std::string list_of(const std::vector<Machine>& machines) {
+  std::string text;
+  for (const Machine& machine : machines) {
+    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", machine.process, machine.name);
+  }
+  return text;
+}
+
+}  // namespace
+
+std::vector<Machine> find_machines() {
+  std::vector<Machine> machines;
+  for (const std::string& name : socket_names()) {
+    if (!is_ours(name)) continue;
+    try {
+      machines.push_back(describe(name, Connection(name).peer()));
+    } catch (const Failure&) {
+      continue;  // it has ended meanwhile
+    }
+  }
+  std::sort(machines.begin(), machines.end(),
+            [](const Machine& a, const Machine& b) { return a.process < b.process; });
+  return machines;
+}
+
+Machine choose_machine(const std::string& wanted) {
+  const std::vector<Machine> all = find_machines();
+  if (all.empty()) throw Failure("no program of yours runs under dbos-run here");
+  std::vector<Machine> found;
+  for (const Machine& machine : all) {
+    const bool fits =
+        wanted.empty() || wanted == machine.name || wanted == std::to_string(machine.process);
+    if (fits) found.push_back(machine);
+  }
+  if (found.empty()) {
+    throw Failure(
+        fmt::format("no program '{}' runs under dbos-run; there is: {}", wanted, list_of(all)));
+  }
+  if (found.size() > 1) {
+    throw Failure(fmt::format("several programs run under dbos-run: {}; choose with -p PROCESS",
+                              list_of(found)));
+  }
+  return found.front();
+}
+
+}  // namespace dbos::dbg

@@ -1,0 +1,25 @@
+// The machines that run: each dbos-run listens on @dbos-run/UID/PID (vmm/debug/control_server.h).
+#pragma once
+
+#include <sys/types.h>
+
+#include <string>
+#include <vector>
+
+namespace dbos::dbg {
+
+struct Machine {
+  pid_t process;
+  std::string socket;   // the abstract name, without the NUL in front
+  std::string name;     // of the process
+  std::string command;  // its arguments, dbos-run's own included
+};
+
+// Those that this user may attach to, by process id.
+std::vector<Machine> find_machines();
+
+// The one that `wanted` names: a process id, a name, or, when it is empty, the only one there is.
+// Throws Failure.
+Machine choose_machine(const std::string& wanted);
+
+}  // namespace dbos::dbg

@@ -1,0 +1,53 @@
+// What comes over the control socket: one JSON object a line.
+//   {"command": "pt", "arguments": {"address": 4096}, "id": 1}
+// `arguments` and `id` may be left out; the answer repeats the id.
+//   {"ok": true, "result": ..., "id": 1}   or   {"ok": false, "error": "one sentence", "id": 1}
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+
+namespace dbos::vmm {
+
+using Json = nlohmann::json;
+
+// what(): one sentence for the user of dbos-dbg.
+class CommandError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+struct ControlRequest {
+  std::string command;
+  Json arguments = Json::object();
+  Json id;  // null: none was given
+};
+
+// Throws CommandError. Any input will do.
+ControlRequest parse_request(std::string_view line);
+
+std::string answer_line(const ControlRequest& request, const Json& result);
+std::string error_line(const Json& id, std::string_view error);
+
+// Bytes as they come, lines as they are complete.
+class LineBuffer {
+ public:
+  static constexpr size_t kLineMax = 64 * 1024;
+
+  void append(std::string_view bytes) { buffer_ += bytes; }
+  // The next line without its end; nothing: it is not complete yet. Throws CommandError for a line
+  // that is longer than kLineMax.
+  std::optional<std::string> next();
+
+ private:
+  std::string buffer_;
+};
+
+// Arguments of commands. Throw CommandError for one of another kind.
+std::optional<uint64_t> number_argument(const Json& arguments, const char* name);
+bool flag_argument(const Json& arguments, const char* name);
+
+}  // namespace dbos::vmm

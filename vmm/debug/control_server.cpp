@@ -1,0 +1,277 @@
+#include "vmm/debug/control_server.h"
+
+#include <asm/unistd.h>
+#include <fmt/format.h>
+#include <linux/close_range.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <semaphore.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <climits>
+#include <cstring>
+#include <list>
+#include <vector>
+
+#include "vmm/debug/control_commands.h"
+#include "vmm/debug/listen.h"
+#include "vmm/debug/metrics_page.h"
+#include "vmm/error.h"
+#include "vmm/log.h"
+#include "vmm/observe/metrics.h"
+#include "vmm/process/host_call.h"
+#include "vmm/process/signals.h"
+#include "vmm/proxy/hide_descriptors.h"
+
+namespace dbos::vmm {
+namespace {
+
+constexpr size_t kClientsMax = 16;  // of each kind
+constexpr size_t kStackSize = 512 * 1024;
+// A client that does not read is asked nothing more until it does.
+constexpr size_t kOutputMax = 4 * 1024 * 1024;
+constexpr int kTracePeriod_ms = 5;
+
+enum class ClientKind { kControl, kMetrics };
+
+struct Client {
+  int socket;
+  ClientKind kind;
+  ControlSession session;
+  LineBuffer lines;
+  std::string http_request;
+  bool is_ending = false;  // to be closed as soon as its output is out
+};
+
+class ControlServer {
+ public:
+  ControlServer(Machine& machine, int control, int metrics)
+      : context_(machine), control_(control), metrics_(metrics) {
+    if (metrics >= 0) context_.time_always();
+  }
+
+  [[noreturn]] void run() {
+    for (;;) turn();
+  }
+
+ private:
+  void turn();
+  void accept_client(int listener, ClientKind kind);
+  void receive(Client& client);
+  void serve_control(Client& client, std::string_view bytes);
+  void serve_metrics(Client& client, std::string_view bytes);
+  void answer(Client& client, const std::string& line);
+  void send_output(Client& client);
+  void drop_ended();
+  size_t count(ClientKind kind) const {
+    return static_cast<size_t>(std::count_if(clients_.begin(), clients_.end(),
+                                             [&](const Client& c) { return c.kind == kind; }));
+  }
+
+  ControlContext context_;
+  int control_;
+  int metrics_;
+  std::list<Client> clients_;
+};
+
+void ControlServer::turn() {
+  std::vector<pollfd> polled;
+  polled.push_back({control_, POLLIN, 0});  // poll passes over negative descriptors
+  polled.push_back({metrics_, POLLIN, 0});
+  for (const Client& client : clients_) {
+    const bool may_ask = !client.is_ending && client.session.output.size() < kOutputMax;
+    const bool has_output = !client.session.output.empty();
+    polled.push_back({client.socket,
+                      static_cast<short>((may_ask ? POLLIN : 0) | (has_output ? POLLOUT : 0)), 0});
+  }
+  poll(polled.data(), polled.size(), context_.trace().is_on() ? kTracePeriod_ms : -1);
+  size_t index = 2;
+  for (Client& client : clients_) {
+    const short events = polled[index++].revents;
+    if ((events & (POLLIN | POLLHUP | POLLERR)) != 0) receive(client);
+  }
+  context_.trace().pump();
+  for (Client& client : clients_) send_output(client);
+  drop_ended();
+  if ((polled[0].revents & POLLIN) != 0) accept_client(control_, ClientKind::kControl);
+  if ((polled[1].revents & POLLIN) != 0) accept_client(metrics_, ClientKind::kMetrics);
+}
+
+void ControlServer::accept_client(int listener, ClientKind kind) {
+  const int socket = accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+  if (socket < 0) return;
+  Client client{.socket = socket, .kind = kind, .session = {}, .lines = {}, .http_request = {}};
+  if (kind == ClientKind::kControl && !may_control(socket, &client.session.peer)) {
+    close(socket);
+    return;
+  }
+  if (count(kind) >= kClientsMax) {
+    const std::string line = kind == ClientKind::kControl
+                                 ? error_line({}, "too many are connected already")
+                                 : "HTTP/1.1 503 Service Unavailable\r\n\r\n";
+    send(socket, line.data(), line.size(), MSG_NOSIGNAL);
+    close(socket);
+    return;
+  }
+  clients_.push_back(std::move(client));
+}
+
+void ControlServer::receive(Client& client) {
+  char bytes[16 * 1024];
+  const ssize_t size = recv(client.socket, bytes, sizeof bytes, 0);
+  if (size < 0 && (errno == EAGAIN || errno == EINTR)) return;
+  if (size <= 0) {
+    context_.end(client.session);
+    client.is_ending = true;  // what it asked before is still answered
+    if (size < 0) client.session.output.clear();
+    return;
+  }
+  const std::string_view text(bytes, static_cast<size_t>(size));
+  client.kind == ClientKind::kControl ? serve_control(client, text) : serve_metrics(client, text);
+}
+
+void ControlServer::serve_control(Client& client, std::string_view bytes) {
+  client.lines.append(bytes);
+  try {
+    while (const auto line = client.lines.next()) answer(client, *line);
+  } catch (const CommandError& error) {
+    client.session.output += error_line({}, error.what());
+    client.is_ending = true;
+  }
+}
+
+void ControlServer::answer(Client& client, const std::string& line) {
+  ControlRequest request;
+  try {
+    request = parse_request(line);
+    const Json result = perform_command(context_, client.session, request);
+    client.session.output += answer_line(request, result);
+  } catch (const CommandError& error) {
+    client.session.output += error_line(request.id, error.what());
+  } catch (const std::exception& error) {
+    client.session.output +=
+        error_line(request.id, fmt::format("the request failed: {}", error.what()));
+  }
+}
+
+void ControlServer::serve_metrics(Client& client, std::string_view bytes) {
+  client.http_request += bytes;
+  const auto page = http_answer(client.http_request, [this] {
+    return metrics_text(collect_figures(context_.machine()), DBOS_VERSION);
+  });
+  if (!page) return;
+  client.session.output += *page;
+  client.is_ending = true;
+}
+
+void ControlServer::send_output(Client& client) {
+  std::string& output = client.session.output;
+  if (output.empty()) return;
+  const ssize_t sent = send(client.socket, output.data(), output.size(), MSG_NOSIGNAL);
+  if (sent >= 0) {
+    output.erase(0, static_cast<size_t>(sent));
+  } else if (errno != EAGAIN && errno != EINTR) {
+    client.is_ending = true;
+    output.clear();
+  }
+}
+
+void ControlServer::drop_ended() {
+  for (auto client = clients_.begin(); client != clients_.end();) {
+    if (!client->is_ending || !client->session.output.empty()) {
+      ++client;
+      continue;
+    }
+    context_.end(client->session);
+    close(client->socket);
+    client = clients_.erase(client);
+  }
+}
+
+// ---- The thread ----
+
+struct ThreadStart {
+  Machine* machine;
+  const ControlOptions* options;
+  sem_t is_ready;
+  int control_error = 0;
+  int metrics_error = 0;
+};
+
+// Leaves the program's table of descriptors for one with nothing in it but the machine: a pipe of
+// the program's whose end were open here would never reach its end.
+void take_own_descriptors(int vm_descriptor) {
+  const auto kept = static_cast<unsigned>(vm_descriptor);
+  unshare(CLONE_FILES);
+  if (kept > 0) raw_call(__NR_close_range, 0, kept - 1, 0);
+  raw_call(__NR_close_range, kept + 1, UINT_MAX, 0);
+}
+
+void* run_control_thread(void* argument) {
+  auto& start = *static_cast<ThreadStart*>(argument);
+  Machine& machine = *start.machine;
+  hide_own_thread(static_cast<int>(raw_call(__NR_gettid)));
+  take_own_descriptors(machine.vm_descriptor());
+  int control = -1;
+  int metrics = -1;
+  if (start.options->metrics) {
+    metrics = listen_on_network(*start.options->metrics);
+    start.metrics_error = metrics < 0 ? -metrics : 0;
+  }
+  if (start.options->has_socket && start.metrics_error == 0) {
+    control = listen_on_abstract_socket(control_socket_name(geteuid(), getpid()));
+    start.control_error = control < 0 ? -control : 0;
+  }
+  const bool is_needed = control >= 0 || metrics >= 0;
+  auto* const server = is_needed ? new ControlServer(machine, control, metrics) : nullptr;
+  sem_post(&start.is_ready);  // `start` is gone from here on
+  if (server != nullptr) server->run();
+  return nullptr;
+}
+
+void start_thread(ThreadStart& start) {
+  sem_init(&start.is_ready, 0, 0);
+  const uint64_t mask = block_all_signals();
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+  pthread_attr_setstacksize(&attributes, kStackSize);
+  pthread_t thread;
+  const int result = pthread_create(&thread, &attributes, run_control_thread, &start);
+  pthread_attr_destroy(&attributes);
+  if (result == 0) pthread_setname_np(thread, "dbos-control");
+  set_own_mask(mask);
+  if (result != 0) {
+    errno = result;
+    throw StartError::with_errno("can't make the thread for dbos-dbg and --metrics");
+  }
+  while (sem_wait(&start.is_ready) != 0) {
+  }
+}
+
+}  // namespace
+
+std::string control_socket_name(unsigned user_id, int process_id) {
+  return fmt::format("dbos-run/{}/{}", user_id, process_id);
+}
+
+void start_control(Machine& machine, const ControlOptions& options) {
+  if (!options.has_socket && !options.metrics) return;
+  ThreadStart start{.machine = &machine, .options = &options, .is_ready = {}};
+  start_thread(start);
+  if (start.metrics_error != 0) {
+    errno = start.metrics_error;
+    throw StartError::with_errno("can't serve --metrics on {}:{}", options.metrics->host,
+                                 options.metrics->port);
+  }
+  if (start.control_error != 0) {
+    write_log_line(fmt::format("dbos-dbg can't attach: no socket can be made ({})",
+                               std::strerror(start.control_error)));
+  }
+}
+
+}  // namespace dbos::vmm

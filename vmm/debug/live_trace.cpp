@@ -1,0 +1,71 @@
+#include "vmm/debug/live_trace.h"
+
+#include <fmt/format.h>
+#include <time.h>
+
+#include <algorithm>
+
+#include "vmm/debug/control_session.h"
+#include "vmm/observe/trace_rings.h"
+#include "vmm/process/exit_watch.h"
+
+namespace dbos::vmm {
+namespace {
+
+uint64_t realtime_ns() {
+  timespec now = {};
+  clock_gettime(CLOCK_REALTIME, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
+}
+
+}  // namespace
+
+void LiveTrace::start(ControlSession& session, const TraceFilter& filter) {
+  if (owner_ != nullptr && owner_ != &session) {
+    throw CommandError(
+        fmt::format("process {} traces this program already; one can at a time", owner_->peer));
+  }
+  switch (start_trace(machine_, filter.calls)) {
+    case TraceStart::kBusyWithLog:
+      throw CommandError("the program runs under dbos-run --trace, which has its trace");
+    case TraceStart::kNoMemory:
+      throw CommandError("there is not enough memory for a trace");
+    case TraceStart::kStarted:
+      break;
+  }
+  owner_ = &session;
+  filter_ = filter;
+  lost_ = lost_trace_events(machine_);
+}
+
+void LiveTrace::stop(ControlSession& session) {
+  if (owner_ != &session) return;
+  stop_trace();
+  pump();
+  owner_ = nullptr;
+}
+
+void LiveTrace::pump() {
+  if (owner_ == nullptr || owner_->output.size() > kOutputMax) return;
+  std::vector<TraceEvent> events;
+  for (uint32_t i = 0; i < machine_.vcpus().count(); ++i) {
+    drain_trace_ring(trace_ring(i), taken_of(i), TraceRing::kEvents, [&](const TraceEvent& event) {
+      if (filter_.wants(event)) events.push_back(event);
+    });
+  }
+  std::sort(events.begin(), events.end(),
+            [](const TraceEvent& a, const TraceEvent& b) { return a.end_ticks < b.end_ticks; });
+  const uint32_t multiplier = observe_control().ns_multiplier;
+  const uint64_t now_ticks = __builtin_ia32_rdtsc();
+  const uint64_t now_ns = realtime_ns();
+  for (const TraceEvent& event : events) {
+    owner_->output += event_json(event, multiplier, now_ticks, now_ns).dump() + "\n";
+  }
+  const uint64_t lost = lost_trace_events(machine_);
+  if (lost != lost_) {
+    owner_->output += Json{{"event", "lost"}, {"count", lost - lost_}}.dump() + "\n";
+    lost_ = lost;
+  }
+}
+
+}  // namespace dbos::vmm

@@ -1,0 +1,34 @@
+// `dbos-dbg trace`: takes traced calls out of all vCPUs' rings and turns those that a client wants
+// into lines of JSON. One client at a time.
+#pragma once
+
+#include "vmm/debug/trace_filter.h"
+#include "vmm/machine/machine.h"
+
+namespace dbos::vmm {
+
+struct ControlSession;
+
+class LiveTrace {
+ public:
+  explicit LiveTrace(Machine& machine) : machine_(machine) {}
+
+  bool is_on() const { return owner_ != nullptr; }
+  const ControlSession* owner() const { return owner_; }
+  // Throws CommandError where somebody traces already.
+  void start(ControlSession& session, const TraceFilter& filter);
+  void stop(ControlSession& session);
+  // Moves what there is to the owner's output, until that is full; the rings then count what they
+  // lose.
+  void pump();
+
+ private:
+  static constexpr size_t kOutputMax = 1024 * 1024;
+
+  Machine& machine_;
+  ControlSession* owner_ = nullptr;
+  TraceFilter filter_;
+  uint64_t lost_ = 0;  // that the client knows of
+};
+
+}  // namespace dbos::vmm

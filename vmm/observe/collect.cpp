@@ -1,0 +1,30 @@
+#include "vmm/machine/machine.h"
+#include "vmm/observe/figures.h"
+#include "vmm/observe/trace_rings.h"
+#include "vmm/process/exit_watch.h"
+
+namespace dbos::vmm {
+
+Figures collect_figures(Machine& machine) {
+  Figures figures{};
+  figures.calls.resize(kCallIndexCount);
+  VcpuPool& vcpus = machine.vcpus();
+  figures.vcpus = vcpus.count();
+  for (uint32_t i = 0; i < figures.vcpus; ++i) {
+    const uint64_t address = kVcpuRegionBase + i * kVcpuStride + kVcpuCountersOffset;
+    add_counters(figures, *reinterpret_cast<const VcpuCounters*>(address));
+    add_exits(figures.exits, *vcpus.at(i).statistics);
+  }
+  const KernelReader kernel(machine.memory());
+  for (size_t i = 0; i < figures.gauges.size(); ++i) {
+    figures.gauges[i] = kernel.gauge(static_cast<GaugeName>(i));
+  }
+  figures.spaces = kernel.spaces();
+  figures.lost_trace_events = lost_trace_events(machine);
+  figures.memory_limit_bytes = machine.arena_size_max();
+  figures.now_ticks = __builtin_ia32_rdtsc();
+  figures.ns_multiplier = observe_control().ns_multiplier;
+  return figures;
+}
+
+}  // namespace dbos::vmm
