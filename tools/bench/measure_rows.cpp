@@ -1,6 +1,8 @@
 // The rows whose program is dbos-bench itself (`--measure NAME`), natively and in ring 0 in turn.
 #include <fmt/format.h>
 
+#include <filesystem>
+
 #include "tools/bench/row.h"
 
 namespace dbos::bench {
@@ -25,12 +27,11 @@ struct Programs {
   Command options;  // of dbos-run
 };
 
-Output run_measure(const Context& context, Where where, const Programs& programs) {
-  const std::string& name = where == Where::kLinux ? programs.plain : programs.dbos;
-  const Command program = {context.self, "--measure", name, "--seconds",
-                           fmt::format("{}", context.budget.count())};
-  const Command command =
-      where == Where::kLinux ? program : context.under_dbos(programs.options, program);
+Command measuring(const Context& context, const std::string& name) {
+  return {context.self, "--measure", name, "--seconds", fmt::format("{}", context.budget.count())};
+}
+
+Output run_command(const Context& context, const std::string& name, const Command& command) {
   const std::string text = output_of(command, context.timeout);
   const auto json = nlohmann::json::parse(text, nullptr, false);
   if (json.is_discarded() || !json.contains("samples") || json["samples"].empty()) {
@@ -38,6 +39,27 @@ Output run_measure(const Context& context, Where where, const Programs& programs
   }
   return {Samples(json["samples"].get<std::vector<double>>()),
           Samples(json.value("first", std::vector<double>()))};
+}
+
+Output run_measure(const Context& context, Where where, const Programs& programs) {
+  const std::string& name = where == Where::kLinux ? programs.plain : programs.dbos;
+  const Command program = measuring(context, name);
+  return run_command(
+      context, name,
+      where == Where::kLinux ? program : context.under_dbos(programs.options, program));
+}
+
+// The same program under dbos while dbos-dbg traces all that it does.
+Output run_traced(const Context& context, const std::string& name) {
+  const std::string debugger =
+      (std::filesystem::path(context.dbos_run).parent_path() / "dbos-dbg").string();
+  Command command = {"sh", "-c",
+                     "dbg=$1; shift; \"$@\" & while kill -0 $! 2>/dev/null && "
+                     "! \"$dbg\" -p $! trace >/dev/null 2>&1; do sleep 0.1; done; wait $!",
+                     "traced", debugger};
+  const Command program = context.under_dbos({}, measuring(context, name));
+  command.insert(command.end(), program.begin(), program.end());
+  return run_command(context, name, command);
 }
 
 struct Pair {
@@ -89,6 +111,31 @@ Row first_write_row(const std::string& name, const std::string& what, Must must)
       }};
 }
 
+Row traced_row() {
+  return {"traced-call",
+          "proxied system call while dbos-dbg traces",
+          "us",
+          {},
+          [](const Context& context) {
+            const Programs programs = {"getppid", "getppid", {}};
+            Result result;
+            Samples plain;
+            Samples traced;
+            Samples untraced;
+            for (int round = 0; round < context.rounds; ++round) {
+              plain.add(run_measure(context, Where::kLinux, programs).samples);
+              untraced.add(run_measure(context, Where::kDbos, programs).samples);
+              traced.add(run_traced(context, "getppid").samples);
+            }
+            result.plain = plain.scaled(1 / kNsPerUs);
+            result.dbos = traced.scaled(1 / kNsPerUs);
+            result.details["dbos_untraced_us"] = untraced.median() / kNsPerUs;
+            result.note =
+                fmt::format("under dbos without a trace: {:.2f}", untraced.median() / kNsPerUs);
+            return result;
+          }};
+}
+
 }  // namespace
 
 std::vector<Row> measure_rows() {
@@ -99,6 +146,7 @@ std::vector<Row> measure_rows() {
                  {"getppid", "getpid", {}}, twice),
       simple_row("proxied-call", "proxied system call (getppid: one exit)",
                  {"getppid", "getppid", {}}),
+      traced_row(),
       first_write_row("first-write-4k", "first write to a fresh 4 KiB page, arena pre-faulted",
                       once),
       first_write_row("first-write-2m", "the same with 2 MiB pages, per 4 KiB", {}),
