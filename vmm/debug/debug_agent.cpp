@@ -35,7 +35,8 @@ DebugRequest& request_of(const Vcpu& vcpu) {
 size_t perform(Vcpu& vcpu, const DebugRequest& request) {
   request_of(vcpu) = request;
   if (machine().reset_vcpu(vcpu, 0) < 0) return 0;
-  run_vcpu(vcpu);
+  while (run_adopted(vcpu) == Adopted::kWaits) {
+  }
   const uint64_t done = request_of(vcpu).done;
   return done < request.length ? done : request.length;
 }
