@@ -22,18 +22,27 @@ void unlink_thread(Process& process, Thread& thread) {
   --process.thread_count;
 }
 
+// A thread leaves the address space before it stops counting in its process: whoever is the last to
+// count destroys the space.
+void leave_space(Thread& thread) {
+  thread.space->unpin(thread.vcpu);
+  arch::leave_space(kernel_root());
+}
+
 // Takes the thread out of its process, unless it is the last one.
-bool unlink_unless_last(Thread& thread) {
+bool leave_unless_last(Thread& thread) {
   Process& process = *thread.process;
   const LockGuard guard(process.lock);
   if (process.thread_count == 1) return false;
+  leave_space(thread);
   unlink_thread(process, thread);
   return true;
 }
 
 // Answers whether the process has no thread any more.
-bool unlink_dead_thread(Thread& thread) {
+bool leave_as_dead(Thread& thread) {
   Process& process = *thread.process;
+  leave_space(thread);
   const LockGuard guard(process.lock);
   unlink_thread(process, thread);
   return process.thread_count == 0;
@@ -41,15 +50,26 @@ bool unlink_dead_thread(Thread& thread) {
 
 enum class Released : u64 { kNo, kYes };
 
-// Ends the host's process. Comes back only if this thread has not released what it held, and
-// another host thread has adopted the vCPU.
-void end_process(Service service, u64 argument, Released released) {
-  hypercall(service, argument, static_cast<u64>(released));
-  DBOS_ASSERT(released == Released::kNo && current_hypercall_page().dying != 0);
+bool is_dying() {
+  return current_hypercall_page().dying != 0;
 }
 
+// Ends the host's process. Comes back only if this thread has not released what it held, and
+// another host thread has adopted the vCPU. If it has released it, and was killed before the host
+// had seen the call, it is adopted as well: it repeats the call, and the adopter takes that as its
+// end.
+void end_process(Service service, u64 argument, Released released) {
+  do {
+    hypercall(service, argument, static_cast<u64>(released));
+    DBOS_ASSERT(is_dying());
+  } while (released == Released::kYes);
+}
+
+// Repeated for the same reason.
 [[noreturn]] void end_thread(i32 status) {
-  hypercall(Service::kThreadExit, static_cast<u64>(status));
+  do {
+    hypercall(Service::kThreadExit, static_cast<u64>(status));
+  } while (is_dying());
   DBOS_PANIC("the host came back from the end of a thread");
 }
 
@@ -61,10 +81,7 @@ bool is_last_thread(Process& process) {
 // ... and of the process, if it was its last thread.
 void release_thread(Thread& thread) {
   Process& process = *thread.process;
-  thread.space->unpin(thread.vcpu);
-  const bool was_last = unlink_dead_thread(thread);
-  arch::leave_space(kernel_root());
-  if (was_last) release_process(process);
+  if (leave_as_dead(thread)) release_process(process);
 }
 
 }  // namespace
@@ -72,9 +89,7 @@ void release_thread(Thread& thread) {
 void exit_thread(i32 status) {
   Thread& thread = current_thread();
   release_futexes(thread);
-  if (!unlink_unless_last(thread)) exit_process(status);
-  thread.space->unpin(thread.vcpu);
-  arch::leave_space(kernel_root());
+  if (!leave_unless_last(thread)) exit_process(status);
   end_thread(status);
 }
 
