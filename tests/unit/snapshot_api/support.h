@@ -1,0 +1,55 @@
+// What the tests of the snapshot API share: a snapshot that goes away with its scope, and functions
+// that run in one.
+#pragma once
+
+#include <poll.h>
+#include <unistd.h>
+
+#include <catch2/catch.hpp>
+#include <csignal>
+#include <cstdint>
+#include <cstring>
+
+#include "dbos/dbos.h"
+
+class Snapshot {
+ public:
+  explicit Snapshot(uint32_t runs_max = 4, size_t result_bytes_max = 4096) {
+    const dbos_snapshot_options options{runs_max, result_bytes_max};
+    REQUIRE(dbos_snapshot_create(&options, &handle) == DBOS_OK);
+  }
+  ~Snapshot() { (void)dbos_snapshot_release(handle); }
+  Snapshot(const Snapshot&) = delete;
+  Snapshot& operator=(const Snapshot&) = delete;
+
+  template <typename Argument>
+  dbos_run start(dbos_function function, const Argument& argument) const {
+    dbos_run run{};
+    REQUIRE(dbos_run_start(handle, function, &argument, sizeof argument, &run) == DBOS_OK);
+    return run;
+  }
+
+  dbos_snapshot handle{};
+};
+
+inline int32_t wait_for_status(dbos_run run) {
+  int32_t status = -1;
+  REQUIRE(dbos_run_wait(run, -1, &status, nullptr, 0, nullptr) == DBOS_OK);
+  return status;
+}
+
+// The argument is a pointer into the creator's memory, as it was.
+inline int32_t read_int(const void* argument, size_t, dbos_result*) {
+  const int* address;
+  memcpy(&address, argument, sizeof address);
+  return *address;
+}
+
+inline int32_t sleep_for_ever(const void*, size_t, dbos_result*) {
+  for (;;) poll(nullptr, 0, -1);
+}
+
+inline int32_t kill_itself(const void*, size_t, dbos_result*) {
+  raise(SIGKILL);
+  return 0;
+}

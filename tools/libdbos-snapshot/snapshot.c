@@ -1,0 +1,457 @@
+// The creator's side of include/dbos/dbos.h: a table of snapshots, each a child process.
+//
+// One lock, `table`, guards all slots; it is never held while something waits. A thread that waits
+// is counted in its slot's `users`, and dbos_snapshot_release closes nothing before it has left.
+// `order` is held around fork() alone, so that epochs are in the order of the forks; it is taken
+// without `table`, and `table` may be taken under it.
+//
+// After a fork the child has a copy of the table. A slot there whose `owner` is not this process
+// counts as free, and its descriptors are left alone: the child may have closed them and opened
+// others.
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "tools/libdbos-snapshot/serve.h"
+
+enum slot_state { kFree, kCreating, kAlive, kEnding };
+
+struct run {
+  uint64_t serial;  // 0: the place is free
+  bool has_waiter;
+};
+
+struct slot {
+  enum slot_state state;
+  uint32_t users;
+  uint64_t owner;
+  uint64_t serial;
+  uint64_t epoch;
+  uint64_t request_ns;
+  pid_t process;
+  int process_descriptor;
+  void* mapping;
+  size_t mapping_size;
+  struct serving serving;
+  struct run runs[DBOS_RUNS_MAX + 1];  // the last one of run_count is for dbos_snapshot_cost_now
+};
+
+static struct slot slots[DBOS_SNAPSHOTS_MAX];
+static pthread_mutex_t table = PTHREAD_MUTEX_INITIALIZER;
+static pthread_mutex_t order = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;  // a slot's users or its last run
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static uint64_t this_process;  // counts the forks that led here
+static uint64_t last_serial;   // of snapshots and runs, never used twice
+static uint64_t last_epoch;
+
+static void lock(void) {
+  pthread_mutex_lock(&table);
+}
+
+static void unlock(void) {
+  pthread_mutex_unlock(&table);
+}
+
+static void begin_child(void) {
+  ++this_process;
+  last_epoch = 0;
+  // Threads that held or awaited these are not in the child.
+  pthread_mutex_init(&order, NULL);
+  pthread_cond_init(&changed, NULL);
+  unlock();
+}
+
+static void watch_forks(void) {
+  pthread_atfork(lock, unlock, begin_child);
+}
+
+static uint64_t now_ns(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
+}
+
+// ---- Handles: serial, slot, run
+// --------------------------------------------------------------------
+
+static uint64_t handle_of(uint64_t serial, const struct slot* slot, uint32_t run) {
+  return serial << 16 | (uint64_t)(slot - slots) << 8 | run;
+}
+
+static dbos_error check_slot(const struct slot* slot) {
+  if (slot->owner != this_process) return DBOS_ERROR_OTHER_PROCESS;
+  return slot->state == kAlive ? DBOS_OK : DBOS_ERROR_STALE;
+}
+
+// With the lock.
+static dbos_error find_snapshot(dbos_snapshot snapshot, struct slot** found) {
+  const uint32_t index = snapshot.handle >> 8 & 0xff;
+  const uint64_t serial = snapshot.handle >> 16;
+  if (serial == 0 || index >= DBOS_SNAPSHOTS_MAX || (snapshot.handle & 0xff) != 0) {
+    return DBOS_ERROR_STALE;
+  }
+  if (slots[index].serial != serial) return DBOS_ERROR_STALE;
+  *found = &slots[index];
+  return check_slot(*found);
+}
+
+// With the lock.
+static dbos_error find_run(dbos_run handle, struct slot** found, uint32_t* run) {
+  const uint32_t index = handle.handle >> 8 & 0xff;
+  const uint64_t serial = handle.handle >> 16;
+  *run = handle.handle & 0xff;
+  if (serial == 0 || index >= DBOS_SNAPSHOTS_MAX || *run > DBOS_RUNS_MAX) return DBOS_ERROR_STALE;
+  if (slots[index].runs[*run].serial != serial) return DBOS_ERROR_STALE;
+  *found = &slots[index];
+  return check_slot(*found);
+}
+
+// ---- Creation and end
+// ------------------------------------------------------------------------------
+
+static dbos_error error_of(int number) {
+  if (number == EMFILE || number == ENFILE) return DBOS_ERROR_LIMIT;
+  return number == ENOMEM || number == EAGAIN ? DBOS_ERROR_MEMORY : DBOS_ERROR_SYSTEM;
+}
+
+static struct slot* take_slot(void) {
+  struct slot* taken = NULL;
+  lock();
+  for (struct slot* slot = slots; slot != slots + DBOS_SNAPSHOTS_MAX && taken == NULL; ++slot) {
+    if (slot->state == kFree || slot->owner != this_process) taken = slot;
+  }
+  if (taken != NULL) {
+    memset(taken, 0, sizeof *taken);
+    taken->state = kCreating;
+    taken->owner = this_process;
+    taken->process_descriptor = -1;
+    taken->serving.doorbell = -1;
+    for (uint32_t run = 0; run <= DBOS_RUNS_MAX; ++run) taken->serving.done[run] = -1;
+  }
+  unlock();
+  return taken;
+}
+
+static void close_if_open(int descriptor) {
+  if (descriptor >= 0) close(descriptor);
+}
+
+static void give_back(struct slot* slot) {
+  const int error = errno;
+  if (slot->mapping != NULL) munmap(slot->mapping, slot->mapping_size);
+  close_if_open(slot->process_descriptor);
+  close_if_open(slot->serving.doorbell);
+  for (uint32_t run = 0; run <= DBOS_RUNS_MAX; ++run) close_if_open(slot->serving.done[run]);
+  lock();
+  memset(slot, 0, sizeof *slot);
+  unlock();
+  errno = error;
+}
+
+static bool make_event(int* descriptor) {
+  *descriptor = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  return *descriptor >= 0;
+}
+
+// What creator and snapshot will share. On failure errno says why.
+static bool prepare(struct slot* slot, const dbos_snapshot_options* options) {
+  struct serving* const serving = &slot->serving;
+  const size_t wanted = options->result_bytes_max > 0 ? options->result_bytes_max : 1;
+  serving->creator = getpid();
+  serving->run_count = options->runs_max + 1;
+  serving->result_capacity = (wanted + kAlignment - 1) / kAlignment * kAlignment;
+  slot->mapping_size = serving->run_count * (sizeof(struct shared_run) + serving->result_capacity);
+  void* const mapping = mmap(NULL, slot->mapping_size, PROT_READ | PROT_WRITE,
+                             MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (mapping == MAP_FAILED) return false;
+  slot->mapping = mapping;
+  serving->runs = mapping;
+  serving->results = (unsigned char*)(serving->runs + serving->run_count);
+  if (!make_event(&serving->doorbell)) return false;
+  for (uint32_t run = 0; run < serving->run_count; ++run) {
+    if (!make_event(&serving->done[run])) return false;
+  }
+  return true;
+}
+
+// The child blocks all signals for good: the program's handlers have no business in a snapshot.
+static bool fork_snapshot(struct slot* slot) {
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  pthread_mutex_lock(&order);
+  const uint64_t begin_ns = now_ns();
+  const pid_t process = fork();
+  if (process == 0) dbos_internal_serve(&slot->serving);
+  const int error = errno;
+  slot->request_ns = now_ns() - begin_ns;
+  slot->process = process;
+  if (process > 0) slot->epoch = ++last_epoch;
+  pthread_mutex_unlock(&order);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  errno = error;
+  return process > 0;
+}
+
+// The snapshot's process has been told to end, or has ended; returns when it is gone.
+static void await_end(const struct slot* slot) {
+  struct pollfd event = {slot->process_descriptor, POLLIN, 0};
+  siginfo_t info;
+  while (poll(&event, 1, -1) < 0 && errno == EINTR) continue;
+  while (waitid(P_PIDFD, (id_t)slot->process_descriptor, &info, WEXITED) < 0 && errno == EINTR) {
+    continue;
+  }
+}
+
+dbos_error dbos_snapshot_create(const dbos_snapshot_options* options, dbos_snapshot* snapshot) {
+  static const dbos_snapshot_options defaults = DBOS_SNAPSHOT_DEFAULTS;
+  if (options == NULL) options = &defaults;
+  if (snapshot == NULL || options->runs_max == 0 || options->runs_max > DBOS_RUNS_MAX ||
+      options->result_bytes_max > DBOS_RESULT_MAX) {
+    return DBOS_ERROR_ARGUMENT;
+  }
+  pthread_once(&once, watch_forks);
+  struct slot* const slot = take_slot();
+  if (slot == NULL) return DBOS_ERROR_LIMIT;
+  if (!prepare(slot, options) || !fork_snapshot(slot)) {
+    const int error = errno;
+    give_back(slot);
+    return error_of(error);
+  }
+  slot->process_descriptor = (int)syscall(SYS_pidfd_open, slot->process, 0);
+  if (slot->process_descriptor < 0) {
+    const int error = errno;
+    kill(slot->process, SIGKILL);
+    while (waitpid(slot->process, NULL, 0) < 0 && errno == EINTR) continue;
+    errno = error;
+    give_back(slot);
+    return error_of(error);
+  }
+  lock();
+  slot->serial = ++last_serial;
+  slot->state = kAlive;
+  snapshot->handle = handle_of(slot->serial, slot, 0);
+  unlock();
+  return DBOS_OK;
+}
+
+dbos_error dbos_snapshot_release(dbos_snapshot snapshot) {
+  struct slot* slot;
+  lock();
+  const dbos_error error = find_snapshot(snapshot, &slot);
+  if (error == DBOS_OK) slot->state = kEnding;
+  pthread_cond_broadcast(&changed);
+  unlock();
+  if (error != DBOS_OK) return error;
+  // It fails if the snapshot is dead already.
+  (void)syscall(SYS_pidfd_send_signal, slot->process_descriptor, SIGKILL, NULL, 0);
+  await_end(slot);
+  lock();
+  while (slot->users != 0) pthread_cond_wait(&changed, &table);
+  unlock();
+  give_back(slot);
+  return DBOS_OK;
+}
+
+// ---- Runs
+// ------------------------------------------------------------------------------------------
+
+static bool has_died(const struct slot* slot) {
+  struct pollfd event = {slot->process_descriptor, POLLIN, 0};
+  return poll(&event, 1, 0) > 0;
+}
+
+// With the lock; the place `run` is free.
+static dbos_error ask(struct slot* slot, uint32_t run, dbos_function function, const void* argument,
+                      size_t argument_size, dbos_run* handle) {
+  const uint64_t one = 1;
+  struct shared_run* const shared = &slot->serving.runs[run];
+  if (has_died(slot)) return DBOS_ERROR_DIED;
+  shared->function = function;
+  shared->argument_size = argument_size;
+  if (argument_size != 0) memcpy(shared->argument, argument, argument_size);
+  atomic_store_explicit(&shared->state, kRunAsked, memory_order_release);
+  slot->runs[run] = (struct run){++last_serial, false};
+  handle->handle = handle_of(last_serial, slot, run);
+  // Can't fail: the counter never comes near its limit.
+  (void)!write(slot->serving.doorbell, &one, sizeof one);
+  return DBOS_OK;
+}
+
+dbos_error dbos_run_start(dbos_snapshot snapshot, dbos_function function, const void* argument,
+                          size_t argument_size, dbos_run* run) {
+  if (function == NULL || run == NULL || argument_size > DBOS_ARGUMENT_MAX ||
+      (argument == NULL && argument_size != 0)) {
+    return DBOS_ERROR_ARGUMENT;
+  }
+  struct slot* slot;
+  lock();
+  dbos_error error = find_snapshot(snapshot, &slot);
+  if (error == DBOS_OK) {
+    const uint32_t count = slot->serving.run_count - 1;
+    uint32_t place = 0;
+    while (place < count && slot->runs[place].serial != 0) ++place;
+    error = place == count ? DBOS_ERROR_LIMIT
+                           : ask(slot, place, function, argument, argument_size, run);
+  }
+  unlock();
+  return error;
+}
+
+static bool is_done(struct slot* slot, uint32_t run) {
+  return atomic_load_explicit(&slot->serving.runs[run].state, memory_order_acquire) == kRunDone;
+}
+
+// Without the lock, as one of the slot's users.
+static dbos_error await_run(struct slot* slot, uint32_t run, int timeout_ms) {
+  const uint64_t begin_ns = now_ns();
+  const int done = slot->serving.done[run];
+  struct pollfd events[2] = {{done, POLLIN, 0}, {slot->process_descriptor, POLLIN, 0}};
+  while (!is_done(slot, run)) {
+    int left_ms = -1;
+    if (timeout_ms >= 0) {
+      const uint64_t gone_ms = (now_ns() - begin_ns) / 1000000U;
+      left_ms = gone_ms >= (uint64_t)timeout_ms ? 0 : timeout_ms - (int)gone_ms;
+    }
+    const int ready = poll(events, 2, left_ms);
+    if (ready < 0 && errno != EINTR) return DBOS_ERROR_SYSTEM;
+    if (ready < 0) continue;
+    if (ready == 0) {
+      // Linux may round down; only our own clock ends the wait.
+      if (left_ms != 0) continue;
+      return is_done(slot, run) ? DBOS_OK : DBOS_ERROR_TIMEOUT;
+    }
+    uint64_t ignored;
+    // A place's last ring may still be there from the run before: what counts is the state.
+    if (events[0].revents != 0) (void)!read(done, &ignored, sizeof ignored);
+    if (events[1].revents != 0 && !is_done(slot, run)) return DBOS_ERROR_DIED;
+  }
+  return DBOS_OK;
+}
+
+// The run is done, and its place this thread's. The snapshot is not trusted: its size is looked at
+// once.
+static dbos_error take_result(const struct slot* slot, uint32_t run, int32_t* status, void* bytes,
+                              size_t capacity, size_t* size) {
+  const struct shared_run* const shared = &slot->serving.runs[run];
+  const dbos_error error = shared->error;
+  if (error != DBOS_OK) return DBOS_ERROR_MEMORY;
+  const size_t result_size = *(const volatile size_t*)&shared->result_size;
+  if (result_size > slot->serving.result_capacity) return DBOS_ERROR_DIED;
+  if (size != NULL) *size = result_size;
+  if (bytes != NULL && result_size > capacity) return DBOS_ERROR_RESULT_SIZE;
+  if (bytes != NULL && result_size != 0) {
+    memcpy(bytes, slot->serving.results + run * slot->serving.result_capacity, result_size);
+  }
+  if (status != NULL) *status = shared->status;
+  return DBOS_OK;
+}
+
+dbos_error dbos_run_wait(dbos_run run, int timeout_ms, int32_t* status, void* bytes,
+                         size_t capacity, size_t* size) {
+  if (bytes == NULL && capacity != 0) return DBOS_ERROR_ARGUMENT;
+  struct slot* slot;
+  uint32_t place;
+  lock();
+  dbos_error error = find_run(run, &slot, &place);
+  if (error == DBOS_OK && slot->runs[place].has_waiter) error = DBOS_ERROR_BUSY;
+  if (error == DBOS_OK) {
+    slot->runs[place].has_waiter = true;
+    ++slot->users;
+  }
+  unlock();
+  if (error != DBOS_OK) return error;
+
+  error = await_run(slot, place, timeout_ms);
+  if (error == DBOS_OK) error = take_result(slot, place, status, bytes, capacity, size);
+
+  lock();
+  slot->runs[place].has_waiter = false;
+  if (error == DBOS_OK || error == DBOS_ERROR_MEMORY) slot->runs[place].serial = 0;
+  if (error == DBOS_ERROR_DIED && slot->state == kEnding) error = DBOS_ERROR_STALE;
+  --slot->users;
+  pthread_cond_broadcast(&changed);
+  unlock();
+  return error;
+}
+
+// ---- Questions
+// -------------------------------------------------------------------------------------
+
+dbos_error dbos_snapshot_epoch(dbos_snapshot snapshot, uint64_t* epoch) {
+  if (epoch == NULL) return DBOS_ERROR_ARGUMENT;
+  struct slot* slot;
+  lock();
+  const dbos_error error = find_snapshot(snapshot, &slot);
+  if (error == DBOS_OK) *epoch = slot->epoch;
+  unlock();
+  return error;
+}
+
+// A run in the place kept for it; one thread at a time asks, the others queue.
+static dbos_error ask_memory(dbos_snapshot snapshot, dbos_run* run, uint64_t* request_ns) {
+  struct slot* slot;
+  dbos_error error;
+  lock();
+  for (;;) {
+    error = find_snapshot(snapshot, &slot);
+    if (error != DBOS_OK || slot->runs[slot->serving.run_count - 1].serial == 0) break;
+    if (has_died(slot)) {
+      error = DBOS_ERROR_DIED;
+      break;
+    }
+    pthread_cond_wait(&changed, &table);
+  }
+  if (error == DBOS_OK) {
+    *request_ns = slot->request_ns;
+    error = ask(slot, slot->serving.run_count - 1, dbos_internal_measure, NULL, 0, run);
+  }
+  unlock();
+  return error;
+}
+
+dbos_error dbos_snapshot_cost_now(dbos_snapshot snapshot, dbos_snapshot_cost* cost) {
+  if (cost == NULL) return DBOS_ERROR_ARGUMENT;
+  dbos_run run;
+  uint64_t request_ns;
+  int32_t status;
+  struct memory_held held;
+  dbos_error error = ask_memory(snapshot, &run, &request_ns);
+  if (error == DBOS_OK) error = dbos_run_wait(run, -1, &status, &held, sizeof held, NULL);
+  if (error != DBOS_OK) return error;
+  if (status != 0) {
+    errno = status;
+    return DBOS_ERROR_SYSTEM;
+  }
+  *cost = (dbos_snapshot_cost){request_ns, held.private_bytes, held.resident_bytes};
+  return DBOS_OK;
+}
+
+const char* dbos_error_text(dbos_error error) {
+  static const char* const texts[] = {
+      "no error",
+      "an argument is null or out of range",
+      "the handle was released or taken already, or never was one",
+      "the handle belongs to the process that this one was forked from",
+      "no memory, or no further process or thread",
+      "too many snapshots, runs or open files",
+      "the run has not ended in time",
+      "the snapshot's process has ended",
+      "the result is larger than the buffer",
+      "another thread waits for this run",
+      "Linux refused a call; errno says why",
+  };
+  const size_t index = (size_t)error;
+  return index < sizeof texts / sizeof texts[0] ? texts[index] : "no such error";
+}
