@@ -57,6 +57,8 @@ ProcessFacts facts_of(Thread& thread) {
     LockGuard guard(thread.process->lock);
     facts.thread_count = thread.process->thread_count;
   }
+  facts.blocked_signals = thread.blocked;
+  facts.shows_blocked = thread.thread_id == thread.process->process_id;
   LockGuard guard(thread.process->signal_lock);
   for (u32 signal = 1; signal <= kSignalCount; ++signal) {
     const u64 handler = thread.process->actions[signal - 1].handler;
