@@ -18,8 +18,8 @@ struct ProcessFacts {
   u64 code_size;  // bytes
   u32 thread_count;
   u64 caught_signals;
-  u64 blocked_signals;
-  bool shows_blocked;  // the host blocks all of them while the file is made
+  u64 blocked_signals = 0;
+  bool shows_blocked = false;  // the host blocks all of them while the file is made
 };
 
 // One line of maps, and one entry of smaps.

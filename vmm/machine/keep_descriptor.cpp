@@ -11,8 +11,9 @@
 namespace dbos::vmm {
 namespace {
 
-// fork() looks at each number up to the highest that is in use (fs/file.c, dup_fd): with 4096 it took
-// three times as long as with 768. A program with more descriptors than this sees ours as gaps.
+// fork() looks at each number up to the highest that is in use (fs/file.c, dup_fd): with 4096 it
+// took three times as long as with 768. A program with more descriptors than this sees ours as
+// gaps.
 constexpr rlim_t kFirstOwnDescriptor = 768;
 
 }  // namespace

@@ -33,12 +33,12 @@ struct Vcpu : SignalContext {
   uint32_t index;
   int descriptor;
   kvm_run* run;
-  const HostProcess* creator;          // who has the descriptor, with those it forked later
-  uint64_t sequence;                   // creation order
-  bool was_run;                        // a host thread ran it once
-  ExitStatistics* statistics;          // written by the thread that runs it
+  const HostProcess* creator;  // who has the descriptor, with those it forked later
+  uint64_t sequence;           // creation order
+  bool was_run;                // a host thread ran it once
+  ExitStatistics* statistics;  // written by the thread that runs it
   std::atomic<uint32_t> current_call{kNoCall};  // number of the host call that its thread is in
-  ThreadBlock* block;                  // for its host threads, one after the other
+  ThreadBlock* block;                           // for its host threads, one after the other
 
   // Of the thread that uses it now.
   HostProcess* process;

@@ -61,8 +61,8 @@ InheritedSignals inherited_signals();
 // Fills `process` from what was inherited and installs the VMM's own handlers: those of faults in
 // its own code, and of signal 64.
 void install_handlers(ProcessSignals& process, uint64_t inherited_ignored);
-// Before install_handlers(): of these signals (bit n - 1) the guest performs the default action too,
-// instead of Linux, so that a debugger and the crash report see what the program dies by.
+// Before install_handlers(): of these signals (bit n - 1) the guest performs the default action
+// too, instead of Linux, so that a debugger and the crash report see what the program dies by.
 void take_default_actions(uint64_t signals);
 void set_parent_death_hook(ParentDeathHook hook);
 
