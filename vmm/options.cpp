@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <charconv>
 #include <map>
 #include <memory>
 #include <sstream>
@@ -37,6 +38,8 @@ Examples:
       Redis, whose BGSAVE no longer stalls its clients.
   dbos-run --memory 16G --prefault 4G redis-server redis.conf
       up to 16 GiB of memory, 4 GiB of it taken from Linux before the program starts.
+  dbos-run --snapshot=ready redis-server redis.conf
+      page tables for the next save are made ahead, in the background.
   dbos-run --stats=run.json --env LANG=C -- ./my-program -v
   dbos-run --trace ./my-program 2> trace.txt
   dbos-run --gdb :1234 ./my-program
@@ -101,6 +104,8 @@ struct RawOptions {
   std::string statistics;
   std::string metrics;
   std::string clock = "auto";
+  std::string snapshot = "shared";
+  std::string ready_copies = std::to_string(kReadyCopiesDefault);
   std::string log_level = "warning";
   bool no_large_pages = false;
   bool no_control = false;
@@ -151,6 +156,14 @@ void declare_options(CLI::App& app, RawOptions& raw, Options& options, CLI::Opti
       ->type_name("[HOST:]PORT");
   app.add_flag("--no-control", raw.no_control,
                "No socket that dbos-dbg can attach to, and no thread that serves it");
+  app.add_option("--snapshot", raw.snapshot,
+                 "How fork() gets its page tables: 'shared' (default) with the parent, and each "
+                 "side copies what it changes; 'ready' from complete copies that a helper makes "
+                 "ahead, each 1/512 of the memory in use (docs/snapshots.md)")
+      ->type_name("shared|ready");
+  app.add_option("--ready-copies", raw.ready_copies,
+                 "How many copies --snapshot=ready keeps, 1 to 8 (default 2)")
+      ->type_name("N");
   app.add_flag("--no-large-pages", raw.no_large_pages,
                "Map memory in pages of 4 KiB only, never of 2 MiB");
   app.add_option("--clock", raw.clock,
@@ -214,6 +227,22 @@ std::vector<std::string> command_of(std::vector<std::string> words) {
   return words;
 }
 
+uint32_t ready_copies(const CLI::App& app, const RawOptions& raw) {
+  const bool is_ready =
+      choose<bool>("--snapshot", raw.snapshot, {{"shared", false}, {"ready", true}});
+  if (!is_ready && app.count("--ready-copies") != 0) {
+    throw OptionError("--ready-copies is for --snapshot=ready; give both or neither");
+  }
+  const char* const end = raw.ready_copies.data() + raw.ready_copies.size();
+  uint32_t copies = 0;
+  const auto [rest, error] = std::from_chars(raw.ready_copies.data(), end, copies);
+  if (error != std::errc() || rest != end || copies < 1 || copies > kReadyCopiesMax) {
+    throw OptionError("--ready-copies " + raw.ready_copies + " is no number of copies; give 1 to " +
+                      std::to_string(kReadyCopiesMax));
+  }
+  return is_ready ? copies : 0;
+}
+
 NetworkAddress metrics_address(const std::string& text) {
   try {
     return parse_network_address(text);
@@ -231,7 +260,7 @@ void check_environment(const std::vector<std::string>& variables) {
   }
 }
 
-void interpret(const RawOptions& raw, uint64_t host_memory, Options& options) {
+void interpret(const CLI::App& app, const RawOptions& raw, uint64_t host_memory, Options& options) {
   options.memory_size = memory_size(raw, host_memory);
   options.prefault_size = size_option("--prefault", raw.prefault, options.memory_size);
   if (options.prefault_size > options.memory_size) {
@@ -239,6 +268,7 @@ void interpret(const RawOptions& raw, uint64_t host_memory, Options& options) {
                       " is more than --memory; give less, or more memory");
   }
   options.large_pages = !raw.no_large_pages;
+  options.ready_copies = ready_copies(app, raw);
   options.control = !raw.no_control;
   if (!raw.metrics.empty()) options.metrics = metrics_address(raw.metrics);
   options.clock = choose<ClockSource>("--clock", raw.clock,
@@ -295,7 +325,7 @@ Options parse_options(std::span<const std::string> arguments, uint64_t host_memo
     options.text = "dbos-run " DBOS_VERSION "\n";
     return options;
   }
-  interpret(raw, host_memory, options);
+  interpret(app, raw, host_memory, options);
   options.statistics = statistics->count() != 0;
   if (options.statistics && raw.statistics != kNoFile) options.statistics_file = raw.statistics;
   if (app.count("--kernel") != 0 && options.kernel.empty()) {

@@ -33,6 +33,7 @@ struct Options {
   bool control = true;                    // dbos-dbg may attach
   std::optional<NetworkAddress> metrics;  // where they are served
   bool large_pages = true;
+  uint32_t ready_copies = 0;  // of the page tables, for snapshots; 0: they share tables
   bool statistics = false;
   std::string statistics_file;  // empty: standard error
   std::string gdb_address;      // empty: no gdb
@@ -50,6 +51,8 @@ class OptionError : public std::runtime_error {
 
 inline constexpr uint64_t kMemorySizeMin = 64 * kMiB;
 inline constexpr uint64_t kMemoryDefaultPercent = 80;
+inline constexpr uint32_t kReadyCopiesDefault = 2;
+inline constexpr uint32_t kReadyCopiesMax = 8;
 
 // `arguments` without dbos-run's own name; `host_memory_size`: bytes of RAM, what a percentage of
 // --memory is of. Throws OptionError.

@@ -7,6 +7,7 @@
 #include "guest/memory/kernel_view.h"
 #include "guest/platform.h"
 #include "guest/process/clone.h"
+#include "guest/process/helper.h"
 #include "guest/process/process_table.h"
 #include "guest/process/program_start.h"
 #include "hypercall/abi.h"
@@ -44,6 +45,7 @@ extern "C" [[noreturn]] void kernel_main(u32 index, u64 start_argument) {
   arch::leave_host();
   if (arch::is_debug_agent()) arch::run_debug_agent();
   if (start_argument == 0) boot();
+  if (start_argument == kHelperStart) run_helper();
   start_thread(start_argument);
 }
 

@@ -140,7 +140,7 @@ class AddressSpace {
   // them up. At most ReadyTables::kCopiesMax. refill() makes them. ENOMEM, EINVAL.
   Result<void> keep_ready(u32 copies);
   // One step of the work that is ahead of snapshots, about `tables_max` page tables long and with
-  // the lock for that long; from any vCPU, in the background. False: nothing is left to do.
+  // the lock for that long; from any vCPU, in the background. False: nothing can be done now.
   bool refill(u32 tables_max);
   ReadyCounts ready_counts();
   // Looks at up to `tables_max` page tables, and puts the first one's pages together to a 2 MiB

@@ -19,6 +19,7 @@
 #include "guest/memory/frame_allocator.h"
 #include "guest/memory/user_copy.h"
 #include "guest/process/extended_state.h"
+#include "guest/process/helper.h"
 #include "guest/process/process_table.h"
 #include "guest/process/signal.h"
 
@@ -254,6 +255,7 @@ void start_thread(u64 start_argument) {
   thread.frame = &frame;
   store_ids(thread, *start);
   if ((start->request.flags & CLONE_CLEAR_SIGHAND) != 0) clear_signal_handlers(*thread.process);
+  if ((start->request.flags & CLONE_VM) == 0) wake_helper(HelperWork::kSnapshotTaken);
   drop_start(start);
   arch::return_to_program(frame);
   arch::resume_program(&frame);

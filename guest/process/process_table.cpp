@@ -3,6 +3,7 @@
 #include "guest/memory/address_space.h"
 #include "guest/memory/heap.h"
 #include "guest/memory/trim.h"
+#include "guest/process/helper.h"
 #include "guest/process/signal.h"
 
 namespace dbos {
@@ -57,6 +58,7 @@ void drop_use(SpaceUse* use, AddressSpace* space) {
   if (use->processes.fetch_sub(1) != 1) return;
   AddressSpace::destroy(space);
   heap_delete(use);
+  wake_helper(HelperWork::kSnapshotEnded);
 }
 
 }  // namespace
@@ -66,6 +68,7 @@ void SharedSpace::drop() {
 }
 
 void release_process(Process& process) {
+  if (process.is_first) leave_helper(process);
   drop_use(process.space_use, process.space);
   heap_delete(&process);
   trim_free_memory();

@@ -12,6 +12,7 @@
 #include "guest/memory/address_space.h"
 #include "guest/memory/user_copy.h"
 #include "guest/process/extended_state.h"
+#include "guest/process/helper.h"
 #include "guest/process/initial_stack.h"
 #include "guest/process/process_table.h"
 #include "guest/process/signal.h"
@@ -232,6 +233,7 @@ void start_program(const BootInformation& boot) {
   frame.rflags = kFlagInterrupt | 2;
   thread.frame = &frame;
   reset_extended_state();
+  prepare_helper(*thread.process, boot);
   arch::return_to_program(frame);
   arch::resume_program(&frame);
 }

@@ -18,23 +18,25 @@ Result<void> AddressSpace::keep_ready(u32 copies) {
   return {};
 }
 
-// One step. No memory for a copy is not an error: it is tried again at the next step.
+// One step. No memory for a copy is not an error: the next call tries again.
 bool AddressSpace::refill(u32 tables_max) {
   AddressSpace* useless = nullptr;
   bool is_done = true;
+  bool has_memory = true;
   {
     LockGuard guard(lock_);
     if (ready_ == nullptr) return false;
     useless = ready_->remove_useless();
     if (ready_->wants_another()) {
       const Result<AddressSpace*> copy = create_copy();
-      if (copy.is_ok()) ready_->add(copy.value());
+      has_memory = copy.is_ok();
+      if (has_memory) ready_->add(copy.value());
     }
     ready_->advance(tables_max);
     is_done = ready_->is_done();
   }
   if (useless != nullptr) destroy(useless);
-  return !is_done;
+  return !is_done && has_memory;
 }
 
 Result<AddressSpace*> AddressSpace::create_copy() {

@@ -36,7 +36,10 @@ Result<AddressSpace*> AddressSpace::snapshot() {
     // 2. ... and from here on nobody writes to what is shared, but for the host.
     platform::shootdown(*this, {VirtualAddress(0), VirtualAddress(kProgramEnd)});
     result = child->copy_from(*this, previous_departure);
-    if (result.is_ok()) ++snapshots_;
+    if (result.is_ok()) {
+      ++snapshots_;
+      platform::counters().count(is_ready ? Counter::kSnapshotReady : Counter::kSnapshotShared);
+    }
   }
   if (result.is_error()) {
     destroy(child);

@@ -171,6 +171,7 @@ enum dbos_service {
   DBOS_SERVICE_ATTENTION_REGION = 0x1016,
   DBOS_SERVICE_DEBUG_STOP = 0x1017,
   DBOS_SERVICE_TRACE = 0x1018,
+  DBOS_SERVICE_HELPER = 0x1019,
 };
 
 // signal_action's disposition.
@@ -181,6 +182,8 @@ enum dbos_signal_disposition {
 };
 
 #define DBOS_FORK_WAIT_FOR_EXEC 0x1  // process_fork's flags: the caller sleeps, as with vfork
+
+#define DBOS_HELPER_AFTER_FORK 0x1  // helper's flags: not now, but when the process has forked
 
 #define DBOS_ATTENTION_VECTOR 28  // the exception that brings a vCPU into its kernel
 
@@ -265,6 +268,7 @@ struct dbos_boot_information {
   uint64_t features;                   // DBOS_FEATURE_... that this machine offers
   uint64_t auxiliary_begin;            // image: where the program's auxiliary vector lies, for
   uint64_t auxiliary_end;              // debuggers; 0: not told
+  uint64_t ready_copies;               // --ready-copies, 0: --snapshot=shared
 };
 
 // What the user asked for; a runtime for which one means nothing ignores it.

@@ -171,19 +171,32 @@ static const char* addresses(void) {
   return NULL;
 }
 
-// Whether Linux names that descriptor as one of a virtual machine or vCPU.
-static bool is_of_kvm(uint32_t descriptor) {
-  static char path[32] = "/proc/self/fd/";
+// Linux's names of DBOS_CALL_BATCH_MAX descriptors from `first` on, with one exit for all.
+enum { NAME_SIZE = 32 };
+static char names[DBOS_CALL_BATCH_MAX][NAME_SIZE];
+
+static bool read_names(uint32_t first) {
+  static char paths[DBOS_CALL_BATCH_MAX][NAME_SIZE];
+  for (uint32_t i = 0; i < DBOS_CALL_BATCH_MAX; ++i) {
+    static const char directory[] = "/proc/self/fd/";
+    char* at = paths[i];
+    for (const char* from = directory; *from != 0;) *at++ = *from++;
+    for (uint32_t unit = 1000, rest = first + i; unit != 0; rest %= unit, unit /= 10) {
+      if (first + i >= unit) *at++ = (char)('0' + rest / unit);
+    }
+    *at = 0;
+    for (uint32_t n = 0; n < NAME_SIZE; ++n) names[i][n] = 0;
+    own_page()->calls[i] = (struct dbos_call){
+        .number = SYS_READLINK, .arguments = {physical(paths[i]), physical(names[i]), NAME_SIZE}};
+  }
+  return exit_to_host(DBOS_CALL_BATCH_MAX) == DBOS_CALL_BATCH_MAX;
+}
+
+// A virtual machine or vCPU.
+static bool is_of_kvm(const char* name) {
   static const char wanted[] = "anon_inode:kvm-v";
-  char* const number = path + sizeof "/proc/self/fd/" - 1;
-  uint32_t digits = 1;
-  for (uint32_t rest = descriptor; rest >= 10; rest /= 10) ++digits;
-  for (uint32_t at = digits; at > 0; descriptor /= 10) number[--at] = (char)('0' + descriptor % 10);
-  number[digits] = 0;
-  if (CALL(SYS_READLINK, physical(path), physical(buffer), 64) < (int64_t)sizeof wanted)
-    return false;
   for (size_t i = 0; i < sizeof wanted - 1; ++i) {
-    if ((char)buffer[i] != wanted[i]) return false;
+    if (name[i] != wanted[i]) return false;
   }
   return true;
 }
@@ -192,11 +205,14 @@ static bool is_of_kvm(uint32_t descriptor) {
 // Linux gives a new descriptor the lowest number.
 static const char* descriptors_of_the_vmm(void) {
   int found = 0;
-  for (uint32_t descriptor = 256; descriptor < 5000; ++descriptor) {
-    if (!is_of_kvm(descriptor)) continue;
-    ++found;
-    CHECK(CALL(SYS_READ, descriptor, physical(buffer), 1) == -EBADF);
-    CHECK(CALL(DBOS_SERVICE_WINDOW_MAP, descriptor, 0, 4096, 3, 1) == -EBADF);
+  for (uint32_t first = 256; first < 5000; first += DBOS_CALL_BATCH_MAX) {
+    CHECK(read_names(first));
+    for (uint32_t i = 0; i < DBOS_CALL_BATCH_MAX; ++i) {
+      if (!is_of_kvm(names[i])) continue;
+      ++found;
+      CHECK(CALL(SYS_READ, first + i, physical(buffer), 1) == -EBADF);
+      CHECK(CALL(DBOS_SERVICE_WINDOW_MAP, first + i, 0, 4096, 3, 1) == -EBADF);
+    }
   }
   CHECK(found >= 2);  // the machine and a vCPU at least
   return NULL;
@@ -259,7 +275,7 @@ static struct {
   volatile uint32_t seen;
 } other;
 
-enum task { TASK_RECORD = 1, TASK_CHILD, TASK_CALL };
+enum task { TASK_RECORD = 1, TASK_CHILD, TASK_CALL, TASK_HELPER };
 
 static int64_t start(enum task task, uint32_t* index) {
   return CALL(DBOS_SERVICE_THREAD_CREATE, task, index == NULL ? 0 : physical(index));
@@ -289,6 +305,16 @@ static const char* second_vcpu(void) {
     if (failure != NULL) return failure;
     if (other.control_failure != NULL) return other.control_failure;
   }
+  return NULL;
+}
+
+static const char* helper(void) {
+  CHECK(CALL(DBOS_SERVICE_HELPER, 0, 0) == -EINVAL);
+  CHECK(CALL(DBOS_SERVICE_HELPER, TASK_HELPER, 2) == -EINVAL);
+  CHECK(CALL(DBOS_SERVICE_HELPER, TASK_HELPER, 0) == 0);
+  CHECK(await_other());
+  CHECK(other.state.rsi == TASK_HELPER && other.process_id == own_page()->process_id);
+  CHECK(CALL(DBOS_SERVICE_HELPER, TASK_HELPER, 0) == -EALREADY);
   return NULL;
 }
 
@@ -433,6 +459,7 @@ _Noreturn void run_first(const struct entry_state* state) {
   run_test("arena", arena);
   run_test("window", window);
   run_test("second_vcpu", second_vcpu);
+  run_test("helper", helper);
   run_test("parking", parking);
   run_test("fork_and_wait", fork_and_wait);
   run_test("signals", signals);

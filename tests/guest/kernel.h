@@ -17,7 +17,16 @@ enum {
   SYS_TGKILL = 234,
   SYS_OPENAT = 257,
 };
-enum { EPERM = 1, EBADF = 9, ENOMEM = 12, EFAULT = 14, EINVAL = 22, ENOSYS = 38, ETIMEDOUT = 110 };
+enum {
+  EPERM = 1,
+  EBADF = 9,
+  ENOMEM = 12,
+  EFAULT = 14,
+  EINVAL = 22,
+  ENOSYS = 38,
+  ETIMEDOUT = 110,
+  EALREADY = 114
+};
 
 // The registers that a vCPU has at the image's entry point.
 struct entry_state {

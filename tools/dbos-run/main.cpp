@@ -147,6 +147,7 @@ void set_clock_and_features(const Options& options, const Machine& machine,
   parameters.arena_size_max = machine->arena_size_max();
   parameters.kernel_tables = machine->kernel_root();
   parameters.flags = boot_flags(options);
+  parameters.ready_copies = options.ready_copies;
   set_clock_and_features(options, *machine, parameters);
   check_features(kernel, parameters.features);
   const ProgramStart start{workload.arguments, environment, workload.path, workload.name};

@@ -89,17 +89,13 @@ Json exits_json(const Figures& figures) {
   for (uint32_t i = 0; i < kServiceCount; ++i) {
     if (figures.exits.services[i] != 0) services[service_name(i)] = figures.exits.services[i];
   }
-  Json faults = Json::object();
-  Json events = Json::object();
+  Json result = {{"exits", std::move(kinds)}, {"services", std::move(services)}};
   for (const CounterName& counter : counter_names()) {
-    const bool is_fault = std::strcmp(counter.family, "faults") == 0;
-    (is_fault ? faults : events)[is_fault ? counter.label : counter.family] =
-        figures.event(counter.counter);
+    const bool is_one_of_some = *counter.label != '\0';
+    Json& group = result[is_one_of_some ? counter.family : "events"];
+    group[is_one_of_some ? counter.label : counter.family] = figures.event(counter.counter);
   }
-  return {{"exits", std::move(kinds)},
-          {"services", std::move(services)},
-          {"faults", std::move(faults)},
-          {"events", std::move(events)}};
+  return result;
 }
 
 Json calls_json(const Figures& figures) {

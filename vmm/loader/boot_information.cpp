@@ -142,6 +142,7 @@ size_t write_boot_information(std::span<std::byte> destination, const LoadedProg
   }
   boot.features = machine.features;
   boot.cow_limit = machine.cow_limit;
+  boot.ready_copies = machine.ready_copies;
   boot.user_id = getuid();
   boot.effective_user_id = geteuid();
   boot.group_id = getgid();

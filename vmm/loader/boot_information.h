@@ -21,6 +21,7 @@ struct MachineParameters {
   uint64_t flags = 0;                // DBOS_BOOT_...; kBootNoRandomization is added by itself
   uint64_t features = 0;             // DBOS_FEATURE_...
   uint64_t cow_limit = 0;            // bytes; 0: none
+  uint32_t ready_copies = 0;         // of the page tables; 0: snapshots share tables
 };
 
 struct ProgramStart {

@@ -48,6 +48,7 @@ struct Vcpu : SignalContext {
   std::atomic<uint32_t> wake_word;     // of a parked one: futex, 1: go on
   std::atomic<uint32_t> started;       // a host thread has been made for it
   std::atomic<uint32_t> adopted;       // another thread runs it, to release what the dead one held
+  std::atomic<uint32_t> is_helper;     // it runs no program (helper.h)
 };
 
 class Machine;

@@ -38,6 +38,8 @@ constexpr Metric kMetrics[] = {
     {"dbos_address_spaces", "gauge", "", "address spaces that live, snapshots included"},
     {"dbos_snapshots", "gauge", "", "snapshots that live"},
     {"dbos_snapshots_taken_total", "counter", "", "snapshots taken so far, one for each fork"},
+    {"dbos_snapshot_tables_total", "counter", "from",
+     "the same by where their page tables came from: shared with the parent, or a ready copy"},
     {"dbos_oldest_snapshot_age_seconds", "gauge", "",
      "age of the oldest snapshot that lives; 0: there is none"},
     {"dbos_trace_lost_events_total", "counter", "", "traced calls that found no place in a ring"},
@@ -159,6 +161,9 @@ void put_snapshots(Writer& out, const Figures& figures) {
   out.sample(count);
   out.begin("dbos_snapshots_taken_total");
   out.sample(figures.gauge(GaugeName::kSnapshotsTaken));
+  out.begin("dbos_snapshot_tables_total");
+  out.sample("from", "shared", figures.event(Counter::kSnapshotShared));
+  out.sample("from", "ready", figures.event(Counter::kSnapshotReady));
   out.begin("dbos_oldest_snapshot_age_seconds");
   out.sample(static_cast<double>(oldest_ns) / 1e9);
 }

@@ -20,6 +20,7 @@
 #include "vmm/observe/trace_rings.h"
 #include "vmm/process/attention.h"
 #include "vmm/process/execute_program.h"
+#include "vmm/process/helper.h"
 #include "vmm/process/host_call.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/statistics.h"
@@ -231,6 +232,8 @@ int64_t execute_service(Vcpu& vcpu, const Call& call) {
       return set_attention_region(a[0], a[1], a[2]);
     case Service::kClockRefresh:
       return refresh_clock();
+    case Service::kHelper:
+      return request_helper(vcpu, a[0], a[1]);
     case Service::kYield:
       return raw_call(__NR_sched_yield);
     case Service::kTrace:

@@ -2,12 +2,11 @@
 
 #include <asm/unistd.h>
 #include <fcntl.h>
-#include <fmt/format.h>
 #include <unistd.h>
 
+#include "vmm/debug/figures_json.h"
 #include "vmm/error.h"
 #include "vmm/machine/keep_descriptor.h"
-#include "vmm/process/exit_statistics.h"
 #include "vmm/process/host_call.h"
 #include "vmm/process/vcpu_thread.h"
 
@@ -29,19 +28,13 @@ void enable_statistics(const std::string& file) {
 
 void write_statistics() {
   if (destination < 0) return;
-  VcpuPool& vcpus = machine().vcpus();
-  uint64_t exits = 0;
-  uint64_t service_calls = 0;
-  uint64_t system_calls = 0;
-  for (uint32_t i = 0; i < vcpus.count(); ++i) {
-    const ExitStatistics& statistics = *vcpus.at(i).statistics;
-    for (const uint64_t count : statistics.exits) exits += count;
-    for (const uint64_t count : statistics.services) service_calls += count;
-    system_calls += statistics.system_calls;
-  }
-  const std::string text =
-      fmt::format("{{\"vcpus\": {}, \"exits\": {}, \"service_calls\": {}, \"system_calls\": {}}}\n",
-                  vcpus.count(), exits, service_calls, system_calls);
+  const Figures figures = collect_figures(machine());
+  const Json json = {{"vcpus", figures.vcpus},
+                     {"frames", frames_json(figures)},
+                     {"snapshots", snapshots_json(figures)},
+                     {"exits", exits_json(figures)},
+                     {"calls", calls_json(figures)}};
+  const std::string text = json.dump() + "\n";
   raw_call(__NR_write, static_cast<uint64_t>(destination), reinterpret_cast<uint64_t>(text.data()),
            text.size());
 }

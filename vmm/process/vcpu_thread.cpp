@@ -10,6 +10,7 @@
 #include "vmm/kvm/kvm_api.h"
 #include "vmm/process/attention.h"
 #include "vmm/process/exit_watch.h"
+#include "vmm/process/helper.h"
 #include "vmm/process/host_call.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/services.h"
@@ -30,6 +31,8 @@ constexpr uint8_t kMachineCheckVector = 18;
 // there is one.
 constexpr uint32_t kReadyVcpus = 4;
 
+constexpr uint64_t kThreadFlags =
+    CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
 constexpr uint32_t kThreadBeingMade = UINT32_MAX;  // in the place of a thread's id
 
 Machine* the_machine = nullptr;
@@ -62,6 +65,7 @@ int64_t perform(Vcpu& vcpu, const Call& call) {
 void tidy_up_after_fork(Vcpu& vcpu) {
   if (vcpu.process->has_forked.exchange(0) == 0) return;
   start_steward(*vcpu.process);
+  start_waiting_helper(vcpu);
   machine().vcpus().prepare(*vcpu.process, kReadyVcpus);
 }
 
@@ -156,6 +160,7 @@ void prepare_page(Vcpu& vcpu, const Vcpu& creator, uint64_t start_argument, Birt
   vcpu.current_call.store(kNoCall);
   vcpu.program_mask.store(creator.program_mask.load());
   vcpu.adopted.store(0);
+  vcpu.is_helper.store(0);
   vcpu.page->dying = 0;
   vcpu.page->park_word = 0;
   vcpu.page->signal.number = 0;
@@ -267,12 +272,24 @@ int64_t create_thread(Vcpu& creator, uint64_t start_argument, uint64_t result_ad
   Vcpu* const vcpu = acquire_vcpu(creator, *creator.process, start_argument, Birth::kThread);
   int64_t result = -EAGAIN;
   if (vcpu != nullptr) {
-    result = start_host_thread(
-        *vcpu, CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM,
-        start_thread, result_address);
+    result = start_host_thread(*vcpu, kThreadFlags, start_thread, result_address);
   }
   set_own_mask(mask);
   return result;
+}
+
+int64_t create_helper_thread(Vcpu& creator, uint64_t start_argument) {
+  const uint64_t mask = block_all_signals();
+  Vcpu* const vcpu = acquire_vcpu(creator, *creator.process, start_argument, Birth::kThread);
+  int64_t result = -EAGAIN;
+  if (vcpu != nullptr) {
+    vcpu->is_helper.store(1);
+    vcpu->program_mask.store(~uint64_t{0});
+    result = start_host_thread(*vcpu, kThreadFlags, start_thread, 0);
+  }
+  set_own_mask(mask);
+  machine().vcpus().prepare(*creator.process, 1);  // in the place of the one that this has taken
+  return result < 0 ? result : 0;
 }
 
 int64_t fork_process(Vcpu& creator, uint64_t start_argument, uint64_t exit_signal, uint64_t flags,

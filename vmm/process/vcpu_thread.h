@@ -21,6 +21,9 @@ Adopted run_adopted(Vcpu& vcpu);
 
 // Service::kThreadCreate and kProcessFork. Result: the new thread's or process's id, or -errno.
 int64_t create_thread(Vcpu& creator, uint64_t start_argument, uint64_t result_address);
+
+// Makes the helper's vCPU and host thread (helper.h). 0 or -EAGAIN.
+int64_t create_helper_thread(Vcpu& creator, uint64_t start_argument);
 int64_t fork_process(Vcpu& creator, uint64_t start_argument, uint64_t exit_signal, uint64_t flags,
                      uint64_t result_address);
 

@@ -126,6 +126,19 @@ TEST_CASE("--stats takes a file only behind an equals sign") {
   REQUIRE(parse({"--stats=run.json", "db"}).statistics);
 }
 
+TEST_CASE("--snapshot=ready keeps copies, and --ready-copies says how many") {
+  REQUIRE(parse({"db"}).ready_copies == 0);
+  REQUIRE(parse({"--snapshot=shared", "db"}).ready_copies == 0);
+  REQUIRE(parse({"--snapshot=ready", "db"}).ready_copies == 2);
+  REQUIRE(parse({"--snapshot", "ready", "--ready-copies", "8", "db"}).ready_copies == 8);
+  require_refusal({"--snapshot", "fork", "db"}, {"--snapshot", "'fork'", "ready, shared"});
+  require_refusal({"--ready-copies", "2", "db"}, {"--ready-copies", "--snapshot=ready"});
+  for (const char* wrong : {"0", "9", "-1", "many", "2x", ""}) {
+    require_refusal({"--snapshot=ready", "--ready-copies", wrong, "db"},
+                    {"--ready-copies", wrong, "1 to 8"});
+  }
+}
+
 TEST_CASE("the other options are as they are called") {
   REQUIRE_FALSE(parse({"--no-large-pages", "db"}).large_pages);
   REQUIRE(parse({"--clock", "tsc", "db"}).clock == ClockSource::kTsc);

@@ -1,0 +1,109 @@
+#include "guest/process/helper.h"
+
+#include <time.h>
+
+#include <atomic>
+
+#include "guest/arch/cpu.h"
+#include "guest/arch/hypercall.h"
+#include "guest/lib/log.h"
+#include "guest/memory/address_space.h"
+#include "guest/process/clock.h"
+#include "guest/process/process_table.h"
+
+namespace dbos {
+namespace {
+
+// The address space's lock is held for that many page tables: some microseconds.
+constexpr u32 kTablesAtOnce = 16;
+// How often copies that nobody asks for are brought in step.
+constexpr u64 kFollowPeriod_ns = 20'000'000;
+// Between two steps of putting pages together, each of which may copy 2 MiB: so it takes a part of
+// a processor only.
+constexpr u64 kReassemblePause_ns = 1'000'000;
+
+struct Helper {
+  Spinlock lock;         // guards `first`
+  Process* first;        // null: released
+  bool keeps_ready;      // fixed at boot
+  std::atomic<u32> cpu;  // its vCPU's index + 1; 0: it does not run
+  std::atomic<bool> sleeps;
+  std::atomic<bool> is_awaited;      // something is to be done
+  std::atomic<bool> snapshot_ended;  // pages may be whole again
+};
+constinit Helper helper = {};
+
+bool is_dying() {
+  return current_hypercall_page().dying != 0;
+}
+
+// Sleeps until `until` (CLOCK_MONOTONIC, ns; kUnlimited: for good) or until there is work.
+void sleep_until(u64 until) {
+  helper.sleeps.store(true);
+  if (!helper.is_awaited.load() && !is_dying()) {
+    hypercall(Service::kPark, until, CLOCK_MONOTONIC);
+  }
+  helper.sleeps.store(false);
+}
+
+// One turn; answers when the next one is due.
+u64 work_on(AddressSpace& space) {
+  helper.is_awaited.store(false);
+  while (helper.keeps_ready && !is_dying() && space.refill(kTablesAtOnce)) platform::relax(1);
+  if (helper.snapshot_ended.exchange(false) && space.reassemble(kTablesAtOnce)) {
+    helper.snapshot_ended.store(true);
+    return clock_now(CLOCK_MONOTONIC) + kReassemblePause_ns;
+  }
+  return helper.keeps_ready ? clock_now(CLOCK_MONOTONIC) + kFollowPeriod_ns : kUnlimited;
+}
+
+void work(Process& first) {
+  SharedSpace shared(first);
+  helper.lock.unlock();
+  helper.cpu.store(current_thread().vcpu + 1);
+  while (!is_dying()) sleep_until(work_on(shared.space()));
+  helper.cpu.store(0);
+  shared.drop();
+}
+
+}  // namespace
+
+void prepare_helper(Process& first, const BootInformation& boot) {
+  const auto copies = static_cast<u32>(boot.ready_copies);
+  helper.keeps_ready = copies != 0 && first.space->keep_ready(copies).is_ok();
+  if (!helper.keeps_ready && !memory_options().large_pages) return;
+  helper.first = &first;
+  const i64 result =
+      hypercall(Service::kHelper, kHelperStart, helper.keeps_ready ? 0 : DBOS_HELPER_AFTER_FORK);
+  if (result == 0) return;
+  LogLine().text("there is no helper, errno ").number(static_cast<int>(-result)).send();
+}
+
+void run_helper() {
+  helper.lock.lock();
+  if (helper.first != nullptr) {
+    work(*helper.first);
+  } else {
+    helper.lock.unlock();
+  }
+  // Repeated when the host thread was killed before the host had seen the call (exit.cpp).
+  for (;;) hypercall(Service::kThreadExit, 0);
+}
+
+void wake_helper(HelperWork work) {
+  if (work == HelperWork::kSnapshotTaken && !helper.keeps_ready) return;
+  if (work == HelperWork::kSnapshotEnded) {
+    if (!memory_options().large_pages) return;
+    helper.snapshot_ended.store(true);
+  }
+  helper.is_awaited.store(true);
+  const u32 cpu = helper.cpu.load();
+  if (cpu != 0 && helper.sleeps.load()) hypercall(Service::kWake, cpu - 1);
+}
+
+void leave_helper(Process& first) {
+  const LockGuard guard(helper.lock);
+  if (helper.first == &first) helper.first = nullptr;
+}
+
+}  // namespace dbos

@@ -1,0 +1,45 @@
+# What fork() makes of its options, and what the counters say of it.
+# shellcheck shell=bash disable=SC2016,SC2154 # scripts in quotes; names that support.sh and run share
+
+# Forks of a process with 32 MiB, COUNT times, PAUSE seconds apart; each child must see what was.
+readonly forking='
+import os, sys, time
+count, pause = int(sys.argv[1]), float(sys.argv[2])
+data = bytearray(32 << 20)
+for turn in range(count):
+    for page in range(0, len(data), 4096):
+        data[page] = turn
+    time.sleep(pause)
+    child = os.fork()
+    if child == 0:
+        time.sleep(pause / 4)
+        os._exit(0 if all(data[page] == turn for page in range(0, len(data), 4096)) else 1)
+    data[::4096] = bytes([turn + 100]) * (len(data) // 4096)
+    assert os.waitpid(child, 0)[1] == 0, "the child of turn %d saw a change" % turn
+'
+
+figure() { # figure FILE NAME: how many snapshots came to be in that way
+  "$python" -c 'import json, sys; print(json.load(open(sys.argv[1]))["exits"]["snapshots"][sys.argv[2]])' "$@"
+}
+
+test_snapshots_that_share_tables() {
+  one 'exit 0' "${dbos[@]}" --snapshot=shared --stats=counters "$python" -c "$forking" 5 0
+  expect 'shared tables' 5 "$(figure counters shared)"
+  expect 'ready copies' 0 "$(figure counters ready)"
+}
+
+# The helper has time for a copy between two forks; should it be late, the fork shares tables.
+seconds[snapshots_of_ready_tables]=240
+test_snapshots_of_ready_tables() {
+  local ready shared
+  one 'exit 0' "${dbos[@]}" --snapshot=ready --ready-copies 1 --stats=counters "$python" -c "$forking" 10 0.4
+  ready=$(figure counters ready) shared=$(figure counters shared)
+  echo "ready $ready, shared $shared"
+  expect 'all of them' 10 $((ready + shared))
+  ((ready > 0)) || fail 'no snapshot was handed a ready copy'
+}
+
+test_python_fork_with_ready_tables() {
+  dbos+=(--snapshot=ready)
+  both "$python" -B "$here/programs/forks.py"
+}

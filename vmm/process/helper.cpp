@@ -1,0 +1,40 @@
+#include "vmm/process/helper.h"
+
+#include <cerrno>
+
+#include "hypercall/abi.h"
+#include "vmm/machine/machine.h"
+#include "vmm/process/host_process.h"
+#include "vmm/process/vcpu_thread.h"
+
+namespace dbos::vmm {
+namespace {
+
+std::atomic<uint32_t> is_requested{0};
+std::atomic<uint64_t> waiting_argument{0};  // start argument of one that waits for a fork; 0: none
+
+}  // namespace
+
+int64_t request_helper(Vcpu& creator, uint64_t start_argument, uint64_t flags) {
+  if (start_argument == 0 || (flags & ~uint64_t{DBOS_HELPER_AFTER_FORK}) != 0) return -EINVAL;
+  if (creator.process->parent != nullptr) return -EPERM;
+  if (is_requested.exchange(1) != 0) return -EALREADY;
+  if ((flags & DBOS_HELPER_AFTER_FORK) != 0) {
+    waiting_argument.store(start_argument);
+    return 0;
+  }
+  const int64_t result = create_helper_thread(creator, start_argument);
+  if (result < 0) is_requested.store(0);
+  return result;
+}
+
+void start_waiting_helper(Vcpu& creator) {
+  if (creator.process->parent != nullptr) return;
+  const uint64_t start_argument = waiting_argument.exchange(0);
+  // Without one the guest does without; the next fork tries again.
+  if (start_argument != 0 && create_helper_thread(creator, start_argument) < 0) {
+    waiting_argument.store(start_argument);
+  }
+}
+
+}  // namespace dbos::vmm
