@@ -155,7 +155,6 @@ TEST_CASE("an unknown option is refused, not run") {
   require_refusal({"--bogus", "db"}, {"unknown option '--bogus'", "--help"});
   require_refusal({"-x"}, {"unknown option '-x'"});
   require_refusal({"--bogus", "--", "db"}, {"unknown option '--bogus'"});
-  require_refusal({"--snapshot", "ready", "db"}, {"unknown option '--snapshot'"});
 }
 
 TEST_CASE("a program is asked for, except by the checks") {
