@@ -32,6 +32,14 @@ void shootdown(AddressSpace& space, VirtualRange range);
 // the others take a spurious fault at most.
 void flush_local(VirtualAddress address);
 
+// No frame was left. Without locks, by who needs one: makes memory free that is kept for snapshots
+// only, if it may, and waits for it. Answers whether another try is worth it.
+bool make_room();
+
+// Snapshots keep `kept` bytes, more than copy_limit(), and a page has just been copied
+// for their sake. Without locks: slows the caller down, or ends a snapshot.
+void limit_copies(u64 kept);
+
 // Host mappings of files and shared memory (Service::kWindowMap and so on). They may block, so no
 // lock is held when they are called.
 Result<PhysicalAddress> window_map(int descriptor, u64 offset, u64 length, int protection,

@@ -105,6 +105,8 @@ struct RawOptions {
   std::string metrics;
   std::string clock = "auto";
   std::string snapshot = "shared";
+  std::string cow_limit;
+  std::string cow_policy = "throttle";
   std::string ready_copies = std::to_string(kReadyCopiesDefault);
   std::string log_level = "warning";
   bool no_large_pages = false;
@@ -164,6 +166,16 @@ void declare_options(CLI::App& app, RawOptions& raw, Options& options, CLI::Opti
   app.add_option("--ready-copies", raw.ready_copies,
                  "How many copies --snapshot=ready keeps, 1 to 8 (default 2)")
       ->type_name("N");
+  app.add_option("--cow-limit", raw.cow_limit,
+                 "How much memory may be kept for the children of fork() alone: old versions of "
+                 "what the program has written since; a percentage is of --memory (default: no "
+                 "limit)")
+      ->type_name("SIZE");
+  app.add_option("--cow-policy", raw.cow_policy,
+                 "What happens beyond --cow-limit: 'throttle' (default) slows down the program's "
+                 "writes to what a child still sees, the more the further beyond; 'kill-snapshot' "
+                 "kills the child that keeps most")
+      ->type_name("throttle|kill-snapshot");
   app.add_flag("--no-large-pages", raw.no_large_pages,
                "Map memory in pages of 4 KiB only, never of 2 MiB");
   app.add_option("--clock", raw.clock,
@@ -227,6 +239,18 @@ std::vector<std::string> command_of(std::vector<std::string> words) {
   return words;
 }
 
+uint64_t cow_limit(const CLI::App& app, const RawOptions& raw, uint64_t memory) {
+  if (app.count("--cow-limit") == 0) {
+    if (app.count("--cow-policy") == 0) return 0;
+    throw OptionError("--cow-policy is for --cow-limit; give both or neither");
+  }
+  const uint64_t limit = size_option("--cow-limit", raw.cow_limit, memory);
+  if (limit == 0) {
+    throw OptionError("--cow-limit " + raw.cow_limit + " is too little; give at least 2M");
+  }
+  return limit;
+}
+
 uint32_t ready_copies(const CLI::App& app, const RawOptions& raw) {
   const bool is_ready =
       choose<bool>("--snapshot", raw.snapshot, {{"shared", false}, {"ready", true}});
@@ -268,6 +292,9 @@ void interpret(const CLI::App& app, const RawOptions& raw, uint64_t host_memory,
                       " is more than --memory; give less, or more memory");
   }
   options.large_pages = !raw.no_large_pages;
+  options.cow_limit = cow_limit(app, raw, options.memory_size);
+  options.cow_kill =
+      choose<bool>("--cow-policy", raw.cow_policy, {{"throttle", false}, {"kill-snapshot", true}});
   options.ready_copies = ready_copies(app, raw);
   options.control = !raw.no_control;
   if (!raw.metrics.empty()) options.metrics = metrics_address(raw.metrics);

@@ -33,6 +33,8 @@ struct Options {
   bool control = true;                    // dbos-dbg may attach
   std::optional<NetworkAddress> metrics;  // where they are served
   bool large_pages = true;
+  uint64_t cow_limit = 0;     // bytes that may be kept for snapshots only; 0: any number
+  bool cow_kill = false;      // beyond it a snapshot is ended; else the program is slowed down
   uint32_t ready_copies = 0;  // of the page tables, for snapshots; 0: they share tables
   bool statistics = false;
   std::string statistics_file;  // empty: standard error

@@ -4,6 +4,7 @@
 #include "guest/arch/cpu.h"
 #include "guest/arch/hypercall.h"
 #include "guest/lib/assert.h"
+#include "guest/process/copy_limit.h"
 
 namespace dbos {
 
@@ -52,6 +53,14 @@ Result<u64> arena_grow(u64 index) {
 
 void memory_release(PhysicalAddress begin, u64 bytes) {
   hypercall(Service::kMemoryRelease, begin.value(), bytes);
+}
+
+bool make_room() {
+  return end_snapshot_for_memory();
+}
+
+void limit_copies(u64 kept) {
+  keep_copy_limit(kept);
 }
 
 Result<PhysicalAddress> window_map(int descriptor, u64 offset, u64 length, int protection,

@@ -77,6 +77,7 @@ struct FaultOutcome {
   FaultKind kind = FaultKind::kResolved;
   PopulateRequest populate;
   bool needs_block = false;  // try_fault's own: a cleared 2 MiB block, made without the lock
+  bool copied = false;       // a page that a snapshot, or a file, shares
 };
 
 // A piece of a buffer that is contiguous for the host.
@@ -90,6 +91,7 @@ struct ResolveOutcome {
   u64 bytes;       // from the buffer's start, that the segments cover
   u32 segment_count;
   PopulateRequest populate;
+  bool copied = false;  // a page that a snapshot, or a file, shares
 };
 
 enum class Pin : bool { kNo, kYes };
@@ -303,6 +305,8 @@ class AddressSpace {
   };
   FaultOutcome fault_locked(VirtualAddress address, Access access, const PopulateRequest* populated,
                             SpareBlock& spare, TlbBatch& batch);
+  FaultOutcome fault_with_host(VirtualAddress address, Access access);  // without the lock
+  void keep_copy_limit();                                               // without the lock
   Vma* grow_stack(VirtualAddress address);
   FaultOutcome fault_anonymous(Vma& vma, VirtualAddress page, Access access, SpareBlock& spare,
                                TlbBatch& batch);
@@ -313,7 +317,7 @@ class AddressSpace {
   Result<Touched> touch_large(const Vma& vma, VirtualAddress page, Access access, SpareBlock& spare,
                               TlbBatch& batch);
   Result<Walk> open_small(VirtualAddress page, TlbBatch& batch);
-  Result<void> write_private(const Vma& vma, VirtualAddress page, const Walk& walk,
+  FaultOutcome write_private(const Vma& vma, VirtualAddress page, const Walk& walk,
                              TlbBatch& batch);
   void grant(const Vma& vma, VirtualAddress page, const Walk& walk, Access access, bool may_write);
   void grant_neighbours(const Vma& vma, VirtualAddress page, const Walk& walk);
@@ -368,6 +372,10 @@ struct MemoryOptions {
 };
 Result<void> memory_initialize(const MemoryOptions& options = {});
 const MemoryOptions& memory_options();
+
+// How many bytes may be kept for snapshots only before platform::limit_copies() is called.
+void set_copy_limit(u64 bytes);
+u64 copy_limit();
 
 // Walks every frame, line and address space. Only while nothing else runs.
 void check_memory_invariants();

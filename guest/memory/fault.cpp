@@ -10,7 +10,7 @@ namespace {
 constexpr u64 kFaultAround = 16 * kPageSize;  // how much of a window is mapped at once
 
 constexpr FaultOutcome outcome(FaultKind kind) {
-  return FaultOutcome{kind, {}, false};
+  return FaultOutcome{kind, {}};
 }
 
 bool suits(const Walk& walk, Access access) {
@@ -77,6 +77,21 @@ FaultOutcome AddressSpace::fault_locked(VirtualAddress address, Access access,
 }
 
 FaultKind AddressSpace::handle_fault(VirtualAddress address, Access access) {
+  FaultOutcome result = fault_with_host(address, access);
+  while (result.kind == FaultKind::kOutOfMemory && platform::make_room()) {
+    result = fault_with_host(address, access);
+  }
+  if (result.copied) keep_copy_limit();
+  return result.kind;
+}
+
+// Snapshots are made to cost less where they keep too much.
+void AddressSpace::keep_copy_limit() {
+  const u64 kept = frame_allocator.retired_bytes();
+  if (kept > copy_limit()) platform::limit_copies(kept);
+}
+
+FaultOutcome AddressSpace::fault_with_host(VirtualAddress address, Access access) {
   PopulateRequest populated;
   FaultOutcome result = try_fault(address, access);
   while (result.kind == FaultKind::kNeedsPopulate) {
@@ -86,18 +101,21 @@ FaultKind AddressSpace::handle_fault(VirtualAddress address, Access access) {
     if (done.is_error() && populated.length > kPageSize) {
       // A part of the run may lie past the end of the file: ask for the page alone.
       VmaInfo info;
-      if (!query(address, &info) || info.window_address.is_null()) return FaultKind::kNoMapping;
+      if (!query(address, &info) || info.window_address.is_null()) {
+        return outcome(FaultKind::kNoMapping);
+      }
       populated.address =
           info.window_address + (align_down(address.value(), kPageSize) - info.range.begin.value());
       populated.length = kPageSize;
       done = platform::window_populate(populated.address, populated.length, populated.write);
     }
     if (done.is_error()) {
-      return done.error() == Error(ENOMEM) ? FaultKind::kOutOfMemory : FaultKind::kBusError;
+      const bool is_memory = done.error() == Error(ENOMEM);
+      return outcome(is_memory ? FaultKind::kOutOfMemory : FaultKind::kBusError);
     }
     result = try_fault(address, access, &populated);
   }
-  return result.kind;
+  return result;
 }
 
 // ---- Stacks ----
@@ -167,8 +185,7 @@ FaultOutcome AddressSpace::fault_anonymous(Vma& vma, VirtualAddress page, Access
     }
     return outcome(FaultKind::kResolved);
   }
-  const Result<void> written = write_private(vma, page, walk, batch);
-  return outcome(written.is_error() ? FaultKind::kOutOfMemory : FaultKind::kResolved);
+  return write_private(vma, page, walk, batch);
 }
 
 bool AddressSpace::wants_large(const Vma& vma, VirtualAddress page) const {
@@ -235,7 +252,7 @@ Result<Walk> AddressSpace::open_small(VirtualAddress page, TlbBatch& batch) {
 }
 
 // A write to private memory: makes the page the line's alone and writable.
-Result<void> AddressSpace::write_private(const Vma& vma, VirtualAddress page, const Walk& walk,
+FaultOutcome AddressSpace::write_private(const Vma& vma, VirtualAddress page, const Walk& walk,
                                          TlbBatch& batch) {
   const Pte old = walk.entry;
   const PhysicalAddress source = old.address();
@@ -244,10 +261,14 @@ Result<void> AddressSpace::write_private(const Vma& vma, VirtualAddress page, co
   if (is_frame && tree_.is_exclusive(source)) {
     grant(vma, page, walk, Access::kWrite, true);
     if (line_->newest_departure() == 0) grant_neighbours(vma, page, walk);
-    return {};
+    return outcome(FaultKind::kResolved);
   }
-  const PhysicalAddress frame = DBOS_TRY(
-      frame_allocator.allocate_page(is_fresh ? Clear::kYes : Clear::kNo, line_->ownership()));
+  const Result<PhysicalAddress> allocated =
+      frame_allocator.allocate_page(is_fresh ? Clear::kYes : Clear::kNo, line_->ownership());
+  if (allocated.is_error()) return outcome(FaultKind::kOutOfMemory);
+  const PhysicalAddress frame = allocated.value();
+  FaultOutcome result;
+  result.copied = !is_fresh;
   if (!is_fresh) {
     copy_memory(frame, source, kPageSize);
     ++copied_pages_;
@@ -255,12 +276,12 @@ Result<void> AddressSpace::write_private(const Vma& vma, VirtualAddress page, co
   platform::counters().count(is_fresh ? Counter::kFaultFresh : Counter::kFaultCopied);
   walk.slot->store(leaf(vma, frame, true, true));
   if (!is_frame) ++tree_.counts().anonymous;
-  if (old.is_empty()) return {};
+  if (old.is_empty()) return result;
   const VirtualRange range{page, page + kPageSize};
   batch.invalidate(range);
   if (!is_fresh && !is_frame) --tree_.counts().window;
   if (is_frame && line_->owns(frame_info(source))) batch.unlink(range, source);
-  return {};
+  return result;
 }
 
 // The last snapshot has ended, so all that this table holds and the line owns is exclusive again.
@@ -291,8 +312,7 @@ FaultOutcome AddressSpace::fault_window(Vma& vma, VirtualAddress page, Access ac
 
   // What is there needs no host for reading, and private memory needs it only the first time.
   if (is_present && is_private_write) {
-    const Result<void> written = write_private(vma, page, walk, batch);
-    return outcome(written.is_error() ? FaultKind::kOutOfMemory : FaultKind::kResolved);
+    return write_private(vma, page, walk, batch);
   }
   if (is_present && !is_write) {
     grant(vma, page, walk, access, false);
@@ -319,7 +339,7 @@ FaultOutcome AddressSpace::fault_window(Vma& vma, VirtualAddress page, Access ac
       request.address = vma.window_address(begin);
       request.length = end - begin;
     }
-    return FaultOutcome{FaultKind::kNeedsPopulate, request, false};
+    return FaultOutcome{FaultKind::kNeedsPopulate, request};
   }
   if (is_private_write) {
     const Result<PhysicalAddress> frame =

@@ -5,6 +5,7 @@ namespace dbos {
 namespace {
 
 constinit MemoryOptions the_options;
+constinit u64 the_copy_limit = kUnlimited;
 
 }  // namespace
 
@@ -26,6 +27,13 @@ Result<void> memory_initialize(const MemoryOptions& options) {
 
 const MemoryOptions& memory_options() {
   return the_options;
+}
+
+void set_copy_limit(u64 bytes) {
+  the_copy_limit = bytes;
+}
+u64 copy_limit() {
+  return the_copy_limit;
 }
 
 }  // namespace dbos

@@ -34,6 +34,11 @@ bool is_ready(const Walk& walk, Access access) {
   return access == Access::kWrite ? walk.is_writable() : walk.entry.is_present();
 }
 
+// After what handle_fault() does about it, without the lock.
+bool needs_another_try(FaultKind kind) {
+  return kind == FaultKind::kNeedsPopulate || kind == FaultKind::kOutOfMemory;
+}
+
 }  // namespace
 
 ResolveOutcome AddressSpace::try_resolve(VirtualAddress address, u64 length, Access access,
@@ -66,6 +71,7 @@ ResolveOutcome AddressSpace::try_resolve(VirtualAddress address, u64 length, Acc
         result.populate = fault.populate;
         break;
       }
+      result.copied = result.copied || fault.copied;
       walk = tree_.find(at);
       DBOS_ASSERT(is_ready(walk, access));
     }
@@ -80,7 +86,7 @@ ResolveOutcome AddressSpace::try_resolve(VirtualAddress address, u64 length, Acc
     if (!list.append(physical, bytes)) break;
     result.bytes += bytes;
   }
-  if (pin == Pin::kYes && result.bytes != 0 && result.kind != FaultKind::kNeedsPopulate) {
+  if (pin == Pin::kYes && result.bytes != 0 && !needs_another_try(result.kind)) {
     pins_.add(platform::current_vcpu(), {address, address + result.bytes}, access);
   }
   result.segment_count = list.count();
@@ -92,12 +98,13 @@ ResolveOutcome AddressSpace::resolve_for_host(VirtualAddress address, u64 length
   FaultKind obstacle = FaultKind::kResolved;  // what lies behind `length`
   while (true) {
     ResolveOutcome result = try_resolve(address, length, access, segments, segments_max, pin);
-    if (result.kind != FaultKind::kNeedsPopulate) {
+    if (result.copied) keep_copy_limit();
+    if (!needs_another_try(result.kind)) {
       if (result.kind == FaultKind::kResolved && result.bytes == length) result.kind = obstacle;
       return result;
     }
-    // A page of a window that is not there yet is handled like a fault. Then everything is tried
-    // again, for what was ready may have changed meanwhile.
+    // A page of a window that is not there yet, or one that no frame was left for, is handled like
+    // a fault. Then everything is tried again, for what was ready may have changed meanwhile.
     const FaultKind kind = handle_fault(address + result.bytes, access);
     if (kind != FaultKind::kResolved) {
       obstacle = kind;

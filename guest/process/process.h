@@ -35,7 +35,10 @@ struct Process {
   ResourceLimit stack_limit;
   Spinlock signal_lock;
   SignalAction actions[kSignalCount];  // of signal i + 1
-  Process* next;                       // all processes; guarded by the process table's lock
+  // Guarded by the process table's lock:
+  Process* previous;  // of all processes
+  Process* next;
+  bool is_condemned;  // it was told to end, for the memory that it keeps
 };
 
 inline Process& current_process() {

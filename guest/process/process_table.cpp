@@ -11,6 +11,25 @@ namespace {
 
 PhysicalAddress the_kernel_root;
 
+constinit Spinlock table_lock;  // before all others
+Process* first_process = nullptr;
+std::atomic<u64> processes_ending{0};  // off the list, and not released yet
+std::atomic<u64> processes_ended{0};
+
+void enlist(Process& process) {
+  const LockGuard guard(table_lock);
+  process.previous = nullptr;
+  process.next = first_process;
+  if (first_process != nullptr) first_process->previous = &process;
+  first_process = &process;
+}
+
+void delist(Process& process) {
+  const LockGuard guard(table_lock);
+  (process.previous == nullptr ? first_process : process.previous->next) = process.next;
+  if (process.next != nullptr) process.next->previous = process.previous;
+}
+
 }  // namespace
 
 PhysicalAddress kernel_root() {
@@ -49,6 +68,7 @@ Result<Process*> create_process(AddressSpace& space, Process* parent) {
     process->data_limit = parent->data_limit;
     process->stack_limit = parent->stack_limit;
   }
+  enlist(*process);
   return process;
 }
 
@@ -69,9 +89,38 @@ void SharedSpace::drop() {
 
 void release_process(Process& process) {
   if (process.is_first) leave_helper(process);
+  processes_ending.fetch_add(1);
+  delist(process);
   drop_use(process.space_use, process.space);
   heap_delete(&process);
+  processes_ending.fetch_sub(1);
+  processes_ended.fetch_add(1);
   trim_free_memory();
+}
+
+// A process that shares its parent's memory (vfork) keeps nothing.
+Candidate condemn_snapshot() {
+  const LockGuard guard(table_lock);
+  Process* chosen = nullptr;
+  Candidate result = {processes_ending.load() != 0, 0, 0};
+  for (Process* process = first_process; process != nullptr; process = process->next) {
+    const Line& line = process->space->line();
+    if (process->is_first || line.departure() == 0) continue;
+    if (process->is_condemned) return {true, 0, 0};
+    const u64 kept = (line.retired_pages() + line.retired_nodes()) * kPageSize;
+    const bool is_more = chosen == nullptr || kept > result.kept_bytes;
+    result.exists = true;
+    if (!is_more || process->process_id == 0) continue;
+    chosen = process;
+    result.process_id = process->process_id;
+    result.kept_bytes = kept;
+  }
+  if (chosen != nullptr) chosen->is_condemned = true;
+  return result;
+}
+
+u64 ended_processes() {
+  return processes_ended.load();
 }
 
 void count_thread(Process& process) {

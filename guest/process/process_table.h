@@ -12,6 +12,17 @@ Result<Process*> create_process(AddressSpace& space, Process* parent);
 // Releases a process that has no thread any more, and its address space if no other one uses it.
 void release_process(Process& process);
 
+// The forked process whose memory is a snapshot and keeps most of its parent's old pages. It is
+// condemned then: none is chosen until it is gone.
+struct Candidate {
+  bool exists;     // there is one at all, or one that is ending
+  i32 process_id;  // 0: it has not begun yet, or another one is condemned, or ending
+  u64 kept_bytes;
+};
+Candidate condemn_snapshot();
+// How many processes have been released, with what they kept.
+u64 ended_processes();
+
 // A use of a process's address space beside the process's own: it lives until drop().
 class SharedSpace {
  public:

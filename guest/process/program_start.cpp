@@ -11,6 +11,7 @@
 #include "guest/lib/log.h"
 #include "guest/memory/address_space.h"
 #include "guest/memory/user_copy.h"
+#include "guest/process/copy_limit.h"
 #include "guest/process/extended_state.h"
 #include "guest/process/helper.h"
 #include "guest/process/initial_stack.h"
@@ -234,6 +235,7 @@ void start_program(const BootInformation& boot) {
   thread.frame = &frame;
   reset_extended_state();
   prepare_helper(*thread.process, boot);
+  prepare_copy_limit(boot);
   arch::return_to_program(frame);
   arch::resume_program(&frame);
 }

@@ -244,7 +244,7 @@ struct dbos_boot_information {
   uint64_t tsc_khz;                    // of the time stamp counter; 0: unknown
   uint64_t extended_state_mask;        // XCR0 as it is set; 0: no XSAVE
   uint64_t flags;                      // DBOS_BOOT_...
-  uint64_t cow_limit;                  // bytes; 0: none
+  uint64_t cow_limit;                  // --cow-limit, bytes; 0: none
   uint64_t ignored_signals;            // as inherited; bit n - 1 is signal n
   uint64_t blocked_signals;            // as inherited
   uint32_t user_id;                    // AT_UID
@@ -275,3 +275,4 @@ struct dbos_boot_information {
 #define DBOS_BOOT_NO_RANDOMIZATION UINT64_C(0x1)  // personality(ADDR_NO_RANDOMIZE)
 #define DBOS_BOOT_TRACE_CALLS UINT64_C(0x2)       // --trace: print each system call of the program
 #define DBOS_BOOT_NO_LARGE_PAGES UINT64_C(0x4)    // --no-large-pages
+#define DBOS_BOOT_COW_KILL UINT64_C(0x8)          // --cow-policy kill-snapshot

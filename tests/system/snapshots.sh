@@ -43,3 +43,46 @@ test_python_fork_with_ready_tables() {
   dbos+=(--snapshot=ready)
   both "$python" -B "$here/programs/forks.py"
 }
+
+# main writes MIB again while a child that saw it before waits; prints how the child ended.
+readonly rewriting='
+import os, sys, time
+size = int(sys.argv[1]) << 20
+data = bytearray(size)
+data[::4096] = b"a" * (size // 4096)
+read_end, write_end = os.pipe()
+child = os.fork()
+if child == 0:
+    os.close(write_end)
+    os.read(read_end, 1)
+    os._exit(0 if data[::4096] == b"a" * (size // 4096) else 1)
+os.close(read_end)
+for page in range(0, size, 4096):
+    data[page] = 98
+os.close(write_end)
+status = os.waitpid(child, 0)[1]
+print("child", os.waitstatus_to_exitcode(status), "main", data.count(b"b") == size // 4096)
+'
+
+test_cow_limit_ends_a_snapshot() {
+  one 'exit 0' "${dbos[@]}" --cow-limit 8M --cow-policy kill-snapshot "$python" -c "$rewriting" 48
+  expect 'the child, and main' 'child -9 main True' "$(<one.out)"
+  grep -Eq 'process [0-9]+, a snapshot, is ended: .*--cow-limit.* kept [0-9]+ MiB' one.err
+}
+
+test_cow_limit_slows_main_down() {
+  one 'exit 0' "${dbos[@]}" --cow-limit 16M --stats=counters "$python" -c "$rewriting" 17
+  expect 'the child, and main' 'child 0 main True' "$(<one.out)"
+  expect 'standard error' '' "$(<one.err)"
+  local limited
+  limited=$("$python" -c 'import json; print(json.load(open("counters"))["exits"]["events"]["copies_limited"])')
+  echo "copies beyond the limit: $limited"
+  ((limited > 50 && limited < 2000)) || fail "$limited copies beyond the limit"
+}
+
+# There is room for the memory once and a half.
+test_main_outlives_its_snapshot() {
+  one 'exit 0' "${dbos[@]}" --memory 160M "$python" -c "$rewriting" 96
+  expect 'the child, and main' 'child -9 main True' "$(<one.out)"
+  grep -q 'a snapshot, is ended: there is no memory left' one.err
+}

@@ -67,6 +67,8 @@ namespace host {
 
 std::function<void(AddressSpace&, VirtualRange)> on_shootdown;
 std::function<void(VirtualAddress)> on_flush_local;
+std::function<bool()> on_no_memory;
+std::function<void(u64)> on_copy_limit;
 
 void start(u64 arena_bytes) {
   static bool started = false;
@@ -152,6 +154,14 @@ void shootdown(AddressSpace& space, VirtualRange range) {
 
 void flush_local(VirtualAddress address) {
   if (host::on_flush_local) host::on_flush_local(address);
+}
+
+bool make_room() {
+  return host::on_no_memory && host::on_no_memory();
+}
+
+void limit_copies(u64 kept) {
+  if (host::on_copy_limit) host::on_copy_limit(kept);
 }
 
 Result<PhysicalAddress> window_map(int, u64, u64 length, int, int) {

@@ -24,6 +24,10 @@ void set_vcpu(u32 vcpu);
 extern std::function<void(AddressSpace&, VirtualRange)> on_shootdown;
 extern std::function<void(VirtualAddress)> on_flush_local;
 
+// Called for platform::make_room() and platform::limit_copies().
+extern std::function<bool()> on_no_memory;
+extern std::function<void(u64)> on_copy_limit;
+
 // Windows. Each is zero at first; populating beyond `file_length` fails with EFAULT.
 PhysicalAddress make_window(u64 length, u64 file_length);
 u64 open_windows();

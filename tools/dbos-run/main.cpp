@@ -61,6 +61,7 @@ uint64_t boot_flags(const Options& options) {
   uint64_t flags = 0;
   if (options.trace) flags |= kBootTraceCalls;
   if (!options.large_pages) flags |= kBootNoLargePages;
+  if (options.cow_kill) flags |= DBOS_BOOT_COW_KILL;
   return flags;
 }
 
@@ -147,6 +148,7 @@ void set_clock_and_features(const Options& options, const Machine& machine,
   parameters.arena_size_max = machine->arena_size_max();
   parameters.kernel_tables = machine->kernel_root();
   parameters.flags = boot_flags(options);
+  parameters.cow_limit = options.cow_limit;
   parameters.ready_copies = options.ready_copies;
   set_clock_and_features(options, *machine, parameters);
   check_features(kernel, parameters.features);

@@ -31,6 +31,8 @@ constexpr Metric kMetrics[] = {
     {"dbos_shootdowns_total", "counter", "", "interrupts sent to other vCPUs to flush their TLBs"},
     {"dbos_copy_on_write_bytes_total", "counter", "",
      "memory that was copied because a snapshot or a file shares it"},
+    {"dbos_copies_limited_total", "counter", "",
+     "copied pages that came when snapshots kept more than --cow-limit"},
     {"dbos_memory_limit_bytes", "gauge", "", "what --memory allows"},
     {"dbos_memory_bytes", "gauge", "use", "guest memory by its use: pages, tables, kernel or free"},
     {"dbos_memory_retired_bytes", "gauge", "use",
@@ -129,6 +131,8 @@ void put_events(Writer& out, const Figures& figures) {
   out.sample(figures.event(Counter::kShootdowns));
   out.begin("dbos_copy_on_write_bytes_total");
   out.sample(figures.event(Counter::kFaultCopied) * kPageSize);
+  out.begin("dbos_copies_limited_total");
+  out.sample(figures.event(Counter::kCopyLimited));
 }
 
 void put_memory(Writer& out, const Figures& figures) {

@@ -126,6 +126,18 @@ TEST_CASE("--stats takes a file only behind an equals sign") {
   REQUIRE(parse({"--stats=run.json", "db"}).statistics);
 }
 
+TEST_CASE("--cow-limit is a part of the memory, and --cow-policy goes with it") {
+  REQUIRE(parse({"db"}).cow_limit == 0);
+  REQUIRE(parse({"--memory", "4G", "--cow-limit", "25%", "db"}).cow_limit == kGiB);
+  REQUIRE_FALSE(parse({"--cow-limit", "64M", "db"}).cow_kill);
+  REQUIRE(parse({"--cow-limit=64M", "--cow-policy=kill-snapshot", "db"}).cow_kill);
+  require_refusal({"--cow-limit", "1M", "db"}, {"--cow-limit 1M", "at least 2M"});
+  require_refusal({"--cow-limit", "much", "db"}, {"--cow-limit", "much"});
+  require_refusal({"--cow-policy", "throttle", "db"}, {"--cow-policy", "--cow-limit"});
+  require_refusal({"--cow-limit", "1G", "--cow-policy", "stop", "db"},
+                  {"--cow-policy", "'stop'", "kill-snapshot, throttle"});
+}
+
 TEST_CASE("--snapshot=ready keeps copies, and --ready-copies says how many") {
   REQUIRE(parse({"db"}).ready_copies == 0);
   REQUIRE(parse({"--snapshot=shared", "db"}).ready_copies == 0);

@@ -1,0 +1,76 @@
+#include "guest/process/copy_limit.h"
+
+#include <asm/unistd_64.h>
+#include <time.h>
+
+#include "guest/arch/hypercall.h"
+#include "guest/lib/log.h"
+#include "guest/memory/address_space.h"
+#include "guest/process/clock.h"
+#include "guest/process/process_table.h"
+
+namespace dbos {
+namespace {
+
+constexpr u64 kLook_ns = 1'000'000;  // between two looks whether a snapshot is gone
+constexpr u32 kPatience = 10'000;    // looks
+constexpr u64 kSigkill = 9;
+
+bool ends_snapshots = false;
+
+bool may_limit() {
+  return current_process().is_first && current_hypercall_page().dying == 0;
+}
+
+// A signal ends it early; then others get a chance to run.
+void sleep_for(u64 time_ns) {
+  const i64 result =
+      hypercall(Service::kPark, clock_now(CLOCK_MONOTONIC) + time_ns, CLOCK_MONOTONIC);
+  if (is_interrupted(result)) hypercall(Service::kYield);
+}
+
+void end_process_of(const Candidate& snapshot, const char* why) {
+  LogLine()
+      .text("process ")
+      .number(snapshot.process_id)
+      .text(", a snapshot, is ended: ")
+      .text(why)
+      .text("; it kept ")
+      .number(static_cast<i64>(snapshot.kept_bytes / kMiB))
+      .text(" MiB")
+      .send();
+  hypercall(__NR_kill, static_cast<u64>(snapshot.process_id), kSigkill);
+}
+
+// Ends the snapshot that keeps most, or waits for one that is ending. Answers whether one is gone.
+bool end_snapshot(const char* why) {
+  const u64 before = ended_processes();
+  const Candidate snapshot = condemn_snapshot();
+  if (!snapshot.exists) return false;
+  if (snapshot.process_id != 0) end_process_of(snapshot, why);
+  for (u32 i = 0; i < kPatience && ended_processes() == before; ++i) sleep_for(kLook_ns);
+  return ended_processes() != before;
+}
+
+}  // namespace
+
+void prepare_copy_limit(const BootInformation& boot) {
+  if (boot.cow_limit != 0) set_copy_limit(boot.cow_limit);
+  ends_snapshots = (boot.flags & DBOS_BOOT_COW_KILL) != 0;
+}
+
+void keep_copy_limit(u64 kept) {
+  if (!may_limit()) return;
+  platform::counters().count(Counter::kCopyLimited);
+  if (ends_snapshots) {
+    (void)end_snapshot("more is kept for snapshots than --cow-limit allows");
+  } else {
+    sleep_for(copy_delay_ns(kept, copy_limit()));
+  }
+}
+
+bool end_snapshot_for_memory() {
+  return may_limit() && end_snapshot("there is no memory left for the program itself");
+}
+
+}  // namespace dbos

@@ -1,0 +1,34 @@
+// Memory that only snapshots keep: within bounds, and never at main's expense.
+//
+// What main writes after a fork is copied, and the old pages stay for the child. With --cow-limit
+// the first process ("main") is slowed down while they are more than the limit, or the child that
+// keeps most is ended (--cow-policy). And where no frame is left at all for main, such a child is
+// ended before main would be. A child that finds no frame ends alone.
+#pragma once
+
+#include "guest/lib/types.h"
+#include "hypercall/abi.h"
+
+namespace dbos {
+
+// At boot, before the program runs.
+void prepare_copy_limit(const BootInformation& boot);
+
+// platform::limit_copies() and platform::make_room().
+void keep_copy_limit(u64 kept);
+bool end_snapshot_for_memory();
+
+// How long a copied page keeps main when `kept` bytes are more than `limit`: as Linux does for a
+// cgroup beyond memory.high (mm/memcontrol.c, calculate_high_delay), it grows with the square of
+// the excess, so that the limit is passed by some percent, and main never stands still.
+constexpr u64 copy_delay_ns(u64 kept, u64 limit) {
+  constexpr u64 kLeast_ns = 1'000'000;
+  constexpr u64 kMost_ns = 200'000'000;
+  if (kept <= limit || limit == 0) return 0;
+  const u64 permille = (kept - limit) / (limit / 1000 + 1);
+  if (permille >= 1000) return kMost_ns;
+  const u64 delay = kLeast_ns + permille * permille * 4000;  // 10 % too much: 41 ms
+  return delay < kMost_ns ? delay : kMost_ns;
+}
+
+}  // namespace dbos

@@ -1,0 +1,113 @@
+// What happens when memory runs out, or snapshots keep too much of it.
+
+#include <catch2/catch.hpp>
+
+#include "guest/process/copy_limit.h"
+#include "tests/unit/memory/snapshot_fixture.h"
+
+namespace dbos::test {
+namespace {
+
+struct PressureFixture : SnapshotFixture {
+  ~PressureFixture() {
+    set_copy_limit(kUnlimited);
+    host::on_copy_limit = nullptr;
+    host::on_no_memory = nullptr;
+  }
+};
+
+}  // namespace
+
+TEST_CASE_METHOD(PressureFixture, "a page that is copied beyond the limit is told, no other") {
+  std::vector<u64> told;
+  host::on_copy_limit = [&](u64 kept) { told.push_back(kept); };
+  map(main, 0, 1024);
+  fill(main, 0, 1024, 1);
+  AddressSpace& snapshot = machine.take_snapshot(main);
+  fill(main, 0, 1, 2);  // and page tables
+  const u64 kept = frame_allocator.retired_bytes();
+  set_copy_limit(kept + 4 * kPageSize);
+  fill(main, 1, 4, 2);
+  REQUIRE(told.empty());
+  fill(main, 5, 1, 2);
+  REQUIRE(told == std::vector<u64>{kept + 5 * kPageSize});
+  fill(main, 0, 5, 3);  // written again, not copied
+  map(main, 2048, 8);
+  fill(main, 2048, 8, 1);  // new
+  REQUIRE(told.size() == 1);
+  machine.destroy(snapshot);
+  fill(main, 0, 1024, 4);
+  REQUIRE(told.size() == 1);
+}
+
+TEST_CASE_METHOD(PressureFixture, "a buffer whose pages are copied beyond the limit is told") {
+  u32 told = 0;
+  map(main, 0, 64);
+  fill(main, 0, 64, 1);
+  AddressSpace& snapshot = machine.take_snapshot(main);
+  set_copy_limit(0);
+  host::on_copy_limit = [&](u64) { ++told; };
+  HostSegment segments[64];
+  const ResolveOutcome outcome =
+      main.resolve_for_host(page(8), 4 * kPageSize, Access::kWrite, segments, 64, Pin::kYes);
+  REQUIRE(outcome.bytes == 4 * kPageSize);
+  REQUIRE(told == 1);
+  main.unpin();
+  machine.destroy(snapshot);
+}
+
+TEST_CASE_METHOD(PressureFixture,
+                 "a write that finds no memory goes on when a snapshot has ended") {
+  map(main, 0, 256);
+  fill(main, 0, 256, 1);
+  AddressSpace* snapshot = &machine.take_snapshot(main);
+  fill(main, 0, 128, 2);
+  std::vector<PhysicalAddress> hog;
+  while (true) {
+    const Result<PhysicalAddress> frame = frame_allocator.allocate_page(Clear::kNo, Ownership{});
+    if (frame.is_error()) break;
+    hog.push_back(frame.value());
+  }
+  u32 asked = 0;
+  host::on_no_memory = [&] {
+    ++asked;
+    if (snapshot == nullptr) return false;
+    machine.destroy(*snapshot);
+    snapshot = nullptr;
+    return true;
+  };
+  SECTION("of the program") {
+    REQUIRE(main.handle_fault(page(200), Access::kWrite) == FaultKind::kResolved);
+    REQUIRE(snapshot == nullptr);
+  }
+  SECTION("of Linux") {
+    HostSegment segments[8];
+    const ResolveOutcome outcome =
+        main.resolve_for_host(page(126), 4 * kPageSize, Access::kWrite, segments, 8, Pin::kYes);
+    REQUIRE((outcome.kind == FaultKind::kResolved && outcome.bytes == 4 * kPageSize));
+    main.unpin();
+  }
+  REQUIRE(asked == 1);
+  map(main, 1 << 20, 1024);
+  u64 written = 0;
+  while (main.handle_fault(page((1 << 20) + written), Access::kWrite) == FaultKind::kResolved) {
+    ++written;
+  }
+  REQUIRE((written > 50 && asked == 2));
+  for (PhysicalAddress frame : hog) frame_allocator.free(frame);
+}
+
+TEST_CASE("main is slowed the more, the further the limit is passed") {
+  constexpr u64 kMs = 1'000'000;
+  CHECK(copy_delay_ns(kGiB, kGiB) == 0);
+  CHECK(copy_delay_ns(kGiB + kPageSize, kGiB) == kMs);
+  CHECK(copy_delay_ns(kGiB + kGiB / 10, kGiB) / kMs == 40);
+  CHECK(copy_delay_ns(2 * kGiB, kGiB) == 200 * kMs);
+  CHECK(copy_delay_ns(100 * kGiB, kGiB) == 200 * kMs);
+  CHECK(copy_delay_ns(kGiB, 0) == 0);
+  for (u64 kept = kGiB; kept < 3 * kGiB; kept += 16 * kMiB) {
+    CHECK(copy_delay_ns(kept, kGiB) <= copy_delay_ns(kept + 16 * kMiB, kGiB));
+  }
+}
+
+}  // namespace dbos::test
