@@ -89,9 +89,10 @@ int print_measure(const Options& options) {
     if (measure.name != options.measure) continue;
     const Measured measured = measure.run(Seconds(options.seconds));
     const nlohmann::json json = {{"measure", options.measure},
-                                 {"unit", "ns"},
+                                 {"unit", measure.unit},
                                  {"samples", measured.samples.values()},
-                                 {"first", measured.first.values()}};
+                                 {"first", measured.first.values()},
+                                 {"with_writes", measured.with_writes.values()}};
     fmt::print("{}\n", json.dump());
     return 0;
   }

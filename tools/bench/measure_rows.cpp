@@ -1,56 +1,15 @@
-// The rows whose program is dbos-bench itself (`--measure NAME`), natively and in ring 0 in turn.
+// The rows about calls, threads, processes and first writes to memory.
 #include <fmt/format.h>
 
 #include <filesystem>
 
-#include "tools/bench/row.h"
+#include "tools/bench/program_row.h"
 
 namespace dbos::bench {
 namespace {
 
-enum class Where { kLinux, kDbos };
-
-struct Output {
-  Samples samples;
-  Samples first;
-
-  void add(const Output& more) {
-    samples.add(more.samples);
-    first.add(more.first);
-  }
-};
-
-// What a row measures: under Linux and under dbos the same, or each its own.
-struct Programs {
-  std::string plain;
-  std::string dbos;
-  Command options;  // of dbos-run
-};
-
-Command measuring(const Context& context, const std::string& name) {
-  return {context.self, "--measure", name, "--seconds", fmt::format("{}", context.budget.count())};
-}
-
-Output run_command(const Context& context, const std::string& name, const Command& command) {
-  const std::string text = output_of(command, context.timeout);
-  const auto json = nlohmann::json::parse(text, nullptr, false);
-  if (json.is_discarded() || !json.contains("samples") || json["samples"].empty()) {
-    throw Failure(fmt::format("{} printed no result: '{}'", name, text.substr(0, 100)));
-  }
-  return {Samples(json["samples"].get<std::vector<double>>()),
-          Samples(json.value("first", std::vector<double>()))};
-}
-
-Output run_measure(const Context& context, Where where, const Programs& programs) {
-  const std::string& name = where == Where::kLinux ? programs.plain : programs.dbos;
-  const Command program = measuring(context, name);
-  return run_command(
-      context, name,
-      where == Where::kLinux ? program : context.under_dbos(programs.options, program));
-}
-
 // The same program under dbos while dbos-dbg traces all that it does.
-Output run_traced(const Context& context, const std::string& name) {
+Measured run_traced(const Context& context, const std::string& name) {
   const std::string debugger =
       (std::filesystem::path(context.dbos_run).parent_path() / "dbos-dbg").string();
   Command command = {"sh", "-c",
@@ -60,34 +19,6 @@ Output run_traced(const Context& context, const std::string& name) {
   const Command program = context.under_dbos({}, measuring(context, name));
   command.insert(command.end(), program.begin(), program.end());
   return run_command(context, name, command);
-}
-
-struct Pair {
-  Output plain;
-  Output dbos;
-};
-
-// They take turns, so that a change of the machine's speed meets both.
-Pair run_in_turns(const Context& context, const Programs& programs) {
-  Pair pair;
-  for (int round = 0; round < context.rounds; ++round) {
-    pair.plain.add(run_measure(context, Where::kLinux, programs));
-    pair.dbos.add(run_measure(context, Where::kDbos, programs));
-  }
-  return pair;
-}
-
-constexpr double kNsPerUs = 1000;
-
-Row simple_row(const std::string& name, const std::string& what, const Programs& programs,
-               Must must = {}) {
-  return {name, what, "us", must, [programs](const Context& context) {
-            const Pair pair = run_in_turns(context, programs);
-            Result result;
-            result.plain = pair.plain.samples.scaled(1 / kNsPerUs);
-            result.dbos = pair.dbos.samples.scaled(1 / kNsPerUs);
-            return result;
-          }};
 }
 
 // Under dbos the memory that --prefault made present, at its first use. On Linux memory that was
@@ -123,8 +54,8 @@ Row traced_row() {
             Samples traced;
             Samples untraced;
             for (int round = 0; round < context.rounds; ++round) {
-              plain.add(run_measure(context, Where::kLinux, programs).samples);
-              untraced.add(run_measure(context, Where::kDbos, programs).samples);
+              plain.add(run_plain(context, programs).samples);
+              untraced.add(run_under_dbos(context, programs).samples);
               traced.add(run_traced(context, "getppid").samples);
             }
             result.plain = plain.scaled(1 / kNsPerUs);
@@ -152,10 +83,6 @@ std::vector<Row> measure_rows() {
       first_write_row("first-write-2m", "the same with 2 MiB pages, per 4 KiB", {}),
       simple_row("thread", "thread created and joined", {"thread", "thread", {}}),
       simple_row("fork-wait", "fork of a small process, exit, wait", {"fork", "fork", {}}),
-      simple_row("fork-stall-64m", "fork() in a process with 64 MiB of 4 KiB pages",
-                 {"fork-stall-64m", "fork-stall-64m", {}}),
-      simple_row("fork-stall-256m", "fork() in a process with 256 MiB of 4 KiB pages",
-                 {"fork-stall-256m", "fork-stall-256m", {}}),
       simple_row("futex", "futex wake until the other thread runs", {"futex", "futex", {}}),
       simple_row("signal", "kill() of oneself, handler run", {"signal", "signal", {}}),
       simple_row("pipe", "pipe ping-pong with a child, round trip", {"pipe", "pipe", {}}),

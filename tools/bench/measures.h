@@ -11,13 +11,21 @@
 namespace dbos::bench {
 
 struct Measured {
-  Samples samples;  // ns for one operation
-  Samples first;    // the same before any memory was used; only for first-write-*
+  Samples samples;     // for one operation, in the measure's unit
+  Samples first = {};  // the same before any memory was used; only for the first writes of a page
+  Samples with_writes = {};  // with the pages that parent and child wrote; only for snapshot-idle
+
+  void add(const Measured& more) {
+    samples.add(more.samples);
+    first.add(more.first);
+    with_writes.add(more.with_writes);
+  }
 };
 
 struct Measure {
   std::string_view name;
   Measured (*run)(Seconds budget);
+  std::string_view unit = "ns";
 };
 
 std::span<const Measure> measures();
@@ -29,8 +37,13 @@ Measured measure_futex(Seconds budget);
 Measured measure_pipe(Seconds budget);
 Measured measure_thread(Seconds budget);
 Measured measure_fork(Seconds budget);
+Measured measure_process_stall(Seconds budget);
 Measured measure_fork_stall_64m(Seconds budget);
 Measured measure_fork_stall_256m(Seconds budget);
+Measured measure_fork_stall_1g(Seconds budget);
+Measured measure_fork_stall_2g(Seconds budget);
+Measured measure_write_fault_snapshot(Seconds budget);
+Measured measure_snapshot_idle(Seconds budget);
 Measured measure_first_write_4k(Seconds budget);
 Measured measure_first_write_2m(Seconds budget);
 

@@ -12,11 +12,12 @@
 #include <thread>
 
 #include "tools/bench/measures.h"
+#include "tools/bench/pipe.h"
 
 namespace dbos::bench {
 namespace {
 
-constexpr std::array<Measure, 11> kMeasures = {{
+constexpr std::array<Measure, 16> kMeasures = {{
     {"getpid", measure_getpid},
     {"getppid", measure_getppid},
     {"signal", measure_signal},
@@ -24,8 +25,13 @@ constexpr std::array<Measure, 11> kMeasures = {{
     {"pipe", measure_pipe},
     {"thread", measure_thread},
     {"fork", measure_fork},
+    {"process-stall", measure_process_stall},
     {"fork-stall-64m", measure_fork_stall_64m},
     {"fork-stall-256m", measure_fork_stall_256m},
+    {"fork-stall-1g", measure_fork_stall_1g},
+    {"fork-stall-2g", measure_fork_stall_2g},
+    {"write-fault-snapshot", measure_write_fault_snapshot},
+    {"snapshot-idle", measure_snapshot_idle, "bytes"},
     {"first-write-4k", measure_first_write_4k},
     {"first-write-2m", measure_first_write_2m},
 }};
@@ -63,23 +69,6 @@ class Turn {
   }
 
   std::atomic<uint32_t> word_ = 0;
-};
-
-struct Pipe {
-  Pipe() {
-    if (pipe(ends) != 0) throw std::runtime_error("pipe failed");
-  }
-  ~Pipe() {
-    close(ends[0]);
-    close(ends[1]);
-  }
-  bool receive() const {
-    char byte = 0;
-    return read(ends[0], &byte, 1) == 1;
-  }
-  bool send() const { return write(ends[1], "x", 1) == 1; }
-
-  int ends[2] = {};
 };
 
 [[noreturn]] void echo_until_end(const Pipe& questions, const Pipe& answers) {

@@ -51,10 +51,10 @@ std::string table_head(const MachineFacts& facts) {
 
 std::string table_line(const Line& line) {
   const Verdict verdict = judge(line.row, line.result);
-  std::string text = fmt::format(
-      fmt::runtime(kColumns), line.row.what, line.row.unit, median_and_minimum(line.result.plain),
-      median_and_minimum(line.result.dbos),
-      verdict.ratio ? fmt::format("{:.2f}", *verdict.ratio) : "-", verdict.must, met_text(verdict));
+  std::string text =
+      fmt::format(fmt::runtime(kColumns), line.row.what, line.row.unit,
+                  median_and_minimum(line.result.plain), median_and_minimum(line.result.dbos),
+                  verdict.ratio ? number(*verdict.ratio) : "-", verdict.must, met_text(verdict));
   if (!line.result.failure.empty()) text += fmt::format("    failed: {}\n", line.result.failure);
   if (!line.result.note.empty()) text += fmt::format("    {}\n", line.result.note);
   return text;
@@ -77,6 +77,7 @@ nlohmann::json json(const MachineFacts& facts, const std::vector<Line>& lines) {
     if (!verdict.must.empty()) row["must"] = verdict.must;
     if (verdict.met) row["met"] = *verdict.met;
     if (!line.result.failure.empty()) row["failure"] = line.result.failure;
+    if (!line.result.note.empty()) row["note"] = line.result.note;
     rows.push_back(std::move(row));
   }
   return {{"machine", facts.json()}, {"rows", std::move(rows)}, {"all_met", all_met(lines)}};

@@ -17,6 +17,7 @@ Command Context::under_dbos(const Command& options, const Command& program) cons
 
 std::vector<Row> all_rows() {
   std::vector<Row> rows = measure_rows();
+  for (Row& row : snapshot_rows()) rows.push_back(std::move(row));
   for (Row& row : redis_rows()) rows.push_back(std::move(row));
   rows.push_back(start_row());
   rows.push_back(memory_row());

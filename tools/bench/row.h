@@ -56,6 +56,7 @@ struct Row {
 std::vector<Row> all_rows();
 
 std::vector<Row> measure_rows();
+std::vector<Row> snapshot_rows();
 std::vector<Row> redis_rows();
 Row start_row();
 Row memory_row();

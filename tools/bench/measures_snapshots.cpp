@@ -1,0 +1,184 @@
+// What a snapshot costs while it lives: its own memory, and its parent's writes.
+#include <poll.h>
+#include <sys/mman.h>
+
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <iterator>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "tools/bench/child.h"
+#include "tools/bench/measures.h"
+#include "tools/bench/memory.h"
+#include "tools/bench/pipe.h"
+
+namespace dbos::bench {
+namespace {
+
+constexpr size_t kLine = 64;
+constexpr size_t kScannedBytes = 64 * kMiB;
+constexpr size_t kBatchBytes = 1 * kMiB;
+constexpr size_t kRoundsMin = 4;
+
+constexpr size_t kHeapBytes = 256 * kMiB;
+constexpr int kIdleSnapshots = 16;
+constexpr int kIdleRounds = 5;
+
+// A child that reads all of `memory`, again and again, until it is told to end. Each page of it
+// must keep the byte that it held at the fork.
+class Scanner {
+ public:
+  Scanner(const Memory& memory, char value) {
+    child_ = fork();
+    if (child_ < 0) throw std::runtime_error("fork failed");
+    if (child_ == 0) scan(memory, value);
+    if (!scanning_.receive()) throw std::runtime_error("the scanning child is gone");
+  }
+
+  void end() {
+    Pipe::close_end(stop_.ends[1]);
+    await(child_);
+  }
+
+ private:
+  static bool pass(const Memory& memory, char value) {
+    bool same = true;
+    for (size_t at = 0; at < memory.size(); at += kLine) {
+      const char byte = memory.data()[at];
+      if (at % kPage == 0 && byte != value) same = false;
+    }
+    return same;
+  }
+
+  [[noreturn]] void scan(const Memory& memory, char value) {
+    Pipe::close_end(stop_.ends[1]);
+    pollfd stop = {stop_.ends[0], POLLIN, 0};
+    bool same = pass(memory, value) && scanning_.send();
+    while (same && poll(&stop, 1, 0) == 0) same = pass(memory, value);
+    _exit(same ? 0 : 1);
+  }
+
+  Pipe scanning_;
+  Pipe stop_;
+  pid_t child_;
+};
+
+std::vector<double> write_beside_scanner(Memory& memory, char before, char after) {
+  Scanner scanner(memory, before);
+  std::vector<double> values;
+  for (size_t offset = 0; offset < memory.size(); offset += kBatchBytes) {
+    const double taken = time_ns([&] { memory.write(offset, kBatchBytes, after); });
+    values.push_back(taken / static_cast<double>(kBatchBytes / kPage));
+  }
+  scanner.end();
+  return values;
+}
+
+struct GuestMemory {
+  double in_use = 0;  // bytes
+  double copied = 0;  // bytes that were copied on write so far
+};
+
+// As dbos-dbg sees it. It is started without a fork of ours (popen spawns), so it makes no
+// snapshot.
+GuestMemory guest_memory() {
+  const auto debugger = std::filesystem::read_symlink("/proc/self/exe").parent_path() / "dbos-dbg";
+  const std::string command =
+      "exec '" + debugger.string() + "' -p " + std::to_string(getpid()) + " metrics";
+  const std::unique_ptr<FILE, int (*)(FILE*)> metrics(popen(command.c_str(), "r"), pclose);
+  if (metrics == nullptr) throw std::runtime_error("dbos-dbg can't be run");
+  GuestMemory memory;
+  const std::pair<std::string_view, double&> wanted[] = {
+      {"dbos_memory_bytes{use=\"pages\"} ", memory.in_use},
+      {"dbos_memory_bytes{use=\"tables\"} ", memory.in_use},
+      {"dbos_memory_bytes{use=\"kernel\"} ", memory.in_use},
+      {"dbos_copy_on_write_bytes_total ", memory.copied},
+  };
+  size_t found = 0;
+  for (char line[256]; std::fgets(line, sizeof line, metrics.get()) != nullptr;) {
+    for (const auto& [label, sum] : wanted) {
+      if (!std::string_view(line).starts_with(label)) continue;
+      sum += std::strtod(line + label.size(), nullptr);
+      ++found;
+    }
+  }
+  if (found != std::size(wanted)) throw std::runtime_error("dbos-dbg does not tell the memory");
+  return memory;
+}
+
+// Children that do nothing but say that they live.
+class IdleSnapshots {
+ public:
+  IdleSnapshots() {
+    for (int i = 0; i < kIdleSnapshots; ++i) {
+      const pid_t child = fork();
+      if (child < 0) throw std::runtime_error("fork failed");
+      if (child == 0) {
+        (void)alive_.send();
+        for (;;) pause();
+      }
+      children_[i] = child;
+    }
+    for (int i = 0; i < kIdleSnapshots; ++i) {
+      if (!alive_.receive()) throw std::runtime_error("a child is gone");
+    }
+  }
+  IdleSnapshots(const IdleSnapshots&) = delete;
+  IdleSnapshots& operator=(const IdleSnapshots&) = delete;
+  ~IdleSnapshots() {
+    for (const pid_t child : children_) {
+      kill(child, SIGKILL);
+      waitpid(child, nullptr, 0);
+    }
+  }
+
+ private:
+  Pipe alive_;
+  pid_t children_[kIdleSnapshots] = {};
+};
+
+}  // namespace
+
+Measured measure_write_fault_snapshot(Seconds budget) {
+  Memory memory(kScannedBytes, Pages::kSmall);
+  char value = 0;
+  memory.write(0, memory.size(), value);
+  const auto round = [&] {
+    const char before = value;
+    value = static_cast<char>((value + 1) % 100);
+    return write_beside_scanner(memory, before, value);
+  };
+  Measured measured;
+  measured.first = Samples(round());
+  const double end = now_ns() + budget.count() * 1e9;
+  for (size_t rounds = 0; rounds < kRoundsMin || now_ns() < end; ++rounds) {
+    measured.samples.add(Samples(round()));
+  }
+  return measured;
+}
+
+Measured measure_snapshot_idle(Seconds) {
+  Memory memory(kHeapBytes, Pages::kSmall);
+  memory.write(0, memory.size());
+  std::vector<double> values;
+  std::vector<double> with_writes;
+  // The first round makes what stays: the vCPUs' own memory.
+  for (int round = 0; round <= kIdleRounds; ++round) {
+    const GuestMemory before = guest_memory();
+    const IdleSnapshots snapshots;
+    const GuestMemory after = guest_memory();
+    if (round == 0) continue;
+    const double held = after.in_use - before.in_use;
+    with_writes.push_back(held / kIdleSnapshots);
+    values.push_back((held - (after.copied - before.copied)) / kIdleSnapshots);
+  }
+  return {Samples(std::move(values)), {}, Samples(std::move(with_writes))};
+}
+
+}  // namespace dbos::bench
