@@ -45,12 +45,14 @@ Connection::~Connection() {
   close(socket_);
 }
 
-void Connection::send(const std::string& command, const Json& arguments) {
-  const std::string line = Json{{"command", command}, {"arguments", arguments}}.dump() + "\n";
+uint64_t Connection::send(const std::string& command, const Json& arguments) {
+  const Json request = {{"command", command}, {"arguments", arguments}, {"id", ++last_id_}};
+  const std::string line = request.dump() + "\n";
   if (::send(socket_, line.data(), line.size(), MSG_NOSIGNAL) !=
       static_cast<ssize_t>(line.size())) {
     throw Failure("the program has ended, or refuses to be looked at");
   }
+  return last_id_;
 }
 
 std::optional<Json> Connection::receive(Wait wait) {
@@ -68,17 +70,22 @@ std::optional<Json> Connection::receive(Wait wait) {
       if (wait == Wait::kForever) continue;
       throw Failure("dbos-run does not answer");
     }
-    if (size <= 0) return std::nullopt;
+    if (size <= 0) {
+      has_ended_ = size == 0 || errno != EINTR;
+      return std::nullopt;
+    }
     buffer_.append(bytes, static_cast<size_t>(size));
   }
 }
 
-Json Connection::ask(const std::string& command, const Json& arguments) {
-  send(command, arguments);
+Json Connection::ask(const std::string& command, const Json& arguments, Wait wait) {
+  const uint64_t id = send(command, arguments);
   for (;;) {
-    std::optional<Json> answer = receive(Wait::kForAnswer);
+    std::optional<Json> answer = receive(wait);
+    if (!answer && !has_ended_) continue;
     if (!answer) throw Failure("the program has ended, or refuses to be looked at");
-    if (!answer->contains("ok")) continue;
+    // An event, or the answer to what was not waited for.
+    if (!answer->contains("ok") || answer->value("id", id) != id) continue;
     if ((*answer)["ok"] == true) return (*answer)["result"];
     throw Failure(answer->value("error", "the request failed"));
   }

@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <stdexcept>
@@ -28,21 +29,28 @@ class Connection {
 
   // The process at the other end, as it is called here.
   pid_t peer() const { return peer_; }
+  // For gdb's protocol, when the other end speaks that; nothing was received behind the answer.
+  int socket() const { return socket_; }
 
   // The result. Throws Failure with what the other end complains of. Events that come before the
   // answer are dropped.
-  Json ask(const std::string& command, const Json& arguments = Json::object());
+  enum class Wait { kForAnswer, kForever };
+  Json ask(const std::string& command, const Json& arguments = Json::object(),
+           Wait wait = Wait::kForAnswer);
 
-  void send(const std::string& command, const Json& arguments);
+  // The id that the answer will have.
+  uint64_t send(const std::string& command, const Json& arguments);
   // The next line; nothing: the connection has ended, or a signal came. Without Wait::kForever it
   // throws Failure when none comes in time.
-  enum class Wait { kForAnswer, kForever };
   std::optional<Json> receive(Wait wait);
+  bool has_ended() const { return has_ended_; }
 
  private:
   int socket_ = -1;
   pid_t peer_ = 0;
   std::string buffer_;
+  uint64_t last_id_ = 0;
+  bool has_ended_ = false;
 };
 
 }  // namespace dbos::dbg

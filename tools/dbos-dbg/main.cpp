@@ -7,8 +7,11 @@
 #include <exception>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "tools/dbos-dbg/connection.h"
+#include "tools/dbos-dbg/debugging.h"
+#include "tools/dbos-dbg/gdb_bridge.h"
 #include "tools/dbos-dbg/machines.h"
 #include "tools/dbos-dbg/show.h"
 #include "tools/dbos-dbg/table.h"
@@ -22,8 +25,9 @@ constexpr int kUsage = 2;
 
 constexpr const char* kDescription =
     R"(Looks into a program that runs under dbos-run, without stopping or slowing it: what its processes
-do, its memory, page tables and snapshots, and what its system calls and exits cost. It attaches to
-programs of the same user; root attaches to all.)";
+do, its memory, page tables and snapshots, and what its system calls and exits cost. From 'regs' on the
+commands stop the program's first process for as long as they take; it runs on when they end, however
+they end. It attaches to programs of the same user; root attaches to all.)";
 
 constexpr const char* kFooter =
     R"(Where one program runs under dbos-run, it is meant; -p chooses among several. Numbers are decimal,
@@ -39,6 +43,12 @@ Examples:
       the system calls of the next five seconds, each of them timed.
   dbos-dbg trace read write --thread 4711
   dbos-dbg trace --json | jq -r .name
+  dbos-dbg bt --all
+  dbos-dbg break setCommand --count 3
+      stops there three times, shows who called it, and lets the program go on.
+  dbos-dbg debug -e 'break dbAdd' -e continue -e 'x/s *($rsi+8)'
+      several commands in one stop; without -e they are read from standard input.
+  gdb -ex 'target remote | dbos-dbg gdb'
 
 Exit status: 0, 1 where there is nothing to attach to or the program has ended, 2 for wrong options.)";
 
@@ -49,6 +59,9 @@ struct Options {
   std::string interval;
   std::string trace_process;
   TraceOptions trace;
+  std::vector<std::string> words;  // of a command that stops the program
+  DebugOptions debug;
+  bool all = false;
   bool json = false;
 };
 
@@ -202,6 +215,89 @@ void declare_trace(CLI::App& app, Options& options) {
   command->final_callback([&] { run_trace(options); });
 }
 
+// A command of debug_commands.h, and what it takes.
+struct StoppingCommand {
+  const char* name;
+  const char* help;
+  const char* argument;  // null: none
+  const char* argument_help;
+};
+constexpr const char* kPlaceHelp =
+    "A number, $REGISTER or symbol; sums of them; *PLACE for the 8 bytes there";
+constexpr StoppingCommand kStoppingCommands[] = {
+    {"regs", "Registers", nullptr, nullptr},
+    {"bt", "The call chain: in the guest kernel, the libraries and the program", nullptr, nullptr},
+    {"x", "Memory as gdb prints it: x /4xg '$rsp', x /s 0x7f1234567890, x /5i main", "PLACE",
+     "[/COUNT FORMAT SIZE] PLACE: FORMAT is x, d, u, c, s or i; SIZE b, h, w or g"},
+    {"disas", "Instructions; where no place is named those around the thread's, which is marked",
+     "PLACE", "PLACE [COUNT]"},
+    {"step", "Perform one instruction, or several", "COUNT", "How many"},
+    {"continue", "Wait until the program gets a signal that would kill it, or ends", nullptr,
+     nullptr},
+    {"break", "Wait until the program comes to a place; show how it came there", "PLACE",
+     kPlaceHelp},
+    {"watch", "Wait until memory is written; show by whom", "PLACE",
+     "PLACE [LENGTH]: 1, 2, 4 or 8 bytes; 8 without it"},
+    {"awatch", "... or read", "PLACE", "PLACE [LENGTH]"},
+    {"core", "Write a core of the program, which gdb opens", "FILE", "To be written over"},
+};
+
+CLI::App* declare_stopping_command(CLI::App& app, Options& options,
+                                   const StoppingCommand& description) {
+  auto* const command = app.add_subcommand(description.name, description.help);
+  command->add_option("--thread", options.debug.thread, "Of this thread; without it, the first")
+      ->type_name("THREAD");
+  if (description.argument != nullptr) {
+    const std::string name = description.name;
+    command->add_option(description.argument, options.words, description.argument_help)
+        ->required(name != "disas" && name != "step");
+  }
+  command->final_callback([&options, name = description.name] {
+    std::vector<std::string> words = {name};
+    words.insert(words.end(), options.words.begin(), options.words.end());
+    if (options.all) words.emplace_back("all");
+    options.debug.json = options.json;
+    debug_once(choose_machine(options.process).socket, words, options.debug);
+  });
+  return command;
+}
+
+void declare_stopping(CLI::App& app, Options& options) {
+  for (const StoppingCommand& description : kStoppingCommands) {
+    CLI::App* const command = declare_stopping_command(app, options, description);
+    const std::string name = description.name;
+    if (name == "regs") {
+      command->add_flag("--all", options.all, "Also the floating point and vector registers");
+    } else if (name == "bt") {
+      command->add_flag("--all", options.all, "Of all threads");
+    } else if (waits_for_stops(name)) {
+      command->add_option("--count", options.debug.stops, "End after so many stops")
+          ->type_name("N")
+          ->check(CLI::PositiveNumber);
+    }
+  }
+}
+
+void declare_sessions(CLI::App& app, Options& options) {
+  auto* const session = app.add_subcommand(
+      "debug", "Several of the commands above in one stop, from standard input; 'help' lists them");
+  session->add_option("-e,--execute", options.words, "Perform these and end; may be repeated")
+      ->type_name("COMMAND")
+      ->expected(1)
+      ->take_all();
+  session->add_option("--thread", options.debug.thread, "Begin with this thread")
+      ->type_name("THREAD");
+  session->final_callback([&] {
+    options.debug.json = options.json;
+    debug_session(choose_machine(options.process).socket, options.words, options.debug);
+  });
+  auto* const gdb = app.add_subcommand(
+      "gdb", "gdb's remote protocol, on standard input and output or at an address");
+  gdb->add_option("ADDRESS", options.address,
+                  "HOST:PORT, :PORT of this machine alone, or the path of a Unix socket");
+  gdb->final_callback([&] { serve_gdb(choose_machine(options.process).socket, options.address); });
+}
+
 void declare(CLI::App& app, Options& options, bool& wants_version) {
   app.footer(kFooter);
   app.set_help_flag("-h,--help", "Print this text and exit");
@@ -215,6 +311,8 @@ void declare(CLI::App& app, Options& options, bool& wants_version) {
   declare_looking(app, options);
   declare_counting(app, options);
   declare_trace(app, options);
+  declare_stopping(app, options);
+  declare_sessions(app, options);
 }
 
 int run(int argc, char** argv) {

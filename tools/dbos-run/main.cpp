@@ -12,6 +12,7 @@
 
 #include "vmm/debug/control_server.h"
 #include "vmm/debug/crash_report.h"
+#include "vmm/debug/debugger.h"
 #include "vmm/debug/gdb_server.h"
 #include "vmm/debug/stop.h"
 #include "vmm/error.h"
@@ -79,11 +80,20 @@ void prefault(Machine& machine, uint64_t size) {
   }
 }
 
-void start_debugging(const Options& options, Vcpu& first) {
+// What dbos-dbg needs to stop the program later, and gdb and the reports at once. Another guest
+// kernel does not know how to stop.
+void enable_debuggers(const Options& options, Vcpu& first) {
+  if (!options.kernel.empty()) return;
+  const bool for_gdb = !options.gdb_address.empty();
+  const bool at_crash = options.crash_report || !options.core_file.empty();
+  if (options.control || for_gdb || at_crash) enable_debugging(first, for_gdb);
+  if (options.control) start_debugger();
+}
+
+void start_debugging(const Options& options) {
   const bool for_gdb = !options.gdb_address.empty();
   const bool at_crash = options.crash_report || !options.core_file.empty();
   if (!for_gdb && !at_crash) return;
-  enable_debugging(first, for_gdb);
   take_default_actions(core_signals());
   if (at_crash) set_crash_options({options.crash_report, options.core_file});
   if (for_gdb) start_gdb_server(options.gdb_address);
@@ -159,13 +169,14 @@ void set_clock_and_features(const Options& options, const Machine& machine,
   auto* const boot = reinterpret_cast<BootInformation*>(kBootInformationAddress);
   boot->ignored_signals = inherited.ignored;
   boot->blocked_signals = inherited.blocked;
+  enable_debuggers(options, vcpu);
   start_control(*machine, {options.control, options.metrics});
   workload.program.hand_over_descriptors();
   keep_log_descriptor();
   // What ps and top show, as execve sets it.
   prctl(PR_SET_NAME, std::filesystem::path(workload.name).filename().c_str());
   vcpu.program_mask.store(inherited.blocked);
-  start_debugging(options, vcpu);
+  start_debugging(options);
   install_handlers(vcpu.process->signals, inherited.ignored);
   set_parent_death_hook(take_parent_death_notice);
   run_vcpu(vcpu);

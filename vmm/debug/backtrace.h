@@ -10,25 +10,12 @@
 #include <vector>
 
 #include "hypercall/debug.h"
+#include "vmm/debug/symbols.h"
 
 namespace dbos::vmm {
 
 // Reads guest-virtual memory; answers how many bytes it could.
 using MemoryReader = std::function<size_t(uint64_t address, void* destination, size_t size)>;
-
-struct CallFrame {
-  uint64_t address;
-  std::string function;  // empty: unknown
-  uint64_t offset;       // in the function
-  std::string source;    // "file:line"; empty: unknown
-  std::string module;    // file name; empty: unknown
-};
-
-// An ELF file in the program's memory, and what is added to its addresses.
-struct LoadedModule {
-  std::string path;
-  uint64_t bias;
-};
 
 // The program's file and the libraries that the dynamic linker has loaded, from the auxiliary
 // vector on: it lies in [auxiliary_begin, auxiliary_end).

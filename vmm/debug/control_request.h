@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace dbos::vmm {
 
@@ -41,6 +42,8 @@ class LineBuffer {
   // The next line without its end; nothing: it is not complete yet. Throws CommandError for a line
   // that is longer than kLineMax.
   std::optional<std::string> next();
+  // What came behind the last line; empties it.
+  std::string take_rest() { return std::exchange(buffer_, {}); }
 
  private:
   std::string buffer_;

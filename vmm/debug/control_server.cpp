@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "vmm/debug/control_commands.h"
+#include "vmm/debug/debugger.h"
 #include "vmm/debug/listen.h"
 #include "vmm/debug/metrics_page.h"
 #include "vmm/error.h"
@@ -34,9 +35,16 @@ constexpr size_t kClientsMax = 16;  // of each kind
 constexpr size_t kStackSize = 512 * 1024;
 // A client that does not read is asked nothing more until it does.
 constexpr size_t kOutputMax = 4 * 1024 * 1024;
+// What a debugger asks and the program's stop holds up.
+constexpr size_t kDebuggerInputMax = 1024 * 1024;
 constexpr int kTracePeriod_ms = 5;
 
 enum class ClientKind { kControl, kMetrics };
+
+void clear_wake_up(int descriptor) {
+  uint64_t count = 0;
+  [[maybe_unused]] const ssize_t size = read(descriptor, &count, sizeof count);
+}
 
 struct Client {
   int socket;
@@ -60,11 +68,14 @@ class ControlServer {
 
  private:
   void turn();
+  static pollfd events_of(const Client& client);
   void accept_client(int listener, ClientKind kind);
   void receive(Client& client);
   void serve_control(Client& client, std::string_view bytes);
   void serve_metrics(Client& client, std::string_view bytes);
   void answer(Client& client, const std::string& line);
+  void begin_debugging(Client& client, const std::string& line);
+  void take_debugger_output();
   void send_output(Client& client);
   void drop_ended();
   size_t count(ClientKind kind) const {
@@ -78,23 +89,32 @@ class ControlServer {
   std::list<Client> clients_;
 };
 
+pollfd ControlServer::events_of(const Client& client) {
+  const ControlSession& session = client.session;
+  const bool has_output = !session.output.empty();
+  // One that has gone, and waits for the debugger's thread to notice.
+  if (client.is_ending && !has_output) return {-1, 0, 0};
+  const bool is_behind = session.debugger && session.debugger->waiting() > kDebuggerInputMax;
+  const bool may_ask = !client.is_ending && !is_behind && session.output.size() < kOutputMax;
+  const int events = (may_ask ? POLLIN : 0) | (has_output ? POLLOUT : 0);
+  return {client.socket, static_cast<short>(events), 0};
+}
+
 void ControlServer::turn() {
   std::vector<pollfd> polled;
   polled.push_back({control_, POLLIN, 0});  // poll passes over negative descriptors
   polled.push_back({metrics_, POLLIN, 0});
-  for (const Client& client : clients_) {
-    const bool may_ask = !client.is_ending && client.session.output.size() < kOutputMax;
-    const bool has_output = !client.session.output.empty();
-    polled.push_back({client.socket,
-                      static_cast<short>((may_ask ? POLLIN : 0) | (has_output ? POLLOUT : 0)), 0});
-  }
+  polled.push_back({debugger_descriptors().wakes_control, POLLIN, 0});
+  for (const Client& client : clients_) polled.push_back(events_of(client));
   poll(polled.data(), polled.size(), context_.trace().is_on() ? kTracePeriod_ms : -1);
-  size_t index = 2;
+  size_t index = 3;
   for (Client& client : clients_) {
     const short events = polled[index++].revents;
     if ((events & (POLLIN | POLLHUP | POLLERR)) != 0) receive(client);
   }
   context_.trace().pump();
+  if ((polled[2].revents & POLLIN) != 0) clear_wake_up(polled[2].fd);
+  take_debugger_output();
   for (Client& client : clients_) send_output(client);
   drop_ended();
   if ((polled[0].revents & POLLIN) != 0) accept_client(control_, ClientKind::kControl);
@@ -135,9 +155,14 @@ void ControlServer::receive(Client& client) {
 }
 
 void ControlServer::serve_control(Client& client, std::string_view bytes) {
+  ControlSession& session = client.session;
+  if (session.debugger) return session.debugger->give(bytes);
   client.lines.append(bytes);
   try {
-    while (const auto line = client.lines.next()) answer(client, *line);
+    while (const auto line = client.lines.next()) {
+      answer(client, *line);
+      if (session.debugger) return session.debugger->give(client.lines.take_rest());
+    }
   } catch (const CommandError& error) {
     client.session.output += error_line({}, error.what());
     client.is_ending = true;
@@ -148,6 +173,7 @@ void ControlServer::answer(Client& client, const std::string& line) {
   ControlRequest request;
   try {
     request = parse_request(line);
+    if (request.command == "debug") return begin_debugging(client, line);
     const Json result = perform_command(context_, client.session, request);
     client.session.output += answer_line(request, result);
   } catch (const CommandError& error) {
@@ -155,6 +181,25 @@ void ControlServer::answer(Client& client, const std::string& line) {
   } catch (const std::exception& error) {
     client.session.output +=
         error_line(request.id, fmt::format("the request failed: {}", error.what()));
+  }
+}
+
+// From here on the debugger's thread answers.
+void ControlServer::begin_debugging(Client& client, const std::string& line) {
+  const auto debugger =
+      open_debug_channel(fmt::format("dbos-dbg, process {}", client.session.peer), line + "\n");
+  if (!debugger) {
+    throw CommandError("only programs of the built-in guest kernel can be debugged");
+  }
+  context_.end(client.session);
+  client.session.debugger = debugger;
+}
+
+void ControlServer::take_debugger_output() {
+  for (Client& client : clients_) {
+    if (!client.session.debugger) continue;
+    client.session.output += client.session.debugger->take_output();
+    if (client.session.debugger->is_over()) client.is_ending = true;
   }
 }
 
@@ -175,6 +220,7 @@ void ControlServer::send_output(Client& client) {
   if (sent >= 0) {
     output.erase(0, static_cast<size_t>(sent));
   } else if (errno != EAGAIN && errno != EINTR) {
+    context_.end(client.session);
     client.is_ending = true;
     output.clear();
   }
@@ -187,6 +233,11 @@ void ControlServer::drop_ended() {
       continue;
     }
     context_.end(client->session);
+    // The socket closes when the program runs on: who waits for that sees it.
+    if (client->session.debugger && !client->session.debugger->is_over()) {
+      ++client;
+      continue;
+    }
     close(client->socket);
     client = clients_.erase(client);
   }
@@ -202,13 +253,21 @@ struct ThreadStart {
   int metrics_error = 0;
 };
 
-// Leaves the program's table of descriptors for one with nothing in it but the machine: a pipe of
-// the program's whose end were open here would never reach its end.
+// Leaves the program's table of descriptors for one with nothing in it but the machine and what
+// wakes the debugger: a pipe of the program's whose end were open here would never reach its end.
 void take_own_descriptors(int vm_descriptor) {
-  const auto kept = static_cast<unsigned>(vm_descriptor);
+  const DebuggerDescriptors debugger = debugger_descriptors();
+  int kept[] = {vm_descriptor, debugger.wakes_debugger, debugger.wakes_control};
+  std::sort(std::begin(kept), std::end(kept));
   unshare(CLONE_FILES);
-  if (kept > 0) raw_call(__NR_close_range, 0, kept - 1, 0);
-  raw_call(__NR_close_range, kept + 1, UINT_MAX, 0);
+  unsigned from = 0;
+  for (const int descriptor : kept) {
+    if (descriptor < 0) continue;
+    const auto end = static_cast<unsigned>(descriptor);
+    if (end > from) raw_call(__NR_close_range, from, end - 1, 0);
+    from = end + 1;
+  }
+  raw_call(__NR_close_range, from, UINT_MAX, 0);
 }
 
 void* run_control_thread(void* argument) {

@@ -20,6 +20,7 @@ void ControlContext::time_always() {
 void ControlContext::end(ControlSession& session) {
   time_all(session, false);
   trace_.stop(session);
+  if (session.debugger) session.debugger->close();
 }
 
 }  // namespace dbos::vmm

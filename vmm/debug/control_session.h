@@ -3,9 +3,11 @@
 
 #include <sys/types.h>
 
+#include <memory>
 #include <string>
 
 #include "vmm/debug/control_request.h"
+#include "vmm/debug/debug_channel.h"
 #include "vmm/debug/live_trace.h"
 #include "vmm/machine/machine.h"
 
@@ -14,7 +16,8 @@ namespace dbos::vmm {
 struct ControlSession {
   pid_t peer = 0;
   bool times_all = false;
-  std::string output;  // lines on their way to the client
+  std::string output;                      // lines on their way to the client
+  std::shared_ptr<DebugChannel> debugger;  // from "debug" on: who answers what it sends
 };
 
 // All of it belongs to the control thread.

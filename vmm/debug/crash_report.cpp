@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -14,7 +15,7 @@
 #include "vmm/debug/large_stack.h"
 #include "vmm/debug/report_text.h"
 #include "vmm/debug/stop.h"
-#include "vmm/machine/kernel_image.h"
+#include "vmm/machine/keep_descriptor.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/signals.h"
 #include "vmm/process/vcpu_thread.h"
@@ -57,10 +58,10 @@ CoreProgram describe_program(uint32_t first, int signal) {
   return program;
 }
 
-std::string backtrace_of_program(uint32_t vcpu, size_t first) {
+std::string backtrace_of_program(uint32_t vcpu) {
   const auto [begin, end] = auxiliary_vector_range();
   const auto modules = loaded_modules(read_program, program_path(), begin, end);
-  return format_backtrace(program_backtrace(program_frame(vcpu), read_program, modules), first);
+  return format_backtrace(program_backtrace(program_frame(vcpu), read_program, modules), 0);
 }
 
 std::string report_text(const Vcpu& vcpu, int signal) {
@@ -70,7 +71,7 @@ std::string report_text(const Vcpu& vcpu, int signal) {
                   strsignal(signal), vcpu.page->thread_id, program_path(), vcpu.index);
   text += format_registers(frame);
   text += format_code(frame.rip, read_program);
-  text += backtrace_of_program(vcpu.index, 0);
+  text += backtrace_of_program(vcpu.index);
   text += format_last_calls(*vcpu.page);
   text += format_mapping_summary(program_mappings(), frame.rip);
   if (the_options->core_file.empty()) text += "for a core, that gdb opens: dbos-run --core FILE\n";
@@ -110,24 +111,17 @@ void handle_crash(Vcpu& vcpu, int signal) {
 }
 
 std::string write_core_file(const std::string& path, uint32_t vcpu, int signal) {
-  const int descriptor = open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+  const int descriptor =
+      open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK, 0600);
   if (descriptor < 0) return std::strerror(errno);
-  const std::string error = write_core(descriptor, describe_program(vcpu, signal), read_page);
-  close(descriptor);
+  const int kept = keep_descriptor(descriptor);
+  struct stat file = {};
+  // A pipe that nobody reads would hold the program for good.
+  const bool is_file = fstat(kept, &file) == 0 && S_ISREG(file.st_mode);
+  std::string error = "that is no regular file";
+  if (is_file) error = write_core(kept, describe_program(vcpu, signal), read_page);
+  close_kept(kept);
   return error;
-}
-
-std::string thread_backtrace(uint32_t vcpu) {
-  std::string text;
-  size_t count = 0;
-  KernelPlace place{};
-  if (read_kernel_place(vcpu, &place)) {
-    const auto frames =
-        kernel_backtrace(built_in_kernel(), place.instruction, place.frame_pointer, read_present);
-    text += format_backtrace(frames, 0);
-    count = frames.size();
-  }
-  return text + backtrace_of_program(vcpu, count);
 }
 
 }  // namespace dbos::vmm

@@ -30,8 +30,4 @@ void handle_crash(Vcpu& vcpu, int signal);
 // caller is the attached debugger (stop.h).
 std::string write_core_file(const std::string& path, uint32_t vcpu, int signal);
 
-// The backtrace of a thread of the stopped program as text: the guest kernel's part, if it is in
-// there, then the program's. Needs some 300 KiB of stack.
-std::string thread_backtrace(uint32_t vcpu);
-
 }  // namespace dbos::vmm

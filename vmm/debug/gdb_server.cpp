@@ -20,7 +20,6 @@
 #include "vmm/machine/keep_descriptor.h"
 #include "vmm/process/host_call.h"
 #include "vmm/process/signals.h"
-#include "vmm/proxy/descriptor_guard.h"
 
 namespace dbos::vmm {
 namespace {
@@ -91,11 +90,6 @@ int make_listener(const std::string& address) {
     host = host.substr(1, host.size() - 2);
   }
   return listen_at_port(address, host, address.substr(colon + 1));
-}
-
-void close_kept(int descriptor) {
-  own_descriptors().remove(descriptor);
-  close(descriptor);
 }
 
 int accept_one() {

@@ -5,9 +5,12 @@
 namespace dbos::vmm {
 namespace {
 
+constexpr size_t kSoftwareMax = 1024;
+
 std::string insert_software(uint32_t vcpu, uint64_t address) {
   DebugState& state = debug_state();
   if (software_breakpoint_at(address) != nullptr) return {};
+  if (state.software.size() >= kSoftwareMax) return "there are too many breakpoints";
   uint8_t original = 0;
   const bool is_written = read_program(address, &original, 1) == 1 &&
                           write_breakpoint_byte(vcpu, address, kBreakpointInstruction);

@@ -118,6 +118,12 @@ void step_over(Vcpu& vcpu, ThreadStop& stop, const SoftwareBreakpoint& breakpoin
   write_breakpoint_byte(vcpu.index, breakpoint.address, kBreakpointInstruction);
 }
 
+// Whether the debugger was told that the thread stands where it does. One that stopped because
+// another one did, or whose stop was not told of yet, makes its hit when it goes on.
+bool is_known_to_stand(const ThreadStop& stop) {
+  return stop.cause != StopCause::kRequested && stop.is_reported;
+}
+
 const ThreadRun* find_run(std::span<const ThreadRun> threads, uint32_t vcpu) {
   for (const ThreadRun& thread : threads) {
     if (thread.vcpu == vcpu) return &thread;
@@ -131,7 +137,7 @@ bool step_over_breakpoints(std::span<const ThreadRun> threads, Run others) {
   for_each_debugged([&](Vcpu& vcpu, ThreadStop& stop) {
     const ThreadRun* const chosen = find_run(threads, vcpu.index);
     const Run run = chosen != nullptr ? chosen->run : others;
-    if (run == Run::kStay || stop.held.load() == 0) return;
+    if (run == Run::kStay || stop.held.load() == 0 || !is_known_to_stand(stop)) return;
     const SoftwareBreakpoint* const breakpoint =
         software_breakpoint_at(program_frame(vcpu.index).rip);
     if (breakpoint == nullptr) return;

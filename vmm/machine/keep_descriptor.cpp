@@ -34,4 +34,9 @@ int keep_descriptor(int descriptor) {
   return kept;
 }
 
+void close_kept(int descriptor) {
+  own_descriptors().remove(descriptor);
+  close(descriptor);
+}
+
 }  // namespace dbos::vmm

@@ -4,16 +4,7 @@
 
 #include "hypercall/abi.h"
 
-extern "C" {
-extern const std::byte dbos_kernel_image_begin[];
-extern const std::byte dbos_kernel_image_end[];
-}
-
 namespace dbos::vmm {
-
-std::span<const std::byte> built_in_kernel() {
-  return {dbos_kernel_image_begin, dbos_kernel_image_end};
-}
 
 void place_kernel_image(const KernelImage& image, BootTables& tables) {
   for (const KernelSegment& segment : image.segments) {

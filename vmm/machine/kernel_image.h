@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 
 #include "vmm/loader/kernel_file.h"
@@ -11,6 +12,9 @@ namespace dbos::vmm {
 
 // The ELF file of libdbos, which dbos-run carries inside itself.
 std::span<const std::byte> built_in_kernel();
+// Tells one such file from another: dbos-dbg, which carries one too, has the symbols of the same
+// build only.
+uint64_t kernel_identity();
 
 // Copies the image to the kernel region, which must be mapped and zero, and maps it where it is
 // linked with each segment's rights.

@@ -112,3 +112,18 @@ TEST_CASE("instructions are told, and the current one is marked") {
   REQUIRE(dbos::vmm::format_instructions(list, 0x1002).find("=> 0x0000000000001002  syscall") !=
           std::string::npos);
 }
+
+TEST_CASE("a name is found in the program, its libraries and the guest kernel's file") {
+  const uint64_t begin = auxiliary_begin();
+  const auto modules = dbos::vmm::loaded_modules(read_own, own_path(), begin, begin + 1024);
+  const dbos::vmm::Symbols symbols(modules, {});
+  const auto address = [](auto* function) { return reinterpret_cast<uint64_t>(function); };
+  REQUIRE(symbols.find("main").value_or(0) != 0);
+  // C++ names are found without their arguments.
+  REQUIRE(symbols.find("dbos::vmm::format_backtrace") == address(&dbos::vmm::format_backtrace));
+  const auto in_library = symbols.find("getppid");
+  REQUIRE(in_library);
+  REQUIRE(symbols.describe(*in_library, *in_library).module.find("libc") == 0);
+  REQUIRE_FALSE(symbols.find("no_such_function"));
+  REQUIRE_FALSE(symbols.find(""));
+}

@@ -1,6 +1,10 @@
 #include "tests/unit/debug/fake_program.h"
 
 #include <algorithm>
+#include <csignal>
+
+#include "vmm/debug/crash_report.h"
+#include "vmm/machine/kernel_image.h"
 
 namespace fake {
 namespace {
@@ -104,6 +108,31 @@ size_t write_program(uint64_t address, const void* source, size_t size) {
   std::copy_n(static_cast<const uint8_t*>(source), count,
               &fake::program().memory[address - fake::kMemoryBegin]);
   return count;
+}
+
+size_t read_present(uint64_t address, void* destination, size_t size) {
+  return read_program(address, destination, size);
+}
+
+bool read_kernel_place(uint32_t vcpu, KernelPlace* place) {
+  *place = {0xffffffff80001000, 0};
+  return vcpu == 1;  // it is in a host call
+}
+
+AddressRange auxiliary_vector_range() {
+  return {0x10, 0x20};
+}
+
+uint64_t kernel_identity() {
+  return 7;
+}
+
+uint64_t core_signals() {
+  return uint64_t{1} << (SIGSEGV - 1);
+}
+
+std::string write_core_file(const std::string& path, uint32_t, int) {
+  return path == "/bad" ? "No such file or directory" : "";
 }
 
 std::vector<uint8_t> read_auxiliary_vector() {

@@ -1,0 +1,71 @@
+// A program that is debugged over the control socket (vmm/debug/debug_session.h): while this is
+// there the program is stopped, or runs with breakpoints; when it goes, the program runs on.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "tools/dbos-dbg/connection.h"
+#include "vmm/debug/backtrace.h"
+
+namespace dbos::dbg {
+
+using vmm::CallFrame;
+
+// All may throw Failure.
+class Target {
+ public:
+  // Stops the program.
+  explicit Target(const std::string& socket_name);
+
+  Json ask(const std::string& command, const Json& arguments = Json::object());
+
+  Json threads();
+  // The thread that is meant below: the one that stopped last, or was chosen.
+  uint64_t thread();
+  void choose(uint64_t thread);
+
+  // What the request "registers" answers.
+  enum class Which { kGeneral, kAll };
+  const Json& registers(Which which = Which::kGeneral);
+  std::optional<uint64_t> register_value(const std::string& name);
+  // Bytes that could be read.
+  size_t read(uint64_t address, void* destination, size_t size);
+  const vmm::Symbols& symbols();
+  // What an expression (expression.h) stands for.
+  uint64_t evaluate(const std::string& text);
+  CallFrame describe(uint64_t address) { return symbols().describe(address, address); }
+
+  // Of the guest kernel, where the thread is in a call, then of the program.
+  std::vector<CallFrame> backtrace();
+
+  // Lets the program go on until it stops: the event of debug_session.h. Ctrl-C stops it.
+  enum class Go { kOn, kOneInstruction };
+  Json run(Go go);
+
+ private:
+  static constexpr size_t kPageSize = 4096;
+
+  Json wait_for_stop(uint64_t id);
+  void forget();
+  const std::vector<uint8_t>& page(uint64_t address);
+  const std::vector<vmm::LoadedModule>& modules();
+
+  Connection connection_;
+  Json description_;  // the answer to "debug"
+  std::optional<uint64_t> thread_;
+  // Known until the program runs on.
+  Json registers_;
+  Which known_registers_ = Which::kGeneral;
+  std::map<uint64_t, std::vector<uint8_t>> pages_;
+  std::vector<vmm::LoadedModule> modules_;
+  // Kept as long as the modules are the same.
+  std::unique_ptr<vmm::Symbols> symbols_;
+  std::vector<vmm::LoadedModule> symbols_of_;
+};
+
+}  // namespace dbos::dbg

@@ -1,0 +1,77 @@
+#include "vmm/debug/debug_channel.h"
+
+#include <unistd.h>
+
+#include <cstdint>
+
+namespace dbos::vmm {
+namespace {
+
+void wake(int descriptor) {
+  const uint64_t one = 1;
+  // It fails only where a wake-up waits already.
+  [[maybe_unused]] const ssize_t written = write(descriptor, &one, sizeof one);
+}
+
+}  // namespace
+
+void DebugChannel::give(std::string_view bytes) {
+  {
+    const std::lock_guard guard(lock_);
+    input_ += bytes;
+  }
+  wake(wakes_debugger_);
+}
+
+void DebugChannel::close() {
+  {
+    const std::lock_guard guard(lock_);
+    if (is_closed_) return;
+    is_closed_ = true;
+  }
+  wake(wakes_debugger_);
+}
+
+std::string DebugChannel::take_output() {
+  const std::lock_guard guard(lock_);
+  std::string output;
+  output.swap(output_);
+  return output;
+}
+
+size_t DebugChannel::waiting() const {
+  const std::lock_guard guard(lock_);
+  return input_.size();
+}
+
+bool DebugChannel::is_over() const {
+  const std::lock_guard guard(lock_);
+  return is_over_ && output_.empty();
+}
+
+std::string DebugChannel::take_input(bool* is_closed) {
+  const std::lock_guard guard(lock_);
+  std::string input;
+  input.swap(input_);
+  *is_closed = is_closed_;
+  return input;
+}
+
+void DebugChannel::put(std::string_view bytes) {
+  if (bytes.empty()) return;
+  {
+    const std::lock_guard guard(lock_);
+    output_ += bytes;
+  }
+  wake(wakes_control_);
+}
+
+void DebugChannel::finish() {
+  {
+    const std::lock_guard guard(lock_);
+    is_over_ = true;
+  }
+  wake(wakes_control_);
+}
+
+}  // namespace dbos::vmm

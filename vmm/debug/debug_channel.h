@@ -1,0 +1,52 @@
+// The bytes of one dbos-dbg that debugs, between the control thread, which has its socket, and the
+// debugger's thread, which has the vCPUs' descriptors.
+//
+// Thread-safe; nothing here waits. Each side wakes the other one by its eventfd.
+#pragma once
+
+#include <cstddef>
+#include <mutex>
+#include <string>
+#include <string_view>
+
+namespace dbos::vmm {
+
+class DebugChannel {
+ public:
+  // `who` names the client for others: "dbos-dbg, process 123".
+  DebugChannel(std::string who, int wakes_debugger, int wakes_control)
+      : who_(std::move(who)), wakes_debugger_(wakes_debugger), wakes_control_(wakes_control) {}
+
+  const std::string& who() const { return who_; }
+
+  // ---- The control thread's ----
+
+  void give(std::string_view bytes);
+  // Nothing more will come: the client is gone, or has shut its side down.
+  void close();
+  // What was put since; empties it.
+  std::string take_output();
+  // Bytes that were given and not taken yet.
+  size_t waiting() const;
+  // No more output will come.
+  bool is_over() const;
+
+  // ---- The debugger's thread's ----
+
+  // What was given since; empties it. `is_closed`: nothing comes after it.
+  std::string take_input(bool* is_closed);
+  void put(std::string_view bytes);
+  void finish();
+
+ private:
+  const std::string who_;
+  const int wakes_debugger_;
+  const int wakes_control_;
+  mutable std::mutex lock_;
+  std::string input_;
+  std::string output_;
+  bool is_closed_ = false;
+  bool is_over_ = false;
+};
+
+}  // namespace dbos::vmm

@@ -1,0 +1,133 @@
+#include "vmm/debug/debug_session.h"
+
+#include <fmt/format.h>
+
+#include <exception>
+
+#include "vmm/debug/crash_report.h"
+#include "vmm/debug/debug_requests.h"
+
+namespace dbos::vmm {
+namespace {
+
+// A signal that the program lives with is no reason to stop.
+bool is_stopping_signal(int signal) {
+  return signal >= 1 && signal <= 64 && (core_signals() >> (signal - 1) & 1) != 0;
+}
+
+}  // namespace
+
+void DebugSession::receive(std::string_view bytes) {
+  if (gdb_) return gdb_->receive(bytes);
+  lines_.append(bytes);
+  try {
+    while (!gdb_ && !is_over_) {
+      const auto line = lines_.next();
+      if (!line) return;
+      answer(*line);
+    }
+  } catch (const CommandError& error) {
+    output_ += error_line({}, error.what());
+    is_over_ = true;
+  }
+}
+
+void DebugSession::answer(const std::string& line) {
+  ControlRequest request;
+  try {
+    request = parse_request(line);
+    output_ += answer_line(request, perform(request));
+    if (request.command == "gdb") begin_gdb();
+  } catch (const CommandError& error) {
+    output_ += error_line(request.id, error.what());
+  } catch (const std::exception& error) {
+    output_ += error_line(request.id, fmt::format("the request failed: {}", error.what()));
+  }
+  // Behind the answer: what an interrupt found, or what waited to be reported before a run.
+  if (is_running_ && is_stopped()) report_next();
+  if (is_running_ && request.command == "interrupt" && stop_all()) {
+    report({chosen_vcpu(Json::object()), StopCause::kRequested, 0, 0});
+  }
+}
+
+Json DebugSession::perform(const ControlRequest& request) {
+  const bool interrupts = request.command == "interrupt";
+  if (is_running_ && !interrupts) {
+    throw CommandError("the program runs: stop it with \"interrupt\" first");
+  }
+  if (!is_running_ && interrupts) throw CommandError("the program is stopped already");
+  if (!is_stopped() && !stop_all()) {
+    throw CommandError("the program can't be stopped: a thread stays in the guest kernel");
+  }
+  if (interrupts) return true;
+  if (request.command == "run") return run(request.arguments);
+  if (request.command == "gdb") return true;
+  return perform_debug_request(request);
+}
+
+// What came behind the request is gdb's already.
+void DebugSession::begin_gdb() {
+  gdb_ = std::make_unique<GdbSession>();
+  gdb_->receive(lines_.take_rest());
+}
+
+Json DebugSession::run(const Json& arguments) {
+  const bool steps = flag_argument(arguments, "step");
+  ThreadRun chosen{chosen_vcpu(arguments), Run::kStep, 0};
+  if (stop_ && stop_->vcpu == chosen.vcpu) chosen.signal = stop_->signal;
+  is_running_ = true;
+  resume({&chosen, steps ? size_t{1} : size_t{0}}, Run::kContinue);
+  return true;
+}
+
+void DebugSession::handle_events() {
+  if (gdb_) return gdb_->handle_events();
+  serve_children();
+  if (is_over_) return;
+  if (const auto end = process_end()) {
+    Json json = {{"event", "end"}};
+    json[end->by_signal ? "signal" : "status"] = end->status;
+    output_ += json.dump() + "\n";
+    is_over_ = true;
+    return;
+  }
+  if (is_running_) report_next();
+}
+
+void DebugSession::report_next() {
+  while (const auto event = take_event()) {
+    stop_all();
+    const bool passes = event->cause == StopCause::kSignal && !is_stopping_signal(event->signal);
+    if (!passes) return report(*event);
+    const ThreadRun chosen{event->vcpu, Run::kContinue, event->signal};
+    resume({&chosen, 1}, Run::kContinue);
+  }
+}
+
+void DebugSession::report(const StopEvent& event) {
+  is_running_ = false;
+  stop_ = event;
+  output_ += stop_json(event).dump() + "\n";
+}
+
+std::string DebugSession::take_output() {
+  std::string output;
+  output.swap(output_);
+  if (gdb_) output += gdb_->take_output();
+  return output;
+}
+
+bool DebugSession::is_over() const {
+  return is_over_ || (gdb_ && gdb_->is_over());
+}
+
+std::string refused_request(std::string_view input, const std::string& why) {
+  ControlRequest request;
+  try {
+    request = parse_request(input.substr(0, input.find('\n')));
+  } catch (const CommandError&) {  // it is refused without its id
+  }
+  return error_line(request.id, why);
+}
+
+}  // namespace dbos::vmm

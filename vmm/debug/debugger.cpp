@@ -1,0 +1,154 @@
+#include "vmm/debug/debugger.h"
+
+#include <asm/unistd.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <deque>
+#include <mutex>
+
+#include "vmm/debug/debug_session.h"
+#include "vmm/debug/stop.h"
+#include "vmm/error.h"
+#include "vmm/machine/keep_descriptor.h"
+#include "vmm/process/host_call.h"
+#include "vmm/process/signals.h"
+#include "vmm/proxy/hide_descriptors.h"
+
+namespace dbos::vmm {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr size_t kStackSize = 2 << 20;
+// For a client to read that the program has ended.
+constexpr std::chrono::milliseconds kPatienceOfEnd(1000);
+
+DebuggerDescriptors descriptors = {-1, -1};
+std::mutex waiting_lock;
+std::deque<std::shared_ptr<DebugChannel>>* waiting = nullptr;  // for the debugger's thread
+
+std::shared_ptr<DebugChannel> next_client() {
+  const std::lock_guard guard(waiting_lock);
+  if (waiting->empty()) return nullptr;
+  auto client = waiting->front();
+  waiting->pop_front();
+  return client;
+}
+
+void clear_wake_up() {
+  uint64_t count = 0;
+  [[maybe_unused]] const ssize_t size = read(descriptors.wakes_debugger, &count, sizeof count);
+}
+
+void refuse(DebugChannel& client, const std::string& why) {
+  bool is_closed = false;
+  client.put(refused_request(client.take_input(&is_closed), why));
+  client.finish();
+}
+
+void refuse_others() {
+  while (const auto other = next_client()) {
+    refuse(*other, "another debugger is attached: " + attached_debugger());
+  }
+}
+
+void wait_for_close(DebugChannel& client) {
+  const auto end = Clock::now() + kPatienceOfEnd;
+  for (bool is_closed = false; !is_closed && Clock::now() < end;) {
+    pollfd woken = {descriptors.wakes_debugger, POLLIN, 0};
+    poll(&woken, 1, 50);
+    clear_wake_up();
+    client.take_input(&is_closed);
+  }
+}
+
+void talk(DebugChannel& client) {
+  DebugSession session;
+  for (;;) {
+    refuse_others();
+    bool is_closed = false;
+    session.receive(client.take_input(&is_closed));
+    session.handle_events();
+    client.put(session.take_output());
+    if (session.is_over()) {
+      client.finish();
+      return wait_for_close(client);
+    }
+    if (is_closed) return;
+    pollfd watched[] = {{descriptors.wakes_debugger, POLLIN, 0},
+                        {debug_event_descriptor(), POLLIN, 0}};
+    poll(watched, std::size(watched), -1);
+    if (watched[0].revents != 0) clear_wake_up();
+    if (watched[1].revents != 0) clear_debug_event();
+  }
+}
+
+void serve(DebugChannel& client) {
+  const std::string refusal = attach_debugger(client.who());
+  if (!refusal.empty()) return refuse(client, refusal);
+  if (stop_all()) {
+    talk(client);
+  } else {
+    refuse(client, "the program can't be stopped: a thread stays in the guest kernel");
+  }
+  detach_debugger();
+  client.finish();
+}
+
+void* run_debugger(void* /*argument*/) {
+  hide_own_thread(static_cast<int>(raw_call(__NR_gettid)));
+  for (;;) {
+    pollfd woken = {descriptors.wakes_debugger, POLLIN, 0};
+    if (poll(&woken, 1, -1) <= 0) continue;
+    clear_wake_up();
+    while (const auto client = next_client()) serve(*client);
+  }
+  return nullptr;
+}
+
+int make_wake_up() {
+  const int descriptor = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (descriptor < 0) throw StartError::with_errno("can't make a descriptor for debugging");
+  return keep_descriptor(descriptor);
+}
+
+}  // namespace
+
+void start_debugger() {
+  waiting = new std::deque<std::shared_ptr<DebugChannel>>;  // the thread never ends
+  descriptors = {make_wake_up(), make_wake_up()};
+  const uint64_t mask = block_all_signals();
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+  pthread_attr_setstacksize(&attributes, kStackSize);
+  pthread_t thread;
+  const int result = pthread_create(&thread, &attributes, run_debugger, nullptr);
+  pthread_attr_destroy(&attributes);
+  if (result == 0) pthread_setname_np(thread, "dbos-debugger");
+  set_own_mask(mask);
+  if (result == 0) return;
+  errno = result;
+  throw StartError::with_errno("can't make the thread that debugs for dbos-dbg");
+}
+
+std::shared_ptr<DebugChannel> open_debug_channel(std::string who, std::string_view input) {
+  if (waiting == nullptr) return nullptr;
+  auto channel = std::make_shared<DebugChannel>(std::move(who), descriptors.wakes_debugger,
+                                                descriptors.wakes_control);
+  const std::lock_guard guard(waiting_lock);  // who is woken finds it in the list
+  channel->give(input);
+  waiting->push_back(channel);
+  return channel;
+}
+
+DebuggerDescriptors debugger_descriptors() {
+  return descriptors;
+}
+
+}  // namespace dbos::vmm

@@ -1,0 +1,32 @@
+// The thread that debugs the program for dbos-dbg. It sleeps until the control thread hands it a
+// client; it alone of the two has the program's descriptor table, and so the vCPUs' descriptors.
+//
+// One client at a time debugs; another one is told in one sentence who does. When a client goes,
+// whichever way, its breakpoints are taken out and the program runs on.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "vmm/debug/debug_channel.h"
+
+namespace dbos::vmm {
+
+// Starts the thread, with all signals blocked; /proc/self/task does not show it. Debugging must be
+// enabled (stop.h). Once, before the first vCPU runs and before start_control(). Throws StartError.
+void start_debugger();
+
+// Hands a client over, with what came from it: the debugger's thread answers. `who` names it for
+// others. Null: start_debugger() was not called. Any thread; does not wait.
+std::shared_ptr<DebugChannel> open_debug_channel(std::string who, std::string_view input);
+
+// The eventfds by which the debugger's thread and the control thread wake each other; -1 without
+// start_debugger(). The control thread has them under the same numbers in its own table.
+struct DebuggerDescriptors {
+  int wakes_debugger;
+  int wakes_control;
+};
+DebuggerDescriptors debugger_descriptors();
+
+}  // namespace dbos::vmm

@@ -1,0 +1,136 @@
+#include "vmm/debug/symbols.h"
+
+#include <cxxabi.h>
+#include <elfutils/libdwfl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <string_view>
+
+namespace dbos::vmm {
+namespace {
+
+int find_no_elf(Dwfl_Module*, void**, const char*, Dwarf_Addr, char**, Elf**) {
+  return -1;
+}
+
+char* debug_path = nullptr;  // libdwfl's default: /usr/lib/debug and beside the file
+
+constexpr Dwfl_Callbacks kCallbacks = {find_no_elf, dwfl_standard_find_debuginfo,
+                                       dwfl_offline_section_address, &debug_path};
+
+std::string demangled(const char* name) {
+  int status = 0;
+  const std::unique_ptr<char, decltype(&std::free)> text(
+      abi::__cxa_demangle(name, nullptr, nullptr, &status), std::free);
+  return status == 0 && text ? text.get() : name;
+}
+
+std::string base_name(const char* path) {
+  const char* const slash = std::strrchr(path, '/');
+  return slash == nullptr ? path : slash + 1;
+}
+
+// The guest kernel's image, which dbos-run has in its own memory, as a file for libdwfl.
+bool report_kernel(Dwfl* dwfl, std::span<const std::byte> image) {
+  const int descriptor = memfd_create("libdbos.elf", MFD_CLOEXEC);
+  if (descriptor < 0) return false;
+  const bool written =
+      write(descriptor, image.data(), image.size()) == static_cast<ssize_t>(image.size());
+  // libdwfl closes the descriptor if it takes it.
+  const bool reported = written && dwfl_report_elf(dwfl, "libdbos.elf", "libdbos.elf", descriptor,
+                                                   0, true) != nullptr;
+  if (!reported) close(descriptor);
+  return reported;
+}
+
+struct Search {
+  const std::string& name;
+  bool demangles;
+  std::optional<uint64_t> address;
+};
+
+bool has_name(const Search& search, const char* name) {
+  // "pthread_cond_wait@@GLIBC_2.3.2"
+  if (!search.demangles) return search.name == std::string_view(name, std::strcspn(name, "@"));
+  // With a '.' it is a part of a function that the compiler has split off.
+  if (std::strncmp(name, "_Z", 2) != 0 || std::strchr(name, '.') != nullptr) return false;
+  const std::string text = demangled(name);
+  return text.substr(0, text.find_first_of("([")) == search.name;  // "work[abi:cxx11](int)"
+}
+
+int search_module(Dwfl_Module* module, void**, const char*, Dwarf_Addr, void* argument) {
+  auto& search = *static_cast<Search*>(argument);
+  const int count = dwfl_module_getsymtab(module);
+  for (int i = 1; i < count; ++i) {
+    GElf_Sym symbol;
+    GElf_Addr address = 0;
+    GElf_Word section = 0;
+    const char* const name =
+        dwfl_module_getsym_info(module, i, &symbol, &address, &section, nullptr, nullptr);
+    const int type = GELF_ST_TYPE(symbol.st_info);
+    const bool is_place = type == STT_FUNC || type == STT_OBJECT || type == STT_NOTYPE;
+    if (name == nullptr || section == SHN_UNDEF || !is_place || !has_name(search, name)) continue;
+    search.address = address;
+    return DWARF_CB_ABORT;
+  }
+  return DWARF_CB_OK;
+}
+
+}  // namespace
+
+void Symbols::End::operator()(Dwfl* dwfl) const {
+  dwfl_end(dwfl);
+}
+
+Symbols::Symbols(const std::vector<LoadedModule>& modules, std::span<const std::byte> kernel)
+    : dwfl_(dwfl_begin(&kCallbacks)) {
+  if (!dwfl_) throw std::bad_alloc();
+  dwfl_report_begin(dwfl_.get());
+  for (const LoadedModule& module : modules) {
+    dwfl_report_elf(dwfl_.get(), module.path.c_str(), module.path.c_str(), -1, module.bias, true);
+  }
+  if (!kernel.empty()) report_kernel(dwfl_.get(), kernel);
+  dwfl_report_end(dwfl_.get(), nullptr, nullptr);
+}
+
+CallFrame Symbols::describe(uint64_t address, uint64_t lookup) const {
+  CallFrame frame{address, {}, 0, {}, {}};
+  Dwfl_Module* const module = dwfl_addrmodule(dwfl_.get(), lookup);
+  if (module == nullptr) return frame;
+  if (const char* const path =
+          dwfl_module_info(module, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr)) {
+    frame.module = base_name(path);
+  }
+  GElf_Off offset = 0;
+  GElf_Sym symbol;
+  const char* const name =
+      dwfl_module_addrinfo(module, lookup, &offset, &symbol, nullptr, nullptr, nullptr);
+  if (name != nullptr) {
+    frame.function = demangled(name);
+    frame.offset = offset + (address - lookup);
+  }
+  int line = 0;
+  Dwfl_Line* const source = dwfl_module_getsrc(module, lookup);
+  const char* const file = source == nullptr
+                               ? nullptr
+                               : dwfl_lineinfo(source, nullptr, &line, nullptr, nullptr, nullptr);
+  if (file != nullptr) frame.source = fmt::format("{}:{}", base_name(file), line);
+  return frame;
+}
+
+std::optional<uint64_t> Symbols::find(const std::string& name) const {
+  if (name.empty()) return std::nullopt;  // sections have no name
+  Search search{name, false, std::nullopt};
+  dwfl_getmodules(dwfl_.get(), search_module, &search, 0);
+  if (search.address) return search.address;
+  search.demangles = true;
+  dwfl_getmodules(dwfl_.get(), search_module, &search, 0);
+  return search.address;
+}
+
+}  // namespace dbos::vmm
