@@ -17,6 +17,8 @@ seconds[redis_much_data]=600
 test_redis_much_data() { redis_test load much_data; }
 seconds[redis_save_under_writes]=900
 test_redis_save_under_writes() { redis_test save under_writes; }
+seconds[redis_copy_on_write_figures]=300
+test_redis_copy_on_write_figures() { redis_test save copy_figures; }
 seconds[redis_append_only_file]=300
 test_redis_append_only_file() { redis_test save append_only; }
 seconds[redis_restart]=240

@@ -1,12 +1,14 @@
 """Saving by fork(): BGSAVE under writes, the append-only file, shutdown and restart. What argument 1 says."""
 import glob
+import json
 import os
 import signal
+import subprocess
 import sys
 import time
 
-from support import (DATA_MB, PairWriters, Server, await_that, check, check_equal, check_pairs, check_rdb,
-                     child_pids, main, same_data)
+from support import (DATA_MB, PATIENCE_S, PairWriters, Server, await_that, check, check_equal, check_pairs,
+                     check_rdb, child_pids, main, same_data)
 
 
 def simple():
@@ -55,6 +57,34 @@ def under_writes():
     server.background_save()
     plain = Server(plain=True, directory=server.directory)
     same_data(server, plain)
+    server.shutdown("NOSAVE")
+
+
+def snapshots_of(server):
+    """What dbos-dbg says of the server's snapshots."""
+    dbg = os.path.join(os.environ["DBOS_BUILD"], "tools/dbos-dbg")
+    command = [dbg, "-p", str(server.process.pid), "--json", "snapshots"]
+    answer = subprocess.run(command, capture_output=True, check=True, timeout=PATIENCE_S).stdout
+    return json.loads(answer)["snapshots"]
+
+
+def copy_figures():
+    """What redis reports as copied on write is what the guest kernel keeps for the child, to 10 %."""
+    server = Server()
+    keys = server.populate(DATA_MB // 2)
+    server("CONFIG", "SET", "rdb-key-save-delay", 500)
+    server("BGSAVE")
+    await_that(lambda: snapshots_of(server), "the snapshot")
+    with server.client() as client:
+        for first in range(0, keys, 500):
+            client.pipeline([("SETRANGE", f"key:{n}", 0, "written") for n in range(first, first + 500)])
+    kept = 0
+    while snapshots := snapshots_of(server):
+        kept = 4096 * snapshots[0]["retired_pages"]
+    reported = int(server.await_save()["rdb_last_cow_size"])
+    print(f"redis reports {reported >> 10} KiB, the guest kernel kept {kept >> 10} KiB")
+    check(kept > DATA_MB // 3 * 1_000_000, "too little was copied to compare", kept)
+    check(abs(reported - kept) < kept / 10, "redis reports", reported, "the guest kernel kept", kept)
     server.shutdown("NOSAVE")
 
 
