@@ -77,7 +77,7 @@ struct ElfBuilder {
     head.e_phnum = static_cast<uint16_t>(announced >= 0 ? announced : segments.size());
     std::string result(file_size, '\0');
     auto put = [&](uint64_t offset, const void* from, size_t size) {
-      if (offset >= result.size()) return;
+      if (size == 0 || offset >= result.size()) return;
       std::memcpy(result.data() + offset, from, std::min<uint64_t>(size, result.size() - offset));
     };
     put(0, &head, sizeof(head));

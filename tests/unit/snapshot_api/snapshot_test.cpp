@@ -165,7 +165,7 @@ TEST_CASE("a place is free again when its result has been taken") {
   }
 }
 
-TEST_CASE("threads take snapshots and run functions in them at the same time") {
+TEST_CASE("threads take snapshots and run functions in them at the same time", "[threads-fork]") {
   value = 9;
   std::atomic<int> right{0};
   std::vector<std::thread> threads;
