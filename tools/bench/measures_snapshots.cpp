@@ -24,6 +24,7 @@ namespace {
 constexpr size_t kLine = 64;
 constexpr size_t kScannedBytes = 64 * kMiB;
 constexpr size_t kBatchBytes = 1 * kMiB;
+constexpr size_t kPagesOfBatch = kBatchBytes / kPage;
 constexpr size_t kRoundsMin = 4;
 
 constexpr size_t kHeapBytes = 256 * kMiB;
@@ -74,7 +75,7 @@ std::vector<double> write_beside_scanner(Memory& memory, char before, char after
   std::vector<double> values;
   for (size_t offset = 0; offset < memory.size(); offset += kBatchBytes) {
     const double taken = time_ns([&] { memory.write(offset, kBatchBytes, after); });
-    values.push_back(taken / static_cast<double>(kBatchBytes / kPage));
+    values.push_back(taken / static_cast<double>(kPagesOfBatch));
   }
   scanner.end();
   return values;
