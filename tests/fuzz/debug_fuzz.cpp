@@ -53,9 +53,13 @@ void run(const uint8_t* data, size_t size) {
   DebugSession session;
   // In two parts, as a socket may give it, with a stop between them.
   session.receive(text.substr(0, size / 2));
+  while (session.answer_next()) {
+  }
   program.events.push_back({0, dbos::vmm::StopCause::kBreakpoint, 0, 0});
   session.handle_events();
   session.receive(text.substr(size / 2));
+  while (session.answer_next()) {
+  }
   check_output(session.take_output());
 }
 

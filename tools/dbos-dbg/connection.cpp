@@ -23,6 +23,9 @@ Connection::Connection(const std::string& socket_name) {
   std::memcpy(address.sun_path + 1, socket_name.data(), size);
   socket_ = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (socket_ < 0) throw Failure(std::string("can't make a socket: ") + std::strerror(errno));
+  // A dbos-run that is stopped, or on its way out, accepts nobody; connect() would wait for it.
+  setsockopt(socket_, SOL_SOCKET, SO_SNDTIMEO, &kPatience, sizeof kPatience);
+  setsockopt(socket_, SOL_SOCKET, SO_RCVTIMEO, &kPatience, sizeof kPatience);
   const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + size);
   if (connect(socket_, reinterpret_cast<const sockaddr*>(&address), length) != 0) {
     const int error = errno;
@@ -38,7 +41,6 @@ Connection::Connection(const std::string& socket_name) {
     throw Failure("can't attach: the socket belongs to another user");
   }
   peer_ = credentials.pid;
-  setsockopt(socket_, SOL_SOCKET, SO_RCVTIMEO, &kPatience, sizeof kPatience);
 }
 
 Connection::~Connection() {

@@ -35,9 +35,8 @@ constexpr size_t kClientsMax = 16;  // of each kind
 constexpr size_t kStackSize = 512 * 1024;
 // A client that does not read is asked nothing more until it does.
 constexpr size_t kOutputMax = 4 * 1024 * 1024;
-// What a debugger asks and the program's stop holds up.
-constexpr size_t kDebuggerInputMax = 1024 * 1024;
 constexpr int kTracePeriod_ms = 5;
+constexpr useconds_t kPauseAfterFailure_us = 50'000;
 
 enum class ClientKind { kControl, kMetrics };
 
@@ -76,6 +75,7 @@ class ControlServer {
   void answer(Client& client, const std::string& line);
   void begin_debugging(Client& client, const std::string& line);
   void take_debugger_output();
+  static void drop_debugger(Client& client);
   void send_output(Client& client);
   void drop_ended();
   size_t count(ClientKind kind) const {
@@ -94,7 +94,8 @@ pollfd ControlServer::events_of(const Client& client) {
   const bool has_output = !session.output.empty();
   // One that has gone, and waits for the debugger's thread to notice.
   if (client.is_ending && !has_output) return {-1, 0, 0};
-  const bool is_behind = session.debugger && session.debugger->waiting() > kDebuggerInputMax;
+  // So a debugger that asks for much and reads nothing has no more than one turn's answers made.
+  const bool is_behind = session.debugger && session.debugger->waiting() > 0;
   const bool may_ask = !client.is_ending && !is_behind && session.output.size() < kOutputMax;
   const int events = (may_ask ? POLLIN : 0) | (has_output ? POLLOUT : 0);
   return {client.socket, static_cast<short>(events), 0};
@@ -111,6 +112,8 @@ void ControlServer::turn() {
   for (Client& client : clients_) {
     const short events = polled[index++].revents;
     if ((events & (POLLIN | POLLHUP | POLLERR)) != 0) receive(client);
+    const bool is_gone = (events & (POLLHUP | POLLERR)) != 0;
+    if (is_gone && client.session.debugger) drop_debugger(client);
   }
   context_.trace().pump();
   if ((polled[2].revents & POLLIN) != 0) clear_wake_up(polled[2].fd);
@@ -123,7 +126,12 @@ void ControlServer::turn() {
 
 void ControlServer::accept_client(int listener, ClientKind kind) {
   const int socket = accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
-  if (socket < 0) return;
+  if (socket < 0) {
+    // Out of descriptors, say (the limit is the program's): it stays readable, and must not be
+    // asked without pause.
+    if (errno != EAGAIN && errno != ECONNABORTED) usleep(kPauseAfterFailure_us);
+    return;
+  }
   Client client{.socket = socket, .kind = kind, .session = {}, .lines = {}, .http_request = {}};
   if (kind == ClientKind::kControl && !may_control(socket, &client.session.peer)) {
     close(socket);
@@ -195,6 +203,13 @@ void ControlServer::begin_debugging(Client& client, const std::string& line) {
   client.session.debugger = debugger;
 }
 
+// It asked, and did not wait for the answers.
+void ControlServer::drop_debugger(Client& client) {
+  client.session.debugger->close(DebugChannel::Client::kGone);
+  client.session.output.clear();
+  client.is_ending = true;
+}
+
 void ControlServer::take_debugger_output() {
   for (Client& client : clients_) {
     if (!client.session.debugger) continue;
@@ -221,6 +236,7 @@ void ControlServer::send_output(Client& client) {
     output.erase(0, static_cast<size_t>(sent));
   } else if (errno != EAGAIN && errno != EINTR) {
     context_.end(client.session);
+    if (client.session.debugger) drop_debugger(client);
     client.is_ending = true;
     output.clear();
   }

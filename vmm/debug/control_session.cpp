@@ -20,7 +20,7 @@ void ControlContext::time_always() {
 void ControlContext::end(ControlSession& session) {
   time_all(session, false);
   trace_.stop(session);
-  if (session.debugger) session.debugger->close();
+  if (session.debugger) session.debugger->close(DebugChannel::Client::kReads);
 }
 
 }  // namespace dbos::vmm

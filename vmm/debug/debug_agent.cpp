@@ -23,6 +23,8 @@ Vcpu* acquire_agent(HostProcess& process) {
   vcpu->page->park_word = 0;
   vcpu->page->signal.number = 0;
   vcpu->page->debug = kDebugAgent;
+  ThreadStop& stop = debug_state().threads[vcpu->index];
+  stop.is_debugged = stop.is_scrubbed = false;  // of the thread that the vCPU had before
   agent = vcpu;
   return agent;
 }

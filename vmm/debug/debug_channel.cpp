@@ -23,13 +23,21 @@ void DebugChannel::give(std::string_view bytes) {
   wake(wakes_debugger_);
 }
 
-void DebugChannel::close() {
+void DebugChannel::close(Client client) {
   {
     const std::lock_guard guard(lock_);
-    if (is_closed_) return;
+    const bool is_known = is_closed_ && (is_gone_ || client == Client::kReads);
+    if (is_known) return;
     is_closed_ = true;
+    is_gone_ = client == Client::kGone;
+    if (is_gone_) input_.clear();
   }
   wake(wakes_debugger_);
+}
+
+bool DebugChannel::is_gone() const {
+  const std::lock_guard guard(lock_);
+  return is_gone_;
 }
 
 std::string DebugChannel::take_output() {

@@ -22,8 +22,10 @@ class DebugChannel {
   // ---- The control thread's ----
 
   void give(std::string_view bytes);
-  // Nothing more will come: the client is gone, or has shut its side down.
-  void close();
+  // Nothing more will come: the client has shut its side down, and still reads; or it is gone, and
+  // what it asked is dropped.
+  enum class Client { kReads, kGone };
+  void close(Client client);
   // What was put since; empties it.
   std::string take_output();
   // Bytes that were given and not taken yet.
@@ -35,6 +37,8 @@ class DebugChannel {
 
   // What was given since; empties it. `is_closed`: nothing comes after it.
   std::string take_input(bool* is_closed);
+  // Nobody waits for answers any more.
+  bool is_gone() const;
   void put(std::string_view bytes);
   void finish();
 
@@ -46,6 +50,7 @@ class DebugChannel {
   std::string input_;
   std::string output_;
   bool is_closed_ = false;
+  bool is_gone_ = false;
   bool is_over_ = false;
 };
 

@@ -20,15 +20,18 @@ bool is_stopping_signal(int signal) {
 void DebugSession::receive(std::string_view bytes) {
   if (gdb_) return gdb_->receive(bytes);
   lines_.append(bytes);
+}
+
+bool DebugSession::answer_next() {
+  if (gdb_ || is_over_) return false;
   try {
-    while (!gdb_ && !is_over_) {
-      const auto line = lines_.next();
-      if (!line) return;
-      answer(*line);
-    }
+    const auto line = lines_.next();
+    if (line) answer(*line);
+    return line.has_value();
   } catch (const CommandError& error) {
     output_ += error_line({}, error.what());
     is_over_ = true;
+    return false;
   }
 }
 

@@ -35,7 +35,10 @@ class DebugSession {
   // The calling thread is attached (stop.h) and the program is stopped.
   DebugSession() = default;
 
+  // Keeps requests for answer_next(); gdb's packets are answered at once.
   void receive(std::string_view bytes);
+  // Answers one request. False: none is complete.
+  bool answer_next();
   // To be called when debug_event_descriptor() was readable.
   void handle_events();
   // What is to be sent to the client; empties it.

@@ -73,6 +73,9 @@ void talk(DebugChannel& client) {
     refuse_others();
     bool is_closed = false;
     session.receive(client.take_input(&is_closed));
+    while (!client.is_gone() && session.answer_next()) {
+    }
+    if (client.is_gone()) return;
     session.handle_events();
     client.put(session.take_output());
     if (session.is_over()) {

@@ -29,6 +29,12 @@ bool is_owner_gone() {
   return owner != 0 && raw_call(__NR_kill, owner, 0) == -ESRCH;
 }
 
+// A thread before its first instruction waits for whoever may come; a child that was forked with
+// breakpoints only for the debugger that set them.
+bool is_left_alone(const ThreadStop& stop) {
+  return is_owner_gone() || (stop.is_scrubbed && debug_state().owner.load() == 0);
+}
+
 // Why a thread that was asked to stop does; kNone: it need not.
 StopCause cause_of_wanted(ThreadStop& stop) {
   if (stop.exit_cause != StopCause::kNone) {
@@ -99,7 +105,7 @@ void forget_debugger(ThreadStop& stop) {
   state.owner.store(0);
   state.end_known.store(1);
   stop.held.store(0);
-  stop.is_debugged = false;
+  stop.is_debugged = stop.is_scrubbed = false;
 }
 
 void wait_for_go(ThreadStop& stop) {
@@ -107,7 +113,7 @@ void wait_for_go(ThreadStop& stop) {
   while (stop.go.load() == 0) {
     const int64_t result = raw_call(__NR_futex, word, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, 0,
                                     reinterpret_cast<uint64_t>(&kPatience));
-    if (result != -ETIMEDOUT || !is_owner_gone()) continue;
+    if (result != -ETIMEDOUT || !is_left_alone(stop)) continue;
     forget_debugger(stop);
     return;
   }

@@ -41,12 +41,15 @@ void LiveTrace::start(ControlSession& session, const TraceFilter& filter) {
 void LiveTrace::stop(ControlSession& session) {
   if (owner_ != &session) return;
   stop_trace();
-  pump();
+  move_events();  // what is there is told of, however much waits already
   owner_ = nullptr;
 }
 
 void LiveTrace::pump() {
-  if (owner_ == nullptr || owner_->output.size() > kOutputMax) return;
+  if (owner_ != nullptr && owner_->output.size() <= kOutputMax) move_events();
+}
+
+void LiveTrace::move_events() {
   std::vector<TraceEvent> events;
   for (uint32_t i = 0; i < machine_.vcpus().count(); ++i) {
     drain_trace_ring(trace_ring(i), taken_of(i), TraceRing::kEvents, [&](const TraceEvent& event) {

@@ -25,6 +25,8 @@ class LiveTrace {
  private:
   static constexpr size_t kOutputMax = 1024 * 1024;
 
+  void move_events();
+
   Machine& machine_;
   ControlSession* owner_ = nullptr;
   TraceFilter filter_;

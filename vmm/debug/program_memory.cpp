@@ -1,4 +1,5 @@
 // Reading and writing the program's memory while it is stopped.
+#include <cstring>
 #include <vector>
 
 #include "vmm/debug/debug_state.h"
@@ -103,8 +104,11 @@ std::vector<DebugMapping> program_mappings() {
 }
 
 std::string program_path() {
-  return reinterpret_cast<const char*>(&boot_information()) +
-         boot_information().executable_path_offset;
+  // The guest may have written there since.
+  const uint64_t offset = boot_information().executable_path_offset;
+  if (offset >= kBootInformationSizeMax) return {};
+  const char* const text = reinterpret_cast<const char*>(&boot_information()) + offset;
+  return {text, strnlen(text, kBootInformationSizeMax - offset)};
 }
 
 uint64_t extended_state_features() {

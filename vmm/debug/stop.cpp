@@ -173,6 +173,21 @@ void release_threads() {
   state.is_stopped = false;
 }
 
+// A fork that was under way makes a child with breakpoints that is not there yet.
+bool has_child_to_come() {
+  VcpuPool& vcpus = machine().vcpus();
+  for (uint32_t i = 0; i < vcpus.count(); ++i) {
+    const bool is_used = vcpus.at(i).state.load() == VcpuState::kBusy;
+    if (is_used && debug_state().threads[i].is_scrubbed) return true;
+  }
+  return false;
+}
+
+void serve_last_children() {
+  const auto end = Clock::now() + std::chrono::milliseconds(kPatienceAtDetach_ms);
+  for (serve_children(); has_child_to_come() && Clock::now() < end; serve_children()) pause();
+}
+
 }  // namespace
 
 void enable_debugging(Vcpu& first, bool stop_first) {
@@ -212,7 +227,7 @@ void detach_debugger() {
   if (!is_attached()) return;
   DebugState& state = debug_state();
   if (!state.end) stop_all(kPatienceAtDetach_ms);
-  serve_children();
+  serve_last_children();
   if (const auto vcpu = any_debugged(); vcpu && !state.end) take_out_breakpoints(*vcpu);
   {
     const HostLockGuard guard(state.lock);

@@ -29,7 +29,7 @@ TEST_CASE("a debugger's channel loses nothing, and says when it ends") {
   channel.give("two");
   REQUIRE(was_woken(debugger));
   REQUIRE(channel.waiting() == 6);
-  channel.close();
+  channel.close(DebugChannel::Client::kReads);
   REQUIRE(was_woken(debugger));
   REQUIRE(channel.take_input(&is_closed) == "onetwo");
   REQUIRE(is_closed);
@@ -44,6 +44,22 @@ TEST_CASE("a debugger's channel loses nothing, and says when it ends") {
   REQUIRE_FALSE(channel.is_over());  // the answer is still there
   REQUIRE(channel.take_output() == "answer");
   REQUIRE(channel.is_over());
+  REQUIRE_FALSE(channel.is_gone());
   close(debugger);
   close(control);
+}
+
+TEST_CASE("what a debugger that is gone had asked is dropped") {
+  const int debugger = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  DebugChannel channel("dbos-dbg", debugger, debugger);
+  channel.give("much");
+  channel.close(DebugChannel::Client::kReads);
+  channel.close(DebugChannel::Client::kGone);
+  REQUIRE(channel.is_gone());
+  bool is_closed = false;
+  REQUIRE(channel.take_input(&is_closed).empty());
+  REQUIRE(is_closed);
+  channel.close(DebugChannel::Client::kReads);
+  REQUIRE(channel.is_gone());
+  close(debugger);
 }

@@ -27,6 +27,8 @@ std::vector<Json> lines_of(const std::string& text) {
 std::vector<Json> ask(DebugSession& session, const char* command, Json arguments = Json::object()) {
   const Json request = {{"command", command}, {"arguments", std::move(arguments)}, {"id", 5}};
   session.receive(request.dump() + "\n");
+  REQUIRE(session.answer_next());
+  REQUIRE_FALSE(session.answer_next());
   return lines_of(session.take_output());
 }
 
@@ -85,6 +87,7 @@ TEST_CASE("what a debugger asks wrongly is refused with a sentence") {
   REQUIRE(error(session, "interrupt") == "the program is stopped already");
   REQUIRE_FALSE(session.is_over());
   session.receive(std::string(70'000, 'x'));
+  REQUIRE_FALSE(session.answer_next());
   REQUIRE(lines_of(session.take_output())[0]["ok"] == false);
   REQUIRE(session.is_over());
 }
@@ -148,6 +151,7 @@ TEST_CASE("a session becomes gdb's") {
   fake::reset();
   DebugSession session;
   session.receive("{\"command\": \"gdb\"}\n" + dbos::vmm::make_gdb_packet("qC"));
+  REQUIRE(session.answer_next());
   const std::string output = session.take_output();
   REQUIRE(output.substr(0, output.find('\n')) == R"({"ok":true,"result":true})");
   REQUIRE(output.substr(output.find('\n') + 1) == "+" + dbos::vmm::make_gdb_packet("QC64"));
