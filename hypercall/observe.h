@@ -142,11 +142,49 @@ struct ObserveControl {
   std::atomic<uint32_t> flags;
   uint32_t ns_multiplier;           // ns = (ticks * ns_multiplier) >> 24; 0: unknown
   std::atomic<uint64_t> traced[8];  // a bit for each call number
+
+  bool is_chosen(uint64_t number) const {
+    if (number > syscalls::kNumberMax) return true;
+    return (traced[number / 64].load(std::memory_order_relaxed) >> number % 64 & 1) != 0;
+  }
 };
 static_assert(syscalls::kNumberMax < 8 * 64);
 
 constexpr uint64_t ns_of(uint64_t ticks, uint32_t multiplier) {
   return static_cast<uint64_t>((static_cast<unsigned __int128>(ticks) * multiplier) >> 24);
+}
+
+// What every system call of the program pays for being watched: while nobody looks two counts, a
+// look at the flags, and the clock in one call of kSamplePeriod. dbos-bench measures just this.
+struct WatchedCall {
+  uint32_t index;  // call_index()
+  bool is_timed;
+  bool is_traced;
+  uint64_t begin_ticks;  // if it is timed or traced
+};
+
+inline WatchedCall begin_watch(VcpuCounters& counters, const ObserveControl& control,
+                               uint64_t number) {
+  WatchedCall call{call_index(number), false, false, 0};
+  ++counters.calls[call.index];
+  const uint32_t flags = control.flags.load(std::memory_order_relaxed);
+  call.is_timed = (flags & kObserveTimeAll) != 0;
+  if (counters.until_sample-- == 0) {
+    counters.until_sample = kSamplePeriod - 1;
+    call.is_timed = true;
+  }
+  call.is_traced = (flags & kObserveTrace) != 0 && control.is_chosen(number);
+  if (call.is_timed || call.is_traced) call.begin_ticks = __builtin_ia32_rdtsc();
+  return call;
+}
+
+inline void end_watch(VcpuCounters& counters, const ObserveControl& control,
+                      const WatchedCall& call, int64_t result) {
+  if (result < 0 && result > -4096) ++counters.failed[call.index];
+  if (!call.is_timed) return;
+  const uint64_t end = __builtin_ia32_rdtsc();
+  const uint64_t passed = end > call.begin_ticks ? end - call.begin_ticks : 0;
+  counters.row_for(call.index).add(ns_of(passed, control.ns_multiplier));
 }
 
 // ---- Where the guest kernel's structures lie ----

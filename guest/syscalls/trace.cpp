@@ -24,11 +24,6 @@ u64 ticks() {
   return __builtin_ia32_rdtsc();
 }
 
-bool is_chosen(u32 number) {
-  if (number > syscalls::kNumberMax) return true;
-  return (control().traced[number / 64].load(std::memory_order_relaxed) >> number % 64 & 1) != 0;
-}
-
 // Nothing is traced once they are through.
 bool does_not_return(u32 number) {
   return number == __NR_exit || number == __NR_exit_group || number == __NR_execve ||
@@ -63,34 +58,17 @@ void end_event() {
 CallWatch::CallWatch(const TrapFrame& frame)
     : frame_(frame),
       number_(static_cast<u32>(frame.error_code)),
-      index_(call_index(frame.error_code)) {
-  VcpuCounters& counters = platform::counters();
-  ++counters.calls[index_];
-  const u32 flags = wanted();
-  is_timed_ = (flags & kObserveTimeAll) != 0;
-  if (counters.until_sample-- == 0) {
-    counters.until_sample = kSamplePeriod - 1;
-    is_timed_ = true;
-  }
-  is_traced_ = (flags & kObserveTrace) != 0 && is_chosen(number_);
-  if (is_timed_ || is_traced_) begin_ticks_ = ticks();
-  if (is_traced_ && does_not_return(number_)) trace(0, kTraceNoResult);
+      call_(begin_watch(platform::counters(), control(), frame.error_code)) {
+  if (call_.is_traced && does_not_return(number_)) trace(0, kTraceNoResult);
 }
 
 void CallWatch::finish(i64 result) const {
-  VcpuCounters& counters = platform::counters();
-  if (result < 0 && result > -4096) ++counters.failed[index_];
-  if (!is_timed_ && !is_traced_) return;
-  const u64 end = ticks();
-  if (is_timed_) {
-    const u64 passed = end > begin_ticks_ ? end - begin_ticks_ : 0;
-    counters.row_for(index_).add(ns_of(passed, control().ns_multiplier));
-  }
-  if (is_traced_) trace(result, 0);
+  end_watch(platform::counters(), control(), call_, result);
+  if (call_.is_traced) trace(result, 0);
 }
 
 void CallWatch::trace(i64 result, u32 flags) const {
-  TraceEvent* const event = begin_event(begin_ticks_);
+  TraceEvent* const event = begin_event(call_.begin_ticks);
   if (event == nullptr) return;
   event->number = number_;
   event->flags = flags;

@@ -19,10 +19,7 @@ class CallWatch {
 
   const TrapFrame& frame_;
   u32 number_;
-  u32 index_;
-  bool is_timed_;
-  bool is_traced_;
-  u64 begin_ticks_ = 0;
+  WatchedCall call_;
 };
 
 // A fault of the program that becomes a signal.

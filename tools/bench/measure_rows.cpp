@@ -69,6 +69,10 @@ Row traced_row() {
 
 }  // namespace
 
+Samples samples_under_dbos(const Context& context, const std::string& measure) {
+  return run_measure(context, Where::kDbos, {measure, measure, {}}).samples;
+}
+
 std::vector<Row> measure_rows() {
   const Must twice = {MustKind::kRatio, 2};
   const Must once = {MustKind::kRatio, 1};
@@ -78,6 +82,7 @@ std::vector<Row> measure_rows() {
       simple_row("proxied-call", "proxied system call (getppid: one exit)",
                  {"getppid", "getppid", {}}),
       traced_row(),
+      watch_row(),
       first_write_row("first-write-4k", "first write to a fresh 4 KiB page, arena pre-faulted",
                       once),
       first_write_row("first-write-2m", "the same with 2 MiB pages, per 4 KiB", {}),

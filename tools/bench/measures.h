@@ -46,5 +46,6 @@ Measured measure_write_fault_snapshot(Seconds budget);
 Measured measure_snapshot_idle(Seconds budget);
 Measured measure_first_write_4k(Seconds budget);
 Measured measure_first_write_2m(Seconds budget);
+Measured measure_watch(Seconds budget);
 
 }  // namespace dbos::bench

@@ -17,7 +17,7 @@
 namespace dbos::bench {
 namespace {
 
-constexpr std::array<Measure, 16> kMeasures = {{
+constexpr std::array<Measure, 17> kMeasures = {{
     {"getpid", measure_getpid},
     {"getppid", measure_getppid},
     {"signal", measure_signal},
@@ -34,6 +34,7 @@ constexpr std::array<Measure, 16> kMeasures = {{
     {"snapshot-idle", measure_snapshot_idle, "bytes"},
     {"first-write-4k", measure_first_write_4k},
     {"first-write-2m", measure_first_write_2m},
+    {"watch", measure_watch},
 }};
 
 std::atomic<uint64_t> signals_handled = 0;

@@ -58,8 +58,12 @@ std::vector<Row> all_rows();
 std::vector<Row> measure_rows();
 std::vector<Row> snapshot_rows();
 std::vector<Row> redis_rows();
+Row watch_row();
 Row start_row();
 Row memory_row();
+
+// Of `dbos-bench --measure MEASURE`, run under dbos-run once. Throws Failure.
+Samples samples_under_dbos(const Context& context, const std::string& measure);
 
 struct Verdict {
   std::optional<double> ratio;  // dbos / Linux

@@ -11,10 +11,11 @@ inline ObserveControl& observe_control() {
 
 class ExitWatch {
  public:
-  ExitWatch(ExitStatistics& statistics, ExitKind kind)
-      : statistics_(statistics), index_(static_cast<uint32_t>(kind)) {
+  ExitWatch(ExitStatistics& statistics, ExitKind kind,
+            const ObserveControl& control = observe_control())
+      : statistics_(statistics), control_(control), index_(static_cast<uint32_t>(kind)) {
     ++statistics.exits[index_];
-    is_timed_ = (observe_control().flags.load(std::memory_order_relaxed) & kObserveTimeAll) != 0;
+    is_timed_ = (control_.flags.load(std::memory_order_relaxed) & kObserveTimeAll) != 0;
     if (statistics.until_sample-- == 0) {
       statistics.until_sample = kSamplePeriod - 1;
       is_timed_ = true;
@@ -25,11 +26,12 @@ class ExitWatch {
     if (!is_timed_) return;
     const uint64_t end = __builtin_ia32_rdtsc();
     const uint64_t passed = end > begin_ticks_ ? end - begin_ticks_ : 0;
-    statistics_.handling[index_].add(ns_of(passed, observe_control().ns_multiplier));
+    statistics_.handling[index_].add(ns_of(passed, control_.ns_multiplier));
   }
 
  private:
   ExitStatistics& statistics_;
+  const ObserveControl& control_;
   uint32_t index_;
   bool is_timed_;
   uint64_t begin_ticks_ = 0;
