@@ -5,6 +5,10 @@ dbg_test() { # dbg_test PART
   need redis-server redis-cli
   "$python" -B "$here/dbos_dbg/look.py" "$1"
 }
+debug_test() { # debug_test PART
+  need redis-server redis-cli gdb
+  "$python" -B "$here/dbos_dbg/debug.py" "$1"
+}
 
 seconds[dbos_dbg_looks]=240
 test_dbos_dbg_looks() { dbg_test looks; }
@@ -16,6 +20,19 @@ seconds[dbos_dbg_hostile_clients]=240
 test_dbos_dbg_hostile_clients() { dbg_test hostile; }
 seconds[dbos_run_metrics]=240
 test_dbos_run_metrics() { dbg_test metrics; }
+
+seconds[dbos_dbg_breaks]=240
+test_dbos_dbg_breaks() { debug_test breaks; }
+seconds[dbos_dbg_shows_where_it_stands]=300
+test_dbos_dbg_shows_where_it_stands() { debug_test stands; }
+seconds[dbos_dbg_watches]=240
+test_dbos_dbg_watches() { debug_test watches; }
+seconds[dbos_dbg_second_debugger_is_told]=300
+test_dbos_dbg_second_debugger_is_told() { debug_test second; }
+seconds[dbos_dbg_debugger_vanishes]=300
+test_dbos_dbg_debugger_vanishes() { debug_test vanishes; }
+seconds[dbos_dbg_gdb]=300
+test_dbos_dbg_gdb() { debug_test gdb; }
 
 test_dbos_dbg_without_a_program() {
   local dbg=$DBOS_BUILD/tools/dbos-dbg

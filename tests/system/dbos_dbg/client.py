@@ -1,0 +1,48 @@
+"""dbos-dbg as the tests start it, and a client of its socket that may misbehave."""
+import json
+import os
+import socket
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "redis"))
+
+from support import check  # noqa: E402
+
+DBG = os.path.join(os.environ["DBOS_BUILD"], "tools/dbos-dbg")
+PATIENCE_S = 60
+
+
+def dbg(server, *words):
+    """What dbos-dbg prints; it must succeed."""
+    result = subprocess.run([DBG, "-p", str(server.process.pid), *words], capture_output=True, text=True,
+                            timeout=PATIENCE_S)
+    check(result.returncode == 0, f"dbos-dbg {words}: {result.returncode} {result.stderr}")
+    return result.stdout
+
+
+def dbg_json(server, *words):
+    return json.loads(dbg(server, "--json", *words))
+
+
+class Control:
+    """A client of the control socket that may misbehave."""
+
+    def __init__(self, server):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(PATIENCE_S)
+        self.socket.connect(f"\0dbos-run/{os.getuid()}/{server.process.pid}")
+        self.file = self.socket.makefile("rb")
+
+    def send(self, data):
+        self.socket.sendall(data)
+
+    def answer(self):
+        line = self.file.readline()
+        return json.loads(line) if line else None
+
+    def ask(self, command, **arguments):
+        self.send(json.dumps({"command": command, "arguments": arguments}).encode() + b"\n")
+        while "ok" not in (answer := self.answer()):
+            pass
+        return answer
