@@ -70,7 +70,7 @@ Row traced_row() {
 }  // namespace
 
 Samples samples_under_dbos(const Context& context, const std::string& measure) {
-  return run_measure(context, Where::kDbos, {measure, measure, {}}).samples;
+  return run_under_dbos(context, {measure, measure, {}}).samples;
 }
 
 std::vector<Row> measure_rows() {
