@@ -109,7 +109,7 @@ bool is_selected(const Row& row, const std::string& name) {
 
 // The rows to measure. Throws Failure for a name that selects none.
 std::vector<Row> select(const std::vector<std::string>& names) {
-  const std::vector<Row> rows = all_rows();
+  std::vector<Row> rows = all_rows();
   if (names.empty()) return rows;
   for (const std::string& name : names) {
     if (std::none_of(rows.begin(), rows.end(),

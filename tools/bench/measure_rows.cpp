@@ -12,10 +12,10 @@ namespace {
 Measured run_traced(const Context& context, const std::string& name) {
   const std::string debugger =
       (std::filesystem::path(context.dbos_run).parent_path() / "dbos-dbg").string();
-  Command command = {"sh", "-c",
-                     "dbg=$1; shift; \"$@\" & while kill -0 $! 2>/dev/null && "
-                     "! \"$dbg\" -p $! trace >/dev/null 2>&1; do sleep 0.1; done; wait $!",
-                     "traced", debugger};
+  const char* const script =
+      "dbg=$1; shift; \"$@\" & while kill -0 $! 2>/dev/null && "
+      "! \"$dbg\" -p $! trace >/dev/null 2>&1; do sleep 0.1; done; wait $!";
+  Command command = {"sh", "-c", script, "traced", debugger};
   const Command program = context.under_dbos({}, measuring(context, name));
   command.insert(command.end(), program.begin(), program.end());
   return run_command(context, name, command);

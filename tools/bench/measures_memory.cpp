@@ -9,10 +9,11 @@ namespace {
 
 Samples write_all(size_t size, size_t batch, Pages pages) {
   Memory memory(size, pages);
+  const size_t pages_written = batch / kPage;
   std::vector<double> values;
   for (size_t offset = 0; offset < size; offset += batch) {
     const double taken = time_ns([&] { memory.write(offset, batch); });
-    values.push_back(taken / static_cast<double>(batch / kPage));
+    values.push_back(taken / static_cast<double>(pages_written));
   }
   return Samples(std::move(values));
 }

@@ -62,7 +62,7 @@ bool is_complete(const std::string& reply) {
 std::string body_of(const std::string& reply) {
   const size_t line = reply.find("\r\n");
   if (reply[0] == '$') return reply.substr(line + 2, reply.size() - line - 4);
-  const std::string text = reply.substr(1, line - 1);
+  std::string text = reply.substr(1, line - 1);
   if (reply[0] == '-') throw Failure("redis-server answered: " + text);
   return text;
 }
