@@ -30,6 +30,8 @@ constexpr size_t kRoundsMin = 4;
 constexpr size_t kHeapBytes = 256 * kMiB;
 constexpr int kIdleSnapshots = 16;
 constexpr int kIdleRounds = 5;
+constexpr int kAttemptsMax = 200;
+constexpr useconds_t kRetryUs = 50'000;
 
 // A child that reads all of `memory`, again and again, until it is told to end. Each page of it
 // must keep the byte that it held at the fork.
@@ -82,8 +84,9 @@ std::vector<double> write_beside_scanner(Memory& memory, char before, char after
 }
 
 struct GuestMemory {
-  double in_use = 0;  // bytes
-  double copied = 0;  // bytes that were copied on write so far
+  double in_use = 0;     // bytes
+  double copied = 0;     // bytes that were copied on write so far
+  double snapshots = 0;  // that live
 };
 
 // As dbos-dbg sees it. It is started without a fork of ours (popen spawns), so it makes no
@@ -100,6 +103,7 @@ GuestMemory guest_memory() {
       {"dbos_memory_bytes{use=\"tables\"} ", memory.in_use},
       {"dbos_memory_bytes{use=\"kernel\"} ", memory.in_use},
       {"dbos_copy_on_write_bytes_total ", memory.copied},
+      {"dbos_snapshots ", memory.snapshots},
   };
   size_t found = 0;
   for (char line[256]; std::fgets(line, sizeof line, metrics.get()) != nullptr;) {
@@ -111,6 +115,16 @@ GuestMemory guest_memory() {
   }
   if (found != std::size(wanted)) throw std::runtime_error("dbos-dbg does not tell the memory");
   return memory;
+}
+
+// A child's memory comes back a moment after its end.
+GuestMemory guest_memory_without_snapshots() {
+  for (int attempt = 0; attempt < kAttemptsMax; ++attempt) {
+    const GuestMemory memory = guest_memory();
+    if (memory.snapshots == 0) return memory;
+    usleep(kRetryUs);
+  }
+  throw std::runtime_error("snapshots live on after their processes");
 }
 
 // Children that do nothing but say that they live.
@@ -171,7 +185,7 @@ Measured measure_snapshot_idle(Seconds) {
   std::vector<double> with_writes;
   // The first round makes what stays: the vCPUs' own memory.
   for (int round = 0; round <= kIdleRounds; ++round) {
-    const GuestMemory before = guest_memory();
+    const GuestMemory before = guest_memory_without_snapshots();
     const IdleSnapshots snapshots;
     const GuestMemory after = guest_memory();
     if (round == 0) continue;
