@@ -13,7 +13,7 @@ int counter = 0;
 int signals = 0;
 
 int work(int number, const char* text) {
-  counter += number;
+  __atomic_fetch_add(&counter, number, __ATOMIC_SEQ_CST);  // others add while a debugger holds us
   return counter + (text[0] == 'b' ? 1 : 0);
 }
 
