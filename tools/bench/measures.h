@@ -42,6 +42,7 @@ Measured measure_fork_stall_64m(Seconds budget);
 Measured measure_fork_stall_256m(Seconds budget);
 Measured measure_fork_stall_1g(Seconds budget);
 Measured measure_fork_stall_2g(Seconds budget);
+Measured measure_fork_next_call(Seconds budget);
 Measured measure_write_fault_snapshot(Seconds budget);
 Measured measure_snapshot_idle(Seconds budget);
 Measured measure_first_write_4k(Seconds budget);

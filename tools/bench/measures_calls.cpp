@@ -17,7 +17,7 @@
 namespace dbos::bench {
 namespace {
 
-constexpr std::array<Measure, 17> kMeasures = {{
+constexpr std::array<Measure, 18> kMeasures = {{
     {"getpid", measure_getpid},
     {"getppid", measure_getppid},
     {"signal", measure_signal},
@@ -30,6 +30,7 @@ constexpr std::array<Measure, 17> kMeasures = {{
     {"fork-stall-256m", measure_fork_stall_256m},
     {"fork-stall-1g", measure_fork_stall_1g},
     {"fork-stall-2g", measure_fork_stall_2g},
+    {"fork-next-call", measure_fork_next_call},
     {"write-fault-snapshot", measure_write_fault_snapshot},
     {"snapshot-idle", measure_snapshot_idle, "bytes"},
     {"first-write-4k", measure_first_write_4k},

@@ -1,5 +1,6 @@
 // Threads and processes that are made and end.
 #include <sched.h>
+#include <sys/syscall.h>
 
 #include <array>
 #include <csignal>
@@ -19,6 +20,20 @@ Measured measure_fork_stall(Seconds budget, size_t size) {
               [] {
                 pid_t child = -1;
                 const double taken = time_ns([&] { child = fork_that_exits(); });
+                await(child);
+                return taken;
+              }),
+          {}};
+}
+
+// What fork() leaves to do for the next call that leaves the guest keeps its caller, too.
+Measured measure_next_call(Seconds budget, size_t size) {
+  Memory memory(size, Pages::kSmall);
+  return {time_single(
+              budget, [&] { memory.write(0, size); },
+              [] {
+                const pid_t child = fork_that_exits();
+                const double taken = time_ns([] { syscall(SYS_getppid); });
                 await(child);
                 return taken;
               }),
@@ -73,6 +88,10 @@ Measured measure_fork_stall_1g(Seconds budget) {
 }
 Measured measure_fork_stall_2g(Seconds budget) {
   return measure_fork_stall(budget, 2048 * kMiB);
+}
+
+Measured measure_fork_next_call(Seconds budget) {
+  return measure_next_call(budget, 64 * kMiB);
 }
 
 }  // namespace dbos::bench

@@ -94,6 +94,8 @@ std::vector<Row> snapshot_rows() {
       fork_stall_row("fork-stall-256m", "256 MiB", 1.0 / 4),
       fork_stall_row("fork-stall-1g", "1 GiB", 1, {MustKind::kRatio, 0.01}),
       fork_stall_row("fork-stall-2g", "2 GiB", 2),
+      simple_row("fork-next-call", "the first proxied system call after fork(), 64 MiB",
+                 {"fork-next-call", "fork-next-call", {}}),
       write_fault_row(),
       idle_row(),
   };
