@@ -14,7 +14,8 @@ from client import DBG, PATIENCE_S, Control, dbg, dbg_json  # noqa: E402
 from support import DBOS, Server, await_that, check, check_equal, main  # noqa: E402
 
 DEBUGGED = os.path.join(os.environ["DBOS_BUILD"], "tests/system/debugged")
-GDB = ["gdb", "-q", "-nx", "-batch", "-ex", "set confirm off", "-ex", "set debuginfod enabled off"]
+GDB = ["gdb", "-q", "-nx", "-batch", "-ex", "set confirm off", "-ex", "set remotetimeout 60",
+       "-ex", "set debuginfod enabled off"]
 
 
 class Session:
@@ -140,13 +141,15 @@ def stands():
     said = subprocess.run([*GDB, "-ex", "bt", "-ex", "info threads", "/usr/bin/redis-server", core], text=True,
                           capture_output=True, timeout=PATIENCE_S * 2).stdout
     check(re.search(r"#\d+ .* in aeMain \(\)", said), "gdb at the core:", said)
-    check_equal("threads in the core", len(chains), len(re.findall(r"Thread 0x[0-9a-f]+ \(LWP \d+\)", said.split("Target Id")[1])))
+    threads = re.findall(r"Thread 0x[0-9a-f]+ \(LWP \d+\)", said.split("Target Id")[1])
+    check_equal("threads in the core", len(chains), len(threads))
     server.shutdown("NOSAVE")
 
 
 def watches():
     """A variable that is written, seen with the one who did it."""
-    with subprocess.Popen([*DBOS, DEBUGGED, "echo"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
+    with subprocess.Popen([*DBOS, DEBUGGED, "echo"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          text=True) as program:
         check_equal("the program", "ready\n", program.stdout.readline())
         session = Session(program.pid)
         point = session("watch counter 4")
@@ -247,11 +250,13 @@ def vanishes():
     runs_on("half-closed")
     hostile = Control(server)
     check(hostile.ask("debug")["ok"], "debug")
-    for request in b"x\n", b"{}\n", b'{"command": "read", "arguments": {"address": 18446744073709551615, "length": 65536}}\n', \
-            b'{"command": "read", "arguments": {"address": 0, "length": 18446744073709551615}}\n', \
-            b'{"command": "break", "arguments": {"kind": "write", "address": 3, "length": 99}}\n', \
-            b'{"command": "run", "arguments": {"thread": 99999999999}}\n', b'{"command": "debug", "arguments": 7}\n', \
-            b'{"command": "registers", "arguments": {"thread": "a"}}\n', b'{"command": "core", "arguments": {"path": ""}}\n':
+    for command, arguments in (("read", {"address": 2**64 - 1, "length": 65536}),
+                               ("read", {"address": 0, "length": 2**64 - 1}),
+                               ("break", {"kind": "write", "address": 3, "length": 99}),
+                               ("run", {"thread": 99999999999}), ("debug", {"thread": 7}),
+                               ("registers", {"thread": "a"}), ("core", {"path": ""})):
+        check("ok" in hostile.ask(command, **arguments), command)
+    for request in b"x\n", b"{}\n", b'{"command": "debug", "arguments": 7}\n':
         hostile.send(request)
         answer = hostile.answer()
         check("ok" in answer, request, answer)
@@ -275,12 +280,12 @@ def gdb():
     def talk(*commands, during=()):
         with subprocess.Popen([*GDB, *(word for one in commands for word in ("-ex", one))], text=True,
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-            lines = []
+            lines, threads = [], []
             for line in process.stdout:
                 lines.append(line)
                 if "Breakpoint 1 at" in line:
-                    during = [in_background(*one) for one in during]
-            for thread, _ in during:
+                    threads = [in_background(*one)[0] for one in during]
+            for thread in threads:
                 thread.join()
         return "".join(lines)
     said = talk(f"target remote | {program}", "break dbAdd", "continue", "x/s *(char**)($rsi + 8)", "backtrace",
