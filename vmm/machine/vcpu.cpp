@@ -48,7 +48,7 @@ Vcpu* VcpuPool::acquire(const HostProcess& process) {
   return vcpu != nullptr ? vcpu : create(process);
 }
 
-void VcpuPool::prepare(const HostProcess& process, uint32_t wanted) {
+bool VcpuPool::has_free(const HostProcess& process, uint32_t wanted) const {
   uint32_t fresh = 0;
   uint32_t idle = 0;
   for (uint32_t i = 0; i < count(); ++i) {
@@ -56,13 +56,24 @@ void VcpuPool::prepare(const HostProcess& process, uint32_t wanted) {
     ++idle;
     if (!vcpus_[i].was_run) ++fresh;
   }
-  while (idle < wanted || (fresh < wanted && count() < kFreshMax)) {
+  return idle >= wanted && (fresh >= wanted || count() >= kFreshMax);
+}
+
+void VcpuPool::prepare(const HostProcess& process, uint32_t wanted) {
+  while (!has_free(process, wanted)) {
     Vcpu* const vcpu = create(process);
     if (vcpu == nullptr) return;
     release(*vcpu);
-    ++idle;
-    ++fresh;
   }
+}
+
+bool VcpuPool::prepare_one(const HostProcess& process, uint32_t wanted) {
+  if (has_free(process, wanted)) return true;
+  if (!has_spare_block()) return false;
+  Vcpu* const vcpu = create(process);
+  if (vcpu == nullptr) return true;  // there can be no more
+  release(*vcpu);
+  return has_free(process, wanted);
 }
 
 Vcpu* VcpuPool::create(const HostProcess& process) {
@@ -73,7 +84,8 @@ Vcpu* VcpuPool::create(const HostProcess& process) {
   vcpu.index = index;
   vcpu.creator = &process;
   // Made here and not when a thread starts: a fork must find everything ready.
-  vcpu.block = make_thread_block();
+  vcpu.block = take_spare_block();
+  if (vcpu.block == nullptr) vcpu.block = make_thread_block();
   vcpu.statistics = new (std::nothrow) ExitStatistics();
   vcpu.current_call.store(kNoCall);
   const bool is_complete = vcpu.block != nullptr && vcpu.statistics != nullptr;

@@ -62,6 +62,8 @@ class VcpuPool {
   Vcpu* acquire(const HostProcess& process);
   // Makes sure that `wanted` free vCPUs are there for `process`, up to kFreshMax fresh ones.
   void prepare(const HostProcess& process, uint32_t wanted);
+  // One step of it: makes one vCPU, if a thread block is there for it. Answers whether enough are.
+  bool prepare_one(const HostProcess& process, uint32_t wanted);
   void release(Vcpu& vcpu) { vcpu.state.store(VcpuState::kIdle); }
 
   // Whether `process` has the descriptor of `vcpu`.
@@ -77,6 +79,7 @@ class VcpuPool {
   enum class Kind { kFresh, kAny };
 
   Vcpu* find(const HostProcess& process, Kind kind);
+  bool has_free(const HostProcess& process, uint32_t wanted) const;
   Vcpu* create(const HostProcess& process);
 
   Machine& machine_;

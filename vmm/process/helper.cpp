@@ -25,6 +25,7 @@ int64_t request_helper(Vcpu& creator, uint64_t start_argument, uint64_t flags) {
   }
   const int64_t result = create_helper_thread(creator, start_argument);
   if (result < 0) is_requested.store(0);
+  machine().vcpus().prepare(*creator.process, 1);  // in the place of the one that it has taken
   return result;
 }
 

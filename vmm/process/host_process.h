@@ -8,6 +8,10 @@
 
 namespace dbos::vmm {
 
+// HostProcess::has_forked.
+inline constexpr uint32_t kHasForked = 1;
+inline constexpr uint32_t kTidyingUp = 2;
+
 struct HostProcess {
   HostProcess* parent;     // null: the first
   uint64_t fork_sequence;  // vCPUs that the parent had before this sequence number are ours too
@@ -16,7 +20,7 @@ struct HostProcess {
   uint32_t parent_process_id;
   ProcessSignals signals;
   std::atomic<uint32_t> changed_attributes;  // of its threads, see thread_reuse.h
-  std::atomic<uint32_t> has_forked;          // and has not tidied up after it yet
+  std::atomic<uint32_t> has_forked;          // kHasForked or kTidyingUp; 0: no, or all is tidy
   std::atomic<uint32_t> ended_by_itself;     // exit or a signal of its own: its children live on
 };
 

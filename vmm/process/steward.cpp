@@ -13,6 +13,7 @@
 #include "vmm/process/host_call.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/signals.h"
+#include "vmm/process/thread_block.h"
 #include "vmm/process/vcpu_thread.h"
 
 namespace dbos::vmm {
@@ -64,6 +65,7 @@ void* run_steward(void* argument) {
   const auto& own = *static_cast<const HostProcess*>(argument);
   raw_call(__NR_set_tid_address, reinterpret_cast<uint64_t>(&steward_thread));
   for (;;) {
+    make_spare_blocks();
     futex_waitv watched[kWatchedMax + 1];
     const uint32_t count = collect(own, watched);
     reap_ended_threads(own);

@@ -19,6 +19,8 @@ namespace {
 // KVM_RUN, the proxied calls and fmt's formatting stay well below this.
 constexpr size_t kStackSize = 128 * 1024;
 
+std::atomic<ThreadBlock*> spare_blocks[6];  // made by one thread, taken by any
+
 uint64_t thread_pointer() {
   uint64_t value;
   asm("mov %%fs:0, %0" : "=r"(value));
@@ -63,6 +65,30 @@ ThreadBlock* make_thread_block() {
     raw_call(__NR_futex, reinterpret_cast<uint64_t>(&block->donor), FUTEX_WAIT, value);
   }
   return block;
+}
+
+void make_spare_blocks() {
+  for (auto& place : spare_blocks) {
+    if (place.load() != nullptr) continue;
+    ThreadBlock* const block = make_thread_block();
+    ThreadBlock* expected = nullptr;
+    if (block == nullptr || !place.compare_exchange_strong(expected, block)) return;
+  }
+}
+
+bool has_spare_block() {
+  for (const auto& place : spare_blocks) {
+    if (place.load() != nullptr) return true;
+  }
+  return false;
+}
+
+ThreadBlock* take_spare_block() {
+  for (auto& place : spare_blocks) {
+    ThreadBlock* const block = place.exchange(nullptr);
+    if (block != nullptr) return block;
+  }
+  return nullptr;
 }
 
 int64_t clone_with_block(uint64_t flags, ThreadBlock& block, std::atomic<uint32_t>& thread_id_word,

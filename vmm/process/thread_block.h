@@ -17,8 +17,15 @@ struct ThreadBlock {
   std::atomic<uint32_t> donor;  // the donor's thread id until it has ended
 };
 
-// A new block; never given back. Null when no thread can be made.
+// A new block; never given back. Null when no thread can be made. Waits for the donor: as long as
+// Linux takes to run it.
 ThreadBlock* make_thread_block();
+
+// Blocks made ahead, by a thread that may wait, for those that may not.
+void make_spare_blocks();
+bool has_spare_block();
+// Null: there is none.
+ThreadBlock* take_spare_block();
 
 using ThreadEntry = void (*)(void* argument);
 

@@ -60,13 +60,22 @@ int64_t perform(Vcpu& vcpu, const Call& call) {
   return is_listing ? hide_own_descriptors(call, result) : result;
 }
 
-// What fork() should not wait for is done before the next call. Not by the steward: making a vCPU
-// takes the lowest free descriptor for a moment, which the program must not see.
+// What fork() should not wait for is done before the calls that follow, a bit each time, so that
+// none of them waits for long either. Making a vCPU takes the lowest free descriptor for a moment,
+// which the program must not see, so it is not the steward's; what waits for another thread is.
 void tidy_up_after_fork(Vcpu& vcpu) {
-  if (vcpu.process->has_forked.exchange(0) == 0) return;
-  start_steward(*vcpu.process);
+  HostProcess& process = *vcpu.process;
+  if (process.has_forked.exchange(kTidyingUp) == kHasForked) {
+    start_steward(process);
+    ring_steward();
+    return;
+  }
+  VcpuPool& vcpus = machine().vcpus();
+  if (!vcpus.prepare_one(process, 1)) return;
   start_waiting_helper(vcpu);
-  machine().vcpus().prepare(*vcpu.process, kReadyVcpus);
+  if (!vcpus.prepare_one(process, kReadyVcpus)) return;
+  uint32_t expected = kTidyingUp;  // unless it has forked again
+  process.has_forked.compare_exchange_strong(expected, 0);
 }
 
 Next make_calls(Vcpu& vcpu) {
@@ -288,7 +297,6 @@ int64_t create_helper_thread(Vcpu& creator, uint64_t start_argument) {
     result = start_host_thread(*vcpu, kThreadFlags, start_thread, 0);
   }
   set_own_mask(mask);
-  machine().vcpus().prepare(*creator.process, 1);  // in the place of the one that this has taken
   return result < 0 ? result : 0;
 }
 
@@ -314,7 +322,7 @@ int64_t fork_process(Vcpu& creator, uint64_t start_argument, uint64_t exit_signa
   if (waits_for_exec) {
     reap_ended_threads(*creator.process);
   } else {
-    creator.process->has_forked.store(1);
+    creator.process->has_forked.store(kHasForked);
   }
   return result;
 }
