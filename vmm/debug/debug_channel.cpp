@@ -58,10 +58,14 @@ bool DebugChannel::is_over() const {
 }
 
 std::string DebugChannel::take_input(bool* is_closed) {
-  const std::lock_guard guard(lock_);
   std::string input;
-  input.swap(input_);
-  *is_closed = is_closed_;
+  {
+    const std::lock_guard guard(lock_);
+    input.swap(input_);
+    *is_closed = is_closed_;
+  }
+  // It gives no more before that: what was taken may have no answer that would wake it.
+  if (!input.empty()) wake(wakes_control_);
   return input;
 }
 
