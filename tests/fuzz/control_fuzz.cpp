@@ -4,7 +4,6 @@
 //
 // With libFuzzer: clang++ -fsanitize=fuzzer,address -DDBOS_LIBFUZZER. Otherwise a program that
 // changes sound requests at random: control_fuzz [seconds] [seed].
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <iterator>
@@ -12,6 +11,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "tests/fuzz/rounds.h"
 #include "vmm/debug/metrics_page.h"
 #include "vmm/debug/trace_filter.h"
 #include "vmm/network_address.h"
@@ -112,16 +112,10 @@ std::string changed(std::mt19937_64& random) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const double seconds = argc > 1 ? std::atof(argv[1]) : 5;
-  const uint64_t seed = argc > 2 ? std::strtoull(argv[2], nullptr, 0) : std::random_device()();
-  std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
-  std::mt19937_64 random(seed);
-  uint64_t runs = 0;
-  const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
-  for (; runs % 64 != 0 || std::chrono::steady_clock::now() < end; ++runs) {
+  const uint64_t runs = dbos::test::run_rounds(argc, argv, [](std::mt19937_64& random) {
     const std::string text = changed(random);
     run(reinterpret_cast<const uint8_t*>(text.data()), text.size());
-  }
+  });
   std::printf("%llu inputs, %llu requests accepted\n", static_cast<unsigned long long>(runs),
               static_cast<unsigned long long>(accepted));
   return accepted == 0 ? 1 : 0;

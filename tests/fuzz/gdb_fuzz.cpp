@@ -3,12 +3,12 @@
 //
 // With libFuzzer: clang++ -fsanitize=fuzzer,address,undefined -DDBOS_LIBFUZZER.
 // Without: gdb_fuzz [SECONDS [SEED]] mutates sound packets at random, with any compiler.
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <random>
 #include <string>
 
+#include "tests/fuzz/rounds.h"
 #include "tests/unit/debug/fake_program.h"
 #include "vmm/debug/gdb_session.h"
 
@@ -114,19 +114,12 @@ std::string random_input(std::mt19937_64& random) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const double seconds = argc > 1 ? std::atof(argv[1]) : 5;
-  const uint64_t seed = argc > 2 ? std::strtoull(argv[2], nullptr, 10) : std::random_device()();
-  std::mt19937_64 random(seed);
-  std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
-  std::fflush(stdout);
-  const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
-  uint64_t count = 0;
-  for (; std::chrono::steady_clock::now() < end; ++count) {
+  const uint64_t runs = dbos::test::run_rounds(argc, argv, [](std::mt19937_64& random) {
     std::string input;
     for (uint64_t packets = 1 + random() % 6; packets > 0; --packets) input += random_input(random);
     run_one(reinterpret_cast<const uint8_t*>(input.data()), input.size());
-  }
-  std::printf("%llu inputs\n", static_cast<unsigned long long>(count));
+  });
+  std::printf("%llu inputs\n", static_cast<unsigned long long>(runs));
   return 0;
 }
 #endif

@@ -3,13 +3,13 @@
 //
 // With libFuzzer: clang++ -fsanitize=fuzzer,address,undefined -DDBOS_LIBFUZZER.
 // Without: kernel_fuzz [SECONDS [SEED]] mutates sound images at random, with any compiler.
-#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <random>
 #include <string>
 
+#include "tests/fuzz/rounds.h"
 #include "tests/unit/loader/kernel_builder.h"
 #include "vmm/loader/kernel_file.h"
 #include "vmm/loader/load_error.h"
@@ -84,8 +84,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 
 namespace {
 
-constexpr double kSecondsDefault = 5;
-
 using Random = std::mt19937_64;
 
 // A number near a place where arithmetic goes wrong.
@@ -143,22 +141,15 @@ void mutate(std::string& image, Random& random) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const double seconds = argc > 1 ? std::atof(argv[1]) : kSecondsDefault;
-  const uint64_t seed = argc > 2 ? std::strtoull(argv[2], nullptr, 0) : std::random_device{}();
-  std::printf("kernel_fuzz: seed %llu\n", static_cast<unsigned long long>(seed));
-  std::fflush(stdout);
-  Random random(seed);
   const std::string sound = dbos::vmm::test::KernelBuilder().image();
   require(run_one(sound), "a sound image is refused");
-  const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
-  uint64_t runs = 0;
   uint64_t accepted = 0;
-  for (; std::chrono::steady_clock::now() < end; ++runs) {
+  const uint64_t runs = dbos::test::run_rounds(argc, argv, [&](Random& random) {
     std::string image = sound;
     mutate(image, random);
     accepted += run_one(image) ? 1 : 0;
-  }
-  std::printf("kernel_fuzz: %llu images, %llu accepted\n", static_cast<unsigned long long>(runs),
+  });
+  std::printf("%llu images, %llu accepted\n", static_cast<unsigned long long>(runs),
               static_cast<unsigned long long>(accepted));
   return accepted != 0 ? 0 : 1;
 }

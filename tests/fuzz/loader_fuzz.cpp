@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include <bit>
-#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -16,6 +15,7 @@
 #include <random>
 #include <string>
 
+#include "tests/fuzz/rounds.h"
 #include "tests/unit/loader/elf_builder.h"
 #include "vmm/loader/elf_file.h"
 #include "vmm/loader/elf_segments.h"
@@ -98,7 +98,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 
 namespace {
 
-constexpr double kSecondsDefault = 5;
 constexpr size_t kSeedSizeMax =
     size_t{16} * 1024;  // enough for all headers; the mutations stay dense
 
@@ -172,21 +171,18 @@ void mutate(std::string& image, Random& random) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const double seconds = argc > 1 ? std::atof(argv[1]) : kSecondsDefault;
-  const uint64_t seed = argc > 2 ? std::strtoull(argv[2], nullptr, 0) : std::random_device{}();
-  std::printf("loader_fuzz: seed %llu\n", static_cast<unsigned long long>(seed));
-  std::fflush(stdout);
-  Random random(seed);
   const std::vector<std::string> images = seeds();
-  const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
-  uint64_t runs = 0;
   uint64_t accepted = 0;
-  for (; std::chrono::steady_clock::now() < end; ++runs) {
-    std::string image = images[random() % images.size()];
-    if (runs >= images.size()) mutate(image, random);
+  const auto run_image = [&](const std::string& image) {
     accepted += run_one(reinterpret_cast<const uint8_t*>(image.data()), image.size()) ? 1 : 0;
-  }
-  std::printf("loader_fuzz: %llu images, %llu accepted\n", static_cast<unsigned long long>(runs),
+  };
+  for (const std::string& image : images) run_image(image);
+  const uint64_t runs = dbos::test::run_rounds(argc, argv, [&](Random& random) {
+    std::string image = images[random() % images.size()];
+    mutate(image, random);
+    run_image(image);
+  });
+  std::printf("%llu images, %llu accepted\n", static_cast<unsigned long long>(runs),
               static_cast<unsigned long long>(accepted));
   return accepted != 0 ? 0 : 1;
 }

@@ -5,7 +5,6 @@
 // draws its inputs at random: proxy_fuzz [seconds] [seed].
 #include <sys/mman.h>
 
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -13,6 +12,7 @@
 
 #include "tests/fuzz/proxy_checker.h"
 #include "tests/fuzz/proxy_guest.h"
+#include "tests/fuzz/rounds.h"
 
 namespace {
 
@@ -67,21 +67,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 
 #ifndef DBOS_LIBFUZZER
 int main(int argc, char** argv) {
-  const double seconds = argc > 1 ? std::atof(argv[1]) : 5;
-  const uint64_t seed = argc > 2 ? std::strtoull(argv[2], nullptr, 0) : std::random_device()();
-  std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
-  std::mt19937_64 random(seed);
-  uint8_t input[1024];
-  uint64_t runs = 0;
-  const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
-  while (runs % 1024 != 0 || std::chrono::steady_clock::now() < end) {
+  const uint64_t runs = dbos::test::run_rounds(argc, argv, [](std::mt19937_64& random) {
+    uint8_t input[1024];
     for (size_t i = 0; i < sizeof input; i += 8) {
       const uint64_t value = random();
       std::memcpy(input + i, &value, sizeof value);
     }
     run(input, sizeof input);
-    runs++;
-  }
+  });
   std::printf("%llu calls, %llu of them would be made\n", static_cast<unsigned long long>(runs),
               static_cast<unsigned long long>(accepted));
   return 0;
