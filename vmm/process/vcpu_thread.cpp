@@ -10,13 +10,13 @@
 #include "vmm/kvm/kvm_api.h"
 #include "vmm/process/attention.h"
 #include "vmm/process/exit_watch.h"
-#include "vmm/process/helper.h"
 #include "vmm/process/host_call.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/services.h"
 #include "vmm/process/steward.h"
 #include "vmm/process/thread_block.h"
 #include "vmm/process/thread_reuse.h"
+#include "vmm/process/tidy_up.h"
 #include "vmm/proxy/execute.h"
 #include "vmm/proxy/hide_descriptors.h"
 
@@ -25,11 +25,6 @@ namespace {
 
 // A page of a file mapping that is no more (the file was cut): the guest kernel makes it SIGBUS.
 constexpr uint8_t kMachineCheckVector = 18;
-
-// vCPUs that are ready when a process forks: one for the child, and some for the child's threads,
-// whose descriptors are then known here as well, which adopting them needs. For the first fork
-// there is one.
-constexpr uint32_t kReadyVcpus = 4;
 
 constexpr uint64_t kThreadFlags =
     CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
@@ -60,28 +55,10 @@ int64_t perform(Vcpu& vcpu, const Call& call) {
   return is_listing ? hide_own_descriptors(call, result) : result;
 }
 
-// What fork() should not wait for is done before the calls that follow, a bit each time, so that
-// none of them waits for long either. Making a vCPU takes the lowest free descriptor for a moment,
-// which the program must not see, so it is not the steward's; what waits for another thread is.
-void tidy_up_after_fork(Vcpu& vcpu) {
-  HostProcess& process = *vcpu.process;
-  if (process.has_forked.exchange(kTidyingUp) == kHasForked) {
-    start_steward(process);
-    ring_steward();
-    return;
-  }
-  VcpuPool& vcpus = machine().vcpus();
-  if (!vcpus.prepare_one(process, 1)) return;
-  start_waiting_helper(vcpu);
-  if (!vcpus.prepare_one(process, kReadyVcpus)) return;
-  uint32_t expected = kTidyingUp;  // unless it has forked again
-  process.has_forked.compare_exchange_strong(expected, 0);
-}
-
 Next make_calls(Vcpu& vcpu) {
   HypercallPage& page = *vcpu.page;
   const bool is_due = vcpu.process->has_forked.load() != 0 && vcpu.adopted.load() == 0;
-  if (is_due) tidy_up_after_fork(vcpu);
+  if (is_due) tidy_up_after_fork(vcpu, Call(page.calls[0]));
   const uint32_t count = page.call_count < kCallBatchMax ? page.call_count : kCallBatchMax;
   page.calls_done = 0;
   for (uint32_t i = 0; i < count; ++i) {
@@ -334,7 +311,7 @@ Vcpu& adopt_first_thread(Machine& machine) {
   if (vcpu == nullptr || machine.reset_vcpu(*vcpu, 0) < 0) {
     throw StartError::with_errno("KVM can't make a virtual CPU");
   }
-  machine.vcpus().prepare(*process, 1);
+  machine.vcpus().prepare(*process, kReadyAtStart);
   vcpu->process = process;
   vcpu->dispositions = &process->signals;
   vcpu->keeps_thread.store(1);

@@ -1,0 +1,61 @@
+#include "vmm/process/tidy_up.h"
+
+#include <asm/unistd.h>
+#include <poll.h>
+
+#include "vmm/process/helper.h"
+#include "vmm/process/host_call.h"
+#include "vmm/process/host_process.h"
+#include "vmm/process/steward.h"
+#include "vmm/process/vcpu_thread.h"
+
+namespace dbos::vmm {
+namespace {
+
+// One for the next child, and some for its threads, whose descriptors are then known here as well,
+// which adopting them needs.
+constexpr uint32_t kReadyVcpus = 4;
+// Fewer than that are topped up at once.
+constexpr uint32_t kReadyAtLeast = 1;
+
+bool has_events(uint64_t epoll_descriptor) {
+  pollfd watched = {static_cast<int>(epoll_descriptor), POLLIN, 0};
+  return raw_call(__NR_poll, reinterpret_cast<uint64_t>(&watched), 1, 0) != 0;
+}
+
+// Whether nothing is kept waiting by what is done before the call.
+bool is_about_to_wait(const Call& call) {
+  switch (call.number) {
+    case __NR_epoll_wait:
+    case __NR_epoll_pwait:
+    case __NR_epoll_pwait2:
+      return !has_events(call.arguments[0]);
+    case __NR_nanosleep:
+    case __NR_clock_nanosleep:
+    case __NR_wait4:
+    case __NR_waitid:
+    case static_cast<uint32_t>(Service::kPark):
+      return true;
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
+void tidy_up_after_fork(Vcpu& vcpu, const Call& call) {
+  HostProcess& process = *vcpu.process;
+  if (process.has_forked.exchange(kTidyingUp) == kHasForked) {
+    start_steward(process);
+    ring_steward();
+    return;
+  }
+  VcpuPool& vcpus = machine().vcpus();
+  const bool is_idle = is_about_to_wait(call);
+  if (!vcpus.prepare_one(process, is_idle ? kReadyVcpus : kReadyAtLeast) || !is_idle) return;
+  start_waiting_helper(vcpu);
+  uint32_t expected = kTidyingUp;  // unless it has forked again
+  process.has_forked.compare_exchange_strong(expected, 0);
+}
+
+}  // namespace dbos::vmm
