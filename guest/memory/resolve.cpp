@@ -10,21 +10,22 @@ namespace {
 class SegmentList {
  public:
   SegmentList(HostSegment* segments, u32 max) : segments_(segments), max_(max) {}
-  bool append(PhysicalAddress address, u64 length) {
-    if (count_ != 0) {
-      HostSegment& last = segments_[count_ - 1];
-      if (last.address + last.length == address) {
-        last.length += length;
-        return true;
-      }
+  bool has_room(PhysicalAddress address) const { return count_ < max_ || continues(address); }
+  // There is room.
+  void append(PhysicalAddress address, u64 length) {
+    if (continues(address)) {
+      segments_[count_ - 1].length += length;
+    } else {
+      segments_[count_++] = {address, length};
     }
-    if (count_ == max_) return false;
-    segments_[count_++] = {address, length};
-    return true;
   }
   u32 count() const { return count_; }
 
  private:
+  bool continues(PhysicalAddress address) const {
+    return count_ != 0 && segments_[count_ - 1].address + segments_[count_ - 1].length == address;
+  }
+
   HostSegment* segments_;
   u32 max_;
   u32 count_ = 0;
@@ -80,10 +81,12 @@ ResolveOutcome AddressSpace::try_resolve(VirtualAddress address, u64 length, Acc
     const PhysicalAddress physical = walk.physical(at);
     const u64 in_leaf = span(walk.level) - (at.value() & (span(walk.level) - 1));
     const u64 bytes = in_leaf < length - result.bytes ? in_leaf : length - result.bytes;
+    if (!list.has_room(physical)) break;
+    // Only what the host is given: a window that is pinned stays open until the call is over.
     if (pin == Pin::kYes && !is_arena(physical)) {
       if (!pins_.add_window(platform::current_vcpu(), vmas_.find(at)->window)) break;
     }
-    if (!list.append(physical, bytes)) break;
+    list.append(physical, bytes);
     result.bytes += bytes;
   }
   if (pin == Pin::kYes && result.bytes != 0 && !needs_another_try(result.kind)) {
