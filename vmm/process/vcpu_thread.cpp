@@ -57,7 +57,8 @@ int64_t perform(Vcpu& vcpu, const Call& call) {
 
 Next make_calls(Vcpu& vcpu) {
   HypercallPage& page = *vcpu.page;
-  const bool is_due = vcpu.process->has_forked.load() != 0 && vcpu.adopted.load() == 0;
+  const bool is_due = vcpu.process->has_forked.load() != 0 && vcpu.adopted.load() == 0 &&
+                      vcpu.is_helper.load() == 0;
   if (is_due) tidy_up_after_fork(vcpu, Call(page.calls[0]));
   const uint32_t count = page.call_count < kCallBatchMax ? page.call_count : kCallBatchMax;
   page.calls_done = 0;
