@@ -31,7 +31,7 @@ bool is_debugging_enabled() {
 }
 
 bool is_live(const Vcpu& vcpu) {
-  return vcpu.state.load() == VcpuState::kBusy && vcpu.started.load() != 0 &&
+  return vcpu.state.load() == VcpuState::kBusy && vcpu.life.load() != 0 &&
          vcpu.host_thread.load() != 0 && vcpu.adopted.load() == 0 && vcpu.is_helper.load() == 0;
 }
 

@@ -46,9 +46,16 @@ struct Vcpu : SignalContext {
       host_thread;  // its id; Linux sets 0 and wakes when it is gone (CHILD_CLEARTID)
   std::atomic<uint32_t> keeps_thread;  // its host thread may be used again (thread_reuse.h)
   std::atomic<uint32_t> wake_word;     // of a parked one: futex, 1: go on
-  std::atomic<uint32_t> started;       // a host thread has been made for it
+  std::atomic<uint32_t> life;          // see begin_life; 0: no thread of the program runs on it
   std::atomic<uint32_t> adopted;       // another thread runs it, to release what the dead one held
   std::atomic<uint32_t> is_helper;     // it runs no program (helper.h)
+
+  // A thread of the program begins on it. host_thread is not 0 by then, and becomes 0 within this
+  // life only by the host thread's death: who finds it so may adopt the vCPU by putting 0 for the
+  // number. No two lives have the same, so a look that took long can't hit the next one.
+  void begin_life() { life.store(++lives != 0 ? lives : ++lives); }
+  void end_life() { life.store(0); }
+  uint32_t lives;  // how many have begun
 };
 
 class Machine;

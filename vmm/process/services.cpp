@@ -139,7 +139,7 @@ int64_t result_without_debugger(const Call& call) {
 
 [[noreturn]] void exit_thread(Vcpu& vcpu, uint64_t status) {
   block_all_signals();
-  vcpu.started.store(0);
+  vcpu.end_life();
   vcpu.state.store(VcpuState::kEnded);
   for (;;) raw_call(__NR_exit, status);
 }
@@ -153,7 +153,7 @@ void end_first_process(const Vcpu& vcpu) {
 [[noreturn]] void exit_process(Vcpu& vcpu, uint64_t status, bool released) {
   if (released) {
     block_all_signals();
-    vcpu.started.store(0);
+    vcpu.end_life();
     vcpu.state.store(VcpuState::kEnded);
   }
   vcpu.process->ended_by_itself.store(1);

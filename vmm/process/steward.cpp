@@ -25,14 +25,11 @@ constexpr int64_t kPatience_ns = 200'000'000;  // for what is beyond kWatchedMax
 std::atomic<uint32_t> doorbell{0};
 std::atomic<uint32_t> steward_thread{0};
 
-bool needs_adoption(const Vcpu& vcpu) {
-  return vcpu.state.load() == VcpuState::kBusy && vcpu.host_thread.load() == 0 &&
-         vcpu.process != nullptr && vcpu.started.load() != 0;
-}
-
 bool begin_adoption(Vcpu& vcpu) {
-  uint32_t expected = 0;
-  if (!needs_adoption(vcpu) || !vcpu.adopted.compare_exchange_strong(expected, 1)) return false;
+  uint32_t life = vcpu.life.load();
+  if (life == 0 || vcpu.host_thread.load() != 0) return false;
+  if (!vcpu.life.compare_exchange_strong(life, 0)) return false;
+  vcpu.adopted.store(1);
   vcpu.page->signal.number = 0;
   vcpu.page->dying = 1;
   __atomic_store_n(&vcpu.page->attention, 1, __ATOMIC_SEQ_CST);
@@ -43,7 +40,6 @@ bool begin_adoption(Vcpu& vcpu) {
 }
 
 void end_adoption(Vcpu& vcpu) {
-  vcpu.started.store(0);
   if (vcpu.state.load() != VcpuState::kLost) machine().vcpus().release(vcpu);
 }
 

@@ -82,11 +82,11 @@ void note_thread_attributes(Vcpu& vcpu, uint32_t call_number) {
 bool park_thread(Vcpu& vcpu) {
   if (!may_park(vcpu)) return false;
   block_all_signals();
-  vcpu.started.store(0);
+  vcpu.end_life();
   vcpu.wake_word.store(0);
   vcpu.state.store(VcpuState::kParked);
   if (!wait_for_restart(vcpu)) return false;
-  vcpu.started.store(1);
+  vcpu.begin_life();
   if (machine().reset_vcpu(vcpu, vcpu.page->start_argument) < 0) return false;
   signal_mask(vcpu, vcpu.program_mask.load());
   return true;

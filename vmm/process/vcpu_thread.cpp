@@ -185,10 +185,10 @@ int64_t start_host_thread(Vcpu& vcpu, uint64_t flags, ThreadEntry entry, uint64_
   // Both before the thread is there: it may be gone again, and its vCPU another's, when clone comes
   // back. Linux replaces the first by the thread's id before it runs.
   vcpu.host_thread.store(kThreadBeingMade);
-  vcpu.started.store(1);
+  vcpu.begin_life();
   const int64_t result = clone_with_block(flags, *vcpu.block, vcpu.host_thread, entry, &vcpu);
   if (result >= 0) return result;
-  vcpu.started.store(0);
+  vcpu.end_life();
   vcpu.host_thread.store(0);
   machine().vcpus().release(vcpu);
   return result;
@@ -320,7 +320,7 @@ Vcpu& adopt_first_thread(Machine& machine) {
   vcpu->page->process_id = process->process_id;
   vcpu->page->thread_id = process->process_id;
   vcpu->host_thread.store(process->process_id);
-  vcpu->started.store(1);
+  vcpu->begin_life();
   raw_call(__NR_set_tid_address, reinterpret_cast<uint64_t>(&vcpu->host_thread));
   set_signal_context(vcpu);
   return *vcpu;
