@@ -1,0 +1,51 @@
+# Random transactions with snapshots every second, see programs/stress.cpp. DBOS_STRESS_S says how long
+# each strategy is tried (default 40 s); the hour, in two runs of one machine:
+#   tools/dbos-vm run --timeout 4500 -- env DBOS_STRESS_S=1800 tests/system/run --only stress build
+# shellcheck shell=bash disable=SC2034,SC2154 # names that support.sh and run share
+
+readonly stress_s=${DBOS_STRESS_S:-40}
+readonly figures='
+import json, sys
+frames = json.load(sys.stdin)
+print(frames["pages"], frames["retired_pages"] + frames["retired_tables"], frames["tables"])'
+
+frames_of() { # frames_of PID: pages, retired frames, tables
+  "$DBOS_BUILD/tools/dbos-dbg" -p "$1" --json frames | "$python" -c "$figures"
+}
+
+nothing_retired() { # nothing_retired PID
+  local frames
+  read -ra frames < <(frames_of "$1")
+  ((frames[1] == 0))
+}
+
+stress() { # stress STRATEGY
+  local line last='' frames first=() status=0
+  mkfifo input output
+  "${dbos[@]}" --snapshot="$1" --stats=counters "$DBOS_BUILD/tests/system/stress" "$stress_s" \
+    <input >output 2>errors &
+  local program=$!
+  exec 7>input 8<output
+  while read -r line <&8; do
+    echo "$line"
+    last=$line
+    [[ $line = quiet* ]] || continue
+    await 30 nothing_retired "$program"
+    read -ra frames < <(frames_of "$program")
+    echo "pages ${frames[0]}, tables ${frames[2]}"
+    ((${#first[@]})) || first=("${frames[@]}")
+    expect 'pages without a snapshot' "${first[0]}" "${frames[0]}"
+    # Where its mappings lie, and so how many tables they need, differs each time.
+    ((frames[2] <= first[2] + 40)) || fail "${frames[2]} tables, at first ${first[2]}"
+    echo >&7
+  done
+  wait "$program" || status=$?
+  cat errors
+  expect 'the exit status' 0 "$status"
+  expect 'the last line' 'no torn view' "$last"
+}
+
+seconds[stress_shared]=$((stress_s * 2 + 120))
+test_stress_shared() { stress shared; }
+seconds[stress_ready]=$((stress_s * 2 + 120))
+test_stress_ready() { stress ready; }
