@@ -80,6 +80,50 @@ test_cow_limit_slows_main_down() {
   ((limited > 50 && limited < 2000)) || fail "$limited copies beyond the limit"
 }
 
+# Children are killed before they have run an instruction, or soon after, or while they make threads.
+readonly killing='
+import os, random, signal, threading, time
+data = bytearray(16 << 20)
+def write_on():
+    while True: data[::4096] = bytes(len(data) // 4096)
+def make_threads():
+    while True: threading.Thread(target=time.sleep, args=(0.001,)).start()
+for turn in range(300):
+    data[::4096] = bytes([turn % 256]) * (len(data) // 4096)
+    child = os.fork()
+    if child == 0: make_threads() if turn % 4 == 0 else write_on()
+    if turn % 4 == 0: time.sleep(random.random() * 0.05)
+    if turn % 4 == 1: os.sched_yield()
+    os.kill(child, signal.SIGKILL)
+    assert os.waitpid(child, 0) == (child, signal.SIGKILL)
+print("ready", flush=True)
+input()
+'
+
+frames_kept() { # frames_kept PROGRAM: for snapshots only
+  "$DBOS_BUILD/tools/dbos-dbg" -p "$1" --json frames | "$python" -c '
+import json, sys; f = json.load(sys.stdin); print(f["retired_pages"] + f["retired_tables"])'
+}
+nothing_kept() { [[ $(frames_kept "$1") = 0 ]]; }
+one_process() { # one_process PROGRAM: runs in the guest
+  [[ $("$DBOS_BUILD/tools/dbos-dbg" -p "$1" --json ps | "$python" -c '
+import json, sys; print(len({thread["process"] for thread in json.load(sys.stdin)}))') = 1 ]]
+}
+
+seconds[children_killed_at_once]=240
+test_children_killed_at_once() {
+  mkfifo input output
+  "${dbos[@]}" "$python" -c "$killing" <input >output 2>errors &
+  local program=$! line
+  exec 7>input 8<output
+  read -r line <&8 || fail "$(tail -n 3 errors)"
+  expect 'all were killed' ready "$line"
+  await 30 nothing_kept "$program"
+  await 30 one_process "$program"
+  echo >&7
+  wait "$program"
+}
+
 # There is room for the memory once and a half.
 test_main_outlives_its_snapshot() {
   one 'exit 0' "${dbos[@]}" --memory 160M "$python" -c "$rewriting" 96

@@ -44,7 +44,7 @@ std::vector<Running> running(Machine& machine) {
     const Vcpu& vcpu = machine.vcpus().at(i);
     const HostProcess* const process = vcpu.process;
     if (vcpu.state.load() != VcpuState::kBusy || process == nullptr) continue;
-    if (vcpu.life.load() != 0) list.push_back({&vcpu, process});
+    if (vcpu.is_alive()) list.push_back({&vcpu, process});
   }
   return list;
 }

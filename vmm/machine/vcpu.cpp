@@ -1,5 +1,6 @@
 #include "vmm/machine/vcpu.h"
 
+#include <cerrno>
 #include <new>
 
 #include "vmm/machine/machine.h"
@@ -76,12 +77,8 @@ bool VcpuPool::prepare_one(const HostProcess& process, uint32_t wanted) {
   return has_free(process, wanted);
 }
 
-Vcpu* VcpuPool::create(const HostProcess& process) {
-  const HostLockGuard guard(create_lock_);
-  const uint32_t index = count_.load();
-  if (index >= kVcpuCountMax) return nullptr;
-  Vcpu& vcpu = vcpus_[index];
-  vcpu.index = index;
+// 0 or -errno. The caller has the lock.
+int64_t VcpuPool::make(Vcpu& vcpu, const HostProcess& process) {
   vcpu.creator = &process;
   // Made here and not when a thread starts: a fork must find everything ready.
   vcpu.block = take_spare_block();
@@ -89,12 +86,25 @@ Vcpu* VcpuPool::create(const HostProcess& process) {
   vcpu.statistics = new (std::nothrow) ExitStatistics();
   vcpu.current_call.store(kNoCall);
   const bool is_complete = vcpu.block != nullptr && vcpu.statistics != nullptr;
-  if (!is_complete || machine_.initialize_vcpu(vcpu) < 0) return nullptr;
-  // Now that the descriptor is there: a fork that sees the number copies the descriptor.
-  vcpu.sequence = next_sequence_.fetch_add(1);
-  vcpu.state.store(VcpuState::kBusy);
-  count_.store(index + 1);
-  return &vcpu;
+  return is_complete ? machine_.initialize_vcpu(vcpu) : -ENOMEM;
+}
+
+Vcpu* VcpuPool::create(const HostProcess& process) {
+  const HostLockGuard guard(create_lock_);
+  for (uint32_t index = count_.load(); index < kVcpuCountMax; ++index) {
+    Vcpu& vcpu = vcpus_[index];
+    vcpu.index = index;
+    const int64_t result = make(vcpu, process);
+    // Somebody was killed while he made it, and its descriptor is gone with him.
+    const bool is_lost = result == -EEXIST;
+    if (result < 0 && !is_lost) return nullptr;
+    // Now that the descriptor is there: a fork that sees the number copies the descriptor.
+    if (!is_lost) vcpu.sequence = next_sequence_.fetch_add(1);
+    vcpu.state.store(is_lost ? VcpuState::kLost : VcpuState::kBusy);
+    count_.store(index + 1);
+    if (!is_lost) return &vcpu;
+  }
+  return nullptr;
 }
 
 }  // namespace dbos::vmm

@@ -28,6 +28,18 @@ inline constexpr uint32_t kNoCall = UINT32_MAX;
 // kLost: made by a process that is gone, so that nobody has its descriptor.
 enum class VcpuState : uint32_t { kAbsent, kIdle, kBusy, kParked, kEnded, kLost };
 
+struct Vcpu;
+
+// See making.h.
+struct Making {
+  enum class Way { kClone, kRestart };
+
+  std::atomic<Vcpu*> child;  // null: none
+  Way way;
+  uint32_t life_before;      // the child's
+  std::atomic<uint32_t> id;  // kClone: Linux stores it when the child has come to be
+};
+
 struct Vcpu : SignalContext {
   std::atomic<VcpuState> state;
   uint32_t index;
@@ -46,16 +58,19 @@ struct Vcpu : SignalContext {
       host_thread;  // its id; Linux sets 0 and wakes when it is gone (CHILD_CLEARTID)
   std::atomic<uint32_t> keeps_thread;  // its host thread may be used again (thread_reuse.h)
   std::atomic<uint32_t> wake_word;     // of a parked one: futex, 1: go on
-  std::atomic<uint32_t> life;          // see begin_life; 0: no thread of the program runs on it
+  std::atomic<uint32_t> life;          // see begin_life
   std::atomic<uint32_t> adopted;       // another thread runs it, to release what the dead one held
   std::atomic<uint32_t> is_helper;     // it runs no program (helper.h)
+  std::atomic<uint32_t> is_unset;  // its registers are not yet those that its thread begins with
 
-  // A thread of the program begins on it. host_thread is not 0 by then, and becomes 0 within this
-  // life only by the host thread's death: who finds it so may adopt the vCPU by putting 0 for the
-  // number. No two lives have the same, so a look that took long can't hit the next one.
-  void begin_life() { life.store(++lives != 0 ? lives : ++lives); }
-  void end_life() { life.store(0); }
-  uint32_t lives;  // how many have begun
+  Making making;  // what its thread's call is making
+
+  // A thread of the program begins on it. host_thread is set by then, and becomes 0 only by the
+  // host thread's death: who finds it 0 may adopt the vCPU by ending the life that it saw. `life`
+  // is odd while one lasts, and no two are the same: a look that took long can't hit the next one.
+  void begin_life() { life.store(life.load() + 1); }
+  void end_life() { life.store((life.load() + 1) & ~1u); }
+  bool is_alive() const { return life.load() % 2 != 0; }
 };
 
 class Machine;
@@ -88,6 +103,7 @@ class VcpuPool {
   Vcpu* find(const HostProcess& process, Kind kind);
   bool has_free(const HostProcess& process, uint32_t wanted) const;
   Vcpu* create(const HostProcess& process);
+  int64_t make(Vcpu& vcpu, const HostProcess& process);
 
   Machine& machine_;
   HostLock create_lock_;  // guards the making of vCPUs and the boot tables

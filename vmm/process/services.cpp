@@ -23,6 +23,7 @@
 #include "vmm/process/helper.h"
 #include "vmm/process/host_call.h"
 #include "vmm/process/host_process.h"
+#include "vmm/process/making.h"
 #include "vmm/process/statistics.h"
 #include "vmm/process/vcpu_thread.h"
 #include "vmm/proxy/execute.h"
@@ -162,6 +163,10 @@ void end_first_process(const Vcpu& vcpu) {
   for (;;) raw_call(__NR_exit_group, status);
 }
 
+bool makes_child(Service service) {
+  return service == Service::kThreadCreate || service == Service::kProcessFork;
+}
+
 bool is_allowed_when_adopted(Service service) {
   switch (service) {
     case Service::kLog:
@@ -184,6 +189,7 @@ bool is_allowed_when_adopted(Service service) {
 int64_t execute_service(Vcpu& vcpu, const Call& call) {
   const auto service = static_cast<Service>(call.number);
   const uint64_t* const a = call.arguments;
+  if (vcpu.adopted.load() != 0 && makes_child(service)) return result_of_making(vcpu);
   if (vcpu.adopted.load() != 0 && !is_allowed_when_adopted(service)) return -EINTR;
   switch (service) {
     case Service::kLog:

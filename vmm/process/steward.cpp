@@ -27,14 +27,19 @@ std::atomic<uint32_t> steward_thread{0};
 
 bool begin_adoption(Vcpu& vcpu) {
   uint32_t life = vcpu.life.load();
-  if (life == 0 || vcpu.host_thread.load() != 0) return false;
-  if (!vcpu.life.compare_exchange_strong(life, 0)) return false;
+  if (life % 2 == 0 || vcpu.host_thread.load() != 0) return false;
+  if (!vcpu.life.compare_exchange_strong(life, life + 1)) return false;
   vcpu.adopted.store(1);
   vcpu.page->signal.number = 0;
   vcpu.page->dying = 1;
   __atomic_store_n(&vcpu.page->attention, 1, __ATOMIC_SEQ_CST);
   vcpu.run->immediate_exit = 0;
   vcpu.kicks_received.store(vcpu.kicks_sent.load());  // those that the dead thread did not take
+  // Killed before it came that far: it begins, finds that it is dying, and ends.
+  if (vcpu.is_unset.load() != 0 && set_first_registers(vcpu) < 0) {
+    vcpu.state.store(VcpuState::kLost);
+    return false;
+  }
   bring_into_kernel(vcpu);
   return true;
 }

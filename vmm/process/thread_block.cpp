@@ -91,14 +91,14 @@ ThreadBlock* take_spare_block() {
   return nullptr;
 }
 
-int64_t clone_with_block(uint64_t flags, ThreadBlock& block, std::atomic<uint32_t>& thread_id_word,
-                         ThreadEntry entry, void* argument) {
+int64_t clone_with_block(uint64_t flags, ThreadBlock& block, std::atomic<uint32_t>& id,
+                         std::atomic<uint32_t>& end, ThreadEntry entry, void* argument) {
   auto* const stack = reinterpret_cast<uint64_t*>(block.stack_top) - 2;
   stack[0] = reinterpret_cast<uint64_t>(entry);
   stack[1] = reinterpret_cast<uint64_t>(argument);
-  const auto word = reinterpret_cast<uint64_t>(&thread_id_word);
   return dbos_clone(flags | CLONE_SETTLS | CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID,
-                    reinterpret_cast<uint64_t>(stack), word, word, block.thread_pointer);
+                    reinterpret_cast<uint64_t>(stack), reinterpret_cast<uint64_t>(&id),
+                    reinterpret_cast<uint64_t>(&end), block.thread_pointer);
 }
 
 }  // namespace dbos::vmm

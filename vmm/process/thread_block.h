@@ -30,9 +30,10 @@ ThreadBlock* take_spare_block();
 using ThreadEntry = void (*)(void* argument);
 
 // clone(2) with `flags`; the child calls entry(argument) on the block's stack and must not return.
-// `thread_id_word` is set to the child's id before it runs, and to 0 (with a futex wake) when it is
-// gone, however it ends. Result: the child's id or -errno.
-int64_t clone_with_block(uint64_t flags, ThreadBlock& block, std::atomic<uint32_t>& thread_id_word,
-                         ThreadEntry entry, void* argument);
+// Linux stores the child's id in `id` if the child comes to be, before it runs and before a killed
+// caller can die; and 0 in `end` (with a futex wake) when it is gone, however it ends. Result: the
+// child's id or -errno.
+int64_t clone_with_block(uint64_t flags, ThreadBlock& block, std::atomic<uint32_t>& id,
+                         std::atomic<uint32_t>& end, ThreadEntry entry, void* argument);
 
 }  // namespace dbos::vmm

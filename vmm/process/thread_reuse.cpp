@@ -40,7 +40,7 @@ bool wait_for_restart(Vcpu& vcpu) {
                                     reinterpret_cast<uint64_t>(&kPatience));
     VcpuState expected = VcpuState::kParked;
     const bool gives_up =
-        result == -ETIMEDOUT && vcpu.state.compare_exchange_strong(expected, VcpuState::kBusy);
+        result == -ETIMEDOUT && vcpu.state.compare_exchange_strong(expected, VcpuState::kEnded);
     if (gives_up) return false;
   }
   return true;
@@ -86,8 +86,7 @@ bool park_thread(Vcpu& vcpu) {
   vcpu.wake_word.store(0);
   vcpu.state.store(VcpuState::kParked);
   if (!wait_for_restart(vcpu)) return false;
-  vcpu.begin_life();
-  if (machine().reset_vcpu(vcpu, vcpu.page->start_argument) < 0) return false;
+  if (set_first_registers(vcpu) < 0) return false;
   signal_mask(vcpu, vcpu.program_mask.load());
   return true;
 }

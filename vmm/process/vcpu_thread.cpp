@@ -12,6 +12,7 @@
 #include "vmm/process/exit_watch.h"
 #include "vmm/process/host_call.h"
 #include "vmm/process/host_process.h"
+#include "vmm/process/making.h"
 #include "vmm/process/services.h"
 #include "vmm/process/steward.h"
 #include "vmm/process/thread_block.h"
@@ -71,6 +72,7 @@ Next make_calls(Vcpu& vcpu) {
     vcpu.current_call.store(kNoCall, std::memory_order_relaxed);
     page.calls[i].result = result;
     page.calls_done = i + 1;
+    end_making(vcpu);
     if (is_interrupted(result)) break;
     if (vcpu.adopted.load() != 0 && is_yield(call)) return Next::kPause;
   }
@@ -123,10 +125,12 @@ void handle_interrupted_run(Vcpu& vcpu) {
 
 void start_thread(void* argument) {
   Vcpu& vcpu = *static_cast<Vcpu*>(argument);
-  if (machine().reset_vcpu(vcpu, vcpu.page->start_argument) < 0) {
+  const auto id = static_cast<uint32_t>(raw_call(__NR_gettid));
+  vcpu.host_thread.store(id);
+  if (set_first_registers(vcpu) < 0) {
     die_with_report(vcpu, "KVM refused a virtual CPU's registers");
   }
-  vcpu.page->thread_id = static_cast<uint32_t>(raw_call(__NR_gettid));
+  vcpu.page->thread_id = id;
   vcpu.page->process_id = static_cast<uint32_t>(raw_call(__NR_getpid));
   set_signal_context(&vcpu);
   signal_mask(vcpu, vcpu.program_mask.load());
@@ -152,7 +156,9 @@ void prepare_page(Vcpu& vcpu, const Vcpu& creator, uint64_t start_argument, Birt
   vcpu.page->park_word = 0;
   vcpu.page->signal.number = 0;
   vcpu.page->attention = 0;
+  vcpu.making.child.store(nullptr);
   vcpu.page->start_argument = start_argument;
+  vcpu.is_unset.store(1);
   vcpu.run->immediate_exit = 0;
 }
 
@@ -180,14 +186,18 @@ void store_index(const Vcpu& vcpu, uint64_t result_address) {
 }
 
 // clone(2) for a prepared vCPU. Signals are blocked.
-int64_t start_host_thread(Vcpu& vcpu, uint64_t flags, ThreadEntry entry, uint64_t result_address) {
+int64_t start_host_thread(Vcpu& creator, Vcpu& vcpu, uint64_t flags, ThreadEntry entry,
+                          uint64_t result_address) {
   store_index(vcpu, result_address);
+  begin_making(creator, vcpu, Making::Way::kClone);
   // Both before the thread is there: it may be gone again, and its vCPU another's, when clone comes
-  // back. Linux replaces the first by the thread's id before it runs.
+  // back. It replaces the first by its id.
   vcpu.host_thread.store(kThreadBeingMade);
   vcpu.begin_life();
-  const int64_t result = clone_with_block(flags, *vcpu.block, vcpu.host_thread, entry, &vcpu);
+  const int64_t result =
+      clone_with_block(flags, *vcpu.block, creator.making.id, vcpu.host_thread, entry, &vcpu);
   if (result >= 0) return result;
+  end_making(creator);
   vcpu.end_life();
   vcpu.host_thread.store(0);
   machine().vcpus().release(vcpu);
@@ -226,6 +236,12 @@ void set_machine(Machine& machine) {
   the_machine = &machine;
 }
 
+int64_t set_first_registers(Vcpu& vcpu) {
+  const int64_t result = machine().reset_vcpu(vcpu, vcpu.page->start_argument);
+  if (result >= 0) vcpu.is_unset.store(0);
+  return result;
+}
+
 void run_vcpu(Vcpu& vcpu) {
   enter_guest(vcpu);
   for (;;) run_once(vcpu);
@@ -240,13 +256,14 @@ Adopted run_adopted(Vcpu& vcpu) {
 }
 
 // A host thread of this process that waits for a new program thread. Result: its id; 0: none.
-int64_t restart_parked_thread(const Vcpu& creator, uint64_t start_argument,
-                              uint64_t result_address) {
+int64_t restart_parked_thread(Vcpu& creator, uint64_t start_argument, uint64_t result_address) {
   Vcpu* const vcpu = take_parked_thread(creator);
   if (vcpu == nullptr) return 0;
+  begin_making(creator, *vcpu, Making::Way::kRestart);
   prepare_page(*vcpu, creator, start_argument, Birth::kThread);
   store_index(*vcpu, result_address);
   const int64_t id = vcpu->host_thread.load();
+  vcpu->begin_life();
   wake_parked_thread(*vcpu);
   return id;
 }
@@ -259,7 +276,7 @@ int64_t create_thread(Vcpu& creator, uint64_t start_argument, uint64_t result_ad
   Vcpu* const vcpu = acquire_vcpu(creator, *creator.process, start_argument, Birth::kThread);
   int64_t result = -EAGAIN;
   if (vcpu != nullptr) {
-    result = start_host_thread(*vcpu, kThreadFlags, start_thread, result_address);
+    result = start_host_thread(creator, *vcpu, kThreadFlags, start_thread, result_address);
   }
   set_own_mask(mask);
   return result;
@@ -272,7 +289,8 @@ int64_t create_helper_thread(Vcpu& creator, uint64_t start_argument) {
   if (vcpu != nullptr) {
     vcpu->is_helper.store(1);
     vcpu->program_mask.store(~uint64_t{0});
-    result = start_host_thread(*vcpu, kThreadFlags, start_thread, 0);
+    result = start_host_thread(creator, *vcpu, kThreadFlags, start_thread, 0);
+    end_making(creator);
   }
   set_own_mask(mask);
   return result < 0 ? result : 0;
@@ -290,7 +308,7 @@ int64_t fork_process(Vcpu& creator, uint64_t start_argument, uint64_t exit_signa
   int64_t result = -EAGAIN;
   if (vcpu != nullptr) {
     process->fork_sequence = machine().vcpus().next_sequence();
-    result = start_host_thread(*vcpu,
+    result = start_host_thread(creator, *vcpu,
                                CLONE_VM | (waits_for_exec ? CLONE_VFORK : 0) | (exit_signal & 0xff),
                                start_process, result_address);
   }

@@ -14,6 +14,9 @@ void set_machine(Machine& machine);
 // Runs a vCPU on the calling host thread until the program's thread or process ends.
 [[noreturn]] void run_vcpu(Vcpu& vcpu);
 
+// The registers that the thread of a new life begins with. 0 or -errno.
+int64_t set_first_registers(Vcpu& vcpu);
+
 // Runs an adopted vCPU (steward.h) until the guest kernel has released what the dead thread held,
 // or waits for somebody.
 enum class Adopted { kWaits, kReleased };

@@ -336,15 +336,11 @@ class Family {
     if (child < 0) fail("fork", 0);
     children_.push_back({child, false});
     ++snapshots;
+    if (chance(6)) kill_child(children_.back());  // before it has begun
   }
 
   void kill_one() {
-    if (children_.empty()) return;
-    Child& child = children_[below(random_, children_.size())];
-    if (child.is_killed) return;
-    kill(child.id, SIGKILL);
-    child.is_killed = true;
-    ++killed;
+    if (!children_.empty()) kill_child(children_[below(random_, children_.size())]);
   }
 
   void reap(int options) {
@@ -359,6 +355,13 @@ class Family {
   uint64_t killed = 0;
 
  private:
+  void kill_child(Child& child) {
+    if (child.is_killed) return;
+    kill(child.id, SIGKILL);
+    child.is_killed = true;
+    ++killed;
+  }
+
   void make_room() {
     if (chance(2)) kill_one();
     while (children_.size() == kChildrenMax) {

@@ -1,0 +1,26 @@
+// The child that a thread is making, should the thread be killed in the middle.
+//
+// Whoever is killed in a call is adopted (steward.h), and its guest kernel repeats the call. For
+// Service::kThreadCreate and kProcessFork it must learn the truth: a child that exists runs with
+// what its maker prepared for it, or is adopted itself; one that does not exist never will.
+#pragma once
+
+#include <cstdint>
+
+#include "vmm/machine/vcpu.h"
+
+namespace dbos::vmm {
+
+// Before `child` begins a life, by clone(2) or on its parked host thread.
+void begin_making(Vcpu& maker, Vcpu& child, Making::Way way);
+
+// After the guest has been given the call's result.
+inline void end_making(Vcpu& maker) {
+  maker.making.child.store(nullptr, std::memory_order_release);
+}
+
+// Of an adopted vCPU whose guest repeats the call: the child's id, or -EINTR if there is none, when
+// all that was prepared for it has been taken back.
+int64_t result_of_making(Vcpu& maker);
+
+}  // namespace dbos::vmm
