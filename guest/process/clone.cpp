@@ -147,11 +147,23 @@ void abandon_start(ThreadStart* start) {
   drop_start(start);
 }
 
+// Who is killed in such a call has no answer yet when another host thread adopts the vCPU. It must
+// know whether the child exists: asked again, the host tells.
+i64 make_child(Service service, const ThreadStart* start, u64 exit_signal, u64 flags) {
+  i64 id = kInterrupted;
+  while (id == kInterrupted) {
+    id = service == Service::kThreadCreate
+             ? hypercall(service, argument_of(start), 0)
+             : hypercall(service, argument_of(start), exit_signal, flags, 0);
+  }
+  return id;
+}
+
 i64 clone_thread(Thread& thread, TrapFrame& frame, const CloneRequest& request) {
   const auto start = make_start(thread, frame, request);
   if (start.is_error()) return -EAGAIN;
   count_thread(*thread.process);
-  const i64 id = hypercall(Service::kThreadCreate, argument_of(start.value()), 0);
+  const i64 id = make_child(Service::kThreadCreate, start.value(), 0, 0);
   if (id < 0) {
     discount_thread(*thread.process);
     abandon_start(start.value());
@@ -185,8 +197,8 @@ i64 clone_process(Thread& thread, TrapFrame& frame, const CloneRequest& request,
   if (child.is_error()) return abandon(start.value(), nullptr, -child.error().code());
   start.value()->process = child.value();
   const bool waits = (request.flags & CLONE_VFORK) != 0;
-  const i64 id = hypercall(Service::kProcessFork, argument_of(start.value()), request.exit_signal,
-                           waits ? kForkWaitForExec : 0, 0);
+  const i64 id = make_child(Service::kProcessFork, start.value(), request.exit_signal,
+                            waits ? kForkWaitForExec : 0);
   if (id < 0) return abandon(start.value(), child.value(), id);
   store_parent_id(request, id);  // in the parent's own memory
   store_process_descriptor(request, id);

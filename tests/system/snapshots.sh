@@ -110,19 +110,39 @@ one_process() { # one_process PROGRAM: runs in the guest
 import json, sys; print(len({thread["process"] for thread in json.load(sys.stdin)}))') = 1 ]]
 }
 
-seconds[children_killed_at_once]=240
-test_children_killed_at_once() {
+# Each makes more virtual CPUs than there were, and leaves while its threads sleep.
+readonly leaving='
+import os, threading, time
+data = bytearray(16 << 20)
+for turn in range(40):
+    data[::4096] = bytes([turn]) * (len(data) // 4096)
+    child = os.fork()
+    if child == 0:
+        for i in range(12): threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+        os._exit(0)
+    assert os.waitpid(child, 0) == (child, 0)
+print("ready", flush=True)
+input()
+'
+
+leaves_nothing() { # leaves_nothing PROGRAM: prints 'ready' when its children are gone
   mkfifo input output
-  "${dbos[@]}" "$python" -c "$killing" <input >output 2>errors &
+  "${dbos[@]}" "$python" -c "$1" <input >output 2>errors &
   local program=$! line
   exec 7>input 8<output
   read -r line <&8 || fail "$(tail -n 3 errors)"
-  expect 'all were killed' ready "$line"
+  expect 'the answer' ready "$line"
   await 30 nothing_kept "$program"
   await 30 one_process "$program"
   echo >&7
   wait "$program"
 }
+
+seconds[children_killed_at_once]=240
+test_children_killed_at_once() { leaves_nothing "$killing"; }
+
+seconds[children_of_many_threads]=240
+test_children_of_many_threads() { leaves_nothing "$leaving"; }
 
 # There is room for the memory once and a half.
 test_main_outlives_its_snapshot() {

@@ -5,6 +5,7 @@
 
 #include "vmm/machine/machine.h"
 #include "vmm/process/exit_statistics.h"
+#include "vmm/process/handover.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/thread_block.h"
 
@@ -18,12 +19,12 @@ bool is_free(const Vcpu& vcpu) {
   return is_left && vcpu.host_thread.load() == 0;
 }
 
-bool take(Vcpu& vcpu) {
+}  // namespace
+
+bool VcpuPool::take(Vcpu& vcpu) {
   VcpuState state = vcpu.state.load();
   return is_free(vcpu) && vcpu.state.compare_exchange_strong(state, VcpuState::kBusy);
 }
-
-}  // namespace
 
 bool VcpuPool::is_usable(const Vcpu& vcpu, const HostProcess& process) const {
   uint64_t bound = UINT64_MAX;
@@ -37,7 +38,9 @@ bool VcpuPool::is_usable(const Vcpu& vcpu, const HostProcess& process) const {
 Vcpu* VcpuPool::find(const HostProcess& process, Kind kind) {
   for (uint32_t i = 0; i < count(); ++i) {
     if (kind == Kind::kFresh && vcpus_[i].was_run) continue;
-    if (is_usable(vcpus_[i], process) && take(vcpus_[i])) return &vcpus_[i];
+    if (!is_usable(vcpus_[i], process) || !take(vcpus_[i])) continue;
+    if (is_usable(vcpus_[i], process)) return &vcpus_[i];
+    release(vcpus_[i]);  // it went to another process meanwhile
   }
   return nullptr;
 }
@@ -99,10 +102,12 @@ Vcpu* VcpuPool::create(const HostProcess& process) {
     const bool is_lost = result == -EEXIST;
     if (result < 0 && !is_lost) return nullptr;
     // Now that the descriptor is there: a fork that sees the number copies the descriptor.
-    if (!is_lost) vcpu.sequence = next_sequence_.fetch_add(1);
+    if (!is_lost) vcpu.sequence = take_sequence();
     vcpu.state.store(is_lost ? VcpuState::kLost : VcpuState::kBusy);
     count_.store(index + 1);
-    if (!is_lost) return &vcpu;
+    if (is_lost) continue;
+    if (process.parent != nullptr) hand_over(vcpu);
+    return &vcpu;
   }
   return nullptr;
 }

@@ -45,10 +45,12 @@ struct Vcpu : SignalContext {
   uint32_t index;
   int descriptor;
   kvm_run* run;
-  const HostProcess* creator;  // who has the descriptor, with those it forked later
-  uint64_t sequence;           // creation order
-  bool was_run;                // a host thread ran it once
-  ExitStatistics* statistics;  // written by the thread that runs it
+  const HostProcess* creator;   // who has the descriptor, with those it forked later
+  const HostProcess* receiver;  // who has it as well, as `handed_over` (handover.h); null: nobody
+  int handed_over;
+  uint64_t sequence;                            // creation order
+  bool was_run;                                 // a host thread ran it once
+  ExitStatistics* statistics;                   // written by the thread that runs it
   std::atomic<uint32_t> current_call{kNoCall};  // number of the host call that its thread is in
   ThreadBlock* block;                           // for its host threads, one after the other
 
@@ -87,6 +89,8 @@ class VcpuPool {
   // One step of it: makes one vCPU, if a thread block is there for it. Answers whether enough are.
   bool prepare_one(const HostProcess& process, uint32_t wanted);
   void release(Vcpu& vcpu) { vcpu.state.store(VcpuState::kIdle); }
+  // Takes it if it is free.
+  bool take(Vcpu& vcpu);
 
   // Whether `process` has the descriptor of `vcpu`.
   bool is_usable(const Vcpu& vcpu, const HostProcess& process) const;
@@ -94,6 +98,7 @@ class VcpuPool {
   Vcpu& at(uint32_t index) { return vcpus_[index]; }
   uint32_t count() const { return count_.load(); }
   uint64_t next_sequence() const { return next_sequence_.load(); }
+  uint64_t take_sequence() { return next_sequence_.fetch_add(1); }
 
  private:
   // Beyond this many vCPUs the ones that have been run are used again before a new one is made.

@@ -5,6 +5,7 @@
 
 #include <asm/unistd.h>
 #include <linux/time_types.h>
+#include <sys/uio.h>
 
 #include <atomic>
 #include <cerrno>
@@ -21,9 +22,7 @@ class HostLock {
     for (;;) {
       uint32_t holder = 0;
       if (word_.compare_exchange_strong(holder, self)) return;
-      const bool holder_is_gone =
-          raw_call(__NR_kill, holder, 0) == -ESRCH && word_.compare_exchange_strong(holder, self);
-      if (holder_is_gone) return;
+      if (!is_alive(holder) && word_.compare_exchange_strong(holder, self)) return;
       const __kernel_timespec pause = {0, 50'000};
       raw_call(__NR_nanosleep, reinterpret_cast<uint64_t>(&pause), 0);
     }
@@ -31,6 +30,17 @@ class HostLock {
   void unlock() { word_.store(0); }
 
  private:
+  // Linux finds a killed thread's id until its process has been waited for, perhaps by us later on:
+  // kill(2) would not tell. This one answers 1 only for a thread that still has our memory.
+  static bool is_alive(uint32_t thread) {
+    char byte = 0;
+    iovec own = {&byte, 1};
+    iovec other = {&byte, 1};
+    const int64_t result = raw_call(__NR_process_vm_readv, thread, reinterpret_cast<uint64_t>(&own),
+                                    1, reinterpret_cast<uint64_t>(&other), 1, 0);
+    return result == 1 || result == -ENOSYS;
+  }
+
   std::atomic<uint32_t> word_{0};
 };
 

@@ -262,8 +262,8 @@ bool is_yield(const Call& call) {
 }
 
 bool ends_thread(const Call& call) {
-  return is_thread_exit(call) || call.number == static_cast<uint32_t>(Service::kExit) ||
-         call.number == static_cast<uint32_t>(Service::kDie);
+  const bool is_exit = call.number == static_cast<uint32_t>(Service::kExit);
+  return is_thread_exit(call) || (is_exit && call.arguments[1] != 0);
 }
 
 }  // namespace dbos::vmm

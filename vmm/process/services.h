@@ -18,7 +18,7 @@ bool is_thread_exit(const Call& call);
 // Service::kYield.
 bool is_yield(const Call& call);
 
-// Whether the call is one after which the thread does not go on.
+// Whether an adopted vCPU that makes the call has released all that it held.
 bool ends_thread(const Call& call);
 
 }  // namespace dbos::vmm

@@ -10,6 +10,7 @@
 
 #include "vmm/kvm/kvm_api.h"
 #include "vmm/process/attention.h"
+#include "vmm/process/handover.h"
 #include "vmm/process/host_call.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/signals.h"
@@ -25,10 +26,13 @@ constexpr int64_t kPatience_ns = 200'000'000;  // for what is beyond kWatchedMax
 std::atomic<uint32_t> doorbell{0};
 std::atomic<uint32_t> steward_thread{0};
 
-bool begin_adoption(Vcpu& vcpu) {
+bool begin_adoption(Vcpu& vcpu, const HostProcess& own) {
+  const bool is_own = machine().vcpus().is_usable(vcpu, own);
+  if (!is_own && !can_lend(vcpu, own)) return false;
   uint32_t life = vcpu.life.load();
   if (life % 2 == 0 || vcpu.host_thread.load() != 0) return false;
   if (!vcpu.life.compare_exchange_strong(life, life + 1)) return false;
+  if (!is_own) lend_descriptor(vcpu);
   vcpu.adopted.store(1);
   vcpu.page->signal.number = 0;
   vcpu.page->dying = 1;
@@ -44,7 +48,8 @@ bool begin_adoption(Vcpu& vcpu) {
   return true;
 }
 
-void end_adoption(Vcpu& vcpu) {
+void end_adoption(Vcpu& vcpu, const HostProcess& own) {
+  if (!machine().vcpus().is_usable(vcpu, own)) return_descriptor(vcpu, own);
   if (vcpu.state.load() != VcpuState::kLost) machine().vcpus().release(vcpu);
 }
 
@@ -69,6 +74,7 @@ void* run_steward(void* argument) {
     make_spare_blocks();
     futex_waitv watched[kWatchedMax + 1];
     const uint32_t count = collect(own, watched);
+    receive_descriptors(own);
     reap_ended_threads(own);
     timespec now = {};
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -91,9 +97,9 @@ void reap_ended_threads(const HostProcess& process) {
   do {
     for (uint32_t i = 0; i < vcpus.count(); ++i) {
       Vcpu& vcpu = vcpus.at(i);
-      if (vcpus.is_usable(vcpu, process) && begin_adoption(vcpu)) adopted.set(i);
+      if (begin_adoption(vcpu, process)) adopted.set(i);
       if (!adopted.test(i) || run_adopted(vcpu) == Adopted::kWaits) continue;
-      end_adoption(vcpu);
+      end_adoption(vcpu, process);
       adopted.reset(i);
     }
   } while (adopted.any());

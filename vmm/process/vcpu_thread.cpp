@@ -10,6 +10,7 @@
 #include "vmm/kvm/kvm_api.h"
 #include "vmm/process/attention.h"
 #include "vmm/process/exit_watch.h"
+#include "vmm/process/handover.h"
 #include "vmm/process/host_call.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/making.h"
@@ -326,6 +327,7 @@ int64_t fork_process(Vcpu& creator, uint64_t start_argument, uint64_t exit_signa
 Vcpu& adopt_first_thread(Machine& machine) {
   HostProcess* const process = acquire_process(nullptr);
   process->process_id = static_cast<uint32_t>(raw_call(__NR_getpid));
+  if (open_handover() < 0) throw StartError::with_errno("Linux gives no socket for virtual CPUs");
   Vcpu* const vcpu = machine.vcpus().acquire(*process);
   if (vcpu == nullptr || machine.reset_vcpu(*vcpu, 0) < 0) {
     throw StartError::with_errno("KVM can't make a virtual CPU");

@@ -1,0 +1,126 @@
+#include "vmm/process/handover.h"
+
+#include <asm/unistd.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "vmm/machine/keep_descriptor.h"
+#include "vmm/process/host_process.h"
+#include "vmm/process/steward.h"
+#include "vmm/process/vcpu_thread.h"
+
+namespace dbos::vmm {
+namespace {
+
+// The queue holds some hundred; the steward empties it when it is rung.
+constexpr int kAttemptsMax = 100;
+constexpr timespec kPause = {0, 1'000'000};
+
+int sender = -1;
+int receiver = -1;
+
+// One message: a vCPU's index, and its descriptor.
+struct Message {
+  uint32_t index = 0;
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  iovec data = {&index, sizeof index};
+  msghdr header = {};
+
+  Message() {
+    header.msg_iov = &data;
+    header.msg_iovlen = 1;
+    header.msg_control = control;
+    header.msg_controllen = sizeof control;
+  }
+  Message(const Message&) = delete;
+  Message& operator=(const Message&) = delete;
+};
+
+bool send(const Message& message) {
+  return sendmsg(sender, &message.header, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0;
+}
+
+int descriptor_of(Message& message) {
+  const cmsghdr* const control = CMSG_FIRSTHDR(&message.header);
+  const bool is_there = control != nullptr && control->cmsg_type == SCM_RIGHTS;
+  int descriptor = -1;
+  if (is_there) std::memcpy(&descriptor, CMSG_DATA(control), sizeof descriptor);
+  return descriptor;
+}
+
+// The sequence first: nobody may take the vCPU for an older one of `own`.
+void give_to(Vcpu& vcpu, const HostProcess& own) {
+  vcpu.descriptor = vcpu.handed_over;
+  vcpu.receiver = nullptr;
+  vcpu.sequence = machine().vcpus().take_sequence();
+  vcpu.creator = &own;
+}
+
+void give_free_ones_to(const HostProcess& maker, const HostProcess& own) {
+  VcpuPool& vcpus = machine().vcpus();
+  for (uint32_t i = 0; i < vcpus.count(); ++i) {
+    Vcpu& vcpu = vcpus.at(i);
+    if (vcpu.creator != &maker || !can_lend(vcpu, own) || !vcpus.take(vcpu)) continue;
+    give_to(vcpu, own);
+    vcpus.release(vcpu);
+  }
+}
+
+}  // namespace
+
+int64_t open_handover() {
+  int ends[2];
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) return -errno;
+  receiver = keep_descriptor(ends[0]);
+  sender = keep_descriptor(ends[1]);
+  return 0;
+}
+
+void hand_over(const Vcpu& vcpu) {
+  Message message;
+  message.index = vcpu.index;
+  cmsghdr* const control = CMSG_FIRSTHDR(&message.header);
+  control->cmsg_level = SOL_SOCKET;
+  control->cmsg_type = SCM_RIGHTS;
+  control->cmsg_len = CMSG_LEN(sizeof(int));
+  std::memcpy(CMSG_DATA(control), &vcpu.descriptor, sizeof vcpu.descriptor);
+  for (int attempt = 0; !send(message) && errno == EAGAIN && attempt < kAttemptsMax; ++attempt) {
+    ring_steward();
+    nanosleep(&kPause, nullptr);
+  }
+}
+
+void receive_descriptors(const HostProcess& own) {
+  for (;;) {
+    Message message;
+    const ssize_t size = recvmsg(receiver, &message.header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (size < 0) return;
+    const int descriptor = descriptor_of(message);
+    if (descriptor < 0 || message.index >= machine().vcpus().count()) continue;
+    Vcpu& vcpu = machine().vcpus().at(message.index);
+    vcpu.handed_over = keep_descriptor(descriptor);
+    vcpu.receiver = &own;
+  }
+}
+
+bool can_lend(const Vcpu& vcpu, const HostProcess& own) {
+  return vcpu.receiver == &own;
+}
+
+void lend_descriptor(Vcpu& vcpu) {
+  std::swap(vcpu.descriptor, vcpu.handed_over);
+}
+
+void return_descriptor(Vcpu& vcpu, const HostProcess& own) {
+  std::swap(vcpu.descriptor, vcpu.handed_over);
+  if (vcpu.creator != vcpu.process) return;
+  const HostProcess& maker = *vcpu.process;
+  give_to(vcpu, own);
+  give_free_ones_to(maker, own);
+}
+
+}  // namespace dbos::vmm

@@ -1,0 +1,31 @@
+// The descriptors of vCPUs that a forked process makes.
+//
+// Who adopts the vCPUs of a process that is gone (steward.h) needs their descriptors, which went
+// with it. So a forked process posts each one to the steward, through a socket that all processes
+// have.
+#pragma once
+
+#include "vmm/machine/vcpu.h"
+
+namespace dbos::vmm {
+
+// Once, before the first fork. 0 or -errno.
+int64_t open_handover();
+
+// In the process that has just made `vcpu`. Where it fails (Linux allows only so many descriptors
+// on their way), nobody can adopt that vCPU.
+void hand_over(const Vcpu& vcpu);
+
+// In the steward's process, `own`: takes all that have come, as Vcpu::handed_over. Does not block.
+void receive_descriptors(const HostProcess& own);
+
+// Puts the descriptor that `own` was handed in the place of the vCPU's, for the time of an
+// adoption.
+bool can_lend(const Vcpu& vcpu, const HostProcess& own);
+void lend_descriptor(Vcpu& vcpu);
+
+// At the adoption's end, before the vCPU is free again. A vCPU whose maker is gone is from now on
+// one that `own` has made, and so are the free ones of the same maker.
+void return_descriptor(Vcpu& vcpu, const HostProcess& own);
+
+}  // namespace dbos::vmm
