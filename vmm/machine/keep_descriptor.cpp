@@ -19,15 +19,18 @@ constexpr rlim_t kFirstOwnDescriptor = 768;
 }  // namespace
 
 int keep_descriptor(int descriptor) {
-  // The limit is raised for the moment of the move only, because it is the program's.
   rlimit limit = {};
   getrlimit(RLIMIT_NOFILE, &limit);
-  const rlimit original = limit;
   const auto first = static_cast<int>(std::min(kFirstOwnDescriptor, limit.rlim_max / 2));
-  limit.rlim_cur = limit.rlim_max;
-  setrlimit(RLIMIT_NOFILE, &limit);
-  const int moved = fcntl(descriptor, F_DUPFD_CLOEXEC, first);
-  setrlimit(RLIMIT_NOFILE, &original);
+  int moved = fcntl(descriptor, F_DUPFD_CLOEXEC, first);
+  if (moved < 0) {
+    // The limit is the program's: it is raised for the moment of the move only.
+    const rlimit original = limit;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+    moved = fcntl(descriptor, F_DUPFD_CLOEXEC, first);
+    setrlimit(RLIMIT_NOFILE, &original);
+  }
   if (moved >= 0) close(descriptor);
   const int kept = moved >= 0 ? moved : descriptor;
   own_descriptors().add(kept);

@@ -1,6 +1,7 @@
 #include "vmm/process/handover.h"
 
 #include <asm/unistd.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 
@@ -19,6 +20,8 @@ namespace {
 // The queue holds some hundred; the steward empties it when it is rung.
 constexpr int kAttemptsMax = 100;
 constexpr timespec kPause = {0, 1'000'000};
+// Where a process may have fewer, they are too dear for this.
+constexpr rlim_t kDescriptorsMin = 64;
 
 int sender = -1;
 int receiver = -1;
@@ -73,6 +76,9 @@ void give_free_ones_to(const HostProcess& maker, const HostProcess& own) {
 }  // namespace
 
 int64_t open_handover() {
+  rlimit limit = {};
+  getrlimit(RLIMIT_NOFILE, &limit);
+  if (limit.rlim_max < kDescriptorsMin) return 0;
   int ends[2];
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) return -errno;
   receiver = keep_descriptor(ends[0]);
@@ -81,6 +87,7 @@ int64_t open_handover() {
 }
 
 void hand_over(const Vcpu& vcpu) {
+  if (sender < 0) return;
   Message message;
   message.index = vcpu.index;
   cmsghdr* const control = CMSG_FIRSTHDR(&message.header);
@@ -95,7 +102,7 @@ void hand_over(const Vcpu& vcpu) {
 }
 
 void receive_descriptors(const HostProcess& own) {
-  for (;;) {
+  while (receiver >= 0) {
     Message message;
     const ssize_t size = recvmsg(receiver, &message.header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (size < 0) return;

@@ -9,7 +9,8 @@
 
 namespace dbos::vmm {
 
-// Once, before the first fork. 0 or -errno.
+// Once, before the first fork. 0 or -errno. Where the hard limit of descriptors is below 64,
+// nothing is handed over, and what children with many threads held does not come back.
 int64_t open_handover();
 
 // In the process that has just made `vcpu`. Where it fails (Linux allows only so many descriptors
