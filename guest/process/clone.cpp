@@ -149,13 +149,9 @@ void abandon_start(ThreadStart* start) {
 
 // Who is killed in such a call has no answer yet when another host thread adopts the vCPU. It must
 // know whether the child exists: asked again, the host tells.
-i64 make_child(Service service, const ThreadStart* start, u64 exit_signal, u64 flags) {
+i64 make_child(Service service, const ThreadStart* start, u64 exit_signal = 0, u64 flags = 0) {
   i64 id = kInterrupted;
-  while (id == kInterrupted) {
-    id = service == Service::kThreadCreate
-             ? hypercall(service, argument_of(start), 0)
-             : hypercall(service, argument_of(start), exit_signal, flags, 0);
-  }
+  while (id == kInterrupted) id = hypercall(service, argument_of(start), exit_signal, flags);
   return id;
 }
 
@@ -163,7 +159,7 @@ i64 clone_thread(Thread& thread, TrapFrame& frame, const CloneRequest& request) 
   const auto start = make_start(thread, frame, request);
   if (start.is_error()) return -EAGAIN;
   count_thread(*thread.process);
-  const i64 id = make_child(Service::kThreadCreate, start.value(), 0, 0);
+  const i64 id = make_child(Service::kThreadCreate, start.value());
   if (id < 0) {
     discount_thread(*thread.process);
     abandon_start(start.value());

@@ -100,11 +100,6 @@ print("ready", flush=True)
 input()
 '
 
-frames_kept() { # frames_kept PROGRAM: for snapshots only
-  "$DBOS_BUILD/tools/dbos-dbg" -p "$1" --json frames | "$python" -c '
-import json, sys; f = json.load(sys.stdin); print(f["retired_pages"] + f["retired_tables"])'
-}
-nothing_kept() { [[ $(frames_kept "$1") = 0 ]]; }
 one_process() { # one_process PROGRAM: runs in the guest
   [[ $("$DBOS_BUILD/tools/dbos-dbg" -p "$1" --json ps | "$python" -c '
 import json, sys; print(len({thread["process"] for thread in json.load(sys.stdin)}))') = 1 ]]

@@ -128,6 +128,19 @@ await() { # await SECONDS COMMAND...: until it succeeds
   done
 }
 
+# Of a program that runs in the guest, as dbos-dbg counts: its pages, the tables of all address spaces,
+# and the pages and tables that are kept for snapshots only.
+frames_of() { # frames_of PROGRAM: 'PAGES TABLES KEPT'
+  "$DBOS_BUILD/tools/dbos-dbg" -p "$1" --json frames | "$python" -c '
+import json, sys
+frames = json.load(sys.stdin)
+print(frames["pages"], frames["tables"], frames["retired_pages"] + frames["retired_tables"])'
+}
+
+nothing_kept() { # nothing_kept PROGRAM: for snapshots
+  [[ $(frames_of "$1") = *' 0' ]]
+}
+
 free_port() {
   "$python" -c 'import socket
 s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'

@@ -26,7 +26,7 @@ enum class Entry { kHold, kGoOn };
 
 bool is_owner_gone() {
   const uint32_t owner = debug_state().owner.load();
-  return owner != 0 && raw_call(__NR_kill, owner, 0) == -ESRCH;
+  return owner != 0 && !shares_our_memory(owner);
 }
 
 // A thread before its first instruction waits for whoever may come; a child that was forked with

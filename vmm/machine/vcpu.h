@@ -73,6 +73,12 @@ struct Vcpu : SignalContext {
   void begin_life() { life.store(life.load() + 1); }
   void end_life() { life.store((life.load() + 1) & ~1u); }
   bool is_alive() const { return life.load() % 2 != 0; }
+  // Of whose host thread is dead: whether the caller is the one who ended it.
+  bool end_dead_life() {
+    uint32_t seen = life.load();
+    const bool is_dead = seen % 2 != 0 && host_thread.load() == 0;
+    return is_dead && life.compare_exchange_strong(seen, seen + 1);
+  }
 };
 
 class Machine;

@@ -1,6 +1,5 @@
 #include "vmm/process/handover.h"
 
-#include <asm/unistd.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>

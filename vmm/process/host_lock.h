@@ -15,6 +15,18 @@
 
 namespace dbos::vmm {
 
+// Whether the thread is there and shares our memory. Linux finds a killed one's id until its
+// process has been waited for, perhaps by us later on: kill(2) would not tell. This call answers 1
+// only for a thread that has its memory still.
+inline bool shares_our_memory(uint32_t thread) {
+  char byte = 0;
+  iovec own = {&byte, 1};
+  iovec other = {&byte, 1};
+  const int64_t result = raw_call(__NR_process_vm_readv, thread, reinterpret_cast<uint64_t>(&own),
+                                  1, reinterpret_cast<uint64_t>(&other), 1, 0);
+  return result == 1 || result == -ENOSYS;
+}
+
 class HostLock {
  public:
   void lock() {
@@ -22,7 +34,7 @@ class HostLock {
     for (;;) {
       uint32_t holder = 0;
       if (word_.compare_exchange_strong(holder, self)) return;
-      if (!is_alive(holder) && word_.compare_exchange_strong(holder, self)) return;
+      if (!shares_our_memory(holder) && word_.compare_exchange_strong(holder, self)) return;
       const __kernel_timespec pause = {0, 50'000};
       raw_call(__NR_nanosleep, reinterpret_cast<uint64_t>(&pause), 0);
     }
@@ -30,17 +42,6 @@ class HostLock {
   void unlock() { word_.store(0); }
 
  private:
-  // Linux finds a killed thread's id until its process has been waited for, perhaps by us later on:
-  // kill(2) would not tell. This one answers 1 only for a thread that still has our memory.
-  static bool is_alive(uint32_t thread) {
-    char byte = 0;
-    iovec own = {&byte, 1};
-    iovec other = {&byte, 1};
-    const int64_t result = raw_call(__NR_process_vm_readv, thread, reinterpret_cast<uint64_t>(&own),
-                                    1, reinterpret_cast<uint64_t>(&other), 1, 0);
-    return result == 1 || result == -ENOSYS;
-  }
-
   std::atomic<uint32_t> word_{0};
 };
 

@@ -29,9 +29,7 @@ std::atomic<uint32_t> steward_thread{0};
 bool begin_adoption(Vcpu& vcpu, const HostProcess& own) {
   const bool is_own = machine().vcpus().is_usable(vcpu, own);
   if (!is_own && !can_lend(vcpu, own)) return false;
-  uint32_t life = vcpu.life.load();
-  if (life % 2 == 0 || vcpu.host_thread.load() != 0) return false;
-  if (!vcpu.life.compare_exchange_strong(life, life + 1)) return false;
+  if (!vcpu.end_dead_life()) return false;
   if (!is_own) lend_descriptor(vcpu);
   vcpu.adopted.store(1);
   vcpu.page->signal.number = 0;

@@ -12,8 +12,8 @@
 namespace dbos::vmm {
 namespace {
 
-// One for the next child, and some for its threads, whose descriptors are then known here as well,
-// which adopting them needs.
+// One for the next child, and some for its threads: those that a child makes itself cost it time,
+// and a message each (handover.h).
 constexpr uint32_t kReadyVcpus = 4;
 // Fewer than that are topped up at once.
 constexpr uint32_t kReadyAtLeast = 1;
