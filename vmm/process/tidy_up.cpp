@@ -23,6 +23,10 @@ bool has_events(uint64_t epoll_descriptor) {
   return raw_call(__NR_poll, reinterpret_cast<uint64_t>(&watched), 1, 0) != 0;
 }
 
+bool is_fork(const Call& call) {
+  return call.number == static_cast<uint32_t>(Service::kProcessFork);
+}
+
 // Whether nothing is kept waiting by what is done before the call.
 bool is_about_to_wait(const Call& call) {
   switch (call.number) {
@@ -44,14 +48,15 @@ bool is_about_to_wait(const Call& call) {
 }  // namespace
 
 void tidy_up_after_fork(Vcpu& vcpu, const Call& call) {
+  if (is_fork(call)) return;
   HostProcess& process = *vcpu.process;
+  const bool is_idle = is_about_to_wait(call);
   if (process.has_forked.exchange(kTidyingUp) == kHasForked) {
     start_steward(process);
     ring_steward();
-    return;
+    if (!is_idle) return;
   }
   VcpuPool& vcpus = machine().vcpus();
-  const bool is_idle = is_about_to_wait(call);
   if (!vcpus.prepare_one(process, is_idle ? kReadyVcpus : kReadyAtLeast) || !is_idle) return;
   start_waiting_helper(vcpu);
   uint32_t expected = kTidyingUp;  // unless it has forked again

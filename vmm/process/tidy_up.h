@@ -4,7 +4,8 @@
 // Making a vCPU takes the lowest free descriptor for a moment, which the program must not see, so a
 // thread of the process itself makes it, before one of its calls; it takes milliseconds where KVM
 // is emulated. Hence: before a call that waits anyway as many as are wanted, one each time; before
-// others only if the next fork would find none. What waits for other threads is the steward's.
+// others, but never a fork, only if the next fork would find none. What waits for other threads is
+// the steward's.
 #pragma once
 
 #include "hypercall/abi.h"
