@@ -157,7 +157,8 @@ def native_text(result):
     fork = result["linux_fork"]
     if fork:
         text += (f"\n\nLinux's fork of {fork['pages'] / 262144:.1f} GiB in 4 KiB pages: "
-                 f"{spread(fork['fork_ms'])} ms, {fork['fork_ms']['median'] * 1e6 / fork['pages']:.1f} ns a page.")
+                 f"{spread(fork['fork_ms'])} ms, {fork['fork_ms']['median'] * 1e6 / fork['pages']:.1f} ns a page. "
+                 f"A process that shares its memory: {spread(fork['process_us'])} us.")
     return text
 
 

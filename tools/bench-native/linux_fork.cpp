@@ -14,11 +14,13 @@
 #include <string>
 
 #include "tools/bench-native/measures.h"
+#include "tools/bench/child.h"
 
 namespace dbos::bench {
 namespace {
 
 constexpr uint64_t kPage = 4096;
+constexpr int kProcesses = 500;
 constexpr uint64_t kFaultPages = 64 * 1024 * 1024 / kPage;  // as for the engine's own faults
 
 class Memory {
@@ -75,6 +77,17 @@ FaultResult measure_faults(const char* what, Memory& memory, const std::vector<u
   return {what, Samples(std::move(samples))};
 }
 
+Samples measure_sharing_process() {
+  std::vector<double> times;
+  for (int i = 0; i < kProcesses; ++i) {
+    const double begin = wall_ns();
+    const pid_t child = sharing_process_that_exits();
+    times.push_back((wall_ns() - begin) / 1e3);
+    await(child);
+  }
+  return Samples(std::move(times));
+}
+
 }  // namespace
 
 ForkResult measure_linux_fork(uint64_t bytes, int rounds) {
@@ -88,6 +101,7 @@ ForkResult measure_linux_fork(uint64_t bytes, int rounds) {
     times.push_back((wall_ns() - begin) / 1e6);
   }
   result.fork_ms = Samples(std::move(times));
+  result.process_us = measure_sharing_process();
 
   std::vector<uint64_t> order(std::min(kFaultPages, result.pages));
   std::iota(order.begin(), order.end(), 0);

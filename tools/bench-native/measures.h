@@ -44,6 +44,9 @@ TablesResult measure_tables(const TablesOptions& options);
 struct ForkResult {
   uint64_t pages = 0;
   Samples fork_ms;  // until fork() has returned in the parent
+  // The same for a process that shares its parent's memory: beside a snapshot and two passages
+  // between guest and host, all that keeps the caller of a fork under dbos-run.
+  Samples process_us;
   std::vector<FaultResult> faults;
 };
 

@@ -91,6 +91,8 @@ std::string text(const Results& results) {
     text += fmt::format("\nLinux's fork of {:.1f} GiB in 4 KiB pages: {} ms, {:.1f} ns a page\n",
                         static_cast<double>(fork.pages) / 262144, median_and_range(fork.fork_ms),
                         fork.fork_ms.median() * 1e6 / static_cast<double>(fork.pages));
+    text += fmt::format("Linux's making of a process that shares its memory: {} us\n",
+                        median_and_range(fork.process_us));
   }
   text += "\n";
   for (const Bound& bound : bounds(results)) {
@@ -130,7 +132,8 @@ nlohmann::json json(const Results& results) {
                          {"linux_fork", nullptr}};
   if (results.linux_fork) {
     json["linux_fork"] = {{"pages", results.linux_fork->pages},
-                          {"fork_ms", json_of(results.linux_fork->fork_ms)}};
+                          {"fork_ms", json_of(results.linux_fork->fork_ms)},
+                          {"process_us", json_of(results.linux_fork->process_us)}};
   }
   return json;
 }

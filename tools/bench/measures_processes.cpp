@@ -1,9 +1,6 @@
 // Threads and processes that are made and end.
-#include <sched.h>
 #include <sys/syscall.h>
 
-#include <array>
-#include <csignal>
 #include <thread>
 
 #include "tools/bench/child.h"
@@ -40,21 +37,15 @@ Measured measure_next_call(Seconds budget, size_t size) {
           {}};
 }
 
-int end_at_once(void*) {
-  _exit(0);
-}
-
 }  // namespace
 
 // What each fork() has in it: a process of Linux's, here one without any memory of its own.
 Measured measure_process_stall(Seconds budget) {
-  static std::array<char, 1 << 16> stack;
   return {time_single(
               budget, [] {},
               [] {
                 pid_t child = -1;
-                const double taken = time_ns(
-                    [&] { child = clone(end_at_once, stack.end(), CLONE_VM | SIGCHLD, nullptr); });
+                const double taken = time_ns([&] { child = sharing_process_that_exits(); });
                 await(child);
                 return taken;
               }),

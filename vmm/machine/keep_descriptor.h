@@ -1,5 +1,5 @@
-// Where the VMM's own file descriptors lie: above 4096, where a program's numbers rarely get; Linux
-// skips them for programs that do.
+// Where the VMM's own file descriptors lie: from 768 on, above most programs' numbers; Linux skips
+// them for programs that get there.
 #pragma once
 
 namespace dbos::vmm {
