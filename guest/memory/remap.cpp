@@ -19,6 +19,12 @@ Result<VirtualAddress> AddressSpace::remap(VirtualAddress address, u64 old_lengt
   old_length = align_up(old_length, kPageSize);
   new_length = align_up(new_length, kPageSize);
   if (new_length == 0) return Error(EINVAL);
+  // Linux finds the ends of what is unmapped (EINVAL) or of what would be mapped (ENOMEM) outside.
+  if (address.value() >= kProgramEnd) return Error(EFAULT);
+  if (old_length > kProgramEnd - address.value()) {
+    return Error(old_length >= new_length ? EINVAL : EFAULT);
+  }
+  if (new_length > kProgramEnd) return Error((flags & MREMAP_FIXED) != 0 ? EINVAL : ENOMEM);
   DroppedWindows dropped;
   LockGuard guard(lock_);
   return remap_locked(address, old_length, new_length, flags, new_address, longer, dropped);

@@ -194,6 +194,9 @@ CASE(remap_refuses_bad_arguments) {
   void* at = map_anonymous(8 * kPage);
   fill(at, 8 * kPage, 18);
   CHECK_ERRNO(failing(offset(at, 1), kPage, 2 * kPage, 0), EINVAL);
+  CHECK_ERRNO(failing(at, size_t{1} << 47, kPage, 0), EINVAL);
+  CHECK_ERRNO(failing(at, ~size_t{0} - kPage, kPage, MREMAP_MAYMOVE), EINVAL);
+  CHECK_ERRNO(failing(reinterpret_cast<void*>(size_t{1} << 47), kPage, 2 * kPage, 0), EFAULT);
   CHECK_ERRNO(failing(at, kPage, 0, 0), EINVAL);
   CHECK_ERRNO(failing(at, kPage, 2 * kPage, 0x80), EINVAL);
   CHECK_ERRNO(failing(at, kPage, kPage, MREMAP_FIXED, at), EINVAL);  // FIXED without MAYMOVE

@@ -209,6 +209,12 @@ TEST_CASE_METHOD(Fixture, "mremap: errors") {
   CHECK(remap_errno(page(0), kPageSize, 2 * kPageSize, MREMAP_MAYMOVE | MREMAP_DONTUNMAP) ==
         EINVAL);
   CHECK(remap_errno(page(0), kPageSize, kPageSize, MREMAP_DONTUNMAP) == EINVAL);
+  // Lengths that leave the program's half, or wrap around.
+  CHECK(remap_errno(page(0), u64{1} << 47, kPageSize, 0) == EINVAL);
+  CHECK(remap_errno(page(0), ~u64{0} - kPageSize, kPageSize, MREMAP_MAYMOVE) == EINVAL);
+  CHECK(remap_errno(page(0), kPageSize, ~u64{0} - 2 * kPageSize, 0) == ENOMEM);
+  CHECK(remap_errno(page(0), kPageSize, 0x20000 - page(0).value(), MREMAP_MAYMOVE) == ENOMEM);
+  CHECK(remap_errno(page(0), u64{1} << 47, u64{1} << 48, MREMAP_MAYMOVE) == EFAULT);
   CHECK(remap_errno(page(0) + 1, kPageSize, kPageSize, 0) == EINVAL);
   CHECK(remap_errno(page(0), kPageSize, 0, 0) == EINVAL);
   CHECK(remap_errno(page(50), kPageSize, kPageSize, 0) == EFAULT);
