@@ -24,14 +24,32 @@ void PinSet::activate(PinSlot& slot) {
   first_ = &slot;
 }
 
+namespace {
+
+// Null: there is no room.
+PinnedRange* next_range(PinSlot& slot) {
+  if (slot.range_count < kPinnedRangesInline) return &slot.ranges[slot.range_count];
+  if (slot.range_count == kPinnedRangesMax) return nullptr;
+  if (slot.more_ranges == nullptr) {
+    const Result<PhysicalAddress> memory = frame_allocator.allocate_kernel(kMoreRangesOrder);
+    if (memory.is_error()) return nullptr;
+    slot.more_ranges = pointer_to<PinnedRange>(memory.value());
+  }
+  return &slot.more_ranges[slot.range_count - kPinnedRangesInline];
+}
+
+}  // namespace
+
 void PinSet::add(u32 vcpu, VirtualRange range, Access access) {
   PinSlot& slot = pin_slot(vcpu);
   activate(slot);
-  if (slot.range_count < kPinnedRangesMax) {
-    slot.ranges[slot.range_count++] = {range, access};
+  if (PinnedRange* const place = next_range(slot); place != nullptr) {
+    *place = {range, access};
+    ++slot.range_count;
     return;
   }
-  PinnedRange& last = slot.ranges[kPinnedRangesMax - 1];
+  // No memory for more: what lies between is pinned, too.
+  PinnedRange& last = slot.ranges[kPinnedRangesInline - 1];
   if (range.begin < last.range.begin) last.range.begin = range.begin;
   if (last.range.end < range.end) last.range.end = range.end;
   if (access == Access::kWrite) last.access = access;
@@ -55,6 +73,10 @@ void PinSet::remove(u32 vcpu, Line& line, DroppedWindows& dropped) {
   (slot.previous == nullptr ? first_ : slot.previous->next) = slot.next;
   if (slot.next != nullptr) slot.next->previous = slot.previous;
   slot.is_active = false;
+  if (slot.more_ranges != nullptr) {
+    frame_allocator.free_kernel(platform::physical_of(slot.more_ranges), kMoreRangesOrder);
+    slot.more_ranges = nullptr;
+  }
 
   while (!slot.deferred.is_empty()) line.dispose(slot.deferred.pop().address());
   if (!slot.deferred_shared.is_empty()) {
@@ -114,7 +136,7 @@ void PinSet::follow(VirtualRange from, VirtualAddress to) {
   for (PinSlot* slot = first_; slot != nullptr; slot = slot->next) {
     const u32 count = slot->range_count;
     for (u32 i = 0; i < count; ++i) {
-      const PinnedRange pinned = slot->ranges[i];
+      const PinnedRange pinned = slot->range(i);
       if (!pinned.range.overlaps(from)) continue;
       const VirtualAddress begin =
           pinned.range.begin < from.begin ? from.begin : pinned.range.begin;

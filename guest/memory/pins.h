@@ -15,7 +15,8 @@
 
 namespace dbos {
 
-inline constexpr u32 kPinnedRangesMax = 16;
+inline constexpr u32 kPinnedRangesInline = 16;
+inline constexpr u32 kMoreRangesOrder = 3;  // 32 KiB
 inline constexpr u32 kPinnedWindowsMax = 16;
 
 struct PinnedRange {
@@ -23,9 +24,13 @@ struct PinnedRange {
   Access access;
 };
 
+inline constexpr u32 kPinnedRangesMax =
+    kPinnedRangesInline + (kPageSize << kMoreRangesOrder) / sizeof(PinnedRange);
+static_assert(kPinnedRangesMax > 1024, "Linux's IOV_MAX");
+
 struct PinSlot {
-  // A slot has at most this many ranges; a further one widens the last to cover both.
-  PinnedRange ranges[kPinnedRangesMax] = {};
+  PinnedRange ranges[kPinnedRangesInline] = {};
+  PinnedRange* more_ranges = nullptr;  // as long as they are needed
   u32 range_count = 0;
   // Mappings that the call uses; each holds a reference.
   WindowObject* windows[kPinnedWindowsMax] = {};
@@ -40,9 +45,12 @@ struct PinSlot {
   PinSlot* next = nullptr;
   bool is_active = false;
 
-  bool overlaps(VirtualRange range) const {
+  const PinnedRange& range(u32 i) const {
+    return i < kPinnedRangesInline ? ranges[i] : more_ranges[i - kPinnedRangesInline];
+  }
+  bool overlaps(VirtualRange wanted) const {
     for (u32 i = 0; i < range_count; ++i) {
-      if (ranges[i].range.overlaps(range)) return true;
+      if (range(i).range.overlaps(wanted)) return true;
     }
     return false;
   }
@@ -74,7 +82,7 @@ class PinSet {
   void for_each_written(Visit visit) const {
     for (const PinSlot* slot = first_; slot != nullptr; slot = slot->next) {
       for (u32 i = 0; i < slot->range_count; ++i) {
-        if (slot->ranges[i].access == Access::kWrite) visit(slot->ranges[i].range);
+        if (slot->range(i).access == Access::kWrite) visit(slot->range(i).range);
       }
     }
   }

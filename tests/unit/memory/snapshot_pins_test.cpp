@@ -54,6 +54,22 @@ TEST_CASE_METHOD(SnapshotFixture,
   CHECK(pages() == 3);
 }
 
+TEST_CASE_METHOD(SnapshotFixture, "a snapshot copies the pages of many buffers, and none between") {
+  constexpr u64 kBuffers = 100;
+  map(main, 0, 8 * kBuffers);
+  fill(main, 0, 8 * kBuffers, 1);
+  const FrameCounts before = frame_allocator.counts();
+  for (u64 i = 0; i < kBuffers; ++i) main.pin({page(8 * i), page(8 * i + 1)}, Access::kWrite);
+  AddressSpace& snapshot = machine.take_snapshot(main);
+  CHECK(frame_allocator.counts().pages == before.pages + kBuffers);
+  for (u64 i = 0; i < 8 * kBuffers; ++i) {
+    CHECK((frame_of(main, i) == frame_of(snapshot, i)) == (i % 8 != 0));
+  }
+  main.unpin();
+  machine.destroy(snapshot);
+  CHECK(frame_allocator.counts().kernel == before.kernel);
+}
+
 TEST_CASE_METHOD(SnapshotFixture, "a pinned piece of a large page splits it") {
   map(main, 0, 512, 0);
   machine.write(main, page(0), 1);
