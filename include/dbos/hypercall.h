@@ -185,7 +185,10 @@ enum dbos_signal_disposition {
 
 #define DBOS_HELPER_AFTER_FORK 0x1  // helper's flags: not now, but when the process has forked
 
-#define DBOS_ATTENTION_VECTOR 28  // the exception that brings a vCPU into its kernel
+// The exception that brings a vCPU into its kernel: #NM, which every processor lets a hypervisor
+// inject (AMD APM volume 2, 15.20: no vector that is not an exception), and which never comes by
+// itself while CR0.TS and CR0.EM are clear.
+#define DBOS_ATTENTION_VECTOR 7
 
 // --- Clock page ---------------------------------------------------------------------------------
 
