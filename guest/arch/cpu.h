@@ -45,8 +45,9 @@ struct Cpu {
 
   // TLB shootdowns, see tlb.cpp.
   std::atomic<CpuPlace> place;
-  std::atomic<u32> flush_requested;
-  AddressSpace* active_space;  // whose VcpuSet has this vCPU
+  std::atomic<u64> flushes_requested;  // by the others
+  std::atomic<u64> flushes_served;     // of these
+  AddressSpace* active_space;          // whose VcpuSet has this vCPU
 
   Thread thread;
   u64 gdt[5];

@@ -3,9 +3,10 @@
 // A vCPU that is in the host cannot use a translation before it comes back, so it is left alone: it
 // looks for a request on its way back. The order matters, and both sides use sequentially
 // consistent operations for it:
-//   requester: set flush_requested and attention, then read place     -> kHost: done
-//   target:    set place = kGuest, then read flush_requested
-// One of the two sees the other's write. The others are interrupted (Service::kInterrupt). A target
+//   requester: count flushes_requested up, set attention, then read place     -> kHost: done
+//   target:    set place = kGuest, then read flushes_requested
+// One of the two sees the other's write. A target says that it has flushed when it has, and for the
+// requests that it saw before. The others are interrupted (Service::kInterrupt). A target
 // in the guest kernel serves the request before it returns to the program, and wherever it waits:
 // it may wait for the requester, in a spin lock or a shootdown of its own.
 #include "guest/arch/cpu.h"
@@ -19,6 +20,9 @@ namespace {
 
 // Above this many pages a whole flush costs less than the single ones.
 constexpr u64 kSinglePagesMax = 32;
+
+// Turns of waiting before a vCPU is interrupted once more: a millisecond or so.
+constexpr u32 kTurnsBeforeAnother = 1 << 14;
 
 void flush_range(VirtualRange range) {
   if (range.size() > kSinglePagesMax * kPageSize) {
@@ -34,17 +38,18 @@ HypercallPage& page_of(u32 index) {
   return *reinterpret_cast<HypercallPage*>(cpu_block(index) + kVcpuHypercallOffset);
 }
 
-bool has_flushed(const Cpu& target) {
-  return target.flush_requested.load() == 0 || target.place.load() == CpuPlace::kHost;
+bool has_flushed(const Cpu& target, u64 request) {
+  return target.flushes_served.load() >= request || target.place.load() == CpuPlace::kHost;
 }
 
 }  // namespace
 
 void serve_flush_request() {
   Cpu& cpu = current_cpu();
-  if (cpu.flush_requested.load(std::memory_order_relaxed) == 0) return;
-  cpu.flush_requested.exchange(0);
+  const u64 requested = cpu.flushes_requested.load();
+  if (cpu.flushes_served.load(std::memory_order_relaxed) == requested) return;
   flush_tlb();
+  cpu.flushes_served.store(requested);
 }
 
 void enter_host() {
@@ -54,6 +59,8 @@ void enter_host() {
 void leave_host() {
   current_cpu().place.store(CpuPlace::kGuest);
   serve_flush_request();
+  // No load of what comes next may have begun with a translation from before.
+  asm volatile("lfence" : : : "memory");
 }
 
 void activate_space(AddressSpace& space) {
@@ -89,7 +96,7 @@ void shootdown(AddressSpace& space, VirtualRange range) {
   space.vcpus().for_each([&](u32 index) {
     if (index == self) return;
     Cpu& target = cpu_at(index);
-    target.flush_requested.store(1);
+    target.flushes_requested.fetch_add(1);
     __atomic_store_n(&page_of(index).attention, 1, __ATOMIC_SEQ_CST);
     if (target.place.load() == CpuPlace::kHost) return;
     hypercall(Service::kInterrupt, index);
@@ -97,7 +104,13 @@ void shootdown(AddressSpace& space, VirtualRange range) {
     waiting.add(index);
   });
   waiting.for_each([](u32 index) {
-    for (u32 turns = 1; !has_flushed(cpu_at(index)); ++turns) relax(turns);
+    const Cpu& target = cpu_at(index);
+    const u64 request = target.flushes_requested.load();
+    for (u32 turns = 1; !has_flushed(target, request); ++turns) {
+      relax(turns);
+      // The host may have had no room for the first one.
+      if (turns % kTurnsBeforeAnother == 0) hypercall(Service::kInterrupt, index);
+    }
   });
 }
 

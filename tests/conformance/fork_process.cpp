@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <sys/stat.h>
 
+#include <atomic>
 #include <thread>
 
 #include "support.h"
@@ -35,6 +36,31 @@ CASE(fifty_children_at_once) {
   }
   go.close_write();
   for (int i = 0; i < 50; ++i) CHECK(exited(status_of(children[static_cast<size_t>(i)]), i));
+}
+
+// The child shares the memory, and what it takes away another thread of the parent must miss,
+// though that thread computes and the one that called vfork waits.
+CASE(child_of_vfork_changes_memory_that_another_thread_reads) {
+  void* at = map_anonymous(2 * kPage);
+  std::atomic<bool> seen{false}, changed{false};
+  std::thread reader([&] {
+    while (*bytes(at) == 0) seen = true;
+    while (!changed) {
+    }
+  });
+  while (!seen) sched_yield();
+  pid_t child = vfork();
+  if (child == 0) {
+    mprotect(at, kPage, PROT_READ);
+    mprotect(at, kPage, PROT_READ | PROT_WRITE);
+    munmap(offset(at, kPage), kPage);
+    *bytes(at) = 1;
+    changed = true;
+    _exit(7);
+  }
+  CHECK(exited(status_of(child), 7));
+  reader.join();
+  munmap(at, kPage);
 }
 
 CASE(fork_from_a_thread_while_others_write) {

@@ -31,10 +31,11 @@ void restart(const Vcpu& vcpu, kvm_regs& registers) {
 
 int64_t kick(Vcpu& target) {
   const uint32_t thread = target.host_thread.load();
-  if (thread == 0) return 0;
+  const HostProcess* const process = target.process;
+  if (thread == 0 || process == nullptr) return 0;
   target.kicks_sent.fetch_add(1);
   const bool runs = target.runs_guest.load() != 0;
-  const int64_t result = runs ? send_kick(target.process->process_id, thread) : 0;
+  const int64_t result = runs ? send_kick(process->process_id, thread) : 0;
   if (!runs || result < 0) target.kicks_sent.fetch_sub(1);
   return result == -EAGAIN ? result : 0;  // ESRCH: it has ended
 }
@@ -51,11 +52,11 @@ int64_t set_attention_region(uint64_t begin, uint64_t end, uint64_t restart_addr
   return 0;
 }
 
+// A child of vfork() shares the address space, and so has to interrupt another process's vCPUs.
 int64_t interrupt_vcpu(const Vcpu& caller, uint64_t index) {
   if (index >= machine().vcpus().count()) return -EINVAL;
   Vcpu& target = machine().vcpus().at(static_cast<uint32_t>(index));
-  if (target.process != caller.process || &target == &caller) return 0;
-  return kick(target);
+  return &target == &caller ? 0 : kick(target);
 }
 
 int64_t request_attention(Vcpu& vcpu) {
