@@ -45,6 +45,9 @@ void limit_copies(u64 kept);
 Result<PhysicalAddress> window_map(int descriptor, u64 offset, u64 length, int protection,
                                    int flags);
 void window_unmap(PhysicalAddress begin, u64 length);
+// Copies a page of a window to a frame. EFAULT: it is not there any more, because its file was cut.
+// Never blocks, so a lock may be held.
+Result<void> copy_window_page(PhysicalAddress frame, PhysicalAddress window_page);
 Result<void> window_populate(PhysicalAddress begin, u64 length, bool write);
 
 // Called while waiting for a lock: lets the host run its holder, after many turns by an exit.

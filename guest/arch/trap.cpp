@@ -198,6 +198,8 @@ bool drops_file_translations(TrapFrame& frame) {
 }
 
 void handle_exception(TrapFrame& frame) {
+  // The kernel may hold the address space's lock there, and says itself what is to be done.
+  if (frame.vector == kMachineCheck && !is_in_program(frame) && apply_fixup(frame)) return;
   if (frame.vector == kMachineCheck && drops_file_translations(frame)) return;
   if (!is_in_program(frame)) {
     if (is_failed_return(frame)) send_failed_return(frame);

@@ -3,6 +3,7 @@
 #include "guest/memory/user_copy.h"
 
 #include "guest/arch/cpu.h"
+#include "guest/platform.h"
 #include "guest/process/futex_memory.h"
 #include "guest/process/thread.h"
 
@@ -53,6 +54,11 @@ Result<u64> copy_string_from_program(char* destination, VirtualAddress source, u
       copy_program_string(destination, static_cast<const char*>(pointer(source)), most);
   if (result >= 0) return static_cast<u64>(result);
   return Error(result == -2 && most == capacity ? ENAMETOOLONG : EFAULT);
+}
+
+Result<void> platform::copy_window_page(PhysicalAddress frame, PhysicalAddress window_page) {
+  const u64 missed = copy_program_bytes(direct_map(frame), direct_map(window_page), kPageSize);
+  return missed == 0 ? Result<void>() : Error(EFAULT);
 }
 
 Result<u32> compare_exchange_program(VirtualAddress address, u32 expected, u32 desired) {

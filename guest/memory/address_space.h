@@ -67,6 +67,7 @@ struct PopulateRequest {
   PhysicalAddress address;
   u64 length = 0;
   bool write = false;
+  PhysicalAddress page;  // of these, the one that the fault was at
 
   bool covers(PhysicalAddress page, bool for_write) const {
     return page >= address && page < address + length && (write || !for_write);
@@ -306,7 +307,10 @@ class AddressSpace {
   FaultOutcome fault_locked(VirtualAddress address, Access access, const PopulateRequest* populated,
                             SpareBlock& spare, TlbBatch& batch);
   FaultOutcome fault_with_host(VirtualAddress address, Access access);  // without the lock
-  void keep_copy_limit();                                               // without the lock
+  // A request has failed: what the fault comes to now, without the host's help. (without the lock)
+  FaultOutcome fault_again(VirtualAddress address, Access access, const PopulateRequest& failed,
+                           Error error);
+  void keep_copy_limit();  // without the lock
   Vma* grow_stack(VirtualAddress address);
   FaultOutcome fault_anonymous(Vma& vma, VirtualAddress page, Access access, SpareBlock& spare,
                                TlbBatch& batch);

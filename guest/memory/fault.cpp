@@ -25,6 +25,13 @@ bool suits(const Walk& walk, Access access) {
   return false;
 }
 
+// False: it is a page of a file that was cut meanwhile.
+bool copy_page(PhysicalAddress frame, PhysicalAddress source) {
+  if (!is_arena(source)) return platform::copy_window_page(frame, source).is_ok();
+  copy_memory(frame, source, kPageSize);
+  return true;
+}
+
 }  // namespace
 
 FaultOutcome AddressSpace::try_fault(VirtualAddress address, Access access,
@@ -92,29 +99,31 @@ void AddressSpace::keep_copy_limit() {
 }
 
 FaultOutcome AddressSpace::fault_with_host(VirtualAddress address, Access access) {
-  PopulateRequest populated;
   FaultOutcome result = try_fault(address, access);
   while (result.kind == FaultKind::kNeedsPopulate) {
-    populated = result.populate;
-    Result<void> done =
-        platform::window_populate(populated.address, populated.length, populated.write);
-    if (done.is_error() && populated.length > kPageSize) {
-      // A part of the run may lie past the end of the file: ask for the page alone.
-      VmaInfo info;
-      if (!query(address, &info) || info.window_address.is_null()) {
-        return outcome(FaultKind::kNoMapping);
-      }
-      populated.address =
-          info.window_address + (align_down(address.value(), kPageSize) - info.range.begin.value());
-      populated.length = kPageSize;
-      done = platform::window_populate(populated.address, populated.length, populated.write);
-    }
-    if (done.is_error()) {
-      const bool is_memory = done.error() == Error(ENOMEM);
-      return outcome(is_memory ? FaultKind::kOutOfMemory : FaultKind::kBusError);
-    }
-    result = try_fault(address, access, &populated);
+    const PopulateRequest request = result.populate;
+    const Result<void> done =
+        platform::window_populate(request.address, request.length, request.write);
+    result = done.is_ok() ? try_fault(address, access, &request)
+                          : fault_again(address, access, request, done.error());
   }
+  return result;
+}
+
+// No lock was held meanwhile, so something else may be mapped there now. If not, a part of the run
+// may lie past the end of the file: the page alone is asked for.
+FaultOutcome AddressSpace::fault_again(VirtualAddress address, Access access,
+                                       const PopulateRequest& failed, Error error) {
+  FaultOutcome result = try_fault(address, access);
+  const bool is_same =
+      result.kind == FaultKind::kNeedsPopulate && result.populate.page == failed.page;
+  if (!is_same) return result;
+  if (failed.length == kPageSize) {
+    const bool is_memory = error == Error(ENOMEM);
+    return outcome(is_memory ? FaultKind::kOutOfMemory : FaultKind::kBusError);
+  }
+  result.populate.address = failed.page;
+  result.populate.length = kPageSize;
   return result;
 }
 
@@ -270,7 +279,10 @@ FaultOutcome AddressSpace::write_private(const Vma& vma, VirtualAddress page, co
   FaultOutcome result;
   result.copied = !is_fresh;
   if (!is_fresh) {
-    copy_memory(frame, source, kPageSize);
+    if (!copy_page(frame, source)) {
+      frame_allocator.free(frame);
+      return outcome(FaultKind::kBusError);
+    }
     ++copied_pages_;
   }
   platform::counters().count(is_fresh ? Counter::kFaultFresh : Counter::kFaultCopied);
@@ -330,7 +342,7 @@ FaultOutcome AddressSpace::fault_window(Vma& vma, VirtualAddress page, Access ac
   const bool for_write = (is_write && vma.is_shared()) || (is_memory && vma.protection.may_write());
   if (populated == nullptr || !populated->covers(window_page, for_write)) {
     // A write makes a file's page dirty, so it is asked for alone; else a run around it.
-    PopulateRequest request{window_page, kPageSize, for_write};
+    PopulateRequest request{window_page, kPageSize, for_write, window_page};
     if (is_memory || !is_write) {
       VirtualAddress begin(align_down(page.value(), kFaultAround));
       VirtualAddress end = begin + kFaultAround;
@@ -345,7 +357,10 @@ FaultOutcome AddressSpace::fault_window(Vma& vma, VirtualAddress page, Access ac
     const Result<PhysicalAddress> frame =
         frame_allocator.allocate_page(Clear::kNo, line_->ownership());
     if (frame.is_error()) return outcome(FaultKind::kOutOfMemory);
-    copy_memory(frame.value(), window_page, kPageSize);
+    if (!copy_page(frame.value(), window_page)) {
+      frame_allocator.free(frame.value());
+      return outcome(FaultKind::kBusError);
+    }
     walk.slot->store(leaf(vma, frame.value(), true, true));
     ++tree_.counts().anonymous;
     ++copied_pages_;

@@ -1,6 +1,9 @@
 // Files in memory: private and shared mappings, their ends, what each side sees, permissions,
 // offsets, what outlives close and unlink; shared anonymous memory, /dev/zero and /dev/shm.
 
+#include <atomic>
+#include <thread>
+
 #include "support.h"
 
 namespace {
@@ -115,6 +118,40 @@ CASE(file_that_shrinks_and_grows_under_its_mapping) {
   CHECK_EQ(byte, 'Z');
   munmap(at, 4 * kPage);
   munmap(own, 4 * kPage);
+  close(file);
+  unlink("file");
+}
+
+CASE(first_write_to_a_private_page_behind_a_cut_is_sigbus) {
+  int file = lettered("file", 4);
+  void* own = map(file, 4 * kPage, kReadWrite, MAP_PRIVATE);
+  CHECK_EQ(*bytes(own, 3 * kPage), 'd');
+  REQUIRE(ftruncate(file, kPage) == 0);
+  void* gone = offset(own, 3 * kPage);
+  CHECK(is(fault_of([=] { *bytes(gone) = 'X'; }), SIGBUS, BUS_ADRERR, gone));
+  *bytes(own) = 'Y';
+  CHECK_EQ(*bytes(own), 'Y');
+  munmap(own, 4 * kPage);
+  close(file);
+  unlink("file");
+}
+
+CASE(a_mapping_that_is_replaced_is_there_all_the_time) {
+  int file = lettered("file", 4);
+  void* at = map(file, 4 * kPage, PROT_READ, MAP_SHARED);
+  std::atomic<bool> done{false};
+  std::thread reader([&] {
+    while (!done) {
+      for (size_t i = 0; i < 4; ++i) REQUIRE(*bytes(at, i * kPage) != 0);
+    }
+  });
+  for (int i = 0; i < 300; ++i) {
+    REQUIRE(mmap(at, 4 * kPage, PROT_READ, (i % 2 == 0 ? MAP_PRIVATE : MAP_SHARED) | MAP_FIXED,
+                 file, 0) == at);
+  }
+  done = true;
+  reader.join();
+  munmap(at, 4 * kPage);
   close(file);
   unlink("file");
 }

@@ -67,6 +67,7 @@ namespace host {
 
 std::function<void(AddressSpace&, VirtualRange)> on_shootdown;
 std::function<void(VirtualAddress)> on_flush_local;
+std::function<void(PhysicalAddress)> on_populate;
 std::function<bool()> on_no_memory;
 std::function<void(u64)> on_copy_limit;
 
@@ -93,6 +94,11 @@ PhysicalAddress make_window(u64 length, u64 file_length) {
   next_window += align_up(length, kPageSize) + kPageSize;
   windows[at.value()] = {align_up(length, kPageSize), file_length};
   return at;
+}
+
+void cut_window(PhysicalAddress window, u64 file_length) {
+  const std::lock_guard guard(windows_mutex);
+  windows.at(window.value()).file_length = file_length;
 }
 
 u64 open_windows() {
@@ -168,6 +174,20 @@ Result<PhysicalAddress> window_map(int, u64, u64 length, int, int) {
   return host::make_window(length, length);
 }
 
+namespace {
+
+// Whether the file behind a window reaches that far.
+bool is_window_backed(PhysicalAddress begin, u64 length) {
+  const std::lock_guard guard(windows_mutex);
+  auto found = windows.upper_bound(begin.value());
+  if (found == windows.begin()) return false;
+  --found;
+  const u64 end = begin.value() + length - found->first;
+  return end <= align_up(found->second.file_length, kPageSize);
+}
+
+}  // namespace
+
 void window_unmap(PhysicalAddress begin, u64 length) {
   const std::lock_guard guard(windows_mutex);
   const auto found = windows.find(begin.value());
@@ -179,17 +199,18 @@ void window_unmap(PhysicalAddress begin, u64 length) {
   std::memset(direct_map(begin), 0xdd, length);
 }
 
-Result<void> window_populate(PhysicalAddress begin, u64 length, bool) {
-  ++populated;
-  const std::lock_guard guard(windows_mutex);
-  auto found = windows.upper_bound(begin.value());
-  if (found == windows.begin()) return Error(EFAULT);
-  --found;
-  const u64 end = begin.value() + length - found->first;
-  if (end > align_up(found->second.file_length, kPageSize)) return Error(EFAULT);
+Result<void> copy_window_page(PhysicalAddress frame, PhysicalAddress window_page) {
+  if (!is_window_backed(window_page, kPageSize)) return Error(EFAULT);
+  std::memcpy(direct_map(frame), direct_map(window_page), kPageSize);
   return {};
 }
 
+Result<void> window_populate(PhysicalAddress begin, u64 length, bool) {
+  ++populated;
+  if (host::on_populate) host::on_populate(begin);
+  if (!is_window_backed(begin, length)) return Error(EFAULT);
+  return {};
+}
 void relax(u32) {
   sched_yield();
 }

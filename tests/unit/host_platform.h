@@ -23,6 +23,7 @@ void set_vcpu(u32 vcpu);
 // Called for platform::shootdown() and platform::flush_local().
 extern std::function<void(AddressSpace&, VirtualRange)> on_shootdown;
 extern std::function<void(VirtualAddress)> on_flush_local;
+extern std::function<void(PhysicalAddress)> on_populate;
 
 // Called for platform::make_room() and platform::limit_copies().
 extern std::function<bool()> on_no_memory;
@@ -30,6 +31,7 @@ extern std::function<void(u64)> on_copy_limit;
 
 // Windows. Each is zero at first; populating beyond `file_length` fails with EFAULT.
 PhysicalAddress make_window(u64 length, u64 file_length);
+void cut_window(PhysicalAddress window, u64 file_length);
 u64 open_windows();
 bool is_window(PhysicalAddress address);
 u64 populate_calls();

@@ -109,6 +109,34 @@ TEST_CASE_METHOD(Fixture, "past the end of the file there is a bus error, before
   space.unpin();
 }
 
+TEST_CASE_METHOD(Fixture,
+                 "a private page whose file was cut before its first write is a bus error") {
+  const PhysicalAddress at = map(0, 8, false);
+  CHECK(machine.read(space, page(3)) == 1003);
+  host::cut_window(at, 2 * kPageSize);
+  const u64 pages = frame_allocator.counts().pages;
+  CHECK(space.handle_fault(page(3), Access::kWrite) == FaultKind::kBusError);
+  CHECK(frame_allocator.counts().pages == pages);
+  machine.write(space, page(1), 5);
+  CHECK(machine.read(space, page(1)) == 5);
+}
+
+TEST_CASE_METHOD(Fixture,
+                 "a mapping that replaces another while the host is asked for it is used") {
+  map(0, 8, true);
+  host::on_populate = [&](PhysicalAddress) {
+    host::on_populate = nullptr;
+    machine.map(space, 8 * kPageSize, kReadWrite, MAP_FIXED, page(0));
+  };
+  CHECK(machine.read(space, page(3)) == 0);
+  map(0, 8, true);
+  host::on_populate = [&](PhysicalAddress) {
+    host::on_populate = nullptr;
+    map(0, 8, true, kReadWrite, WindowKind::kFile, 8);
+  };
+  CHECK(machine.read(space, page(3)) == 1003);
+}
+
 TEST_CASE_METHOD(Fixture, "a file that is not open for writing can't be made writable") {
   map(0, 4, true, PROT_READ, WindowKind::kFile, 0, false);
   CHECK(space.protect(page(0), kPageSize, kReadWrite).error() == Error(EACCES));
