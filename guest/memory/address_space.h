@@ -201,6 +201,10 @@ class AddressSpace {
                          const PopulateRequest* populated = nullptr);
   // Makes a range present (MAP_POPULATE, mlock, MADV_POPULATE_*); stops at the first failure.
   FaultKind populate(VirtualAddress address, u64 length, Access access);
+  // Makes what is locked in the range present, private memory that may be written with pages of its
+  // own; stops at the first failure.
+  FaultKind populate_locked(VirtualRange range);
+  bool has_locked_memory();
 
   // The segments of a buffer that the host is going to read (Access::kRead) or write. `segments`
   // has room for `segments_max`; fewer bytes than `length` are answered where that is too few, or

@@ -406,4 +406,24 @@ FaultKind AddressSpace::populate(VirtualAddress address, u64 length, Access acce
   return FaultKind::kResolved;
 }
 
+FaultKind AddressSpace::populate_locked(VirtualRange range) {
+  VmaInfo vma;
+  for (VirtualAddress from = range.begin; next_vma(from, &vma) && vma.range.begin < range.end;
+       from = vma.range.end) {
+    const bool is_wanted = vma.flags.has(VmaFlag::kLocked) && !vma.flags.has(VmaFlag::kLockOnFault);
+    if (!is_wanted || vma.protection.is_none()) continue;
+    const VirtualAddress begin = vma.range.begin < range.begin ? range.begin : vma.range.begin;
+    const VirtualAddress end = vma.range.end < range.end ? vma.range.end : range.end;
+    const bool is_own = vma.kind != VmaKind::kWindowShared && vma.protection.may_write();
+    const FaultKind kind = populate(begin, end - begin, is_own ? Access::kWrite : Access::kRead);
+    if (kind != FaultKind::kResolved) return kind;
+  }
+  return FaultKind::kResolved;
+}
+
+bool AddressSpace::has_locked_memory() {
+  LockGuard guard(lock_);
+  return locked_bytes_ != 0;
+}
+
 }  // namespace dbos

@@ -118,6 +118,13 @@ i64 control_windows(AddressSpace& space, VirtualAddress address, u64 length, u64
   return result;
 }
 
+// After mlockall(MCL_FUTURE).
+void populate_if_locked(AddressSpace& space, VirtualAddress address, u64 length) {
+  if (!space.has_locked_memory()) return;
+  (void)space.populate_locked(
+      {address, VirtualAddress(align_up((address + length).value(), kPageSize))});
+}
+
 }  // namespace
 
 i64 system_mmap(Thread& thread, u64 address, u64 length, int protection, int flags, i32 descriptor,
@@ -129,6 +136,8 @@ i64 system_mmap(Thread& thread, u64 address, u64 length, int protection, int fla
   if (populates) {
     (void)thread.space->populate(result.value(), length,
                                  populating_access(protection, (flags & MAP_TYPE) != MAP_PRIVATE));
+  } else if (result.is_ok()) {
+    populate_if_locked(*thread.space, result.value(), length);
   }
   return answer(result);
 }
@@ -138,7 +147,11 @@ i64 system_brk(Thread& thread, u64 address) {
   const bool grows_too_far =
       address > before && address - before > started_program().arena_size_max;
   if (address == 0 || grows_too_far) return static_cast<i64>(before);
-  return static_cast<i64>(thread.space->set_brk(VirtualAddress(address)).value());
+  const VirtualAddress now = thread.space->set_brk(VirtualAddress(address));
+  if (now.value() > before) {
+    populate_if_locked(*thread.space, VirtualAddress(before), now.value() - before);
+  }
+  return static_cast<i64>(now.value());
 }
 
 i64 system_munmap(Thread& thread, u64 address, u64 length) {
@@ -209,14 +222,19 @@ i64 system_mlock(Thread& thread, u64 address, u64 length, int flags) {
   if ((flags & ~MLOCK_ONFAULT) != 0) return -EINVAL;
   const i64 result = answer(thread.space->lock_memory(VirtualAddress(address), length, flags));
   if (result != 0 || (flags & MLOCK_ONFAULT) != 0) return result;
-  const u64 begin = align_down(address, kPageSize);
-  const FaultKind kind = thread.space->populate(
-      VirtualAddress(begin), align_up(address + length, kPageSize) - begin, Access::kRead);
+  const VirtualRange range{VirtualAddress(align_down(address, kPageSize)),
+                           VirtualAddress(align_up(address + length, kPageSize))};
+  const FaultKind kind = thread.space->populate_locked(range);
   return kind == FaultKind::kResolved || kind == FaultKind::kNoAccess ? 0 : errno_of(kind);
 }
 
+// Linux ignores it, too, when not all can be made present.
 i64 system_mlockall(Thread& thread, int flags) {
-  return answer(thread.space->lock_all(flags));
+  const i64 result = answer(thread.space->lock_all(flags));
+  if (result == 0 && (flags & MCL_CURRENT) != 0) {
+    (void)thread.space->populate_locked({VirtualAddress(0), VirtualAddress(kProgramEnd)});
+  }
+  return result;
 }
 
 }  // namespace dbos

@@ -102,6 +102,20 @@ CASE(maps_can_be_read_in_small_pieces) {
   close(file);
 }
 
+CASE(locked_memory_has_pages_of_its_own) {
+  const size_t length = 8 * kPage;
+  void* at = map_anonymous(length);
+  REQUIRE(mlock(at, length) == 0);
+  CHECK_EQ(smaps_of(at)["Rss"], 32);
+  CHECK_EQ(smaps_of(at)["Private_Dirty"], 32);
+  munmap(at, length);
+  CHECK(exited(run_child([=] {
+    if (mlockall(MCL_FUTURE) != 0) _exit(0);  // not permitted natively
+    void* later = map_anonymous(length);
+    CHECK_EQ(smaps_of(later)["Rss"], 32);
+  })));
+}
+
 CASE(smaps_count_touched_memory) {
   const size_t length = 32 * kMiB;
   void* at = map_aligned(length);
