@@ -113,7 +113,9 @@ static const char* page_rights(void) {
   CHECK(read_faults(block(0) + DBOS_VCPU_IST_STACK_TOP));
   CHECK(!write_faults(block(0) + DBOS_VCPU_DATA_OFFSET + DBOS_VCPU_DATA_SIZE - 1));
   CHECK(!write_faults(block(0) + DBOS_VCPU_BOUNCE_OFFSET + DBOS_VCPU_BOUNCE_SIZE - 1));
-  CHECK(read_faults(block(0) + DBOS_VCPU_STRIDE));
+  CHECK(read_faults(block(1)) && !read_faults(block(1) + DBOS_VCPU_STACK_OFFSET));
+  CHECK(!write_faults(block(DBOS_VCPU_COUNT_MAX - 1) + DBOS_VCPU_DATA_OFFSET));
+  CHECK(read_faults(block(DBOS_VCPU_COUNT_MAX)));
   return NULL;
 }
 

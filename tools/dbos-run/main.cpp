@@ -47,7 +47,7 @@ int print_ring_check() {
   auto* const machine = new Machine(kArenaChunkSize, built_in_image());
   set_machine(*machine);
   Vcpu& vcpu = adopt_first_thread(*machine);
-  const RingCheck check = check_ring(*machine, vcpu);
+  const RingCheck check = check_ring(vcpu);
   fmt::print("ring 0 instruction: {:.2f} ns ({})\n", check.instruction_ns,
              check.is_native() ? "runs natively" : "is interpreted");
   fmt::print("hypercall and back: {:.0f} ns\n", check.exit_ns);
@@ -143,7 +143,7 @@ void set_clock_and_features(const Options& options, const Machine& machine,
   auto* const machine = new Machine(options.memory_size, kernel);
   set_machine(*machine);
   Vcpu& vcpu = adopt_first_thread(*machine);
-  const RingCheck check = check_ring(*machine, vcpu);
+  const RingCheck check = check_ring(vcpu);
   if (!check.is_native()) throw StartError(interpreted_message(check));
   machine->check_cpu();
   if (machine->reset_vcpu(vcpu, 0) < 0) throw StartError::with_errno("KVM can't start a vCPU");

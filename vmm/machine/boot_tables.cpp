@@ -53,8 +53,11 @@ BootTables::BootTables() : next_(kKernelTablesAddress), root_(allocate()) {
 
 void BootTables::map(uint64_t virtual_address, uint64_t physical_address, uint64_t size,
                      PageRights rights) {
+  uint64_t* entry = nullptr;
   for (uint64_t offset = 0; offset < size; offset += kPageSize) {
-    *entry_for(virtual_address + offset) =
+    const bool is_in_new_table = entry == nullptr || index_at(virtual_address + offset, 0) == 0;
+    entry = is_in_new_table ? entry_for(virtual_address + offset) : entry + 1;
+    *entry =
         (physical_address + offset) | kPresent | kAccessed | kDirty | kGlobal | bits_of(rights);
   }
 }
@@ -76,6 +79,28 @@ uint64_t* BootTables::entry_for(uint64_t virtual_address) {
     table = entry & kAddressMask;
   }
   return &table_at(table)[index_at(virtual_address, 0)];
+}
+
+void map_vcpu_blocks(BootTables& tables) {
+  struct Piece {
+    uint64_t begin, end;
+  };
+  constexpr Piece kPieces[] = {
+      {kVcpuStackOffset, kVcpuStackTop},
+      {kVcpuIstStackOffset, kVcpuIstStackTop},
+      {kVcpuDoubleFaultStackOffset, kVcpuDoubleFaultStackTop},
+      {kVcpuDebugStackOffset, kVcpuDebugStackTop},
+      {kVcpuDataOffset, kVcpuDataOffset + kVcpuDataSize},
+      {kVcpuHypercallOffset, kVcpuHypercallOffset + kPageSize},
+      {kVcpuBounceOffset, kVcpuBounceOffset + kVcpuBounceSize},
+  };
+  for (uint64_t index = 0; index < kVcpuCountMax; ++index) {
+    const uint64_t block = index * kVcpuStride;
+    for (const Piece& piece : kPieces) {
+      tables.map(kVcpuMapBase + block + piece.begin, kVcpuRegionBase + block + piece.begin,
+                 piece.end - piece.begin, PageRights::kReadWrite);
+    }
+  }
 }
 
 }  // namespace dbos::vmm

@@ -1,4 +1,8 @@
 // The page tables that a vCPU starts with: the kernel's half of every address space.
+//
+// They lie in the guest's own memory. From the first time that it runs, what an entry says is the
+// guest's word, and so the VMM neither reads nor writes them any more: all that a vCPU made later
+// needs is there from the beginning.
 #pragma once
 
 #include <cstdint>
@@ -26,5 +30,8 @@ class BootTables {
   uint64_t next_;
   uint64_t root_;
 };
+
+// The blocks of all vCPUs that there can be, without their guard pages, at kVcpuMapBase.
+void map_vcpu_blocks(BootTables& tables);
 
 }  // namespace dbos::vmm

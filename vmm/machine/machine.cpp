@@ -12,9 +12,11 @@
 #include "vmm/kvm/capabilities.h"
 #include "vmm/kvm/cpuid.h"
 #include "vmm/kvm/kvm_api.h"
+#include "vmm/machine/boot_tables.h"
 #include "vmm/machine/keep_descriptor.h"
 #include "vmm/machine/kernel_image.h"
 #include "vmm/machine/regions.h"
+#include "vmm/machine/ring_check.h"
 #include "vmm/process/host_call.h"
 #include "vmm/proxy/execute.h"
 
@@ -44,8 +46,11 @@ Machine::Machine(uint64_t arena_size_max, const KernelImage& kernel)
   open_kvm();
   make_regions();
   read_cpuid();
-  tables_ = std::make_unique<BootTables>();
-  place_kernel_image(kernel, *tables_);
+  BootTables tables;
+  place_kernel_image(kernel, tables);
+  map_probe_page(tables);
+  map_vcpu_blocks(tables);
+  kernel_root_ = tables.root();
 }
 
 void Machine::open_kvm() {
@@ -102,10 +107,6 @@ void Machine::make_regions() {
   window_ = std::make_unique<Window>(vm_descriptor_, memory_);
 }
 
-void Machine::map_kernel_page(uint64_t virtual_address, uint64_t physical_address) {
-  tables_->map(virtual_address, physical_address, kPageSize, PageRights::kReadExecute);
-}
-
 void Machine::read_cpuid() {
   cpuid_ = supported_cpuid(kvm_descriptor_);
   extended_state_mask_ = restrict_cpuid(cpuid_);
@@ -128,24 +129,6 @@ int64_t Machine::initialize_vcpu(Vcpu& vcpu) {
                                                kVcpuHypercallOffset);
   vcpu.page->abi_version = kAbiVersion;
   vcpu.page->vcpu_index = vcpu.index;
-
-  struct Piece {
-    uint64_t begin, end;
-  };
-  constexpr Piece kPieces[] = {
-      {kVcpuStackOffset, kVcpuStackTop},
-      {kVcpuIstStackOffset, kVcpuIstStackTop},
-      {kVcpuDoubleFaultStackOffset, kVcpuDoubleFaultStackTop},
-      {kVcpuDebugStackOffset, kVcpuDebugStackTop},
-      {kVcpuDataOffset, kVcpuDataOffset + kVcpuDataSize},
-      {kVcpuHypercallOffset, kVcpuHypercallOffset + kPageSize},
-      {kVcpuBounceOffset, kVcpuBounceOffset + kVcpuBounceSize},
-  };
-  const uint64_t block = vcpu.index * kVcpuStride;
-  for (const Piece& piece : kPieces) {
-    tables_->map(kVcpuMapBase + block + piece.begin, kVcpuRegionBase + block + piece.begin,
-                 piece.end - piece.begin, PageRights::kReadWrite);
-  }
   int64_t result = set_cpuid(vcpu.descriptor, cpuid_, vcpu.index);
   if (result < 0) return result;
   // Here and not by the guest's own xsetbv: QEMU's SVM does not intercept that, so KVM would not

@@ -8,7 +8,6 @@
 #include "hypercall/abi.h"
 #include "vmm/kvm/cpuid.h"
 #include "vmm/loader/kernel_file.h"
-#include "vmm/machine/boot_tables.h"
 #include "vmm/machine/vcpu.h"
 #include "vmm/machine/window.h"
 #include "vmm/proxy/guest_memory.h"
@@ -25,7 +24,7 @@ class Machine {
 
   int vm_descriptor() const { return vm_descriptor_; }
   uint64_t kernel_entry() const { return kernel_entry_; }
-  uint64_t kernel_root() const { return tables_->root(); }
+  uint64_t kernel_root() const { return kernel_root_; }
   uint64_t arena_size_max() const { return arena_size_max_; }
   uint64_t extended_state_mask() const { return extended_state_mask_; }
   GuestMemory& memory() { return memory_; }
@@ -36,8 +35,7 @@ class Machine {
   // behind it deserves another message first (ring_check.h).
   void check_cpu() { check_cpuid(cpuid_); }
 
-  // Makes a vCPU known to KVM: descriptor, run page, CPUID, its block's mapping. Result: 0 or
-  // -errno.
+  // Makes a vCPU known to KVM: descriptor, run page, CPUID, first state. Result: 0 or -errno.
   int64_t initialize_vcpu(Vcpu& vcpu);
 
   // Sets the registers with which a vCPU enters the guest kernel (boot protocol). Its page tables
@@ -47,9 +45,6 @@ class Machine {
   // The vCPU takes this exception, without an error code, when it is next run. False, with nothing
   // done: another one is on its way. By the thread that runs the vCPU.
   bool inject_exception(const Vcpu& vcpu, uint8_t vector) const;
-
-  // Maps a page of the kernel region executable in the boot tables.
-  void map_kernel_page(uint64_t virtual_address, uint64_t physical_address);
 
   // Service::kArenaGrow: adds the slot of a chunk. Result: its usable bytes, or -errno.
   int64_t grow_arena(uint64_t index);
@@ -68,8 +63,8 @@ class Machine {
   uint64_t run_size_ = 0;
   uint64_t arena_size_max_;
   uint64_t kernel_entry_;
+  uint64_t kernel_root_ = 0;
   uint64_t extended_state_mask_ = 0;
-  std::unique_ptr<BootTables> tables_;
   std::vector<uint8_t> cpuid_;  // a kvm_cpuid2 with its entries
   GuestMemory memory_;
   std::unique_ptr<Window> window_;

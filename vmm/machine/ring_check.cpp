@@ -56,11 +56,15 @@ double least_ns(const Vcpu& vcpu) {
 
 }  // namespace
 
-RingCheck check_ring(Machine& machine, Vcpu& vcpu) {
+void map_probe_page(BootTables& tables) {
+  tables.map(kKernelImageBase + kProbeOffset, kKernelImageAddress + kProbeOffset, kPageSize,
+             PageRights::kReadExecute);
+}
+
+RingCheck check_ring(Vcpu& vcpu) {
   auto* const code = reinterpret_cast<uint8_t*>(kKernelImageAddress + kProbeOffset);
   std::memcpy(code, kProbe, sizeof kProbe);
   std::memcpy(code + 64, kExitProbe, sizeof kExitProbe);
-  machine.map_kernel_page(kKernelImageBase + kProbeOffset, kKernelImageAddress + kProbeOffset);
   set_instruction_pointer(vcpu, kKernelImageBase + kProbeOffset + 64);
   const double exit_ns = least_ns(vcpu);
   set_instruction_pointer(vcpu, kKernelImageBase + kProbeOffset);

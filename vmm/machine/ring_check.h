@@ -5,7 +5,10 @@
 // Everything of ours runs in ring 0, so such a host is of no use and has to be told apart.
 #pragma once
 
-#include "vmm/machine/machine.h"
+#include <string>
+
+#include "vmm/machine/boot_tables.h"
+#include "vmm/machine/vcpu.h"
 
 namespace dbos::vmm {
 
@@ -16,8 +19,11 @@ struct RingCheck {
   static constexpr double kInterpretedAbove_ns = 50;
 };
 
+// The page that the check runs in, behind the guest kernel's image.
+void map_probe_page(BootTables& tables);
+
 // Measures on a vCPU that has not been started yet. Throws StartError.
-RingCheck check_ring(Machine& machine, Vcpu& vcpu);
+RingCheck check_ring(Vcpu& vcpu);
 
 // The sentence for a host that interprets ring 0.
 std::string interpreted_message(const RingCheck& check);

@@ -117,7 +117,7 @@ class VcpuPool {
   int64_t make(Vcpu& vcpu, const HostProcess& process);
 
   Machine& machine_;
-  HostLock create_lock_;  // guards the making of vCPUs and the boot tables
+  HostLock create_lock_;  // guards the making of vCPUs
   Vcpu vcpus_[kVcpuCountMax] = {};
   std::atomic<uint32_t> count_{0};
   std::atomic<uint64_t> next_sequence_{1};

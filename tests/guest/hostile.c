@@ -1,0 +1,81 @@
+// A guest kernel that wants the VMM to do harm. Argument: none.
+#include "kernel.h"
+
+DBOS_IMAGE_NOTE(0, 0);
+
+enum task { TASK_WAIT = 1 };
+
+static volatile uint32_t waiting, released;
+
+static int64_t start(enum task task, uint32_t* index) {
+  return CALL(DBOS_SERVICE_THREAD_CREATE, task, physical(index));
+}
+
+static void release_others(void) {
+  released = 1;
+  while (waiting != 0) CALL(DBOS_SERVICE_YIELD);
+  released = 0;
+}
+
+// --- Page tables ---------------------------------------------------------------------------------
+
+enum {
+  TABLE_ENTRIES = 512,
+  BLOCK_PAGES = DBOS_VCPU_STRIDE / DBOS_PAGE_SIZE,
+  BLOCKS_OF_A_TABLE = TABLE_ENTRIES / BLOCK_PAGES,
+};
+static const uint64_t address_mask = 0x000ffffffffff000, present = 1, mark = 1 << 9;
+
+static uint64_t* entry_of(uint64_t table, uint64_t address, int shift) {
+  return (uint64_t*)direct(table & address_mask) + (address >> shift & (TABLE_ENTRIES - 1));
+}
+
+static uint64_t* directory_entry(uint64_t address) {
+  const uint64_t pointers = *entry_of(boot()->kernel_tables, address, 39);
+  return entry_of(*entry_of(pointers, address, 30), address, 21);
+}
+
+// A table of the blocks from `first` on, each with the pages of vCPU 0's; this guest knows its
+// entries by their mark.
+static void fill_table(uint64_t* table, uint64_t first) {
+  const uint64_t own = *directory_entry(DBOS_VCPU_MAP_BASE);
+  for (uint64_t i = 0; i < TABLE_ENTRIES; ++i) {
+    const uint64_t like = *entry_of(own, DBOS_VCPU_MAP_BASE + i % BLOCK_PAGES * DBOS_PAGE_SIZE, 12);
+    const uint64_t physical_page =
+        DBOS_VCPU_REGION_BASE + first * DBOS_VCPU_STRIDE + i * DBOS_PAGE_SIZE;
+    table[i] = (like & present) == 0 ? 0 : physical_page | (like & ~address_mask) | mark;
+  }
+}
+
+// What the guest put behind the blocks of new vCPUs may be anything, also memory of the VMM's.
+static const char* page_tables_are_not_followed(void) {
+  static uint64_t table[TABLE_ENTRIES] __attribute__((aligned(DBOS_PAGE_SIZE)));
+  const uint64_t base = DBOS_VCPU_MAP_BASE + BLOCKS_OF_A_TABLE * DBOS_VCPU_STRIDE;
+  fill_table(table, BLOCKS_OF_A_TABLE);
+  *directory_entry(base) = physical(table) | 3;
+  __asm__ volatile("mov %%cr3, %%rax; mov %%rax, %%cr3" : : : "rax", "memory");
+  uint32_t index = 0;
+  while (index < 2 * BLOCKS_OF_A_TABLE - 1) {
+    CHECK(start(TASK_WAIT, &index) > 0);
+  }
+  release_others();
+  for (uint64_t i = 0; i < TABLE_ENTRIES; ++i) CHECK(table[i] == 0 || (table[i] & mark) != 0);
+  return NULL;
+}
+
+// --- Entries -------------------------------------------------------------------------------------
+
+_Noreturn void run_first(const struct entry_state* state) {
+  (void)state;
+  set_up_traps();
+  run_test("page_tables_are_not_followed", page_tables_are_not_followed);
+  stop(0);
+}
+
+_Noreturn void run_other(const struct entry_state* state) {
+  (void)state;
+  __atomic_fetch_add(&waiting, 1, __ATOMIC_SEQ_CST);
+  while (!released) CALL(DBOS_SERVICE_YIELD);
+  __atomic_fetch_sub(&waiting, 1, __ATOMIC_SEQ_CST);
+  for (;;) CALL(DBOS_SERVICE_THREAD_EXIT, 0);
+}
