@@ -1,7 +1,10 @@
 // What fork does with memory: copies of heap, stacks, break and private mappings, shared memory
 // that stays shared, both sides writing afterwards, snapshots of snapshots, buffers of system
 // calls.
+#include <sys/resource.h>
+
 #include <thread>
+#include <vector>
 
 #include "support.h"
 
@@ -274,6 +277,65 @@ CASE(read_in_flight_during_fork_arrives_in_the_parent_only) {
   CHECK(all_are(buffer + 100, 5000, 'n'));
   go.post();
   CHECK(exited(status_of(child)));
+}
+
+// Each process has a table of descriptors of its own: what one of them opens, or needs for its
+// threads, takes no number from the other.
+namespace {
+int open_many() {
+  rlimit limit = {};
+  REQUIRE(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+  limit.rlim_cur = limit.rlim_max;
+  REQUIRE(setrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur >= 2048);
+  const int file = memfd_create("many", MFD_CLOEXEC);
+  while (dup(file) < 1000) {
+  }
+  return file;
+}
+
+void open_more(int file) {
+  for (int i = 0; i < 150; ++i) CHECK_EQ(fcntl(dup(file), F_GETFD), 0);
+}
+
+template <typename Action>
+void with_threads(const Action& action) {
+  Pipe end;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 60; ++i) threads.emplace_back([&] { end.take(); });
+  action();
+  for (size_t i = 0; i < threads.size(); ++i) end.post();
+  for (std::thread& thread : threads) thread.join();
+}
+}  // namespace
+
+CASE(threads_of_the_parent_take_no_descriptor_from_a_child) {
+  const int file = open_many();
+  Pipe to_child;
+  const pid_t child = start_child([&] {
+    to_child.take();
+    open_more(file);
+  });
+  with_threads([&] {
+    to_child.post();
+    CHECK(exited(status_of(child)));
+  });
+  CHECK_EQ(syscall(SYS_close_range, file, ~0u, 0), 0);
+}
+
+CASE(threads_of_a_child_take_no_descriptor_from_the_parent) {
+  const int file = open_many();
+  Pipe to_child, to_parent;
+  const pid_t child = start_child([&] {
+    with_threads([&] {
+      to_parent.post();
+      to_child.take();
+    });
+  });
+  to_parent.take();
+  open_more(file);
+  to_child.post();
+  CHECK(exited(status_of(child)));
+  CHECK_EQ(syscall(SYS_close_range, file, ~0u, 0), 0);
 }
 
 CHECK_MAIN

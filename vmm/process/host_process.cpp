@@ -1,6 +1,7 @@
 #include "vmm/process/host_process.h"
 
 #include <asm/unistd.h>
+#include <fcntl.h>
 #include <linux/prctl.h>
 #include <signal.h>
 
@@ -12,6 +13,11 @@ namespace {
 
 constexpr uint32_t kProcessesMax = 1024;
 HostProcess processes[kProcessesMax];
+DescriptorGuard descriptors[kProcessesMax];
+
+size_t index_of(const HostProcess& process) {
+  return static_cast<size_t>(&process - processes);
+}
 
 bool is_needed(const HostProcess& process) {
   for (const HostProcess& other : processes) {
@@ -71,12 +77,29 @@ HostProcess* acquire_process(HostProcess* parent) {
       process.has_forked.store(0);
       process.ended_by_itself.store(0);
       process.changed_attributes.store(parent == nullptr ? 0 : parent->changed_attributes.load());
-      if (parent != nullptr) process.signals.copy_from(parent->signals);
+      process.descriptors =
+          parent == nullptr ? &own_descriptors() : &descriptors[index_of(process)];
+      if (parent != nullptr) {
+        process.signals.copy_from(parent->signals);
+        process.descriptors->copy_from(*parent->descriptors);
+      }
       return &process;
     }
     release_ended();
   }
   return nullptr;
+}
+
+// What another thread of the parent kept while Linux copied the table is here only if it came
+// first.
+void inherit_descriptors(HostProcess& process) {
+  const DescriptorGuard& theirs = *process.parent->descriptors;
+  DescriptorGuard& ours = *process.descriptors;
+  for (int d = theirs.next_ours(0); d >= 0; d = theirs.next_ours(d + 1)) {
+    const bool is_here =
+        ours.is_ours(d) || raw_call(__NR_fcntl, static_cast<uint64_t>(d), F_GETFD) == FD_CLOEXEC;
+    if (is_here) ours.add(d);
+  }
 }
 
 void watch_parent(HostProcess& process) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "vmm/process/signals.h"
+#include "vmm/proxy/descriptor_guard.h"
 
 namespace dbos::vmm {
 
@@ -19,6 +20,7 @@ struct HostProcess {
   uint32_t process_id;
   uint32_t parent_process_id;
   ProcessSignals signals;
+  DescriptorGuard* descriptors;              // the VMM's own in its table
   std::atomic<uint32_t> changed_attributes;  // of its threads, see thread_reuse.h
   std::atomic<uint32_t> has_forked;          // kHasForked or kTidyingUp; 0: no, or all is tidy
   std::atomic<uint32_t> ended_by_itself;     // exit or a signal of its own: its children live on
@@ -26,6 +28,10 @@ struct HostProcess {
 
 // A record for a new process. `parent` null: the first. Null at the limit.
 HostProcess* acquire_process(HostProcess* parent);
+
+// In the new process, before anything else: it has the descriptors that its parent had kept by
+// then.
+void inherit_descriptors(HostProcess& process);
 
 // In the new process: asks Linux to tell when the parent dies. A process of ours whose parent was
 // killed (kill -9 of dbos-run) must not stay behind; one whose parent ended by itself must.

@@ -67,6 +67,7 @@ uint32_t collect(const HostProcess& own, futex_waitv* watched) {
 
 void* run_steward(void* argument) {
   const auto& own = *static_cast<const HostProcess*>(argument);
+  set_own_descriptors(*own.descriptors);
   raw_call(__NR_set_tid_address, reinterpret_cast<uint64_t>(&steward_thread));
   for (;;) {
     make_spare_blocks();

@@ -126,6 +126,7 @@ void handle_interrupted_run(Vcpu& vcpu) {
 
 void start_thread(void* argument) {
   Vcpu& vcpu = *static_cast<Vcpu*>(argument);
+  set_own_descriptors(*vcpu.process->descriptors);
   const auto id = static_cast<uint32_t>(raw_call(__NR_gettid));
   vcpu.host_thread.store(id);
   if (set_first_registers(vcpu) < 0) {
@@ -141,6 +142,7 @@ void start_thread(void* argument) {
 void start_process(void* argument) {
   Vcpu& vcpu = *static_cast<Vcpu*>(argument);
   vcpu.process->process_id = static_cast<uint32_t>(raw_call(__NR_getpid));
+  inherit_descriptors(*vcpu.process);
   watch_parent(*vcpu.process);
   ring_steward();
   start_thread(argument);

@@ -1,13 +1,15 @@
 // Which file descriptors are the VMM's own. To the program they do not exist.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 
 namespace dbos::vmm {
 
-// Read on the path of every call, also in processes that share the VMM's memory and may be killed
-// anywhere: no locks. A process that the program forks has the same descriptors of ours.
+// Of one process: the processes that the program forks have tables of descriptors of their own, and
+// a number that is ours in one may be the program's in another. Read on the path of every call,
+// also in processes that may be killed anywhere: no locks.
 class DescriptorGuard {
  public:
   static constexpr int kDescriptorsMax = 1 << 20;  // fs.nr_open as Linux sets it
@@ -23,6 +25,16 @@ class DescriptorGuard {
   void remove(int descriptor) {
     if (!is_in_range(descriptor)) return;
     word(descriptor).fetch_and(~bit(descriptor), std::memory_order_relaxed);
+  }
+
+  // As Linux copies the table for a fork. Before anybody else uses this guard.
+  void copy_from(const DescriptorGuard& other) {
+    const int end = other.end_.load(std::memory_order_relaxed);
+    const int words = (std::max(end, end_.load(std::memory_order_relaxed)) + 63) / 64;
+    for (int i = 0; i < words; ++i) {
+      words_[i].store(other.words_[i].load(std::memory_order_relaxed), std::memory_order_relaxed);
+    }
+    end_.store(end, std::memory_order_relaxed);
   }
 
   bool is_ours(int descriptor) const {
@@ -52,7 +64,8 @@ class DescriptorGuard {
   std::atomic<uint64_t> words_[kDescriptorsMax / 64]{};
 };
 
-// This VMM's.
+// Those of the calling thread's process; of the first one, unless it was told of another.
 DescriptorGuard& own_descriptors();
+void set_own_descriptors(DescriptorGuard& guard);
 
 }  // namespace dbos::vmm

@@ -39,12 +39,16 @@ int64_t close_range(const DescriptorGuard& guard, const uint64_t arguments[6]) {
   return raw_call(__NR_close_range, begin, last, flags);
 }
 
-DescriptorGuard the_own_descriptors;
+DescriptorGuard descriptors_of_first_process;
+thread_local DescriptorGuard* the_own_descriptors = &descriptors_of_first_process;
 
 }  // namespace
 
 DescriptorGuard& own_descriptors() {
-  return the_own_descriptors;
+  return *the_own_descriptors;
+}
+void set_own_descriptors(DescriptorGuard& guard) {
+  the_own_descriptors = &guard;
 }
 
 int64_t execute_call(const GuestMemory& memory, const Call& call,

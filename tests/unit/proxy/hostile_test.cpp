@@ -9,6 +9,7 @@
 
 #include <atomic>
 #include <catch2/catch.hpp>
+#include <memory>
 #include <random>
 #include <thread>
 
@@ -178,6 +179,22 @@ TEST_CASE("the VMM's descriptors do not exist") {
   CHECK(fcntl(own, F_GETFD) >= 0);
   program().guard.remove(own);
   close(own);
+}
+
+TEST_CASE("a process has descriptors of the VMM's that another has not") {
+  const auto parent = std::make_unique<vmm::DescriptorGuard>();
+  const auto child = std::make_unique<vmm::DescriptorGuard>();
+  parent->add(770);
+  child->add(5000);  // of whoever had the record before
+  child->copy_from(*parent);
+  parent->add(791);
+  child->add(792);
+  CHECK(child->is_ours(770));
+  CHECK(!child->is_ours(791));
+  CHECK(!child->is_ours(5000));
+  CHECK(child->next_ours(771) == 792);
+  CHECK(child->next_ours(793) == -1);
+  CHECK(!parent->is_ours(792));
 }
 
 TEST_CASE("a structure that another vCPU changes all the time") {
