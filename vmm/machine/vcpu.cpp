@@ -12,8 +12,8 @@
 namespace dbos::vmm {
 namespace {
 
-bool is_free(const Vcpu& vcpu) {
-  const VcpuState state = vcpu.state.load();
+// Whether a vCPU found in `state` can be taken.
+bool is_free_in(VcpuState state, const Vcpu& vcpu) {
   if (state == VcpuState::kIdle) return true;
   const bool is_left = state == VcpuState::kEnded || state == VcpuState::kParked;
   return is_left && vcpu.host_thread.load() == 0;
@@ -23,7 +23,7 @@ bool is_free(const Vcpu& vcpu) {
 
 bool VcpuPool::take(Vcpu& vcpu) {
   VcpuState state = vcpu.state.load();
-  return is_free(vcpu) && vcpu.state.compare_exchange_strong(state, VcpuState::kBusy);
+  return is_free_in(state, vcpu) && vcpu.state.compare_exchange_strong(state, VcpuState::kBusy);
 }
 
 bool VcpuPool::is_usable(const Vcpu& vcpu, const HostProcess& process) const {
@@ -56,7 +56,7 @@ bool VcpuPool::has_free(const HostProcess& process, uint32_t wanted) const {
   uint32_t fresh = 0;
   uint32_t idle = 0;
   for (uint32_t i = 0; i < count(); ++i) {
-    if (!is_free(vcpus_[i]) || !is_usable(vcpus_[i], process)) continue;
+    if (!is_free_in(vcpus_[i].state.load(), vcpus_[i]) || !is_usable(vcpus_[i], process)) continue;
     ++idle;
     if (!vcpus_[i].was_run) ++fresh;
   }
