@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cerrno>
 
 #include "vmm/machine/regions.h"
 #include "vmm/process/host_call.h"
@@ -39,6 +40,7 @@ int64_t Window::map(int descriptor, uint64_t offset, uint64_t length, int protec
   if (kind != MAP_SHARED && kind != MAP_PRIVATE && kind != MAP_SHARED_VALIDATE) return -EINVAL;
   length = (length + kPageSize - 1) & ~(kPageSize - 1);
   const HostLockGuard guard(lock_);
+  mend(guard);
   const uint64_t address = allocate(length);
   if (address == 0) return -ENOMEM;
   const int passed = flags & (MAP_TYPE | MAP_NORESERVE | MAP_SYNC | MAP_HUGETLB);
@@ -56,6 +58,7 @@ int64_t Window::map(int descriptor, uint64_t offset, uint64_t length, int protec
 int64_t Window::duplicate(uint64_t address, uint64_t length) {
   if (!contains(address, kPageSize) || !is_page_aligned(length) || length == 0) return -EINVAL;
   const HostLockGuard guard(lock_);
+  mend(guard);
   const uint64_t copy = allocate(length);
   if (copy == 0) return -ENOMEM;
   // An old size of 0 leaves the old mapping and makes a second one of the same file (mremap(2)).
@@ -70,6 +73,7 @@ int64_t Window::duplicate(uint64_t address, uint64_t length) {
 int64_t Window::unmap(uint64_t address, uint64_t length) {
   if (!contains(address, length)) return -EINVAL;
   const HostLockGuard guard(lock_);
+  mend(guard);
   const int64_t result = protect_none(address, length);
   if (result < 0) return result;
   release(address, length);
@@ -79,6 +83,12 @@ int64_t Window::unmap(uint64_t address, uint64_t length) {
 int64_t Window::populate(uint64_t address, uint64_t length, bool write) {
   if (!contains(address, length)) return -EINVAL;
   return raw_call(__NR_madvise, address, length, write ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
+}
+
+// Whoever was killed may have left holes that overlap, or one that is mapped. Without them
+// addresses are lost, not memory; the other fields change by one store.
+void Window::mend(const HostLockGuard& guard) {
+  if (guard.is_from_the_dead()) hole_count_ = 0;
 }
 
 uint64_t Window::allocate(uint64_t length) {
@@ -125,8 +135,9 @@ int64_t Window::add_slots(uint64_t end) {
   if (end <= slots_end_) return 0;
   const uint64_t size = (end - slots_end_ + kSlotStep - 1) / kSlotStep * kSlotStep;
   const int64_t result = add_memory_slot(vm_, slots_end_, size);
-  if (result < 0) return result;
-  memory_.add(slots_end_, size);
+  // EEXIST: somebody was killed when he had added it.
+  if (result < 0 && result != -EEXIST) return result;
+  if (!memory_.add(slots_end_, size)) return -ENOMEM;
   slots_end_ += size;
   return 0;
 }

@@ -38,6 +38,7 @@ class Window {
   };
   static constexpr uint32_t kHolesMax = 8192;
 
+  void mend(const HostLockGuard& guard);
   uint64_t allocate(uint64_t length);
   void release(uint64_t begin, uint64_t size);
   int64_t add_slots(uint64_t end);

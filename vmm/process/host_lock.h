@@ -1,6 +1,7 @@
 // A lock between the processes that share the VMM's memory. One of them may be killed at any
 // instant and must not leave the others waiting: a waiter that finds the holder gone takes the lock
-// over, so what a holder does must be sound to do again from the start.
+// over, and what the lock guards may be half changed. So what a holder does must be sound to do
+// again from the start, or whoever takes the lock over must be able to mend it.
 #pragma once
 
 #include <asm/unistd.h>
@@ -29,12 +30,16 @@ inline bool shares_our_memory(uint32_t thread) {
 
 class HostLock {
  public:
-  void lock() {
+  enum class Taken { kFree, kFromTheDead };
+
+  Taken lock() {
     const auto self = static_cast<uint32_t>(raw_call(__NR_gettid));
     for (;;) {
       uint32_t holder = 0;
-      if (word_.compare_exchange_strong(holder, self)) return;
-      if (!shares_our_memory(holder) && word_.compare_exchange_strong(holder, self)) return;
+      if (word_.compare_exchange_strong(holder, self)) return Taken::kFree;
+      if (!shares_our_memory(holder) && word_.compare_exchange_strong(holder, self)) {
+        return Taken::kFromTheDead;
+      }
       const __kernel_timespec pause = {0, 50'000};
       raw_call(__NR_nanosleep, reinterpret_cast<uint64_t>(&pause), 0);
     }
@@ -47,13 +52,17 @@ class HostLock {
 
 class HostLockGuard {
  public:
-  explicit HostLockGuard(HostLock& lock) : lock_(lock) { lock_.lock(); }
+  explicit HostLockGuard(HostLock& lock) : lock_(lock), taken_(lock.lock()) {}
   ~HostLockGuard() { lock_.unlock(); }
   HostLockGuard(const HostLockGuard&) = delete;
   HostLockGuard& operator=(const HostLockGuard&) = delete;
 
+  // Whether the holder before was killed.
+  bool is_from_the_dead() const { return taken_ == HostLock::Taken::kFromTheDead; }
+
  private:
   HostLock& lock_;
+  HostLock::Taken taken_;
 };
 
 }  // namespace dbos::vmm

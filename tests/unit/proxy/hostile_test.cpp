@@ -197,6 +197,14 @@ TEST_CASE("a process has descriptors of the VMM's that another has not") {
   CHECK(!parent->is_ours(792));
 }
 
+TEST_CASE("who takes a lock of somebody dead is told") {
+  vmm::HostLock lock;
+  std::thread([&] { lock.lock(); }).join();
+  CHECK(lock.lock() == vmm::HostLock::Taken::kFromTheDead);
+  lock.unlock();
+  CHECK(lock.lock() == vmm::HostLock::Taken::kFree);
+}
+
 TEST_CASE("a structure that another vCPU changes all the time") {
   constexpr uint64_t kSize = 64 * kKiB;
   const uint64_t frame = program().take_frames(kSize / kPageSize);
