@@ -1,12 +1,12 @@
 #include "vmm/machine/vcpu.h"
 
 #include <cerrno>
-#include <new>
 
 #include "vmm/machine/machine.h"
 #include "vmm/process/exit_statistics.h"
 #include "vmm/process/handover.h"
 #include "vmm/process/host_process.h"
+#include "vmm/process/steward.h"
 #include "vmm/process/thread_block.h"
 
 namespace dbos::vmm {
@@ -19,9 +19,20 @@ bool is_free_in(VcpuState state, const Vcpu& vcpu) {
   return is_left && vcpu.host_thread.load() == 0;
 }
 
+// Not from the heap: whoever makes a vCPU may be killed, and would leave malloc's lock behind.
+ExitStatistics exit_statistics[kVcpuCountMax];
+
+// For a process that may be killed while others live on, the steward makes it (thread_block.h), as
+// long as it answers: its process may be stopped.
+ThreadBlock* new_thread_block(const HostProcess& process) {
+  ThreadBlock* const block = process.parent != nullptr ? ask_for_spare_block() : nullptr;
+  return block != nullptr ? block : make_thread_block();
+}
+
 }  // namespace
 
 bool VcpuPool::take(Vcpu& vcpu) {
+  // The state that was judged is the one that is exchanged: taken twice, a vCPU has two threads.
   VcpuState state = vcpu.state.load();
   return is_free_in(state, vcpu) && vcpu.state.compare_exchange_strong(state, VcpuState::kBusy);
 }
@@ -85,11 +96,11 @@ int64_t VcpuPool::make(Vcpu& vcpu, const HostProcess& process) {
   vcpu.creator = &process;
   // Made here and not when a thread starts: a fork must find everything ready.
   vcpu.block = take_spare_block();
-  if (vcpu.block == nullptr) vcpu.block = make_thread_block();
-  vcpu.statistics = new (std::nothrow) ExitStatistics();
+  if (vcpu.block == nullptr) vcpu.block = new_thread_block(process);
+  if (vcpu.block == nullptr) return -ENOMEM;
+  vcpu.statistics = &exit_statistics[vcpu.index];
   vcpu.current_call.store(kNoCall);
-  const bool is_complete = vcpu.block != nullptr && vcpu.statistics != nullptr;
-  return is_complete ? machine_.initialize_vcpu(vcpu) : -ENOMEM;
+  return machine_.initialize_vcpu(vcpu);
 }
 
 Vcpu* VcpuPool::create(const HostProcess& process) {

@@ -22,6 +22,9 @@ namespace {
 
 constexpr uint32_t kWatchedMax = 127;          // FUTEX_WAITV_MAX is 128, and one is the doorbell
 constexpr int64_t kPatience_ns = 200'000'000;  // for what is beyond kWatchedMax
+// For a thread block: a second in all.
+constexpr __kernel_timespec kBlockPause = {0, 100'000};
+constexpr int kBlockAttemptsMax = 10'000;
 
 std::atomic<uint32_t> doorbell{0};
 std::atomic<uint32_t> steward_thread{0};
@@ -123,6 +126,17 @@ void start_steward(const HostProcess& process) {
 void ring_steward() {
   doorbell.fetch_add(1);
   raw_call(__NR_futex, reinterpret_cast<uint64_t>(&doorbell), FUTEX_WAKE, 1);
+}
+
+ThreadBlock* ask_for_spare_block() {
+  if (steward_thread.load() == 0) return nullptr;
+  ring_steward();
+  ThreadBlock* block = take_spare_block();
+  for (int attempt = 0; block == nullptr && attempt < kBlockAttemptsMax; ++attempt) {
+    raw_call(__NR_nanosleep, reinterpret_cast<uint64_t>(&kBlockPause), 0);
+    block = take_spare_block();
+  }
+  return block;
 }
 
 }  // namespace dbos::vmm

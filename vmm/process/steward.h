@@ -21,4 +21,7 @@ void start_steward(const HostProcess& process);
 // Tells the steward that there are new threads to watch.
 void ring_steward();
 
+// A thread block that the steward has made. Null: there is no steward, or it does not answer.
+ThreadBlock* ask_for_spare_block();
+
 }  // namespace dbos::vmm

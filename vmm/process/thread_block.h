@@ -18,7 +18,8 @@ struct ThreadBlock {
 };
 
 // A new block; never given back. Null when no thread can be made. Waits for the donor: as long as
-// Linux takes to run it.
+// Linux takes to run it. Takes libc's locks, which a process that is killed here leaves taken for
+// all others: where there is a steward in another process, it is asked instead.
 ThreadBlock* make_thread_block();
 
 // Blocks made ahead, by a thread that may wait, for those that may not.
