@@ -63,12 +63,31 @@ static const char* page_tables_are_not_followed(void) {
   return NULL;
 }
 
+// --- Memory --------------------------------------------------------------------------------------
+
+// What is granted can be named in calls, and the rest is refused.
+static const char* arena_with_gaps(void) {
+  const uint64_t chunks = boot()->arena_size_max / DBOS_ARENA_CHUNK_SIZE;
+  CHECK(chunks >= 40);
+  int granted = 0;
+  for (uint64_t index = 1; index < chunks; index += 2) {
+    const int64_t size = CALL(DBOS_SERVICE_ARENA_GROW, index);
+    const uint64_t address = DBOS_ARENA_BASE + index * DBOS_ARENA_CHUNK_SIZE;
+    CHECK(size == (int64_t)DBOS_ARENA_CHUNK_SIZE || size == -ENOMEM);
+    CHECK(CALL(SYS_CLOCK_GETTIME, 1, address) == (size > 0 ? 0 : -EFAULT));
+    granted += size > 0;
+  }
+  CHECK(granted >= 8);
+  return NULL;
+}
+
 // --- Entries -------------------------------------------------------------------------------------
 
 _Noreturn void run_first(const struct entry_state* state) {
   (void)state;
   set_up_traps();
   run_test("page_tables_are_not_followed", page_tables_are_not_followed);
+  run_test("arena_with_gaps", arena_with_gaps);
   stop(0);
 }
 

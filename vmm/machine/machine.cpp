@@ -223,13 +223,14 @@ int64_t Machine::grow_arena(uint64_t index) {
   if (index >= kArenaSizeMax / kArenaChunkSize || offset >= arena_size_max_) return -ENOMEM;
   const uint64_t size = std::min(kArenaChunkSize, arena_size_max_ - offset);
   const uint64_t address = kArenaBase + offset;
+  const HostLockGuard guard(arena_lock_);
   if (memory_.contains(address, size)) return static_cast<int64_t>(size);
   int64_t result = commit_region(address, size, HostPages::kLarge);
   if (result < 0) return result;
   result = add_memory_slot(vm_descriptor_, address, size);
-  if (result < 0) return result;
-  memory_.add(address, size);
-  return static_cast<int64_t>(size);
+  // EEXIST: somebody was killed when he had added it.
+  if (result < 0 && result != -EEXIST) return result;
+  return memory_.add(address, size) ? static_cast<int64_t>(size) : -ENOMEM;
 }
 
 }  // namespace dbos::vmm

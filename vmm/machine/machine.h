@@ -67,6 +67,7 @@ class Machine {
   uint64_t extended_state_mask_ = 0;
   std::vector<uint8_t> cpuid_;  // a kvm_cpuid2 with its entries
   GuestMemory memory_;
+  HostLock arena_lock_;  // for the growing of the arena, which is sound to do again from the start
   std::unique_ptr<Window> window_;
   VcpuPool vcpus_;
 };

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "hypercall/layout.h"
+#include "vmm/process/host_lock.h"
 
 namespace dbos::vmm {
 
@@ -15,8 +16,10 @@ class GuestMemory {
  public:
   static constexpr uint32_t kRangesMax = 16;
 
-  // Callers of add() take turns. What begins where a range ends extends that one. False: no room.
+  // What begins where a range ends extends that one. False: no room.
   bool add(uint64_t address, uint64_t size) {
+    const HostLockGuard guard(add_lock_);
+    if (contains(address, size)) return true;  // somebody was killed when he had added it
     const uint32_t count = count_.load(std::memory_order_relaxed);
     for (uint32_t i = 0; i < count; i++) {
       if (ranges_[i].end.load(std::memory_order_relaxed) != address) continue;
@@ -54,6 +57,7 @@ class GuestMemory {
     std::atomic<uint64_t> end{0};
   };
 
+  HostLock add_lock_;  // for the writers of what is below
   std::atomic<uint32_t> count_{0};
   Range ranges_[kRangesMax];
 };

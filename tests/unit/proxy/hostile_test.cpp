@@ -197,6 +197,19 @@ TEST_CASE("a process has descriptors of the VMM's that another has not") {
   CHECK(!parent->is_ours(792));
 }
 
+TEST_CASE("memory slots are added once, however often they are told, and only so many") {
+  vmm::GuestMemory memory;
+  CHECK(memory.add(kArenaBase, kPageSize));
+  CHECK(memory.add(kArenaBase, kPageSize));
+  CHECK(memory.add(kArenaBase + kPageSize, kPageSize));
+  CHECK(memory.contains(kArenaBase, 2 * kPageSize));
+  for (uint32_t i = 1; i < vmm::GuestMemory::kRangesMax; ++i) {
+    CHECK(memory.add(kArenaBase + 4 * i * kPageSize, kPageSize));
+  }
+  CHECK(!memory.add(kArenaBase + kGiB, kPageSize));
+  CHECK(!memory.contains(kArenaBase + kGiB, 1));
+}
+
 TEST_CASE("who takes a lock of somebody dead is told") {
   vmm::HostLock lock;
   std::thread([&] { lock.lock(); }).join();
