@@ -21,7 +21,7 @@ size_t index_of(const HostProcess& process) {
 
 bool is_needed(const HostProcess& process) {
   for (const HostProcess& other : processes) {
-    if (other.used.load() != 0 && other.parent == &process) return true;
+    if (other.record.load() != RecordState::kFree && other.parent == &process) return true;
   }
   VcpuPool& vcpus = machine().vcpus();
   for (uint32_t i = 0; i < vcpus.count(); ++i) {
@@ -36,21 +36,34 @@ bool is_needed(const HostProcess& process) {
 void release_ended() {
   VcpuPool& vcpus = machine().vcpus();
   for (HostProcess& process : processes) {
-    if (process.used.load() == 0 || is_needed(process)) continue;
+    RecordState live = RecordState::kLive;
+    if (is_needed(process) ||
+        !process.record.compare_exchange_strong(live, RecordState::kChanging)) {
+      continue;
+    }
+    if (is_needed(process)) {  // another process's record by now
+      process.record.store(RecordState::kLive);
+      continue;
+    }
     for (uint32_t i = 0; i < vcpus.count(); ++i) {
       Vcpu& vcpu = vcpus.at(i);
       if (vcpu.creator == &process) vcpu.state.store(VcpuState::kLost);
       if (vcpu.process == &process) vcpu.process = nullptr;
     }
-    process.used.store(0);
+    process.record.store(RecordState::kFree);
   }
 }
 
-// The calling process's record.
+// The calling process's record: that of a host thread that is there, because the record of one that
+// is gone stays for a while, and Linux may have given its id away again.
 const HostProcess* current_process() {
   const auto id = static_cast<uint32_t>(raw_call(__NR_getpid));
-  for (const HostProcess& process : processes) {
-    if (process.used.load() != 0 && process.process_id == id) return &process;
+  VcpuPool& vcpus = machine().vcpus();
+  for (uint32_t i = 0; i < vcpus.count(); ++i) {
+    const Vcpu& vcpu = vcpus.at(i);
+    const HostProcess* const process = vcpu.process;
+    const bool is_there = process != nullptr && vcpu.host_thread.load() != 0;
+    if (is_there && process->process_id == id) return process;
   }
   return nullptr;
 }
@@ -68,8 +81,8 @@ bool has_lost_parent(const HostProcess& process) {
 HostProcess* acquire_process(HostProcess* parent) {
   for (int attempt = 0; attempt < 2; ++attempt) {
     for (HostProcess& process : processes) {
-      uint32_t expected = 0;
-      if (!process.used.compare_exchange_strong(expected, 1)) continue;
+      RecordState expected = RecordState::kFree;
+      if (!process.record.compare_exchange_strong(expected, RecordState::kChanging)) continue;
       process.parent = parent;
       process.fork_sequence = 0;
       process.process_id = 0;

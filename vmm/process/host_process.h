@@ -13,10 +13,13 @@ namespace dbos::vmm {
 inline constexpr uint32_t kHasForked = 1;
 inline constexpr uint32_t kTidyingUp = 2;
 
+// kChanging: a fork has taken the record and no vCPU refers to it yet, or it is being taken back.
+enum class RecordState : uint32_t { kFree, kChanging, kLive };
+
 struct HostProcess {
   HostProcess* parent;     // null: the first
   uint64_t fork_sequence;  // vCPUs that the parent had before this sequence number are ours too
-  std::atomic<uint32_t> used;
+  std::atomic<RecordState> record;
   uint32_t process_id;
   uint32_t parent_process_id;
   ProcessSignals signals;
@@ -26,7 +29,9 @@ struct HostProcess {
   std::atomic<uint32_t> ended_by_itself;     // exit or a signal of its own: its children live on
 };
 
-// A record for a new process. `parent` null: the first. Null at the limit.
+// A record for a new process, kChanging. `parent` null: the first. Null at the limit. Once a vCPU
+// is of this process, the caller makes it kLive: a record that no vCPU and no child refers to goes
+// back.
 HostProcess* acquire_process(HostProcess* parent);
 
 // In the new process, before anything else: it has the descriptors that its parent had kept by

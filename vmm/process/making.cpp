@@ -15,7 +15,9 @@ bool has_begun(const Making& making, const Vcpu& child) {
 
 void take_back(const Vcpu& maker, Vcpu& child, Making::Way way) {
   child.end_life();
-  if (child.process != maker.process) child.process->used.store(0);
+  if (child.process != maker.process) {
+    child.process->record.store(RecordState::kFree);
+  }
   if (way == Making::Way::kRestart) {
     child.state.store(VcpuState::kEnded);  // its host thread dies with the maker's process
     return;

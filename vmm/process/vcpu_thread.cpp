@@ -310,12 +310,13 @@ int64_t fork_process(Vcpu& creator, uint64_t start_argument, uint64_t exit_signa
       process == nullptr ? nullptr : acquire_vcpu(creator, *process, start_argument, birth);
   int64_t result = -EAGAIN;
   if (vcpu != nullptr) {
+    process->record.store(RecordState::kLive);
     process->fork_sequence = machine().vcpus().next_sequence();
     result = start_host_thread(creator, *vcpu,
                                CLONE_VM | (waits_for_exec ? CLONE_VFORK : 0) | (exit_signal & 0xff),
                                start_process, result_address);
   }
-  if (result < 0 && process != nullptr) process->used.store(0);
+  if (result < 0 && process != nullptr) process->record.store(RecordState::kFree);
   set_own_mask(mask);
   if (result < 0) return result;
   if (waits_for_exec) {
@@ -336,6 +337,7 @@ Vcpu& adopt_first_thread(Machine& machine) {
   }
   machine.vcpus().prepare(*process, kReadyAtStart);
   vcpu->process = process;
+  process->record.store(RecordState::kLive);
   vcpu->dispositions = &process->signals;
   vcpu->keeps_thread.store(1);
   vcpu->was_run = true;
