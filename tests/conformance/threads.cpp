@@ -3,10 +3,12 @@
 // cancellation, exits.
 #include <pthread.h>
 #include <semaphore.h>
+#include <sys/resource.h>
 
 #include <future>
 #include <mutex>
 #include <thread>
+#include <vector>
 
 #include "support.h"
 
@@ -358,6 +360,28 @@ CASE(exceptions_cross_frames_in_threads) {
   }
   for (auto& thread : threads) thread.join();
   CHECK_EQ(caught.load(), 400);
+}
+
+// A thread needs no descriptor.
+CASE(threads_are_made_with_no_descriptor_left) {
+  rlimit before = {};
+  REQUIRE(getrlimit(RLIMIT_NOFILE, &before) == 0);
+  const rlimit few = {64, before.rlim_max};
+  REQUIRE(setrlimit(RLIMIT_NOFILE, &few) == 0);
+  Pipe end;
+  int last = -1;
+  for (int copy = dup(end.in()); copy >= 0; copy = dup(end.in())) last = copy;
+  CHECK_EQ(last, 63);
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 60; ++i) threads.emplace_back([&] { end.take(); });
+  for (size_t i = 0; i < threads.size(); ++i) end.post();
+  for (std::thread& thread : threads) thread.join();
+  rlimit now = {};
+  CHECK_EQ(getrlimit(RLIMIT_NOFILE, &now), 0);
+  CHECK_EQ(now.rlim_cur, 64);
+  CHECK_ERRNO(dup(end.in()), EMFILE);
+  CHECK_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+  while (last > end.out()) close(last--);
 }
 
 CHECK_MAIN

@@ -1,11 +1,14 @@
 #include "vmm/machine/keep_descriptor.h"
 
+#include <asm/unistd.h>
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 
+#include "vmm/process/host_call.h"
 #include "vmm/proxy/descriptor_guard.h"
 
 namespace dbos::vmm {
@@ -18,19 +21,32 @@ constexpr rlim_t kFirstOwnDescriptor = 768;
 
 }  // namespace
 
+int64_t make_descriptor(long number, uint64_t a0, uint64_t a1, uint64_t a2) {
+  const int64_t result = raw_call(number, a0, a1, a2);
+  // EINVAL is F_DUPFD's word for a first number that is beyond the limit.
+  if (result != -EMFILE && result != -EINVAL) return result;
+  // The limit is the program's: it is raised for the moment of the call only.
+  rlimit limit = {};
+  getrlimit(RLIMIT_NOFILE, &limit);
+  const rlimit raised = {limit.rlim_max, limit.rlim_max};
+  setrlimit(RLIMIT_NOFILE, &raised);
+  const int64_t result_beyond = raw_call(number, a0, a1, a2);
+  rlimit now = {};
+  getrlimit(RLIMIT_NOFILE, &now);
+  // Unless another thread has set one of its own meanwhile.
+  if (now.rlim_cur == raised.rlim_cur && now.rlim_max == raised.rlim_max) {
+    setrlimit(RLIMIT_NOFILE, &limit);
+  }
+  return result_beyond;
+}
+
 int keep_descriptor(int descriptor) {
   rlimit limit = {};
   getrlimit(RLIMIT_NOFILE, &limit);
-  const auto first = static_cast<int>(std::min(kFirstOwnDescriptor, limit.rlim_max / 2));
-  int moved = fcntl(descriptor, F_DUPFD_CLOEXEC, first);
-  if (moved < 0) {
-    // The limit is the program's: it is raised for the moment of the move only.
-    const rlimit original = limit;
-    limit.rlim_cur = limit.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &limit);
-    moved = fcntl(descriptor, F_DUPFD_CLOEXEC, first);
-    setrlimit(RLIMIT_NOFILE, &original);
-  }
+  const rlim_t first = std::min(kFirstOwnDescriptor, limit.rlim_max / 2);
+  const auto moved = static_cast<int>(
+      make_descriptor(__NR_fcntl, static_cast<uint64_t>(descriptor), F_DUPFD_CLOEXEC, first));
+  if (moved == -EBADF) return moved;
   if (moved >= 0) close(descriptor);
   const int kept = moved >= 0 ? moved : descriptor;
   own_descriptors().add(kept);

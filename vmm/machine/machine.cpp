@@ -113,12 +113,12 @@ void Machine::read_cpuid() {
 }
 
 int64_t Machine::initialize_vcpu(Vcpu& vcpu) {
-  // Linux gives the lowest free number; the program must not see it. The limit is raised for the
-  // moment of the move only, because it is the program's.
-  const int64_t low =
-      raw_call(__NR_ioctl, static_cast<uint64_t>(vm_descriptor_), KVM_CREATE_VCPU, vcpu.index);
+  // Linux gives the lowest free number; the program must not see it.
+  const int64_t low = make_descriptor(__NR_ioctl, static_cast<uint64_t>(vm_descriptor_),
+                                      KVM_CREATE_VCPU, vcpu.index);
   if (low < 0) return low;
   vcpu.descriptor = keep_descriptor(static_cast<int>(low));
+  if (vcpu.descriptor < 0) return vcpu.descriptor;
   const int64_t run = raw_call(__NR_mmap, 0, run_size_, PROT_READ | PROT_WRITE, MAP_SHARED,
                                static_cast<uint64_t>(vcpu.descriptor), 0);
   if (run < 0 && run > -4096) return run;

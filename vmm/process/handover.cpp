@@ -109,7 +109,7 @@ void receive_descriptors(const HostProcess& own) {
     if (descriptor < 0 || message.index >= machine().vcpus().count()) continue;
     Vcpu& vcpu = machine().vcpus().at(message.index);
     vcpu.handed_over = keep_descriptor(descriptor);
-    vcpu.receiver = &own;
+    if (vcpu.handed_over >= 0) vcpu.receiver = &own;
   }
 }
 
