@@ -4,6 +4,8 @@
 #include <linux/futex.h>
 #include <linux/sched.h>
 
+#include <algorithm>
+
 #include "vmm/debug/machine_report.h"
 #include "vmm/debug/stop.h"
 #include "vmm/error.h"
@@ -42,6 +44,14 @@ bool is_futex_wake(const Call& call) {
   return call.number == __NR_futex && (call.arguments[1] & FUTEX_CMD_MASK) == FUTEX_WAKE;
 }
 
+// The guest may change the call while we check it. What is checked is what is made: the compiler
+// may not read it again.
+Call copy_of(const Call& call) {
+  const Call copy = call;
+  asm volatile("" ::: "memory");
+  return copy;
+}
+
 int64_t perform(Vcpu& vcpu, const Call& call) {
   if (call.number >= kServiceBase && call.number - kServiceBase < kServiceCount) {
     ++vcpu.statistics->services[call.number - kServiceBase];
@@ -61,11 +71,12 @@ Next make_calls(Vcpu& vcpu) {
   HypercallPage& page = *vcpu.page;
   const bool is_due = vcpu.process->has_forked.load() != 0 && vcpu.adopted.load() == 0 &&
                       vcpu.is_helper.load() == 0;
-  if (is_due) tidy_up_after_fork(vcpu, Call(page.calls[0]));
-  const uint32_t count = page.call_count < kCallBatchMax ? page.call_count : kCallBatchMax;
+  if (is_due) tidy_up_after_fork(vcpu, copy_of(page.calls[0]));
+  const uint32_t count =
+      std::min<uint32_t>(__atomic_load_n(&page.call_count, __ATOMIC_RELAXED), kCallBatchMax);
   page.calls_done = 0;
   for (uint32_t i = 0; i < count; ++i) {
-    const Call call = page.calls[i];  // the guest may change it while we check it
+    const Call call = copy_of(page.calls[i]);
     if (vcpu.adopted.load() != 0 && ends_thread(call)) return Next::kLeave;
     if (is_thread_exit(call) && park_thread(vcpu)) return Next::kRun;
     vcpu.current_call.store(call.number, std::memory_order_relaxed);
