@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <climits>
 #include <cstring>
 #include <list>
@@ -36,6 +37,9 @@ constexpr size_t kStackSize = 512 * 1024;
 // A client that does not read is asked nothing more until it does.
 constexpr size_t kOutputMax = 4 * 1024 * 1024;
 constexpr int kTracePeriod_ms = 5;
+// Within that a client has asked for the page of metrics and taken it. There are only so many.
+constexpr std::chrono::seconds kMetricsPatience{10};
+constexpr int kPatiencePeriod_ms = 1000;
 constexpr useconds_t kPauseAfterFailure_us = 50'000;
 
 enum class ClientKind { kControl, kMetrics };
@@ -51,6 +55,7 @@ struct Client {
   ControlSession session;
   LineBuffer lines;
   std::string http_request;
+  std::chrono::steady_clock::time_point begin = std::chrono::steady_clock::now();
   bool is_ending = false;  // to be closed as soon as its output is out
 };
 
@@ -77,6 +82,11 @@ class ControlServer {
   void take_debugger_output();
   static void drop_debugger(Client& client);
   void send_output(Client& client);
+  void end_slow_ones();
+  int patience_ms() {
+    if (context_.trace().is_on()) return kTracePeriod_ms;
+    return count(ClientKind::kMetrics) != 0 ? kPatiencePeriod_ms : -1;
+  }
   void drop_ended();
   size_t count(ClientKind kind) const {
     return static_cast<size_t>(std::count_if(clients_.begin(), clients_.end(),
@@ -107,7 +117,7 @@ void ControlServer::turn() {
   polled.push_back({metrics_, POLLIN, 0});
   polled.push_back({debugger_descriptors().wakes_control, POLLIN, 0});
   for (const Client& client : clients_) polled.push_back(events_of(client));
-  poll(polled.data(), polled.size(), context_.trace().is_on() ? kTracePeriod_ms : -1);
+  poll(polled.data(), polled.size(), patience_ms());
   size_t index = 3;
   for (Client& client : clients_) {
     const short events = polled[index++].revents;
@@ -119,6 +129,7 @@ void ControlServer::turn() {
   if ((polled[2].revents & POLLIN) != 0) clear_wake_up(polled[2].fd);
   take_debugger_output();
   for (Client& client : clients_) send_output(client);
+  end_slow_ones();
   drop_ended();
   if ((polled[0].revents & POLLIN) != 0) accept_client(control_, ClientKind::kControl);
   if ((polled[1].revents & POLLIN) != 0) accept_client(metrics_, ClientKind::kMetrics);
@@ -242,6 +253,15 @@ void ControlServer::send_output(Client& client) {
   }
 }
 
+void ControlServer::end_slow_ones() {
+  const auto now = std::chrono::steady_clock::now();
+  for (Client& client : clients_) {
+    if (client.kind != ClientKind::kMetrics || now - client.begin < kMetricsPatience) continue;
+    client.session.output.clear();
+    client.is_ending = true;
+  }
+}
+
 void ControlServer::drop_ended() {
   for (auto client = clients_.begin(); client != clients_.end();) {
     if (!client->is_ending || !client->session.output.empty()) {
@@ -271,11 +291,13 @@ struct ThreadStart {
 
 // Leaves the program's table of descriptors for one with nothing in it but the machine and what
 // wakes the debugger: a pipe of the program's whose end were open here would never reach its end.
-void take_own_descriptors(int vm_descriptor) {
+// 0 or -errno: then the table is the program's still.
+int64_t take_own_descriptors(int vm_descriptor) {
   const DebuggerDescriptors debugger = debugger_descriptors();
   int kept[] = {vm_descriptor, debugger.wakes_debugger, debugger.wakes_control};
   std::sort(std::begin(kept), std::end(kept));
-  unshare(CLONE_FILES);
+  const int64_t result = raw_call(__NR_unshare, CLONE_FILES);
+  if (result < 0) return result;
   unsigned from = 0;
   for (const int descriptor : kept) {
     if (descriptor < 0) continue;
@@ -284,20 +306,23 @@ void take_own_descriptors(int vm_descriptor) {
     from = end + 1;
   }
   raw_call(__NR_close_range, from, UINT_MAX, 0);
+  return 0;
 }
 
 void* run_control_thread(void* argument) {
   auto& start = *static_cast<ThreadStart*>(argument);
   Machine& machine = *start.machine;
   hide_own_thread(static_cast<int>(raw_call(__NR_gettid)));
-  take_own_descriptors(machine.vm_descriptor());
+  const auto error = static_cast<int>(take_own_descriptors(machine.vm_descriptor()));
   int control = -1;
   int metrics = -1;
   if (start.options->metrics) {
-    metrics = listen_on_network(*start.options->metrics);
+    metrics = error < 0 ? error : listen_on_network(*start.options->metrics);
     start.metrics_error = metrics < 0 ? -metrics : 0;
   }
-  if (start.options->has_socket && start.metrics_error == 0) {
+  if (error < 0) {
+    start.control_error = -error;
+  } else if (start.options->has_socket && start.metrics_error == 0) {
     control = listen_on_abstract_socket(control_socket_name(geteuid(), getpid()));
     start.control_error = control < 0 ? -control : 0;
   }

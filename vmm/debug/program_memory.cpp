@@ -10,6 +10,8 @@ namespace dbos::vmm {
 namespace {
 
 constexpr size_t kAuxiliarySizeMax = 1024;
+// Twice the guest kernel's own limit, which is Linux's vm.max_map_count; but it may lie.
+constexpr size_t kMappingsMax = 2 * 65536;
 
 const BootInformation& boot_information() {
   return *reinterpret_cast<const BootInformation*>(kBootInformationAddress);
@@ -99,7 +101,7 @@ std::vector<DebugMapping> program_mappings() {
       from = mapping.end;
       all.push_back(mapping);
     }
-  } while (!part.empty());
+  } while (!part.empty() && all.size() < kMappingsMax);
   return all;
 }
 

@@ -113,6 +113,9 @@ void Machine::read_cpuid() {
 }
 
 int64_t Machine::initialize_vcpu(Vcpu& vcpu) {
+  // First, because the guest may name a vCPU that is lost as well.
+  vcpu.page = reinterpret_cast<HypercallPage*>(kVcpuRegionBase + vcpu.index * kVcpuStride +
+                                               kVcpuHypercallOffset);
   // Linux gives the lowest free number; the program must not see it.
   const int64_t low = make_descriptor(__NR_ioctl, static_cast<uint64_t>(vm_descriptor_),
                                       KVM_CREATE_VCPU, vcpu.index);
@@ -125,8 +128,6 @@ int64_t Machine::initialize_vcpu(Vcpu& vcpu) {
   vcpu.run = reinterpret_cast<kvm_run*>(run);
   vcpu.immediate_exit = &vcpu.run->immediate_exit;
   vcpu.run->immediate_exit = 0;  // the page fault is better here than in a fork
-  vcpu.page = reinterpret_cast<HypercallPage*>(kVcpuRegionBase + vcpu.index * kVcpuStride +
-                                               kVcpuHypercallOffset);
   vcpu.page->abi_version = kAbiVersion;
   vcpu.page->vcpu_index = vcpu.index;
   int64_t result = set_cpuid(vcpu.descriptor, cpuid_, vcpu.index);

@@ -1,4 +1,5 @@
 """Looking into a running redis-server with dbos-dbg, its socket and --metrics. What argument 1 says."""
+import http.client
 import json
 import os
 import re
@@ -264,6 +265,16 @@ def metrics():
         check(False, "a page at /")
     except urllib.error.HTTPError as error:
         check_equal("the status of /", 404, error.code)
+    silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
+
+    def is_served():
+        try:
+            return fetch()
+        except (OSError, http.client.HTTPException):
+            return None
+    await_that(is_served, "clients that ask nothing keep nobody out")
+    for client in silent:
+        client.close()
     refused = subprocess.run([*os.environ["DBOS_RUN"].split(), "--metrics", str(port), "true"], timeout=PATIENCE_S,
                              capture_output=True, text=True)
     check_equal("the status of a port that is taken", 125, refused.returncode)
