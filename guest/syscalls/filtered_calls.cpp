@@ -1,7 +1,10 @@
 #include "guest/syscalls/filtered_calls.h"
 
 #include <asm/unistd_64.h>
+#include <linux/close_range.h>
+#include <linux/sched.h>
 
+#include "guest/lib/log.h"
 #include "guest/memory/user_copy.h"
 #include "guest/process/signal.h"
 #include "guest/syscalls/proxy.h"
@@ -33,6 +36,26 @@ i64 pselect(Thread& thread, const u64 arguments[6]) {
   return wait_with_mask(thread, __NR_pselect6, arguments, given.mask, given.size);
 }
 
+// The threads of a process share one table of descriptors, because the VMM's are in it. One alone
+// has it for itself anyhow.
+i64 proxy_with_shared_table(Thread& thread, u64 number, const u64 arguments[6], u32 flags_index,
+                            u64 unshare_flag) {
+  u64 passed[6];
+  for (u32 i = 0; i < 6; ++i) passed[i] = arguments[i];
+  if (thread.process->thread_count == 1) passed[flags_index] &= ~unshare_flag;
+  const u64 refused = unshare_flag | (number == __NR_unshare ? CLONE_NEWPID : 0);
+  if ((passed[flags_index] & refused) != 0) {
+    LogLine()
+        .text(number == __NR_unshare ? "unshare" : "close_range")
+        .text(" with flags ")
+        .hex(passed[flags_index])
+        .text(" is not supported: EINVAL")
+        .send();
+    return -EINVAL;
+  }
+  return proxy_system_call(static_cast<u32>(number), passed);
+}
+
 }  // namespace
 
 bool dispatch_filtered(Thread& thread, u64 number, const u64 arguments[6], i64& result) {
@@ -50,6 +73,12 @@ bool dispatch_filtered(Thread& thread, u64 number, const u64 arguments[6], i64& 
     case __NR_epoll_pwait:
     case __NR_epoll_pwait2:
       result = wait_with_mask(thread, number, arguments, arguments[4], arguments[5]);
+      return true;
+    case __NR_unshare:
+      result = proxy_with_shared_table(thread, number, arguments, 0, CLONE_FILES);
+      return true;
+    case __NR_close_range:
+      result = proxy_with_shared_table(thread, number, arguments, 2, CLOSE_RANGE_UNSHARE);
       return true;
     default:
       return false;

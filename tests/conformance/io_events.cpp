@@ -1,6 +1,8 @@
 // Waiting for events: poll and select with many descriptors, epoll in its three modes, eventfd,
 // timerfd, inotify, duplicated and closed descriptors.
+#include <linux/close_range.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
@@ -402,6 +404,16 @@ CASE(small_ioctls) {
   CHECK_EQ(isatty(pair[0]), 0);
   close(pair[0]);
   close(pair[1]);
+}
+
+// It has the table for itself already.
+CASE(a_single_thread_may_unshare_its_descriptors) {
+  int file = memfd_create("alone", MFD_CLOEXEC);
+  CHECK_EQ(unshare(CLONE_FILES), 0);
+  int high = fcntl(file, F_DUPFD, 300);
+  CHECK_EQ(syscall(SYS_close_range, 300, 320, CLOSE_RANGE_UNSHARE), 0);
+  CHECK_ERRNO(fcntl(high, F_GETFD), EBADF);
+  std::thread([=] { CHECK_EQ(close(file), 0); }).join();
 }
 
 CHECK_MAIN

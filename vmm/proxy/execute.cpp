@@ -2,6 +2,9 @@
 
 #include <asm/errno.h>
 #include <asm/unistd.h>
+#include <linux/close_range.h>
+#include <linux/nsfs.h>
+#include <linux/sched.h>
 #include <sys/mman.h>
 
 #include "vmm/process/host_call.h"
@@ -18,9 +21,9 @@ namespace {
 int64_t close_range(const DescriptorGuard& guard, const uint64_t arguments[6]) {
   const uint32_t first = static_cast<uint32_t>(arguments[0]);
   const uint32_t last = static_cast<uint32_t>(arguments[1]);
-  uint64_t flags = static_cast<uint32_t>(arguments[2]);
+  const uint64_t flags = static_cast<uint32_t>(arguments[2]);
   constexpr uint32_t kDescriptorMax = 0x7fffffff;
-  constexpr uint64_t kUnshare = 2;
+  if ((flags & CLOSE_RANGE_UNSHARE) != 0) return -EINVAL;  // see may_unshare
   uint32_t begin = first;
   if (first <= last && first <= kDescriptorMax) {
     for (;;) {
@@ -30,13 +33,32 @@ int64_t close_range(const DescriptorGuard& guard, const uint64_t arguments[6]) {
       if (own > begin) {
         const int64_t result = raw_call(__NR_close_range, begin, own - 1, flags);
         if (result < 0) return result;
-        flags &= ~kUnshare;  // the table is our own by now
       }
       if (own == last || own == kDescriptorMax) return 0;
       begin = own + 1;
     }
   }
   return raw_call(__NR_close_range, begin, last, flags);
+}
+
+// The VMM counts on it that the threads of a process share one table of descriptors (their vCPUs
+// and the guard), and that all processes see the same ids (HostLock, and who is whose parent).
+bool may_unshare(uint64_t flags) {
+  return (flags & (CLONE_FILES | CLONE_NEWPID)) == 0;
+}
+
+// setns. Without a type Linux takes any, so it is told the one that was looked at: another thread
+// may put another file behind the number meanwhile.
+int64_t enter_namespace(const DescriptorGuard& guard, const uint64_t arguments[6]) {
+  const uint64_t descriptor = static_cast<uint32_t>(arguments[0]);
+  uint64_t types = static_cast<uint32_t>(arguments[1]);
+  if (guard.is_ours(static_cast<int>(descriptor))) return -EBADF;
+  if (types == 0) {
+    const int64_t type = raw_call(__NR_ioctl, descriptor, NS_GET_NSTYPE);
+    if (type < 0) return type == -EBADF ? type : -EINVAL;
+    types = static_cast<uint64_t>(type);
+  }
+  return may_unshare(types) ? raw_call(__NR_setns, descriptor, types) : -EINVAL;
 }
 
 DescriptorGuard descriptors_of_first_process;
@@ -63,6 +85,11 @@ int64_t execute_call(const GuestMemory& memory, const DescriptorGuard& guard, co
   switch (call.number) {
     case __NR_close_range:
       return close_range(guard, call.arguments);
+    case __NR_unshare:
+      if (!may_unshare(call.arguments[0])) return -EINVAL;
+      break;
+    case __NR_setns:
+      return enter_namespace(guard, call.arguments);
     case __NR_socket:
     case __NR_socketpair:
       if (!syscalls::is_plain_socket_family(static_cast<int32_t>(call.arguments[0]))) {

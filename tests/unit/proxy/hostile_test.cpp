@@ -1,6 +1,8 @@
 // A guest that lies: pointers outside of its memory, sizes that overflow, structures that change
 // while they are looked at.
 #include <fcntl.h>
+#include <linux/close_range.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -195,6 +197,19 @@ TEST_CASE("a process has descriptors of the VMM's that another has not") {
   CHECK(child->next_ours(771) == 792);
   CHECK(child->next_ours(793) == -1);
   CHECK(!parent->is_ours(792));
+}
+
+TEST_CASE("threads keep one table of descriptors, and processes one set of ids") {
+  CHECK(execute(SYS_unshare, CLONE_FILES) == -EINVAL);
+  CHECK(execute(SYS_unshare, CLONE_NEWPID | CLONE_NEWUSER) == -EINVAL);
+  CHECK(execute(SYS_unshare, CLONE_FS) == 0);
+  CHECK(execute(SYS_close_range, 400, 410, CLOSE_RANGE_UNSHARE) == -EINVAL);
+  const int ids = open("/proc/self/ns/pid", O_RDONLY);
+  REQUIRE(ids >= 0);
+  CHECK(execute(SYS_setns, static_cast<uint64_t>(ids), 0) == -EINVAL);
+  CHECK(execute(SYS_setns, static_cast<uint64_t>(ids), CLONE_NEWPID) == -EINVAL);
+  CHECK(execute(SYS_setns, 999, 0) == -EBADF);
+  close(ids);
 }
 
 TEST_CASE("memory slots are added once, however often they are told, and only so many") {
