@@ -171,53 +171,6 @@ static const char* addresses(void) {
   return NULL;
 }
 
-// Linux's names of DBOS_CALL_BATCH_MAX descriptors from `first` on, with one exit for all.
-enum { NAME_SIZE = 32 };
-static char names[DBOS_CALL_BATCH_MAX][NAME_SIZE];
-
-static bool read_names(uint32_t first) {
-  static char paths[DBOS_CALL_BATCH_MAX][NAME_SIZE];
-  for (uint32_t i = 0; i < DBOS_CALL_BATCH_MAX; ++i) {
-    static const char directory[] = "/proc/self/fd/";
-    char* at = paths[i];
-    for (const char* from = directory; *from != 0;) *at++ = *from++;
-    for (uint32_t unit = 1000, rest = first + i; unit != 0; rest %= unit, unit /= 10) {
-      if (first + i >= unit) *at++ = (char)('0' + rest / unit);
-    }
-    *at = 0;
-    for (uint32_t n = 0; n < NAME_SIZE; ++n) names[i][n] = 0;
-    own_page()->calls[i] = (struct dbos_call){
-        .number = SYS_READLINK, .arguments = {physical(paths[i]), physical(names[i]), NAME_SIZE}};
-  }
-  return exit_to_host(DBOS_CALL_BATCH_MAX) == DBOS_CALL_BATCH_MAX;
-}
-
-// A virtual machine or vCPU.
-static bool is_of_kvm(const char* name) {
-  static const char wanted[] = "anon_inode:kvm-v";
-  for (size_t i = 0; i < sizeof wanted - 1; ++i) {
-    if (name[i] != wanted[i]) return false;
-  }
-  return true;
-}
-
-// Found by their names, which Linux shows. Far below their place, one may be on its way there:
-// Linux gives a new descriptor the lowest number.
-static const char* descriptors_of_the_vmm(void) {
-  int found = 0;
-  for (uint32_t first = 256; first < 5000; first += DBOS_CALL_BATCH_MAX) {
-    CHECK(read_names(first));
-    for (uint32_t i = 0; i < DBOS_CALL_BATCH_MAX; ++i) {
-      if (!is_of_kvm(names[i])) continue;
-      ++found;
-      CHECK(CALL(SYS_READ, first + i, physical(buffer), 1) == -EBADF);
-      CHECK(CALL(DBOS_SERVICE_WINDOW_MAP, first + i, 0, 4096, 3, 1) == -EBADF);
-    }
-  }
-  CHECK(found >= 2);  // the machine and a vCPU at least
-  return NULL;
-}
-
 // --- Memory --------------------------------------------------------------------------------------
 
 static const char* arena(void) {

@@ -8,7 +8,10 @@
 enum {
   SYS_READ = 0,
   SYS_WRITE = 1,
+  SYS_CLOSE = 3,
   SYS_POLL = 7,
+  SYS_SENDMSG = 46,
+  SYS_SOCKETPAIR = 53,
   SYS_WAIT4 = 61,
   SYS_KILL = 62,
   SYS_READLINK = 89,
@@ -68,6 +71,9 @@ typedef const char* (*test)(void);
   if (!(condition)) return __FILE_NAME__ ":" LINE_TEXT(__LINE__) ": " #condition
 void run_test(const char* name, test function);
 _Noreturn void stop(uint64_t status);
+
+// descriptors.c
+const char* descriptors_of_the_vmm(void);
 
 // What the tests make of an entry: the first vCPU's (start argument 0), and the others'.
 _Noreturn void run_first(const struct entry_state* state);

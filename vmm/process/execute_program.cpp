@@ -7,6 +7,7 @@
 #include "vmm/process/host_call.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/vcpu_thread.h"
+#include "vmm/proxy/descriptor_guard.h"
 
 namespace dbos::vmm {
 namespace {
@@ -74,7 +75,9 @@ int64_t execute_program(Vcpu& vcpu, const Call& call) {
   if (result < 0) return result;
   // The new program does not belong to the machine any more.
   raw_call(__NR_prctl, PR_SET_PDEATHSIG, 0);
-  const uint64_t passed[6] = {a[0], a[1], arguments.address(), environment.address(), a[4], 0};
+  const bool is_ours = own_descriptors().is_ours(static_cast<int>(a[0]));
+  const uint64_t directory = is_ours ? DescriptorGuard::kNone : a[0];
+  const uint64_t passed[6] = {directory, a[1], arguments.address(), environment.address(), a[4], 0};
   result = dbos_host_call(&vcpu.page->signal.number, __NR_execveat, passed);
   if (vcpu.process->parent != nullptr) watch_parent(*vcpu.process);
   return result;
