@@ -228,6 +228,8 @@ static struct {
   volatile uint32_t seen;
 } other;
 
+enum { SIGUSR1 = 10, SIGKILL = 9 };
+
 enum task { TASK_RECORD = 1, TASK_CHILD, TASK_CALL, TASK_HELPER };
 
 static int64_t start(enum task task, uint32_t* index) {
@@ -268,6 +270,24 @@ static const char* helper(void) {
   CHECK(await_other());
   CHECK(other.state.rsi == TASK_HELPER && other.process_id == own_page()->process_id);
   CHECK(CALL(DBOS_SERVICE_HELPER, TASK_HELPER, 0) == -EALREADY);
+  return other.control_failure;
+}
+
+// On the helper: its host thread may have rights that the program has given up since.
+static const char* calls_of_helper(void) {
+  static const uint32_t refused[] = {SYS_READ,
+                                     SYS_SOCKETPAIR,
+                                     SYS_GETPPID,
+                                     DBOS_SERVICE_PROCESS_FORK,
+                                     DBOS_SERVICE_EXECUTE,
+                                     SYS_OPENAT,
+                                     DBOS_SERVICE_WINDOW_MAP};
+  for (uint32_t i = 0; i < sizeof refused / sizeof *refused; ++i) CHECK(CALL(refused[i]) == -EPERM);
+  CHECK(CALL(DBOS_SERVICE_YIELD) == 0 && CALL(DBOS_SERVICE_CLOCK_REFRESH) == 0);
+  CHECK(CALL(DBOS_SERVICE_PARK, 1, 1) == -ETIMEDOUT);
+  CHECK(CALL(SYS_CLOCK_GETTIME, 1, physical(buffer)) == 0);
+  CHECK(CALL(SYS_KILL, own_page()->process_id, SIGKILL) == -EPERM);  // not one that was forked
+  CHECK(CALL(SYS_KILL, 1, 0) == -EPERM);
   return NULL;
 }
 
@@ -293,8 +313,6 @@ static const char* fork_and_wait(void) {
 }
 
 // --- Signals -------------------------------------------------------------------------------------
-
-enum { SIGUSR1 = 10, SIGKILL = 9 };
 
 static const char* signals(void) {
   struct dbos_hypercall_page* page = own_page();
@@ -431,7 +449,7 @@ _Noreturn void run_other(const struct entry_state* state) {
     CALL(DBOS_SERVICE_YIELD);
   }
   other.state = *state;
-  other.control_failure = check_control_registers();
+  other.control_failure = state->rsi == TASK_HELPER ? calls_of_helper() : check_control_registers();
   other.thread_id = page->thread_id;
   other.process_id = page->process_id;
   other.index = page->vcpu_index;

@@ -5,6 +5,7 @@
 #include <signal.h>
 
 #include "vmm/process/host_call.h"
+#include "vmm/process/host_lock.h"
 #include "vmm/process/vcpu_thread.h"
 
 namespace dbos::vmm {
@@ -77,6 +78,16 @@ HostProcess* acquire_process(HostProcess* parent) {
     release_ended();
   }
   return nullptr;
+}
+
+bool is_fork_of_ours(uint64_t process_id) {
+  for (const HostProcess& process : processes) {
+    const bool is_fork = process.used.load() != 0 && process.parent != nullptr;
+    if (is_fork && process.process_id == process_id) {
+      return shares_our_memory(static_cast<uint32_t>(process_id));
+    }
+  }
+  return false;
 }
 
 void watch_parent(HostProcess& process) {

@@ -21,11 +21,16 @@ struct HostProcess {
   ProcessSignals signals;
   std::atomic<uint32_t> changed_attributes;  // of its threads, see thread_reuse.h
   std::atomic<uint32_t> has_forked;          // kHasForked or kTidyingUp; 0: no, or all is tidy
-  std::atomic<uint32_t> ended_by_itself;     // exit or a signal of its own: its children live on
+  std::atomic<uint32_t>
+      ended_by_itself;  // exit, execve or a signal of its own: its children live on
 };
 
 // A record for a new process. `parent` null: the first. Null at the limit.
 HostProcess* acquire_process(HostProcess* parent);
+
+// Whether it is a process that the program forked, alive and not gone into another program. An id
+// that Linux has given to somebody else is not.
+bool is_fork_of_ours(uint64_t process_id);
 
 // In the new process: asks Linux to tell when the parent dies. A process of ours whose parent was
 // killed (kill -9 of dbos-run) must not stay behind; one whose parent ended by itself must.

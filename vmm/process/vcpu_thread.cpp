@@ -1,13 +1,13 @@
 #include "vmm/process/vcpu_thread.h"
 
 #include <asm/unistd.h>
-#include <linux/futex.h>
 #include <linux/sched.h>
 
 #include "vmm/debug/machine_report.h"
 #include "vmm/debug/stop.h"
 #include "vmm/error.h"
 #include "vmm/kvm/kvm_api.h"
+#include "vmm/process/allowed_calls.h"
 #include "vmm/process/attention.h"
 #include "vmm/process/exit_watch.h"
 #include "vmm/process/handover.h"
@@ -37,11 +37,6 @@ Machine* the_machine = nullptr;
 // What a turn of the run loop ends with; the last two only for an adopted vCPU.
 enum class Next { kRun, kPause, kLeave };
 
-// What a dead thread's robust futexes need: others wait for them.
-bool is_futex_wake(const Call& call) {
-  return call.number == __NR_futex && (call.arguments[1] & FUTEX_CMD_MASK) == FUTEX_WAKE;
-}
-
 int64_t perform(Vcpu& vcpu, const Call& call) {
   if (call.number >= kServiceBase && call.number - kServiceBase < kServiceCount) {
     ++vcpu.statistics->services[call.number - kServiceBase];
@@ -49,8 +44,10 @@ int64_t perform(Vcpu& vcpu, const Call& call) {
     ++vcpu.statistics->system_calls;
   }
   if (call.flags != 0) return -EINVAL;
+  const bool is_adopted = vcpu.adopted.load() != 0;
+  if (is_adopted && makes_child(call)) return result_of_making(vcpu);
+  if (!is_allowed(vcpu, call)) return is_adopted ? -EINTR : -EPERM;
   if (call.number >= kServiceBase) return execute_service(vcpu, call);
-  if (vcpu.adopted.load() != 0 && !is_futex_wake(call)) return -EINTR;
   note_thread_attributes(vcpu, call.number);
   const int64_t result = execute_call(machine().memory(), call, &vcpu.page->signal.number);
   const bool is_listing = call.number == __NR_getdents64 && result > 0;
@@ -289,6 +286,7 @@ int64_t create_helper_thread(Vcpu& creator, uint64_t start_argument) {
   int64_t result = -EAGAIN;
   if (vcpu != nullptr) {
     vcpu->is_helper.store(1);
+    vcpu->keeps_thread.store(0);  // no thread of the program's is to have its rights
     vcpu->program_mask.store(~uint64_t{0});
     result = start_host_thread(creator, *vcpu, kThreadFlags, start_thread, 0);
     end_making(creator);
