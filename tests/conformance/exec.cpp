@@ -307,6 +307,31 @@ CASE(open_file_can_be_executed) {
   }
   return status_of(child);
 }
+
+CASE(children_outlive_the_program_that_replaced_their_parent) {
+  Pipe tell, go;
+  REQUIRE(prctl(PR_SET_CHILD_SUBREAPER, 1) == 0);
+  pid_t parent = start_child([&] {
+    start_child([&] {
+      go.close_write();
+      go.take();  // until the program that its parent became is gone
+      tell.post('y');
+    });
+    exec_of("/nowhere");
+    become("leave", {"5"});
+  });
+  CHECK(exited(status_of(parent), 5));
+  timespec pause = {0, 100'000'000};
+  nanosleep(&pause, nullptr);
+  go.close_write();
+  tell.close_write();
+  CHECK_EQ(tell.take(), 'y');
+  int status = 0;
+  CHECK(wait(&status) > 0);  // the orphan came to us
+  CHECK(exited(status));
+  REQUIRE(prctl(PR_SET_CHILD_SUBREAPER, 0) == 0);
+}
+
 CASE(exec_after_vfork) {
   for (int i = 0; i < 10; ++i) CHECK(exited(exec_in_vfork("/bin/true")));
   CHECK(exited(exec_in_vfork("/no/such/program"), 98));

@@ -78,7 +78,9 @@ int64_t execute_program(Vcpu& vcpu, const Call& call) {
   const bool is_ours = own_descriptors().is_ours(static_cast<int>(a[0]));
   const uint64_t directory = is_ours ? DescriptorGuard::kNone : a[0];
   const uint64_t passed[6] = {directory, a[1], arguments.address(), environment.address(), a[4], 0};
+  vcpu.process->ended_by_itself.store(1);  // its children live on whatever the new program's end is
   result = dbos_host_call(&vcpu.page->signal.number, __NR_execveat, passed);
+  vcpu.process->ended_by_itself.store(0);
   if (vcpu.process->parent != nullptr) watch_parent(*vcpu.process);
   return result;
 }
