@@ -99,6 +99,9 @@ void watch_parent(HostProcess& process) {
 bool take_parent_death_notice(const siginfo_t& info) {
   const HostProcess* const process = current_process();
   if (process == nullptr || process->parent == nullptr) return false;
+  // PDEATHSIG's has this code (kernel/exit.c: SEND_SIG_NOINFO). kill(2) by a parent that lives
+  // looks the same, and is lost; what it sends with sigqueue or tgkill is not.
+  if (info.si_code != SI_USER) return false;
   if (static_cast<uint32_t>(info.si_pid) != process->parent_process_id) return false;
   if (!has_lost_parent(*process)) return true;  // only the thread that forked us has ended
   if (process->parent->ended_by_itself.load() == 0) die_with_parent();
