@@ -67,6 +67,12 @@ HELPER(signal_state) {
   check::print("alternate stack %s\n", stack.ss_flags == SS_DISABLE ? "none" : "kept");
   return 0;
 }
+HELPER(death_signal) {
+  int signal = -1;
+  prctl(PR_GET_PDEATHSIG, &signal);
+  check::print("signal when the parent dies: %d\n", signal);
+  return 0;
+}
 HELPER(descriptors) {
   for (int i = 0; i < argc; ++i) {
     check::print("descriptor %d: %s\n", i, fcntl(atoi(argv[i]), F_GETFD) == -1 ? "closed" : "open");
@@ -306,6 +312,21 @@ CASE(open_file_can_be_executed) {
     _exit(errno == ENOENT ? 98 : 97);
   }
   return status_of(child);
+}
+
+CASE(death_signal_stays) {
+  CHECK(exited(run_child([] { become("death_signal"); })));
+  CHECK(exited(run_child([] {
+    int signal = -1;
+    CHECK_EQ(prctl(PR_GET_PDEATHSIG, &signal), 0);
+    CHECK_EQ(signal, 0);
+    CHECK_ERRNO(prctl(PR_GET_PDEATHSIG, nowhere()), EFAULT);
+    CHECK_EQ(prctl(PR_SET_PDEATHSIG, SIGTERM), 0);
+    CHECK_EQ(exec_of("/nowhere"), -1);
+    CHECK_EQ(prctl(PR_GET_PDEATHSIG, &signal), 0);
+    CHECK_EQ(signal, SIGTERM);
+    become("death_signal");
+  })));
 }
 
 CASE(children_outlive_the_program_that_replaced_their_parent) {

@@ -22,7 +22,8 @@ struct HostProcess {
   std::atomic<uint32_t> changed_attributes;  // of its threads, see thread_reuse.h
   std::atomic<uint32_t> has_forked;          // kHasForked or kTidyingUp; 0: no, or all is tidy
   std::atomic<uint32_t>
-      ended_by_itself;  // exit, execve or a signal of its own: its children live on
+      ended_by_itself;                 // exit, execve or a signal of its own: its children live on
+  std::atomic<uint32_t> death_signal;  // the program's, see death_signal.h; 0: none
 };
 
 // A record for a new process. `parent` null: the first. Null at the limit.

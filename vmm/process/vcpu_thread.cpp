@@ -9,6 +9,7 @@
 #include "vmm/kvm/kvm_api.h"
 #include "vmm/process/allowed_calls.h"
 #include "vmm/process/attention.h"
+#include "vmm/process/death_signal.h"
 #include "vmm/process/exit_watch.h"
 #include "vmm/process/handover.h"
 #include "vmm/process/host_call.h"
@@ -48,8 +49,10 @@ int64_t perform(Vcpu& vcpu, const Call& call) {
   if (is_adopted && makes_child(call)) return result_of_making(vcpu);
   if (!is_allowed(vcpu, call)) return is_adopted ? -EINTR : -EPERM;
   if (call.number >= kServiceBase) return execute_service(vcpu, call);
+  if (is_death_signal_call(vcpu, call)) return perform_death_signal_call(vcpu, call);
   note_thread_attributes(vcpu, call.number);
   const int64_t result = execute_call(machine().memory(), call, &vcpu.page->signal.number);
+  keep_death_signal(*vcpu.process, call.number);
   const bool is_listing = call.number == __NR_getdents64 && result > 0;
   return is_listing ? hide_own_descriptors(call, result) : result;
 }
