@@ -171,6 +171,22 @@ static const char* addresses(void) {
   return NULL;
 }
 
+// Its files in /proc show the VMM's memory, by whatever way they are opened.
+static const char* memory_files(void) {
+  static const char* const paths[] = {"mem", "maps", "smaps", "pagemap", "task/../mem"};
+  static const char directory[] = "/proc/self", other[] = "limits";
+  static struct { uint64_t flags, mode, resolve; } how = {.flags = 0};
+  const int64_t self = CALL(SYS_OPENAT, -100, physical(directory), 0200000);  // O_DIRECTORY
+  CHECK(self >= 0);
+  for (uint32_t i = 0; i < sizeof paths / sizeof *paths; ++i) {
+    CHECK(CALL(SYS_OPENAT, self, physical(paths[i]), 0) == -EACCES);
+    CHECK(CALL(SYS_OPENAT2, self, physical(paths[i]), physical(&how), sizeof how) == -EACCES);
+  }
+  const int64_t limits = CALL(SYS_OPENAT, self, physical(other), 0);
+  CHECK(limits >= 0 && CALL(SYS_CLOSE, limits) == 0 && CALL(SYS_CLOSE, self) == 0);
+  return NULL;
+}
+
 // --- Memory --------------------------------------------------------------------------------------
 
 static const char* arena(void) {
@@ -427,6 +443,7 @@ _Noreturn void run_first(const struct entry_state* state) {
   run_test("batches", batches);
   run_test("addresses", addresses);
   run_test("descriptors_of_the_vmm", descriptors_of_the_vmm);
+  run_test("memory_files", memory_files);
   run_test("arena", arena);
   run_test("window", window);
   run_test("second_vcpu", second_vcpu);

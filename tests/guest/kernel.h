@@ -19,11 +19,13 @@ enum {
   SYS_CLOCK_GETTIME = 228,
   SYS_TGKILL = 234,
   SYS_OPENAT = 257,
+  SYS_OPENAT2 = 437,
 };
 enum {
   EPERM = 1,
   EBADF = 9,
   ENOMEM = 12,
+  EACCES = 13,
   EFAULT = 14,
   EINVAL = 22,
   ENOSYS = 38,

@@ -22,6 +22,7 @@
 #include "vmm/process/tidy_up.h"
 #include "vmm/proxy/execute.h"
 #include "vmm/proxy/hide_descriptors.h"
+#include "vmm/proxy/memory_files.h"
 
 namespace dbos::vmm {
 namespace {
@@ -54,7 +55,7 @@ int64_t perform(Vcpu& vcpu, const Call& call) {
   const int64_t result = execute_call(machine().memory(), call, &vcpu.page->signal.number);
   keep_death_signal(*vcpu.process, call.number);
   const bool is_listing = call.number == __NR_getdents64 && result > 0;
-  return is_listing ? hide_own_descriptors(call, result) : result;
+  return is_listing ? hide_own_descriptors(call, result) : refuse_memory_file(call, result);
 }
 
 Next make_calls(Vcpu& vcpu) {

@@ -8,6 +8,7 @@
 
 #include "vmm/process/host_call.h"
 #include "vmm/proxy/descriptor_guard.h"
+#include "vmm/proxy/descriptor_link.h"
 
 namespace dbos::vmm {
 namespace {
@@ -19,17 +20,6 @@ struct [[gnu::packed]] DirectoryEntry {  // struct linux_dirent64
   uint8_t type;
   char name[];
 };
-
-void append_number(char*& end, int number) {
-  char digits[12];
-  int count = 0;
-  do {
-    digits[count++] = static_cast<char>('0' + number % 10);
-    number /= 10;
-  } while (number != 0);
-  while (count > 0) *end++ = digits[--count];
-  *end = 0;
-}
 
 constexpr uint32_t kOwnThreadsMax = 8;
 std::atomic<int> own_threads[kOwnThreadsMax];
@@ -45,14 +35,8 @@ enum class Listing { kOther, kDescriptors, kThreads };
 
 // What the descriptor is open on: a folder /proc/.../fd, .../fdinfo or .../task.
 Listing listing_of(int descriptor) {
-  char link[32] = "/proc/self/fd/";
-  char* end = link + std::strlen(link);
-  append_number(end, descriptor);
   char target[64];
-  const int64_t length = raw_call(__NR_readlink, reinterpret_cast<uint64_t>(link),
-                                  reinterpret_cast<uint64_t>(target), sizeof target - 1);
-  if (length < 0) return Listing::kOther;
-  target[length] = 0;
+  if (!read_descriptor_link(descriptor, target)) return Listing::kOther;
   const char* const last = std::strrchr(target, '/');
   const bool is_process = std::strncmp(target, "/proc/", 6) == 0 && last != nullptr;
   if (!is_process) return Listing::kOther;
