@@ -443,6 +443,7 @@ _Noreturn void run_first(const struct entry_state* state) {
   run_test("batches", batches);
   run_test("addresses", addresses);
   run_test("descriptors_of_the_vmm", descriptors_of_the_vmm);
+  run_test("listings_of_descriptors", listings_of_descriptors);
   run_test("memory_files", memory_files);
   run_test("arena", arena);
   run_test("window", window);

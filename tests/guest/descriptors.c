@@ -72,3 +72,27 @@ const char* descriptors_of_the_vmm(void) {
   CHECK(found >= 2);  // the machine and a vCPU at least
   return NULL;
 }
+
+// The numbers of the test's own have one digit or two.
+const char* listings_of_descriptors(void) {
+  static const char path[] = "/proc/self/fd";
+  static const uint32_t calls[] = {SYS_GETDENTS, SYS_GETDENTS64};
+  static char listing[4096];
+  for (int i = 0; i < 2; ++i) {
+    const int64_t folder = CALL(SYS_OPENAT, -100, physical(path), 0200000);  // O_DIRECTORY
+    const int64_t size = CALL(calls[i], folder, physical(listing), sizeof listing);
+    CHECK(folder >= 0 && size > 0);
+    for (int64_t at = 0; at < size; at += *(const uint16_t*)(listing + at + 16)) {
+      const char* name = listing + at + 18 + i;
+      CHECK(name[0] == '.' || name[1] == 0 || name[2] == 0);
+    }
+    CHECK(CALL(SYS_CLOSE, folder) == 0);
+    // The VMM would have to touch a page there, which could be gone.
+    const int64_t page = CALL(DBOS_SERVICE_WINDOW_MAP, -1, 0, DBOS_PAGE_SIZE, 3, 1);
+    const int64_t again = CALL(SYS_OPENAT, -100, physical(path), 0200000);
+    CHECK(page > 0 && CALL(calls[i], again, page, DBOS_PAGE_SIZE) == -EFAULT);
+    CHECK(CALL(DBOS_SERVICE_WINDOW_UNMAP, page, DBOS_PAGE_SIZE) == 0);
+    CHECK(CALL(SYS_CLOSE, again) == 0);
+  }
+  return NULL;
+}

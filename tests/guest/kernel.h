@@ -14,8 +14,10 @@ enum {
   SYS_SOCKETPAIR = 53,
   SYS_WAIT4 = 61,
   SYS_KILL = 62,
+  SYS_GETDENTS = 78,
   SYS_READLINK = 89,
   SYS_GETPPID = 110,
+  SYS_GETDENTS64 = 217,
   SYS_CLOCK_GETTIME = 228,
   SYS_TGKILL = 234,
   SYS_OPENAT = 257,
@@ -76,6 +78,7 @@ _Noreturn void stop(uint64_t status);
 
 // descriptors.c
 const char* descriptors_of_the_vmm(void);
+const char* listings_of_descriptors(void);
 
 // What the tests make of an entry: the first vCPU's (start argument 0), and the others'.
 _Noreturn void run_first(const struct entry_state* state);

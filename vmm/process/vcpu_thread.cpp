@@ -54,8 +54,7 @@ int64_t perform(Vcpu& vcpu, const Call& call) {
   note_thread_attributes(vcpu, call.number);
   const int64_t result = execute_call(machine().memory(), call, &vcpu.page->signal.number);
   keep_death_signal(*vcpu.process, call.number);
-  const bool is_listing = call.number == __NR_getdents64 && result > 0;
-  return is_listing ? hide_own_descriptors(call, result) : refuse_memory_file(call, result);
+  return hide_own_descriptors(machine().memory(), call, refuse_memory_file(call, result));
 }
 
 Next make_calls(Vcpu& vcpu) {
