@@ -44,6 +44,7 @@ int64_t close_range(const DescriptorGuard& guard, const uint64_t arguments[6]) {
 int64_t refuse(const DescriptorGuard& guard, uint32_t number, const uint64_t arguments[6]) {
   constexpr uint32_t kKcmpFile = 0, kKcmpEpoll = 7;
   constexpr uint32_t kSetPath = 3, kSetDescriptor = 5;  // FSCONFIG_SET_PATH, ..._FD
+  constexpr uint32_t kHandleFlags = 0x1600;  // AT_EMPTY_PATH, AT_SYMLINK_FOLLOW, AT_HANDLE_FID
   const auto request = static_cast<uint32_t>(arguments[number == __NR_kcmp ? 2 : 1]);
   switch (number) {
     case __NR_socket:
@@ -58,6 +59,8 @@ int64_t refuse(const DescriptorGuard& guard, uint32_t number, const uint64_t arg
       return guard.is_ours(static_cast<int>(arguments[4])) ? -EBADF : 0;
     case __NR_pidfd_open:  // PIDFD_THREAD reaches threads of the VMM with a table of their own
       return (request & ~uint32_t{O_NONBLOCK}) == 0 ? 0 : -EINVAL;
+    case __NR_name_to_handle_at:  // AT_HANDLE_MNT_ID_UNIQUE: 8 bytes where others write 4
+      return (static_cast<uint32_t>(arguments[4]) & ~kHandleFlags) == 0 ? 0 : -EINVAL;
     default:
       return 0;
   }

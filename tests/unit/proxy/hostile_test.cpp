@@ -258,6 +258,26 @@ TEST_CASE("the VMM's descriptors do not exist in structures either") {
   for (const int descriptor : {own, file, static_cast<int>(process)}) close(descriptor);
 }
 
+TEST_CASE("results whose size the call does not tell") {
+  const int file = socket(AF_INET, SOCK_DGRAM, 0);
+  const auto descriptor = static_cast<uint64_t>(file);
+  const uint64_t frame = program().take_frames(1);
+  at<uint32_t>(frame) = 64;
+  for (const uint64_t option : {41, 48}) {  // IP_MSFILTER, MCAST_MSFILTER
+    CHECK(execute(SYS_getsockopt, descriptor, 0, option, frame + 64, frame) == -ENOPROTOOPT);
+  }
+  CHECK(execute(SYS_getsockopt, descriptor, 41, 48, frame + 64, frame) == -ENOPROTOOPT);
+  std::strcpy(&at<char>(frame), "/");
+  at<uint32_t>(frame + 64) = 128;
+  const auto handle_of_root = [&](uint64_t flags) {
+    return execute(SYS_name_to_handle_at, static_cast<uint64_t>(AT_FDCWD), frame, frame + 64,
+                   frame + 512, flags);
+  };
+  CHECK(handle_of_root(1 /* AT_HANDLE_MNT_ID_UNIQUE */) == -EINVAL);
+  CHECK(handle_of_root(AT_SYMLINK_FOLLOW) != -EINVAL);
+  close(file);
+}
+
 TEST_CASE("a structure that another vCPU changes all the time") {
   constexpr uint64_t kSize = 64 * kKiB;
   const uint64_t frame = program().take_frames(kSize / kPageSize);
