@@ -209,6 +209,15 @@ static const char* arena(void) {
   return NULL;
 }
 
+// Linux would round the length up, over what lies behind in the window.
+static const char* huge_pages(void) {
+  static const char name[] = "huge";
+  const int64_t file = CALL(SYS_MEMFD_CREATE, physical(name), 4);  // MFD_HUGETLB
+  if (file >= 0) CHECK(CALL(DBOS_SERVICE_WINDOW_MAP, file, 0, 4096, 3, 1) == -ENOMEM);
+  CHECK(CALL(DBOS_SERVICE_WINDOW_MAP, -1, 0, 4096, 3, 0x40001) == -ENOMEM);  // MAP_HUGETLB
+  return NULL;
+}
+
 static const char* window(void) {
   const int64_t file = open_file();
   CHECK(file >= 0);
@@ -446,6 +455,7 @@ _Noreturn void run_first(const struct entry_state* state) {
   run_test("listings_of_descriptors", listings_of_descriptors);
   run_test("memory_files", memory_files);
   run_test("arena", arena);
+  run_test("huge_pages", huge_pages);
   run_test("window", window);
   run_test("second_vcpu", second_vcpu);
   run_test("helper", helper);

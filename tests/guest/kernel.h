@@ -21,6 +21,7 @@ enum {
   SYS_CLOCK_GETTIME = 228,
   SYS_TGKILL = 234,
   SYS_OPENAT = 257,
+  SYS_MEMFD_CREATE = 319,
   SYS_OPENAT2 = 437,
 };
 enum {
