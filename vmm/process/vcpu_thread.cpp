@@ -13,6 +13,7 @@
 #include "vmm/process/exit_watch.h"
 #include "vmm/process/handover.h"
 #include "vmm/process/host_call.h"
+#include "vmm/process/host_lock.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/making.h"
 #include "vmm/process/services.h"
@@ -326,6 +327,12 @@ int64_t fork_process(Vcpu& creator, uint64_t start_argument, uint64_t exit_signa
 }
 
 Vcpu& adopt_first_thread(Machine& machine) {
+  // Under a seccomp profile that forbids this, every holder of a HostLock would look dead.
+  if (!shares_our_memory(static_cast<uint32_t>(raw_call(__NR_gettid)))) {
+    throw StartError(
+        "process_vm_readv is forbidden here, perhaps by a container's seccomp profile: dbos-run "
+        "needs it to tell which of its processes live");
+  }
   HostProcess* const process = acquire_process(nullptr);
   process->process_id = static_cast<uint32_t>(raw_call(__NR_getpid));
   if (open_handover() < 0) throw StartError::with_errno("Linux gives no socket for virtual CPUs");
