@@ -95,13 +95,15 @@ enum class Excess : uint8_t {
 enum class Written : uint8_t { kWhole, kResult };  // kResult: result * unit + extra bytes
 
 inline constexpr uint8_t kFixedCount = 0xff;
+inline constexpr uint8_t kNoDescriptor = 0xff;
 inline constexpr uint32_t kPathMax = 4096;
 inline constexpr uint32_t kVectorMax = 1024;  // UIO_MAXIOV
 inline constexpr uint32_t kSelfSizedMax = 4096;
 inline constexpr uint32_t kFileHandleMax = 128;  // MAX_HANDLE_SZ
 inline constexpr uint32_t kOptionMax = 64 * 1024;
-inline constexpr uint32_t kMessageCountMax = 64;  // of one host call; the guest repeats it
-inline constexpr uint32_t kControlMax = 64 * 1024;
+inline constexpr uint32_t kMessageCountMax = 64;        // of one host call; the guest repeats it
+inline constexpr uint32_t kControlMax = 64 * 1024;      // of a message that is received
+inline constexpr uint32_t kControlSentMax = 20 * 1024;  // net.core.optmem_max as Linux sets it
 inline constexpr uint32_t kDescriptorSetBitsMax = 1 << 20;
 inline constexpr uint64_t kSemaphoresMax = 65536;
 
@@ -114,9 +116,11 @@ struct Argument {
   uint8_t extra = 0;                 // bytes in front that the count does not count
   Excess excess = Excess::kRefuse;
   Written written = Written::kWhole;
-  uint32_t limit = 0;  // bytes; 0: none
+  uint32_t limit = 0;                     // bytes; 0: none
+  uint8_t descriptor_at = kNoDescriptor;  // offset of a descriptor (u32) in a kBytes
 
   constexpr bool is_fixed() const { return count_from == kFixedCount; }
+  constexpr bool holds_descriptor() const { return descriptor_at != kNoDescriptor; }
   constexpr bool is_pointer() const { return shape >= Shape::kPath && shape != Shape::kByRequest; }
   constexpr bool is_read() const {
     return direction == Direction::kIn || direction == Direction::kInOut ||
@@ -223,6 +227,11 @@ constexpr Argument in_bytes_clamped(uint8_t count_from, uint32_t limit) {
 }
 constexpr Argument in_array(uint16_t unit, uint8_t count_from, uint32_t limit) {
   return counted(Direction::kIn, count_from, unit, limit, Excess::kRefuse, Written::kWhole);
+}
+// A structure with a descriptor (u32) at byte `offset`.
+constexpr Argument with_descriptor(uint8_t offset, Argument structure) {
+  structure.descriptor_at = offset;
+  return structure;
 }
 // Linux writes as much as its result says.
 constexpr Argument out_result(uint8_t count_from, uint32_t limit) {

@@ -216,15 +216,20 @@ enum class OptionDirection : uint8_t { kGet, kSet };
 
 // Whether a socket option is plain bytes. Options that hold addresses (packet filters, firewall
 // tables, zero-copy receive) are not proxied, nor is SO_ZEROCOPY, whose buffers Linux would use
-// after the call.
+// after the call, nor multicast filters, of which Linux writes as many as the structure itself asks
+// for, whatever its length.
 constexpr bool is_plain_socket_option(OptionDirection direction, int32_t level, int32_t name) {
   constexpr int32_t kAttachFilter = 26, kAttachReuseportFilter = 51, kZeroCopy = 60;
   constexpr int32_t kFirewallBase = 64, kOriginalDestination = 80;
   constexpr int32_t kZeroCopyReceive = 35, kFanoutData = 22, kConnectx3 = 111;
+  constexpr int32_t kSourceFilter = 41, kGroupFilter = 48;  // IP_MSFILTER, MCAST_MSFILTER
   switch (level) {
     case 0:
+      if (direction == OptionDirection::kGet && name == kSourceFilter) return false;
+      if (direction == OptionDirection::kGet && name == kGroupFilter) return false;
       return name < kFirewallBase || name == kOriginalDestination;  // IPPROTO_IP
     case 41:
+      if (direction == OptionDirection::kGet && name == kGroupFilter) return false;
       return name != kFirewallBase && name != kFirewallBase + 1;  // IPPROTO_IPV6
     case 1:                                                       // SOL_SOCKET
       if (name == kAttachFilter || name == kAttachReuseportFilter) return false;

@@ -11,6 +11,7 @@ namespace dbos {
 using marshal_memory::HostAccess;
 using syscalls::fault_address;
 using syscalls::kControlMax;
+using syscalls::kControlSentMax;
 using syscalls::kMessageCountMax;
 using syscalls::kVectorMax;
 
@@ -86,13 +87,11 @@ Result<void> Marshaller::marshal_message_name(HostMessage& message, MessageState
 
 Result<void> Marshaller::marshal_control(HostMessage& message, MessageState& state) {
   if (message.control == 0) return {};
-  if (message.control_length > kControlMax) {
-    if (state.access == HostAccess::kRead) {  // ENOBUFS
-      message.control = fault_address(message.control_length);
-      return {};
-    }
-    message.control_length = kControlMax;
+  if (state.access == HostAccess::kRead && message.control_length > kControlSentMax) {  // ENOBUFS
+    message.control = fault_address(message.control_length);
+    return {};
   }
+  if (message.control_length > kControlMax) message.control_length = kControlMax;
   const Bounce piece = DBOS_TRY(copy_in(message.control, message.control_length));
   if (piece.data == nullptr) {
     message.control = fault_address(message.control_length);
@@ -181,6 +180,7 @@ i64 Marshaller::run_message_batch(u32 index, u64 program, u32 count, bool* full)
   auto* const state = reinterpret_cast<MessageState*>(states.data);
   u32 ready = 0;
   u32 vectors = 0;
+  u64 control_bytes = 0;  // of those that are sent the VMM makes a copy
   for (; ready < count; ready++) {
     new (&message[ready]) HostMessageOfMany{};
     new (&state[ready]) MessageState(bounce_, access);
@@ -191,6 +191,8 @@ i64 Marshaller::run_message_batch(u32 index, u64 program, u32 count, bool* full)
     if (marshalled.is_error()) return -marshalled.error().code();
     if (!marshalled.value()) break;
     if (ready != 0 && state[ready].transfer.is_partial()) break;
+    control_bytes += message[ready].message.control_length;
+    if (ready != 0 && access == HostAccess::kRead && control_bytes > kControlSentMax) break;
     vectors += state[ready].transfer.count();
     if (vectors >= kVectorMax) {
       ready++;

@@ -226,6 +226,40 @@ i64 open_file(Thread& thread, ProcFile file, const char* path, u64 flags) {
   }
 }
 
+// With these, Linux opens the file, or has an error.
+u64 flags_of_linux(ProcFile file) {
+  switch (file) {
+    case ProcFile::kForbidden:
+      return 0;
+    case ProcFile::kExecutable:
+      return O_PATH | O_DIRECTORY | O_CREAT | O_NOFOLLOW;
+    default:
+      return O_PATH | O_DIRECTORY | O_EXCL;
+  }
+}
+
+// `a`: the path and what follows it. False: openat2 asks for more than flags.
+bool read_open_flags(u64 number, const u64* a, u64& flags) {
+  struct OpenHow {
+    u64 flags;
+    u64 mode;
+    u64 resolve;
+  } how{};
+  switch (number) {
+    case __NR_creat:
+      flags = O_CREAT | O_WRONLY | O_TRUNC;
+      return true;
+    case __NR_openat2:
+      if (a[2] != sizeof how) return false;
+      if (copy_from_program(&how, VirtualAddress(a[1]), sizeof how).is_error()) return false;
+      flags = how.flags;
+      return how.mode == 0 && how.resolve == 0;
+    default:
+      flags = a[1];
+      return true;
+  }
+}
+
 i64 read_executable_link(VirtualAddress buffer, i64 size) {
   if (size <= 0) return -EINVAL;
   const char* const path = executable_path();
@@ -245,9 +279,11 @@ const char* executable_behind(Thread& thread, const char* path) {
 }
 
 bool dispatch_proc_file(Thread& thread, u64 number, const u64 arguments[6], i64& result) {
-  const bool is_at = number == __NR_openat || number == __NR_readlinkat;
-  const bool is_open = number == __NR_open || number == __NR_openat;
-  if (!is_at && !is_open && number != __NR_readlink) return false;
+  const bool is_readlink = number == __NR_readlink || number == __NR_readlinkat;
+  const bool is_open = number == __NR_open || number == __NR_openat || number == __NR_openat2 ||
+                       number == __NR_creat;
+  if (!is_open && !is_readlink) return false;
+  const bool is_at = number != __NR_open && number != __NR_creat && number != __NR_readlink;
   const u64* const a = arguments + (is_at ? 1 : 0);  // past the directory: the path is absolute
 
   char path[kPathMax];
@@ -260,9 +296,10 @@ bool dispatch_proc_file(Thread& thread, u64 number, const u64 arguments[6], i64&
     result = read_executable_link(VirtualAddress(a[1]), static_cast<i32>(a[2]));
     return true;
   }
-  constexpr u64 kOfLinux = O_PATH | O_DIRECTORY | O_CREAT | O_NOFOLLOW;
-  if ((a[1] & kOfLinux) != 0 && parsed.file != ProcFile::kForbidden) return false;
-  result = open_file(thread, parsed.file, path, a[1]);
+  u64 flags = 0;
+  if (!read_open_flags(number, a, flags)) return false;
+  if ((flags & flags_of_linux(parsed.file)) != 0) return false;
+  result = open_file(thread, parsed.file, path, flags);
   return true;
 }
 

@@ -67,6 +67,12 @@ HELPER(signal_state) {
   check::print("alternate stack %s\n", stack.ss_flags == SS_DISABLE ? "none" : "kept");
   return 0;
 }
+HELPER(death_signal) {
+  int signal = -1;
+  prctl(PR_GET_PDEATHSIG, &signal);
+  check::print("signal when the parent dies: %d\n", signal);
+  return 0;
+}
 HELPER(descriptors) {
   for (int i = 0; i < argc; ++i) {
     check::print("descriptor %d: %s\n", i, fcntl(atoi(argv[i]), F_GETFD) == -1 ? "closed" : "open");
@@ -307,6 +313,46 @@ CASE(open_file_can_be_executed) {
   }
   return status_of(child);
 }
+
+CASE(death_signal_stays) {
+  CHECK(exited(run_child([] { become("death_signal"); })));
+  CHECK(exited(run_child([] {
+    int signal = -1;
+    CHECK_EQ(prctl(PR_GET_PDEATHSIG, &signal), 0);
+    CHECK_EQ(signal, 0);
+    CHECK_ERRNO(prctl(PR_GET_PDEATHSIG, nowhere()), EFAULT);
+    CHECK_EQ(prctl(PR_SET_PDEATHSIG, SIGTERM), 0);
+    CHECK_EQ(exec_of("/nowhere"), -1);
+    CHECK_EQ(prctl(PR_GET_PDEATHSIG, &signal), 0);
+    CHECK_EQ(signal, SIGTERM);
+    become("death_signal");
+  })));
+}
+
+CASE(children_outlive_the_program_that_replaced_their_parent) {
+  Pipe tell, go;
+  REQUIRE(prctl(PR_SET_CHILD_SUBREAPER, 1) == 0);
+  pid_t parent = start_child([&] {
+    start_child([&] {
+      go.close_write();
+      go.take();  // until the program that its parent became is gone
+      tell.post('y');
+    });
+    exec_of("/nowhere");
+    become("leave", {"5"});
+  });
+  CHECK(exited(status_of(parent), 5));
+  timespec pause = {0, 100'000'000};
+  nanosleep(&pause, nullptr);
+  go.close_write();
+  tell.close_write();
+  CHECK_EQ(tell.take(), 'y');
+  int status = 0;
+  CHECK(wait(&status) > 0);  // the orphan came to us
+  CHECK(exited(status));
+  REQUIRE(prctl(PR_SET_CHILD_SUBREAPER, 0) == 0);
+}
+
 CASE(exec_after_vfork) {
   for (int i = 0; i < 10; ++i) CHECK(exited(exec_in_vfork("/bin/true")));
   CHECK(exited(exec_in_vfork("/no/such/program"), 98));

@@ -117,6 +117,32 @@ CASE(handler_that_repairs_nothing_until_reset_kills) {
                SIGSEGV));
 }
 
+// As crash handlers do when their report is written, so that the system's own follows.
+CASE(fault_that_is_queued_again_kills) {
+  CHECK(killed(death_of([] {
+                 siginfo_t info = {};
+                 info.si_signo = SIGSEGV;
+                 info.si_code = SEGV_MAPERR;
+                 syscall(SYS_rt_tgsigqueueinfo, getpid(), gettid(), SIGSEGV, &info);
+               }),
+               SIGSEGV));
+}
+
+CASE(fault_that_is_queued_runs_the_handler) {
+  static volatile int code = 0;
+  CHECK(exited(run_child([] {
+    struct sigaction action = {};
+    action.sa_flags = SA_SIGINFO;
+    action.sa_sigaction = [](int, siginfo_t* info, void*) { code = info->si_code; };
+    CHECK_EQ(sigaction(SIGBUS, &action, nullptr), 0);
+    siginfo_t info = {};
+    info.si_signo = SIGBUS;
+    info.si_code = BUS_MCEERR_AO;
+    CHECK_EQ(syscall(SYS_rt_tgsigqueueinfo, getpid(), gettid(), SIGBUS, &info), 0);
+    CHECK_EQ(code, BUS_MCEERR_AO);
+  })));
+}
+
 CASE(no_stack_for_the_handler_kills) {
   CHECK(killed(death_of([] {
                  install(SIGUSR1, [](int) { _exit(3); });

@@ -201,6 +201,64 @@ CASE(too_small_control_buffer_is_told) {
   CHECK_EQ(message.msg_flags & MSG_CTRUNC, MSG_CTRUNC);
 }
 
+CASE(messages_with_bad_descriptors_are_refused) {
+  Pair pair;
+  char byte = 'z';
+  iovec vec = vector(&byte, 1);
+  alignas(cmsghdr) char control[CMSG_SPACE(254 * sizeof(int))] = {};
+  msghdr message = {};
+  message.msg_iov = &vec;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  cmsghdr* header = reinterpret_cast<cmsghdr*>(control);
+  auto send_with = [&](size_t count, size_t length) {
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(length * sizeof(int));
+    message.msg_controllen = CMSG_SPACE(count * sizeof(int));
+    return sendmsg(pair.end[0], &message, 0);
+  };
+  const int bad[] = {STDIN_FILENO, -1};
+  memcpy(CMSG_DATA(header), bad, sizeof bad);
+  CHECK_EQ(send_with(1, 1), 1);
+  CHECK_ERRNO(send_with(2, 2), EBADF);
+  const int closed[] = {STDIN_FILENO, 700};
+  memcpy(CMSG_DATA(header), closed, sizeof closed);
+  CHECK_ERRNO(send_with(2, 2), EBADF);
+  CHECK_ERRNO(send_with(2, 3), EINVAL);  // longer than what there is
+  memset(CMSG_DATA(header), 0, 254 * sizeof(int));
+  CHECK_EQ(send_with(253, 253), 1);
+  CHECK_ERRNO(send_with(254, 254), EINVAL);
+  message.msg_controllen = size_t{1} << 31;
+  CHECK_ERRNO(sendmsg(pair.end[0], &message, 0), ENOBUFS);
+}
+
+CASE(many_messages_with_much_beside_them) {
+  Pair pair;
+  constexpr int count = 30, credentials = 32;
+  struct {
+    size_t length;
+    int level, type;
+    ucred who;
+    int padding;
+  } control[credentials];
+  for (auto& one : control) {
+    one = {CMSG_LEN(sizeof(ucred)), SOL_SOCKET, SCM_CREDENTIALS, {getpid(), getuid(), getgid()}, 0};
+  }
+  char data[count];
+  iovec vectors[count];
+  mmsghdr messages[count] = {};
+  for (int i = 0; i < count; ++i) {
+    vectors[i] = vector(&data[i], 1);
+    messages[i].msg_hdr.msg_iov = &vectors[i];
+    messages[i].msg_hdr.msg_iovlen = 1;
+    messages[i].msg_hdr.msg_control = control;
+    messages[i].msg_hdr.msg_controllen = sizeof control;
+  }
+  CHECK_EQ(sendmmsg(pair.end[0], messages, count, 0), count);
+  CHECK_EQ(read(pair.end[1], data, count), count);
+}
+
 CASE(many_messages_in_one_call) {
   Pair pair(SOCK_DGRAM);
   const int count = 8;

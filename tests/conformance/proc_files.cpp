@@ -216,6 +216,26 @@ CASE(threads_are_listed) {
   thread.join();
 }
 
+CASE(however_they_are_opened) {
+  struct {
+    uint64_t flags, mode, resolve;
+  } how = {O_RDONLY | O_CLOEXEC, 0, 0};
+  const auto file =
+      static_cast<int>(syscall(SYS_openat2, AT_FDCWD, "/proc/self/maps", &how, sizeof how));
+  REQUIRE(file != -1);
+  char begin[64] = "";
+  CHECK(read(file, begin, sizeof begin - 1) > 20);
+  CHECK(strchr(begin, '-') != nullptr);
+  CHECK_EQ(close(file), 0);
+  for (const int flags : {O_NOFOLLOW, O_CREAT, O_NONBLOCK}) {
+    const int other = open("/proc/self/statm", O_RDONLY | O_CLOEXEC | flags, 0600);
+    CHECK(other != -1);
+    close(other);
+  }
+  CHECK_ERRNO(open("/proc/self/maps", O_RDONLY | O_DIRECTORY), ENOTDIR);
+  CHECK_ERRNO(open("/proc/self/maps", O_RDONLY | O_CREAT | O_EXCL, 0600), EEXIST);
+}
+
 CASE(own_memory_file) {
   int file = open("/proc/self/mem", O_RDWR | O_CLOEXEC);
   if (file == -1) SKIP("no /proc/self/mem");

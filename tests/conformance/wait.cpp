@@ -274,6 +274,32 @@ CASE(death_signal_of_the_parent) {
   REQUIRE(prctl(PR_SET_CHILD_SUBREAPER, 0) == 0);
 }
 
+// dbos-run has a use of its own for SIGRTMAX.
+CASE(highest_signal_from_the_parent) {
+  Pipe ready;
+  pid_t child = start_child([&] {
+    sigset_t set = set_of(SIGRTMAX);
+    sigprocmask(SIG_BLOCK, &set, nullptr);
+    ready.post();
+    siginfo_t info = {};
+    const timespec patience = {60, 0};
+    CHECK_EQ(sigtimedwait(&set, &info, &patience), SIGRTMAX);
+    CHECK_EQ(info.si_code, SI_QUEUE);
+    CHECK_EQ(info.si_pid, getppid());
+    CHECK_EQ(info.si_value.sival_int, 42);
+    ready.post();
+    CHECK_EQ(sigtimedwait(&set, &info, &patience), SIGRTMAX);
+    CHECK_EQ(info.si_pid, getppid());
+  });
+  ready.take();
+  sigval value = {};
+  value.sival_int = 42;
+  CHECK_EQ(sigqueue(child, SIGRTMAX, value), 0);
+  ready.take();
+  CHECK_EQ(syscall(SYS_tgkill, child, child, SIGRTMAX), 0);
+  CHECK(exited(status_of(child)));
+}
+
 CASE(groups_and_sessions) {
   CHECK(exited(run_child([] {
     pid_t group = getpgrp();

@@ -2,6 +2,8 @@
 // any depth, may lead outside of the guest's memory and the executor's own copies.
 #pragma once
 
+#include <sys/socket.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -13,8 +15,10 @@ namespace dbos::test {
 
 class CallChecker {
  public:
-  CallChecker(const vmm::GuestMemory& memory, const vmm::CallArguments& arguments, uint32_t number)
+  CallChecker(const vmm::GuestMemory& memory, const vmm::DescriptorGuard& guard,
+              const vmm::CallArguments& arguments, uint32_t number)
       : memory_(memory),
+        guard_(guard),
         begin_(reinterpret_cast<uint64_t>(&arguments)),
         end_(begin_ + sizeof arguments),
         values_(arguments.values()),
@@ -74,14 +78,43 @@ class CallChecker {
       expect(vector.base, vector.size, "iovec");
     }
   }
-  void look_message(uint64_t address) {
+  void look_descriptor(uint64_t address) {
+    if (guard_.is_ours(load<int32_t>(address))) fault_ = "a descriptor of the VMM's";
+  }
+  // What a message carries: Linux may take every word of an SCM_RIGHTS for a descriptor.
+  void look_control(const vmm::HostMessage& message) {
+    if (message.control_length > INT32_MAX) return;  // Linux does not look at it
+    if (!expect_own(message.control, message.control_length, "control in guest memory")) return;
+    msghdr header{};
+    header.msg_control = reinterpret_cast<void*>(message.control);
+    header.msg_controllen = message.control_length;
+    for (cmsghdr* at = CMSG_FIRSTHDR(&header); at != nullptr; at = CMSG_NXTHDR(&header, at)) {
+      const uint64_t data = reinterpret_cast<uint64_t>(CMSG_DATA(at));
+      const uint64_t end = reinterpret_cast<uint64_t>(at) + at->cmsg_len;
+      if (at->cmsg_len < sizeof *at || end > message.control + message.control_length) return;
+      if (at->cmsg_level != SOL_SOCKET || at->cmsg_type != SCM_RIGHTS) continue;
+      for (uint64_t word = data; word + 4 <= end; word += 4) look_descriptor(word);
+    }
+  }
+  void look_message(uint64_t address, const Argument& argument) {
     if (!expect_own(address, sizeof(vmm::HostMessage), "msghdr in guest memory")) return;
     const auto message = load<vmm::HostMessage>(address);
     if (static_cast<int32_t>(message.name_length) >= 0) {
       expect(message.name, std::min(message.name_length, 128u), "name");
     }
-    expect(message.control, message.control_length, "control");
+    if (argument.is_written()) {
+      expect(message.control, message.control_length, "control");
+    } else if (message.control_length != 0) {
+      look_control(message);
+    }
     look_vectors(message.vectors, message.vector_count);
+  }
+  void look_bytes(uint64_t address, const Argument& argument) {
+    const uint64_t bytes = syscalls::bytes_of(call_, argument, values_);
+    expect(address, bytes, "bytes");
+    if (!argument.holds_descriptor() || bytes > 4096) return;
+    if (!expect_own(address, bytes, "a descriptor in guest memory")) return;
+    if (bytes >= argument.descriptor_at + 4u) look_descriptor(address + argument.descriptor_at);
   }
   void look_length_and_bytes(uint32_t index, const Argument& argument) {
     const uint64_t length = values_[argument.count_from];
@@ -97,7 +130,9 @@ class CallChecker {
       case Shape::kUnused:
       case Shape::kValue:
       case Shape::kLength:
+        return;
       case Shape::kDescriptor:
+        if (guard_.is_ours(static_cast<int>(value))) fault_ = "a descriptor of the VMM's";
         return;
       case Shape::kProgramAddress:
         fault_ = "not to be proxied";
@@ -112,8 +147,7 @@ class CallChecker {
         return;
       case Shape::kBytes:
       case Shape::kBulk:
-        expect(value, syscalls::bytes_of(call_, argument, values_), "bytes");
-        return;
+        return look_bytes(value, argument);
       case Shape::kSocketOption:
         if (argument.is_written()) return look_length_and_bytes(index, argument);
         expect(value, syscalls::bytes_of(call_, argument, values_), "option");
@@ -123,12 +157,12 @@ class CallChecker {
       case Shape::kVector:
         return look_vectors(value, count(argument));
       case Shape::kMessage:
-        return look_message(value);
+        return look_message(value, argument);
       case Shape::kMessages:
         for (uint64_t i = 0; i < count(argument) && fault_.empty() && value != 0 &&
                              !syscalls::is_fault_address(value, 1);
              i++) {
-          look_message(value + i * sizeof(vmm::HostMessageOfMany));
+          look_message(value + i * sizeof(vmm::HostMessageOfMany), argument);
         }
         return;
       case Shape::kDescriptorSet: {
@@ -172,6 +206,7 @@ class CallChecker {
       case Shape::kNotification:
         if (expect_own(value, 64, "event in guest memory") && load<int32_t>(value + 12) == 2) {
           expect(load<uint64_t>(value), 32, "cookie");
+          look_descriptor(value + 8);
         }
         return;
       case Shape::kWord:
@@ -184,6 +219,7 @@ class CallChecker {
   }
 
   const vmm::GuestMemory& memory_;
+  const vmm::DescriptorGuard& guard_;
   uint64_t begin_;
   uint64_t end_;
   const uint64_t* values_;

@@ -45,14 +45,16 @@ void run(const uint8_t* data, size_t size) {
   Bytes bytes(data, size);
   const HostileMemory memory{kArenaBase, kArenaBase + kSize,
                              reinterpret_cast<uint64_t>(&machine.canary)};
-  const Call call = hostile_call(bytes, memory);
+  Call call = hostile_call(bytes, memory);
   fill_hostile(bytes, memory, 64);
+  if (bytes.next(1) % 2 == 0) send_descriptors(bytes, memory, call);
   const syscalls::SystemCall* entry = syscalls::find(call.number);
   if (entry == nullptr || !entry->is_proxied()) return;
   vmm::CallArguments arguments(machine.memory, *machine.guard, call.number, *entry, call.arguments);
   if (arguments.prepare() != 0) return;
   accepted++;
-  const std::string fault = CallChecker(machine.memory, arguments, call.number).find_fault();
+  const std::string fault =
+      CallChecker(machine.memory, *machine.guard, arguments, call.number).find_fault();
   if (fault.empty()) return;
   std::fprintf(stderr, "%s would reach Linux\n", fault.c_str());
   std::abort();

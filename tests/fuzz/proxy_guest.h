@@ -101,6 +101,26 @@ inline Call hostile_call(Bytes& bytes, const HostileMemory& memory) {
   return call;
 }
 
+// Makes it a message that carries descriptors, the VMM's (3 and 1000) among them.
+inline void send_descriptors(Bytes& bytes, const HostileMemory& memory, Call& call) {
+  const uint64_t control = memory.begin + 4096;
+  const uint64_t message[8] = {0, 0, 0, 0, control, bytes.next(1), 0, 0};
+  std::memcpy(reinterpret_cast<void*>(memory.begin), message, sizeof message);
+  for (uint64_t at = 0; at < 256;) {
+    const bool is_rights = bytes.next(1) % 8 != 0;  // SOL_SOCKET, SCM_RIGHTS
+    const uint64_t header[2] = {bytes.next(1) % 64, is_rights ? uint64_t{0x1'0000'0001} : 0};
+    std::memcpy(reinterpret_cast<void*>(control + at), header, sizeof header);
+    for (uint64_t word = 16; word < 64; word += 4) {
+      const int32_t descriptor = static_cast<int32_t>(bytes.next(1) % 2 == 0 ? 3 : 1000);
+      std::memcpy(reinterpret_cast<void*>(control + at + word), &descriptor, sizeof descriptor);
+    }
+    at += header[0] < 16 ? 256 : (header[0] + 7) / 8 * 8;
+  }
+  call.number = bytes.next(1) % 2 == 0 ? __NR_sendmsg : __NR_sendmmsg;
+  call.arguments[1] = memory.begin;
+  call.arguments[2] = 1;
+}
+
 // Fills the guest's memory with what looks like iovecs, messages, lengths.
 inline void fill_hostile(Bytes& bytes, const HostileMemory& memory, size_t words) {
   for (size_t i = 0; i < words && !bytes.is_empty(); i++) {

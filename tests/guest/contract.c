@@ -173,50 +173,19 @@ static const char* addresses(void) {
   return NULL;
 }
 
-// Linux's names of DBOS_CALL_BATCH_MAX descriptors from `first` on, with one exit for all.
-enum { NAME_SIZE = 32 };
-static char names[DBOS_CALL_BATCH_MAX][NAME_SIZE];
-
-static bool read_names(uint32_t first) {
-  static char paths[DBOS_CALL_BATCH_MAX][NAME_SIZE];
-  for (uint32_t i = 0; i < DBOS_CALL_BATCH_MAX; ++i) {
-    static const char directory[] = "/proc/self/fd/";
-    char* at = paths[i];
-    for (const char* from = directory; *from != 0;) *at++ = *from++;
-    for (uint32_t unit = 1000, rest = first + i; unit != 0; rest %= unit, unit /= 10) {
-      if (first + i >= unit) *at++ = (char)('0' + rest / unit);
-    }
-    *at = 0;
-    for (uint32_t n = 0; n < NAME_SIZE; ++n) names[i][n] = 0;
-    own_page()->calls[i] = (struct dbos_call){
-        .number = SYS_READLINK, .arguments = {physical(paths[i]), physical(names[i]), NAME_SIZE}};
+// Its files in /proc show the VMM's memory, by whatever way they are opened.
+static const char* memory_files(void) {
+  static const char* const paths[] = {"mem", "maps", "smaps", "pagemap", "task/../mem"};
+  static const char directory[] = "/proc/self", other[] = "limits";
+  static struct { uint64_t flags, mode, resolve; } how = {.flags = 0};
+  const int64_t self = CALL(SYS_OPENAT, -100, physical(directory), 0200000);  // O_DIRECTORY
+  CHECK(self >= 0);
+  for (uint32_t i = 0; i < sizeof paths / sizeof *paths; ++i) {
+    CHECK(CALL(SYS_OPENAT, self, physical(paths[i]), 0) == -EACCES);
+    CHECK(CALL(SYS_OPENAT2, self, physical(paths[i]), physical(&how), sizeof how) == -EACCES);
   }
-  return exit_to_host(DBOS_CALL_BATCH_MAX) == DBOS_CALL_BATCH_MAX;
-}
-
-// A virtual machine or vCPU.
-static bool is_of_kvm(const char* name) {
-  static const char wanted[] = "anon_inode:kvm-v";
-  for (size_t i = 0; i < sizeof wanted - 1; ++i) {
-    if (name[i] != wanted[i]) return false;
-  }
-  return true;
-}
-
-// Found by their names, which Linux shows. Far below their place, one may be on its way there:
-// Linux gives a new descriptor the lowest number.
-static const char* descriptors_of_the_vmm(void) {
-  int found = 0;
-  for (uint32_t first = 256; first < 5000; first += DBOS_CALL_BATCH_MAX) {
-    CHECK(read_names(first));
-    for (uint32_t i = 0; i < DBOS_CALL_BATCH_MAX; ++i) {
-      if (!is_of_kvm(names[i])) continue;
-      ++found;
-      CHECK(CALL(SYS_READ, first + i, physical(buffer), 1) == -EBADF);
-      CHECK(CALL(DBOS_SERVICE_WINDOW_MAP, first + i, 0, 4096, 3, 1) == -EBADF);
-    }
-  }
-  CHECK(found >= 2);  // the machine and a vCPU at least
+  const int64_t limits = CALL(SYS_OPENAT, self, physical(other), 0);
+  CHECK(limits >= 0 && CALL(SYS_CLOSE, limits) == 0 && CALL(SYS_CLOSE, self) == 0);
   return NULL;
 }
 
@@ -239,6 +208,15 @@ static const char* arena(void) {
   CHECK(CALL(DBOS_SERVICE_MEMORY_RELEASE, DBOS_IMAGE_ADDRESS, DBOS_PAGE_SIZE) == -EINVAL);
   CHECK(*word == pattern);
   CHECK(CALL(DBOS_SERVICE_MEMORY_RELEASE, page, DBOS_PAGE_SIZE) == 0 && *word == 0);
+  return NULL;
+}
+
+// Linux would round the length up, over what lies behind in the window.
+static const char* huge_pages(void) {
+  static const char name[] = "huge";
+  const int64_t file = CALL(SYS_MEMFD_CREATE, physical(name), 4);  // MFD_HUGETLB
+  if (file >= 0) CHECK(CALL(DBOS_SERVICE_WINDOW_MAP, file, 0, 4096, 3, 1) == -ENOMEM);
+  CHECK(CALL(DBOS_SERVICE_WINDOW_MAP, -1, 0, 4096, 3, 0x40001) == -ENOMEM);  // MAP_HUGETLB
   return NULL;
 }
 
@@ -276,6 +254,8 @@ static struct {
   uint64_t start_argument;
   volatile uint32_t seen;
 } other;
+
+enum { SIGUSR1 = 10, SIGKILL = 9 };
 
 enum task { TASK_RECORD = 1, TASK_CHILD, TASK_CALL, TASK_HELPER };
 
@@ -317,6 +297,24 @@ static const char* helper(void) {
   CHECK(await_other());
   CHECK(other.state.rsi == TASK_HELPER && other.process_id == own_page()->process_id);
   CHECK(CALL(DBOS_SERVICE_HELPER, TASK_HELPER, 0) == -EALREADY);
+  return other.control_failure;
+}
+
+// On the helper: its host thread may have rights that the program has given up since.
+static const char* calls_of_helper(void) {
+  static const uint32_t refused[] = {SYS_READ,
+                                     SYS_SOCKETPAIR,
+                                     SYS_GETPPID,
+                                     DBOS_SERVICE_PROCESS_FORK,
+                                     DBOS_SERVICE_EXECUTE,
+                                     SYS_OPENAT,
+                                     DBOS_SERVICE_WINDOW_MAP};
+  for (uint32_t i = 0; i < sizeof refused / sizeof *refused; ++i) CHECK(CALL(refused[i]) == -EPERM);
+  CHECK(CALL(DBOS_SERVICE_YIELD) == 0 && CALL(DBOS_SERVICE_CLOCK_REFRESH) == 0);
+  CHECK(CALL(DBOS_SERVICE_PARK, 1, 1) == -ETIMEDOUT);
+  CHECK(CALL(SYS_CLOCK_GETTIME, 1, physical(buffer)) == 0);
+  CHECK(CALL(SYS_KILL, own_page()->process_id, SIGKILL) == -EPERM);  // not one that was forked
+  CHECK(CALL(SYS_KILL, 1, 0) == -EPERM);
   return NULL;
 }
 
@@ -342,8 +340,6 @@ static const char* fork_and_wait(void) {
 }
 
 // --- Signals -------------------------------------------------------------------------------------
-
-enum { SIGUSR1 = 10, SIGKILL = 9 };
 
 static const char* signals(void) {
   struct dbos_hypercall_page* page = own_page();
@@ -458,7 +454,10 @@ _Noreturn void run_first(const struct entry_state* state) {
   run_test("batches", batches);
   run_test("addresses", addresses);
   run_test("descriptors_of_the_vmm", descriptors_of_the_vmm);
+  run_test("listings_of_descriptors", listings_of_descriptors);
+  run_test("memory_files", memory_files);
   run_test("arena", arena);
+  run_test("huge_pages", huge_pages);
   run_test("window", window);
   run_test("second_vcpu", second_vcpu);
   run_test("helper", helper);
@@ -480,7 +479,7 @@ _Noreturn void run_other(const struct entry_state* state) {
     CALL(DBOS_SERVICE_YIELD);
   }
   other.state = *state;
-  other.control_failure = check_control_registers();
+  other.control_failure = state->rsi == TASK_HELPER ? calls_of_helper() : check_control_registers();
   other.thread_id = page->thread_id;
   other.process_id = page->process_id;
   other.index = page->vcpu_index;

@@ -8,19 +8,27 @@
 enum {
   SYS_READ = 0,
   SYS_WRITE = 1,
+  SYS_CLOSE = 3,
   SYS_POLL = 7,
+  SYS_SENDMSG = 46,
+  SYS_SOCKETPAIR = 53,
   SYS_WAIT4 = 61,
   SYS_KILL = 62,
+  SYS_GETDENTS = 78,
   SYS_READLINK = 89,
   SYS_GETPPID = 110,
+  SYS_GETDENTS64 = 217,
   SYS_CLOCK_GETTIME = 228,
   SYS_TGKILL = 234,
   SYS_OPENAT = 257,
+  SYS_MEMFD_CREATE = 319,
+  SYS_OPENAT2 = 437,
 };
 enum {
   EPERM = 1,
   EBADF = 9,
   ENOMEM = 12,
+  EACCES = 13,
   EFAULT = 14,
   EINVAL = 22,
   ENOSYS = 38,
@@ -68,6 +76,10 @@ typedef const char* (*test)(void);
   if (!(condition)) return __FILE_NAME__ ":" LINE_TEXT(__LINE__) ": " #condition
 void run_test(const char* name, test function);
 _Noreturn void stop(uint64_t status);
+
+// descriptors.c
+const char* descriptors_of_the_vmm(void);
+const char* listings_of_descriptors(void);
 
 // What the tests make of an entry: the first vCPU's (start argument 0), and the others'.
 _Noreturn void run_first(const struct entry_state* state);

@@ -271,13 +271,13 @@ os.abort()'
   grep -q 'no core in /nowhere/core: No such file' one.err
 }
 
-# A guest kernel that can't go on always says so, with its own part of the call chain and the program's.
+# A guest kernel that can't go on always says so, with its own part of the call chain and where the program
+# called it. The program's names are not looked up: they are in files that damaged memory tells of.
 seconds[guest_kernel_report]=300
 test_guest_kernel_report() {
   one 'exit 70' "${dbos[@]}" "$debugged" damage
   grep -q 'panic: ' one.err
   grep -Eq 'cr3 [0-9a-f]{16}' one.err
   grep -Eq '#[0-9]+ +0xffffffff8[0-9a-f]+ dbos::' one.err
-  grep -Eq '#[0-9]+ +0x0000[0-9a-f]+ damage_kernel\(\)\+' one.err
-  grep -Eq '#[0-9]+ +0x0000[0-9a-f]+ main\+' one.err
+  grep -Eq '#[0-9]+ +0x0000[0-9a-f]+ [?][?]$' one.err
 }

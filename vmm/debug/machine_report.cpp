@@ -31,16 +31,22 @@ ProgramFrame frame_of(const kvm_regs& r) {
   return frame;
 }
 
-// The guest kernel's frames, and those of the program that it works for.
+// Of the program an address, no names: which files these come from is told by memory that is
+// damaged at best, and nobody has asked this process to open them (docs/decisions, 0015).
+CallFrame program_frame_at(uint64_t address) {
+  return {address, {}, 0, {}, {}};
+}
+
+// The guest kernel's frames, and where it was entered from the program.
 std::string backtrace_of(const Vcpu& vcpu, const ProgramFrame& now, const MemoryReader& read) {
-  const auto [begin, end] = auxiliary_vector_range();
-  const auto modules = loaded_modules(read, program_path(), begin, end);
-  if (now.rip < kKernelImageBase) return format_backtrace(program_backtrace(now, read, modules), 0);
-  const auto kernel = kernel_backtrace(built_in_kernel(), now.rip, now.rbp, read);
-  std::string text = format_backtrace(kernel, 0);
+  if (now.rip < kKernelImageBase) return format_backtrace({program_frame_at(now.rip)}, 0);
+  auto frames = kernel_backtrace(built_in_kernel(), now.rip, now.rbp, read);
   const auto& entered = *reinterpret_cast<const ProgramFrame*>(program_frame_address(vcpu.index));
-  if (begin == end || entered.rip == 0 || entered.rip >= kProgramEnd) return text;
-  return text + format_backtrace(program_backtrace(entered, read, modules), kernel.size());
+  const auto [begin, end] = auxiliary_vector_range();  // empty without a program
+  const uint64_t address = entered.rip;
+  const bool has_program = begin != end && address != 0 && address < kProgramEnd;
+  if (has_program) frames.push_back(program_frame_at(address));
+  return format_backtrace(frames, 0);
 }
 
 void write_machine_report(Vcpu& vcpu, const char* reason) {

@@ -2,8 +2,10 @@
 
 #include <cxxabi.h>
 #include <elfutils/libdwfl.h>
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -46,6 +48,18 @@ bool report_kernel(Dwfl* dwfl, std::span<const std::byte> image) {
                                                    0, true) != nullptr;
   if (!reported) close(descriptor);
   return reported;
+}
+
+// The guest's memory names the files: a pipe among them would never open, or block.
+void report_file(Dwfl* dwfl, const LoadedModule& module) {
+  const int descriptor = open(module.path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+  if (descriptor < 0) return;
+  struct stat file = {};
+  const bool is_file = fstat(descriptor, &file) == 0 && S_ISREG(file.st_mode);
+  const char* const path = module.path.c_str();
+  const bool reported =
+      is_file && dwfl_report_elf(dwfl, path, path, descriptor, module.bias, true) != nullptr;
+  if (!reported) close(descriptor);
 }
 
 struct Search {
@@ -92,7 +106,7 @@ Symbols::Symbols(const std::vector<LoadedModule>& modules, std::span<const std::
   if (!dwfl_) throw std::bad_alloc();
   dwfl_report_begin(dwfl_.get());
   for (const LoadedModule& module : modules) {
-    dwfl_report_elf(dwfl_.get(), module.path.c_str(), module.path.c_str(), -1, module.bias, true);
+    report_file(dwfl_.get(), module);
   }
   if (!kernel.empty()) report_kernel(dwfl_.get(), kernel);
   dwfl_report_end(dwfl_.get(), nullptr, nullptr);

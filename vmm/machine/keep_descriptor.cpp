@@ -50,6 +50,7 @@ int keep_descriptor(int descriptor) {
   if (moved >= 0) close(descriptor);
   const int kept = moved >= 0 ? moved : descriptor;
   own_descriptors().add(kept);
+  descriptors_of_all_processes().add(kept);
   return kept;
 }
 

@@ -2,7 +2,9 @@
 
 #include <asm/mman.h>
 #include <asm/unistd.h>
+#include <linux/magic.h>
 #include <sys/mman.h>
+#include <sys/vfs.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -26,6 +28,15 @@ int64_t protect_none(uint64_t address, uint64_t length) {
                   static_cast<uint64_t>(-1), 0);
 }
 
+// Linux makes a mapping of such pages longer than it was asked to, over what lies behind.
+bool has_huge_pages(int descriptor, int flags) {
+  if (descriptor < 0) return (flags & MAP_HUGETLB) != 0;
+  struct statfs file_system = {};
+  const int64_t result = raw_call(__NR_fstatfs, static_cast<uint64_t>(descriptor),
+                                  reinterpret_cast<uint64_t>(&file_system));
+  return result == 0 && file_system.f_type == HUGETLBFS_MAGIC;
+}
+
 }  // namespace
 
 bool Window::contains(uint64_t address, uint64_t length) const {
@@ -38,6 +49,7 @@ int64_t Window::map(int descriptor, uint64_t offset, uint64_t length, int protec
   const int kind = flags & MAP_TYPE;
   if (!is_page_aligned(offset) || length == 0 || length > kWindowSizeMax) return -EINVAL;
   if (kind != MAP_SHARED && kind != MAP_PRIVATE && kind != MAP_SHARED_VALIDATE) return -EINVAL;
+  if (has_huge_pages(descriptor, flags)) return -ENOMEM;
   length = (length + kPageSize - 1) & ~(kPageSize - 1);
   const HostLockGuard guard(lock_);
   mend(guard);

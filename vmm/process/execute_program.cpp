@@ -1,12 +1,13 @@
 #include "vmm/process/execute_program.h"
 
 #include <asm/unistd.h>
-#include <linux/prctl.h>
 #include <sys/mman.h>
 
+#include "vmm/process/death_signal.h"
 #include "vmm/process/host_call.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/vcpu_thread.h"
+#include "vmm/proxy/descriptor_guard.h"
 
 namespace dbos::vmm {
 namespace {
@@ -72,11 +73,15 @@ int64_t execute_program(Vcpu& vcpu, const Call& call) {
   int64_t result = arguments.copy(a[2]);
   if (result == 0) result = environment.copy(a[3]);
   if (result < 0) return result;
+  const bool is_ours = own_descriptors().is_ours(static_cast<int>(a[0]));
+  const uint64_t directory = is_ours ? DescriptorGuard::kNone : a[0];
+  const uint64_t passed[6] = {directory, a[1], arguments.address(), environment.address(), a[4], 0};
   // The new program does not belong to the machine any more.
-  raw_call(__NR_prctl, PR_SET_PDEATHSIG, 0);
-  const uint64_t passed[6] = {a[0], a[1], arguments.address(), environment.address(), a[4], 0};
+  const int death_signal = lend_death_signal(*vcpu.process);
+  vcpu.process->ended_by_itself.store(1);  // its children live on whatever the new program's end is
   result = dbos_host_call(&vcpu.page->signal.number, __NR_execveat, passed);
-  if (vcpu.process->parent != nullptr) watch_parent(*vcpu.process);
+  vcpu.process->ended_by_itself.store(0);
+  restore_death_signal(*vcpu.process, death_signal);
   return result;
 }
 

@@ -6,6 +6,7 @@
 #include <signal.h>
 
 #include "vmm/process/host_call.h"
+#include "vmm/process/host_lock.h"
 #include "vmm/process/vcpu_thread.h"
 
 namespace dbos::vmm {
@@ -72,6 +73,15 @@ void die_with_parent() {
   raw_call(__NR_kill, static_cast<uint64_t>(raw_call(__NR_getpid)), SIGKILL);
 }
 
+// Linux lets only the first thread name another sender than itself.
+void raise_as(const siginfo_t& info, uint32_t signal) {
+  const auto self = static_cast<uint64_t>(raw_call(__NR_getpid));
+  const auto address = reinterpret_cast<uint64_t>(&info);
+  if (raw_call(__NR_rt_sigqueueinfo, self, signal, address) < 0) {
+    raw_call(__NR_kill, self, signal);
+  }
+}
+
 bool has_lost_parent(const HostProcess& process) {
   return raw_call(__NR_getppid) != process.parent_process_id;
 }
@@ -89,6 +99,7 @@ HostProcess* acquire_process(HostProcess* parent) {
       process.parent_process_id = parent == nullptr ? 0 : parent->process_id;
       process.has_forked.store(0);
       process.ended_by_itself.store(0);
+      process.death_signal.store(0);
       process.changed_attributes.store(parent == nullptr ? 0 : parent->changed_attributes.load());
       process.descriptors =
           parent == nullptr ? &own_descriptors() : &descriptors[index_of(process)];
@@ -115,6 +126,16 @@ void inherit_descriptors(HostProcess& process) {
   }
 }
 
+bool is_fork_of_ours(uint64_t process_id) {
+  for (const HostProcess& process : processes) {
+    const bool is_fork = process.record.load() == RecordState::kLive && process.parent != nullptr;
+    if (is_fork && process.process_id == process_id) {
+      return shares_our_memory(static_cast<uint32_t>(process_id));
+    }
+  }
+  return false;
+}
+
 void watch_parent(HostProcess& process) {
   raw_call(__NR_prctl, PR_SET_PDEATHSIG, kParentDeathSignal);
   const bool was_killed = has_lost_parent(process) && process.parent->ended_by_itself.load() == 0;
@@ -124,9 +145,16 @@ void watch_parent(HostProcess& process) {
 bool take_parent_death_notice(const siginfo_t& info) {
   const HostProcess* const process = current_process();
   if (process == nullptr || process->parent == nullptr) return false;
+  // PDEATHSIG's has this code (kernel/exit.c: SEND_SIG_NOINFO). kill(2) by a parent that lives
+  // looks the same, and is lost; what it sends with sigqueue or tgkill is not.
+  if (info.si_code != SI_USER) return false;
   if (static_cast<uint32_t>(info.si_pid) != process->parent_process_id) return false;
-  if (!has_lost_parent(*process)) return true;  // only the thread that forked us has ended
-  if (process->parent->ended_by_itself.load() == 0) die_with_parent();
+  const bool was_killed = has_lost_parent(*process) && process->parent->ended_by_itself.load() == 0;
+  if (was_killed) die_with_parent();
+  // Otherwise the parent, or only the thread of it that forked us, has ended by itself.
+  const uint32_t chosen = process->death_signal.load();
+  if (chosen == kParentDeathSignal) return false;
+  if (chosen != 0) raise_as(info, chosen);
   return true;
 }
 

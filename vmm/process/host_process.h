@@ -26,7 +26,9 @@ struct HostProcess {
   DescriptorGuard* descriptors;              // the VMM's own in its table
   std::atomic<uint32_t> changed_attributes;  // of its threads, see thread_reuse.h
   std::atomic<uint32_t> has_forked;          // kHasForked or kTidyingUp; 0: no, or all is tidy
-  std::atomic<uint32_t> ended_by_itself;     // exit or a signal of its own: its children live on
+  std::atomic<uint32_t>
+      ended_by_itself;                 // exit, execve or a signal of its own: its children live on
+  std::atomic<uint32_t> death_signal;  // the program's, see death_signal.h; 0: none
 };
 
 // A record for a new process, kChanging. `parent` null: the first. Null at the limit. Once a vCPU
@@ -37,6 +39,9 @@ HostProcess* acquire_process(HostProcess* parent);
 // In the new process, before anything else: it has the descriptors that its parent had kept by
 // then.
 void inherit_descriptors(HostProcess& process);
+// Whether it is a process that the program forked, alive and not gone into another program. An id
+// that Linux has given to somebody else is not.
+bool is_fork_of_ours(uint64_t process_id);
 
 // In the new process: asks Linux to tell when the parent dies. A process of ours whose parent was
 // killed (kill -9 of dbos-run) must not stay behind; one whose parent ended by itself must.

@@ -23,7 +23,6 @@
 #include "vmm/process/helper.h"
 #include "vmm/process/host_call.h"
 #include "vmm/process/host_process.h"
-#include "vmm/process/making.h"
 #include "vmm/process/statistics.h"
 #include "vmm/process/vcpu_thread.h"
 #include "vmm/proxy/execute.h"
@@ -163,34 +162,11 @@ void end_first_process(const Vcpu& vcpu) {
   for (;;) raw_call(__NR_exit_group, status);
 }
 
-bool makes_child(Service service) {
-  return service == Service::kThreadCreate || service == Service::kProcessFork;
-}
-
-bool is_allowed_when_adopted(Service service) {
-  switch (service) {
-    case Service::kLog:
-    case Service::kPanic:
-    case Service::kArenaGrow:
-    case Service::kMemoryRelease:
-    case Service::kWindowUnmap:
-    case Service::kWindowPopulate:
-    case Service::kWake:
-    case Service::kInterrupt:
-    case Service::kYield:
-      return true;
-    default:
-      return false;
-  }
-}
-
 }  // namespace
 
 int64_t execute_service(Vcpu& vcpu, const Call& call) {
   const auto service = static_cast<Service>(call.number);
   const uint64_t* const a = call.arguments;
-  if (vcpu.adopted.load() != 0 && makes_child(service)) return result_of_making(vcpu);
-  if (vcpu.adopted.load() != 0 && !is_allowed_when_adopted(service)) return -EINTR;
   switch (service) {
     case Service::kLog:
       return log_line(call);
@@ -251,6 +227,11 @@ int64_t execute_service(Vcpu& vcpu, const Call& call) {
       return is_debugging_enabled() ? hold_for_debugger(vcpu, call) : result_without_debugger(call);
   }
   return -ENOSYS;
+}
+
+bool makes_child(const Call& call) {
+  return call.number == static_cast<uint32_t>(Service::kThreadCreate) ||
+         call.number == static_cast<uint32_t>(Service::kProcessFork);
 }
 
 bool is_thread_exit(const Call& call) {

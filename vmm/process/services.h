@@ -12,6 +12,9 @@ namespace dbos::vmm {
 // change.
 int64_t execute_service(Vcpu& vcpu, const Call& call);
 
+// Service::kThreadCreate or kProcessFork.
+bool makes_child(const Call& call);
+
 // Service::kThreadExit.
 bool is_thread_exit(const Call& call);
 

@@ -93,6 +93,24 @@ void send_again(int signal, const siginfo_t* info, bool to_this_thread) {
     raw_call(__NR_write, 2, reinterpret_cast<uint64_t>(line), static_cast<uint64_t>(length));
 }
 
+// Whether the processor raised it in the VMM. One that was queued may claim any code and address:
+// crash handlers send theirs to themselves again, and F_SETSIG chooses any signal. A thread's trap
+// number is 0 until its first fault, which is its last; a division error's is 0, too.
+bool is_own_fault(int signal, const siginfo_t& info, const ucontext_t& context) {
+  constexpr greg_t kDivision = 0, kPageFault = 14;
+  if ((kFaultSignals & bit(signal)) == 0 || info.si_code <= 0) return false;
+  const greg_t* const registers = context.uc_mcontext.gregs;
+  const auto address = static_cast<greg_t>(reinterpret_cast<uintptr_t>(info.si_addr));
+  switch (registers[REG_TRAPNO]) {
+    case kDivision:
+      return signal == SIGFPE && address == registers[REG_RIP];
+    case kPageFault:
+      return address == registers[REG_CR2];
+    default:
+      return true;
+  }
+}
+
 uint64_t& mask_of(ucontext_t* context) {
   return *reinterpret_cast<uint64_t*>(&context->uc_sigmask);
 }
@@ -134,7 +152,7 @@ void handle_signal(int signal, siginfo_t* info, void* opaque) {
   auto* context = static_cast<ucontext_t*>(opaque);
   SignalContext* vcpu = current_context;
 
-  if ((kFaultSignals & bit(signal)) != 0 && info->si_code > 0) {
+  if (is_own_fault(signal, *info, *context)) {
     report_own_fault(signal, info, context);
     set_default(signal);
     return;  // the instruction faults again and ends the process

@@ -1,7 +1,6 @@
 #include "vmm/process/vcpu_thread.h"
 
 #include <asm/unistd.h>
-#include <linux/futex.h>
 #include <linux/sched.h>
 
 #include <algorithm>
@@ -10,10 +9,13 @@
 #include "vmm/debug/stop.h"
 #include "vmm/error.h"
 #include "vmm/kvm/kvm_api.h"
+#include "vmm/process/allowed_calls.h"
 #include "vmm/process/attention.h"
+#include "vmm/process/death_signal.h"
 #include "vmm/process/exit_watch.h"
 #include "vmm/process/handover.h"
 #include "vmm/process/host_call.h"
+#include "vmm/process/host_lock.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/making.h"
 #include "vmm/process/services.h"
@@ -23,6 +25,7 @@
 #include "vmm/process/tidy_up.h"
 #include "vmm/proxy/execute.h"
 #include "vmm/proxy/hide_descriptors.h"
+#include "vmm/proxy/memory_files.h"
 
 namespace dbos::vmm {
 namespace {
@@ -39,11 +42,6 @@ Machine* the_machine = nullptr;
 // What a turn of the run loop ends with; the last two only for an adopted vCPU.
 enum class Next { kRun, kPause, kLeave };
 
-// What a dead thread's robust futexes need: others wait for them.
-bool is_futex_wake(const Call& call) {
-  return call.number == __NR_futex && (call.arguments[1] & FUTEX_CMD_MASK) == FUTEX_WAKE;
-}
-
 // The guest may change the call while we check it. What is checked is what is made: the compiler
 // may not read it again.
 Call copy_of(const Call& call) {
@@ -59,12 +57,15 @@ int64_t perform(Vcpu& vcpu, const Call& call) {
     ++vcpu.statistics->system_calls;
   }
   if (call.flags != 0) return -EINVAL;
+  const bool is_adopted = vcpu.adopted.load() != 0;
+  if (is_adopted && makes_child(call)) return result_of_making(vcpu);
+  if (!is_allowed(vcpu, call)) return is_adopted ? -EINTR : -EPERM;
   if (call.number >= kServiceBase) return execute_service(vcpu, call);
-  if (vcpu.adopted.load() != 0 && !is_futex_wake(call)) return -EINTR;
+  if (is_death_signal_call(vcpu, call)) return perform_death_signal_call(vcpu, call);
   note_thread_attributes(vcpu, call.number);
   const int64_t result = execute_call(machine().memory(), call, &vcpu.page->signal.number);
-  const bool is_listing = call.number == __NR_getdents64 && result > 0;
-  return is_listing ? hide_own_descriptors(call, result) : result;
+  keep_death_signal(*vcpu.process, call.number);
+  return hide_own_descriptors(machine().memory(), call, refuse_memory_file(call, result));
 }
 
 Next make_calls(Vcpu& vcpu) {
@@ -302,6 +303,7 @@ int64_t create_helper_thread(Vcpu& creator, uint64_t start_argument) {
   int64_t result = -EAGAIN;
   if (vcpu != nullptr) {
     vcpu->is_helper.store(1);
+    vcpu->keeps_thread.store(0);  // no thread of the program's is to have its rights
     vcpu->program_mask.store(~uint64_t{0});
     result = start_host_thread(creator, *vcpu, kThreadFlags, start_thread, 0);
     end_making(creator);
@@ -339,6 +341,12 @@ int64_t fork_process(Vcpu& creator, uint64_t start_argument, uint64_t exit_signa
 }
 
 Vcpu& adopt_first_thread(Machine& machine) {
+  // Under a seccomp profile that forbids this, every holder of a HostLock would look dead.
+  if (!shares_our_memory(static_cast<uint32_t>(raw_call(__NR_gettid)))) {
+    throw StartError(
+        "process_vm_readv is forbidden here, perhaps by a container's seccomp profile: dbos-run "
+        "needs it to tell which of its processes live");
+  }
   HostProcess* const process = acquire_process(nullptr);
   process->process_id = static_cast<uint32_t>(raw_call(__NR_getpid));
   if (open_handover() < 0) throw StartError::with_errno("Linux gives no socket for virtual CPUs");

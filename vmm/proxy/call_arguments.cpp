@@ -57,6 +57,7 @@ int64_t CallArguments::prepare_one(uint32_t index, const Argument& argument) {
       return prepare_string(index);
     case Shape::kBytes:
     case Shape::kBulk:
+      if (argument.holds_descriptor()) return prepare_with_descriptor(index, argument);
       return check(value, syscalls::bytes_of(call_, argument, values_));
     case Shape::kPollArray:
       return check(value,
@@ -68,7 +69,7 @@ int64_t CallArguments::prepare_one(uint32_t index, const Argument& argument) {
     case Shape::kVector:
       return prepare_vector(index, argument);
     case Shape::kMessage:
-      return prepare_message(index);
+      return prepare_message(index, argument);
     case Shape::kMessages:
       return prepare_messages(index, argument);
     case Shape::kSizedByPointer:
@@ -111,6 +112,29 @@ void* CallArguments::copy(uint64_t address, size_t bytes) {
 
 void CallArguments::write_back(uint64_t address, const void* copy, size_t bytes) {
   backs_[back_count_++] = {address, copy, bytes};
+}
+
+void CallArguments::hide_own_descriptor(void* descriptor) const {
+  int value = 0;
+  std::memcpy(&value, descriptor, sizeof value);
+  if (guard_.is_ours(value)) std::memcpy(descriptor, &DescriptorGuard::kNone, sizeof value);
+}
+
+int64_t CallArguments::prepare_with_descriptor(uint32_t index, const Argument& argument) {
+  const uint64_t address = values_[index];
+  const uint64_t bytes = syscalls::bytes_of(call_, argument, values_);
+  if (is_passed_on(address)) return 0;
+  if (bytes > kPageSize) {  // Linux refuses the size before it looks
+    values_[index] = kFaultHoleBase;
+    return 0;
+  }
+  auto* const structure = static_cast<uint8_t*>(copy(address, bytes));
+  if (structure == nullptr) return -EFAULT;
+  values_[index] = address_of(structure);
+  if (bytes >= argument.descriptor_at + sizeof(uint32_t)) {
+    hide_own_descriptor(structure + argument.descriptor_at);
+  }
+  return 0;
 }
 
 int64_t CallArguments::prepare_string(uint32_t index) {
@@ -260,7 +284,9 @@ int64_t CallArguments::prepare_notification(uint32_t index) {
   auto* const event = static_cast<Event*>(copy(values_[index], sizeof(Event)));
   if (event == nullptr) return -EFAULT;
   values_[index] = address_of(event);
-  return event->notify == kNotifyThread ? check(event->value, 32) : 0;
+  if (event->notify != kNotifyThread) return 0;
+  hide_own_descriptor(&event->signal);  // a socket
+  return check(event->value, 32);
 }
 
 }  // namespace dbos::vmm

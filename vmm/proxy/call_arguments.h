@@ -69,8 +69,9 @@ class CallArguments {
 
   int64_t prepare_one(uint32_t index, const Argument& argument);
   int64_t prepare_string(uint32_t index);
+  int64_t prepare_with_descriptor(uint32_t index, const Argument& argument);
   int64_t prepare_vector(uint32_t index, const Argument& argument);
-  int64_t prepare_message(uint32_t index);
+  int64_t prepare_message(uint32_t index, const Argument& argument);
   int64_t prepare_messages(uint32_t index, const Argument& argument);
   int64_t prepare_sized_by_pointer(uint32_t index, const Argument& argument);
   int64_t prepare_socket_option(uint32_t index, const Argument& argument);
@@ -87,7 +88,11 @@ class CallArguments {
   int64_t check_vectors(const HostVector* vectors, uint64_t count) const;
   // Replaces the vectors' address by that of a checked copy.
   int64_t copy_vectors(uint64_t* address, uint64_t count);
-  int64_t check_message(HostMessage* message);
+  int64_t check_message(HostMessage* message, const Argument& argument);
+  int64_t copy_control(HostMessage* message);
+  // A descriptor of ours in a copy becomes one that Linux doesn't know either.
+  void hide_own_descriptor(void* descriptor) const;
+  void hide_own_descriptors(uint8_t* control, uint64_t size) const;
   bool is_passed_on(uint64_t address) const;  // null, or an address that faults
   // A copy of guest memory; nullptr: outside, or no room.
   void* copy(uint64_t address, size_t bytes);

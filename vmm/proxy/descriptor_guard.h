@@ -13,6 +13,7 @@ namespace dbos::vmm {
 class DescriptorGuard {
  public:
   static constexpr int kDescriptorsMax = 1 << 20;  // fs.nr_open as Linux sets it
+  static constexpr int kNone = INT32_MAX;          // no process can have this one: EBADF
 
   // The loader and the machine tell it about each descriptor that they keep.
   void add(int descriptor) {
@@ -66,6 +67,8 @@ class DescriptorGuard {
 
 // Those of the calling thread's process; of the first one, unless it was told of another.
 DescriptorGuard& own_descriptors();
+// Numbers that are or were the VMM's in any process: for calls that look into another one's table.
+DescriptorGuard& descriptors_of_all_processes();
 void set_own_descriptors(DescriptorGuard& guard);
 
 }  // namespace dbos::vmm

@@ -1,6 +1,7 @@
 #include "vmm/proxy/execute.h"
 
 #include <asm/errno.h>
+#include <asm/fcntl.h>
 #include <asm/unistd.h>
 #include <linux/close_range.h>
 #include <linux/nsfs.h>
@@ -61,13 +62,47 @@ int64_t enter_namespace(const DescriptorGuard& guard, const uint64_t arguments[6
   return may_unshare(types) ? raw_call(__NR_setns, descriptor, types) : -EINVAL;
 }
 
+// Requests whose meaning a single argument does not tell. 0: Linux may have it.
+int64_t refuse(const DescriptorGuard& guard, uint32_t number, const uint64_t arguments[6]) {
+  constexpr uint32_t kKcmpFile = 0, kKcmpEpoll = 7;
+  constexpr uint32_t kSetPath = 3, kSetDescriptor = 5;  // FSCONFIG_SET_PATH, ..._FD
+  constexpr uint32_t kHandleFlags = 0x1600;  // AT_EMPTY_PATH, AT_SYMLINK_FOLLOW, AT_HANDLE_FID
+  const auto request = static_cast<uint32_t>(arguments[number == __NR_kcmp ? 2 : 1]);
+  switch (number) {
+    case __NR_socket:
+    case __NR_socketpair:
+      return syscalls::is_plain_socket_family(static_cast<int32_t>(arguments[0])) ? 0
+                                                                                  : -EAFNOSUPPORT;
+    case __NR_unshare:
+      return may_unshare(arguments[0]) ? 0 : -EINVAL;
+    case __NR_pidfd_getfd:
+      return descriptors_of_all_processes().is_ours(static_cast<int>(arguments[1])) ? -EBADF : 0;
+    case __NR_kcmp:
+      if (request != kKcmpFile && request != kKcmpEpoll) return 0;
+      return guard.is_ours(static_cast<int>(arguments[3])) ? -EBADF : 0;
+    case __NR_fsconfig:
+      if (request < kSetPath || request > kSetDescriptor) return 0;
+      return guard.is_ours(static_cast<int>(arguments[4])) ? -EBADF : 0;
+    case __NR_pidfd_open:  // PIDFD_THREAD reaches threads of the VMM with a table of their own
+      return (request & ~uint32_t{O_NONBLOCK}) == 0 ? 0 : -EINVAL;
+    case __NR_name_to_handle_at:  // AT_HANDLE_MNT_ID_UNIQUE: 8 bytes where others write 4
+      return (static_cast<uint32_t>(arguments[4]) & ~kHandleFlags) == 0 ? 0 : -EINVAL;
+    default:
+      return 0;
+  }
+}
+
 DescriptorGuard descriptors_of_first_process;
 thread_local DescriptorGuard* the_own_descriptors = &descriptors_of_first_process;
+DescriptorGuard all_own_descriptors;
 
 }  // namespace
 
 DescriptorGuard& own_descriptors() {
   return *the_own_descriptors;
+}
+DescriptorGuard& descriptors_of_all_processes() {
+  return all_own_descriptors;
 }
 void set_own_descriptors(DescriptorGuard& guard) {
   the_own_descriptors = &guard;
@@ -82,23 +117,10 @@ int64_t execute_call(const GuestMemory& memory, const DescriptorGuard& guard, co
                      const volatile uint32_t* pending_signal) {
   const SystemCall* entry = syscalls::find(call.number);
   if (entry == nullptr || !entry->is_proxied()) return -ENOSYS;
-  switch (call.number) {
-    case __NR_close_range:
-      return close_range(guard, call.arguments);
-    case __NR_unshare:
-      if (!may_unshare(call.arguments[0])) return -EINVAL;
-      break;
-    case __NR_setns:
-      return enter_namespace(guard, call.arguments);
-    case __NR_socket:
-    case __NR_socketpair:
-      if (!syscalls::is_plain_socket_family(static_cast<int32_t>(call.arguments[0]))) {
-        return -EAFNOSUPPORT;
-      }
-      break;
-    default:
-      break;
-  }
+  if (call.number == __NR_close_range) return close_range(guard, call.arguments);
+  if (call.number == __NR_setns) return enter_namespace(guard, call.arguments);
+  const int64_t refused = refuse(guard, call.number, call.arguments);
+  if (refused != 0) return refused;
   CallArguments arguments(memory, guard, call.number, *entry, call.arguments);
   const int64_t error = arguments.prepare();
   if (error != 0) return error;

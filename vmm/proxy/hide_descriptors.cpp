@@ -4,32 +4,22 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <cstring>
 
 #include "vmm/process/host_call.h"
 #include "vmm/proxy/descriptor_guard.h"
+#include "vmm/proxy/descriptor_link.h"
 
 namespace dbos::vmm {
 namespace {
 
-struct [[gnu::packed]] DirectoryEntry {  // struct linux_dirent64
+// How linux_dirent and linux_dirent64 begin; the latter has a byte between this and the name.
+struct [[gnu::packed]] DirectoryEntry {
   uint64_t inode;
   int64_t offset;
   uint16_t size;
-  uint8_t type;
-  char name[];
 };
-
-void append_number(char*& end, int number) {
-  char digits[12];
-  int count = 0;
-  do {
-    digits[count++] = static_cast<char>('0' + number % 10);
-    number /= 10;
-  } while (number != 0);
-  while (count > 0) *end++ = digits[--count];
-  *end = 0;
-}
 
 constexpr uint32_t kOwnThreadsMax = 8;
 std::atomic<int> own_threads[kOwnThreadsMax];
@@ -45,14 +35,8 @@ enum class Listing { kOther, kDescriptors, kThreads };
 
 // What the descriptor is open on: a folder /proc/.../fd, .../fdinfo or .../task.
 Listing listing_of(int descriptor) {
-  char link[32] = "/proc/self/fd/";
-  char* end = link + std::strlen(link);
-  append_number(end, descriptor);
   char target[64];
-  const int64_t length = raw_call(__NR_readlink, reinterpret_cast<uint64_t>(link),
-                                  reinterpret_cast<uint64_t>(target), sizeof target - 1);
-  if (length < 0) return Listing::kOther;
-  target[length] = 0;
+  if (!read_descriptor_link(descriptor, target)) return Listing::kOther;
   const char* const last = std::strrchr(target, '/');
   const bool is_process = std::strncmp(target, "/proc/", 6) == 0 && last != nullptr;
   if (!is_process) return Listing::kOther;
@@ -71,16 +55,16 @@ int number_of(const char* name) {
 }
 
 // Moves the entries that stay to the front. The buffer is the guest's, so each entry is checked.
-int64_t compact(Listing listing, char* buffer, int64_t size) {
+int64_t compact(Listing listing, int64_t name_at, char* buffer, int64_t size) {
   int64_t kept = 0;
-  for (int64_t at = 0; at + static_cast<int64_t>(sizeof(DirectoryEntry)) < size;) {
+  for (int64_t at = 0; at + name_at < size;) {
     DirectoryEntry entry;
     std::memcpy(&entry, buffer + at, sizeof entry);
     const auto length = static_cast<int64_t>(entry.size);
-    if (length <= static_cast<int64_t>(sizeof entry) || length > size - at) return size;
+    if (length <= name_at || length > size - at) return size;
     char name[16] = {};
-    std::memcpy(name, buffer + at + sizeof entry,
-                std::min<size_t>(sizeof name - 1, static_cast<size_t>(length) - sizeof entry));
+    std::memcpy(name, buffer + at + name_at,
+                std::min<size_t>(sizeof name - 1, static_cast<size_t>(length - name_at)));
     const int number = number_of(name);
     const bool is_ours = listing == Listing::kThreads ? number > 0 && is_own_thread(number)
                                                       : own_descriptors().is_ours(number);
@@ -95,13 +79,19 @@ int64_t compact(Listing listing, char* buffer, int64_t size) {
 
 }  // namespace
 
-int64_t hide_own_descriptors(const Call& call, int64_t result) {
+int64_t hide_own_descriptors(const GuestMemory& memory, const Call& call, int64_t result) {
+  const bool is_long = call.number == __NR_getdents64;
+  if (result <= 0 || (!is_long && call.number != __NR_getdents)) return result;
   const Listing listing = listing_of(static_cast<int>(call.arguments[0]));
   if (listing == Listing::kOther) return result;
+  const int64_t name_at = sizeof(DirectoryEntry) + (is_long ? 1 : 0);
   while (result > 0) {
-    const int64_t kept = compact(listing, reinterpret_cast<char*>(call.arguments[1]), result);
+    // Linux may write to the window, the VMM may not touch it (guest_memory.h).
+    const uint64_t buffer = call.arguments[1];
+    if (!memory.is_plain(buffer, static_cast<uint64_t>(result))) return -EFAULT;
+    const int64_t kept = compact(listing, name_at, reinterpret_cast<char*>(buffer), result);
     if (kept > 0) return kept;
-    result = raw_call(__NR_getdents64, call.arguments[0], call.arguments[1], call.arguments[2]);
+    result = raw_call(call.number, call.arguments[0], buffer, call.arguments[2]);
   }
   return result;
 }

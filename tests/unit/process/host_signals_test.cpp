@@ -221,6 +221,34 @@ TEST_CASE("the VMM's own fault ends it, one that was sent is the program's") {
   f.choose(SIGSEGV, SignalDisposition::kDefault);
 }
 
+TEST_CASE("a fault that the program queues for itself is no fault of the VMM's") {
+  static const auto queue = [](int code) {
+    siginfo_t info = {};
+    info.si_signo = SIGSEGV;
+    info.si_code = code;
+    info.si_addr = reinterpret_cast<void*>(uintptr_t{16});
+    const auto thread = static_cast<uint64_t>(raw_call(__NR_gettid));
+    return raw_call(__NR_rt_tgsigqueueinfo, static_cast<uint64_t>(getpid()), thread, SIGSEGV,
+                    reinterpret_cast<uint64_t>(&info));
+  };
+  Fixture f;
+  for (const int code : {int{SEGV_MAPERR}, int{SEGV_ACCERR}, int{SI_KERNEL}}) {
+    f.choose(SIGSEGV, SignalDisposition::kCatch);
+    CHECK(queue(code) == 0);
+    CHECK(f.page.signal.number == SIGSEGV);
+    CHECK(reinterpret_cast<const siginfo_t*>(f.page.signal.info)->si_code == code);
+    f.take();
+  }
+  const int status = status_of([] {
+    Fixture child;
+    child.choose(SIGSEGV, SignalDisposition::kDefault);
+    queue(SEGV_MAPERR);
+  });
+  CHECK(WIFSIGNALED(status));
+  CHECK(WTERMSIG(status) == SIGSEGV);
+  f.choose(SIGSEGV, SignalDisposition::kDefault);
+}
+
 TEST_CASE("signal 64 is the VMM's if the hook says so, and waits while the slot is taken") {
   Fixture f;
   f.choose(64, SignalDisposition::kCatch);

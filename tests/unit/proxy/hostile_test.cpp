@@ -233,9 +233,109 @@ TEST_CASE("who takes a lock of somebody dead is told") {
   CHECK(lock.lock() == vmm::HostLock::Taken::kFree);
 }
 
+TEST_CASE("the VMM's descriptors do not travel in messages") {
+  const int own = fcntl(open("/dev/null", O_RDWR), F_DUPFD, 500);
+  program().guard.add(own);
+  int ends[2];
+  REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends) == 0);
+  const auto sender = static_cast<uint64_t>(ends[0]);
+  const auto reader = static_cast<uint64_t>(ends[1]);
+  const uint64_t frame = program().take_frames(8);
+  struct Rights {
+    uint64_t length;
+    int level, type;
+    int descriptors[2];
+  };
+  auto& control = at<Rights[2]>(frame + 1024);
+  control[0] = {CMSG_LEN(8), SOL_SOCKET, SCM_RIGHTS, {ends[0], ends[1]}};
+  control[1] = control[0];
+  at<iovec>(frame + 512) = {reinterpret_cast<void*>(frame + 768), 1};
+  auto& message = at<mmsghdr[2]>(frame);
+  message[0] = {};
+  message[0].msg_hdr.msg_iov = reinterpret_cast<iovec*>(frame + 512);
+  message[0].msg_hdr.msg_iovlen = 1;
+  message[0].msg_hdr.msg_control = &control;
+  message[0].msg_hdr.msg_controllen = sizeof control;
+  SECTION("the first or the last of a message") {
+    control[0].descriptors[0] = own;
+    CHECK(execute(SYS_sendmsg, sender, frame, 0) == -EBADF);
+    std::swap(control[0].descriptors[0], control[1].descriptors[1]);
+    CHECK(execute(SYS_sendmsg, sender, frame, 0) == -EBADF);
+    CHECK(execute(SYS_sendmmsg, sender, frame, 1, 0) == -EBADF);
+    CHECK(control[1].descriptors[1] == own);  // the guest's own memory stays as it is
+  }
+  SECTION("of the second message") {
+    message[1] = message[0];
+    message[1].msg_hdr.msg_control = reinterpret_cast<void*>(frame + 2048);
+    at<Rights[2]>(frame + 2048)[0] = control[0];
+    at<Rights[2]>(frame + 2048)[1] = control[1];
+    at<Rights[2]>(frame + 2048)[1].descriptors[0] = own;
+    CHECK(execute(SYS_sendmmsg, sender, frame, 2, 0) == 1);
+  }
+  SECTION("what is malformed, or too much, is Linux's to refuse") {
+    control[1].length = sizeof control;
+    CHECK(execute(SYS_sendmsg, sender, frame, 0) == -EINVAL);
+    message[0].msg_hdr.msg_controllen = 20 * 1024 + 1;
+    CHECK(execute(SYS_sendmsg, sender, frame, 0) == -ENOBUFS);
+    CHECK(execute(SYS_sendmsg, 12345, frame, 0) == -EBADF);
+  }
+  SECTION("others do") {
+    CHECK(execute(SYS_sendmsg, sender, frame, 0) == 1);
+  }
+  char byte = 0;
+  while (execute(SYS_read, reader, frame + 4096, 1) == 1) byte++;
+  CHECK(byte <= 1);
+  program().guard.remove(own);
+  for (const int descriptor : {own, ends[0], ends[1]}) close(descriptor);
+}
+
+TEST_CASE("the VMM's descriptors do not exist in structures either") {
+  const int own = fcntl(memfd_create("the VMM's", 0), F_DUPFD, 500);
+  program().guard.add(own);
+  const int file = memfd_create("the program's", 0);
+  const auto ours = static_cast<uint64_t>(own);
+  const auto others = static_cast<uint64_t>(file);
+  const uint64_t frame = program().take_frames(1);
+  at<uint64_t[4]>(frame)[0] = ours;
+  CHECK(execute(SYS_ioctl, others, 0x4020940d /* FICLONERANGE */, frame) == -EBADF);
+  const auto self = static_cast<uint64_t>(getpid());
+  CHECK(execute(SYS_kcmp, self, self, 0 /* KCMP_FILE */, others, others) == 0);
+  CHECK(execute(SYS_kcmp, self, self, 0, ours, others) == -EBADF);
+  CHECK(execute(SYS_kcmp, self, self, 0, others, ours) == -EBADF);
+  CHECK(execute(SYS_fsconfig, others, 5 /* FSCONFIG_SET_FD */, 0, 0, ours) == -EBADF);
+  CHECK(execute(SYS_pidfd_open, self, O_EXCL /* PIDFD_THREAD */) == -EINVAL);
+  const int64_t process = execute(SYS_pidfd_open, self, O_NONBLOCK);
+  REQUIRE(process >= 0);
+  CHECK(execute(SYS_pidfd_getfd, static_cast<uint64_t>(process), ours, 0) == -EBADF);
+  program().guard.remove(own);
+  for (const int descriptor : {own, file, static_cast<int>(process)}) close(descriptor);
+}
+
+TEST_CASE("results whose size the call does not tell") {
+  const int file = socket(AF_INET, SOCK_DGRAM, 0);
+  const auto descriptor = static_cast<uint64_t>(file);
+  const uint64_t frame = program().take_frames(1);
+  at<uint32_t>(frame) = 64;
+  for (const uint64_t option : {41, 48}) {  // IP_MSFILTER, MCAST_MSFILTER
+    CHECK(execute(SYS_getsockopt, descriptor, 0, option, frame + 64, frame) == -ENOPROTOOPT);
+  }
+  CHECK(execute(SYS_getsockopt, descriptor, 41, 48, frame + 64, frame) == -ENOPROTOOPT);
+  std::strcpy(&at<char>(frame), "/");
+  at<uint32_t>(frame + 64) = 128;
+  const auto handle_of_root = [&](uint64_t flags) {
+    return execute(SYS_name_to_handle_at, static_cast<uint64_t>(AT_FDCWD), frame, frame + 64,
+                   frame + 512, flags);
+  };
+  CHECK(handle_of_root(1 /* AT_HANDLE_MNT_ID_UNIQUE */) == -EINVAL);
+  CHECK(handle_of_root(AT_SYMLINK_FOLLOW) != -EINVAL);
+  close(file);
+}
+
 TEST_CASE("a structure that another vCPU changes all the time") {
   constexpr uint64_t kSize = 64 * kKiB;
   const uint64_t frame = program().take_frames(kSize / kPageSize);
+  constexpr int kOwn = 1000;
+  program().guard.add(kOwn);
   std::atomic<bool> stop{false};
   static uint64_t secret = 0;
   const HostileMemory memory{frame, frame + kSize, address_of(&secret)};
@@ -259,15 +359,18 @@ TEST_CASE("a structure that another vCPU changes all the time") {
                                        SYS_sendmmsg, SYS_getsockopt, SYS_accept,  SYS_pselect6};
     call.number = static_cast<uint32_t>(kNested[i % 8]);
     if (i % 8 < 2) call.arguments[2] = random() % 3;
+    if (i % 3 == 0) send_descriptors(bytes, memory, call);
     const syscalls::SystemCall& entry = *syscalls::find(call.number);
     vmm::CallArguments arguments(program().memory, program().guard, call.number, entry,
                                  call.arguments);
     if (arguments.prepare() != 0) continue;
     accepted++;
-    const std::string fault = CallChecker(program().memory, arguments, call.number).find_fault();
+    const std::string fault =
+        CallChecker(program().memory, program().guard, arguments, call.number).find_fault();
     if (!fault.empty()) FAIL(fault);
   }
   stop.store(true);
   other.join();
+  program().guard.remove(kOwn);
   CHECK(accepted > 0);
 }

@@ -1,0 +1,54 @@
+#include "vmm/process/allowed_calls.h"
+
+#include <asm/unistd.h>
+#include <linux/futex.h>
+#include <signal.h>
+
+#include "vmm/process/host_process.h"
+
+namespace dbos::vmm {
+namespace {
+
+// What a dead thread's robust futexes need: others wait for them.
+bool is_futex_wake(const Call& call) {
+  return call.number == __NR_futex && (call.arguments[1] & FUTEX_CMD_MASK) == FUTEX_WAKE;
+}
+
+// What releases memory and keeps the guest kernel's locks and books right.
+bool is_upkeep(const Call& call) {
+  switch (static_cast<Service>(call.number)) {
+    case Service::kLog:
+    case Service::kPanic:
+    case Service::kArenaGrow:
+    case Service::kMemoryRelease:
+    case Service::kWindowUnmap:
+    case Service::kWindowPopulate:
+    case Service::kWake:
+    case Service::kInterrupt:
+    case Service::kYield:
+      return true;
+    default:
+      return is_futex_wake(call);
+  }
+}
+
+// The helper sleeps, reads the time, ends, and ends snapshots that keep too much (--cow-limit).
+bool is_of_helper(const Call& call) {
+  if (call.number == __NR_clock_gettime) return true;
+  if (call.number == __NR_kill) {
+    return call.arguments[1] == SIGKILL && is_fork_of_ours(call.arguments[0]);
+  }
+  const auto service = static_cast<Service>(call.number);
+  return service == Service::kPark || service == Service::kClockRefresh ||
+         service == Service::kThreadExit;
+}
+
+}  // namespace
+
+bool is_allowed(const Vcpu& vcpu, const Call& call) {
+  if (vcpu.adopted.load() != 0) return is_upkeep(call);
+  if (vcpu.is_helper.load() != 0) return is_upkeep(call) || is_of_helper(call);
+  return true;
+}
+
+}  // namespace dbos::vmm
