@@ -9,12 +9,12 @@
 #include <vector>
 
 #include "hypercall/layout.h"
+#include "vmm/log.h"
 #include "vmm/network_address.h"
 
 namespace dbos::vmm {
 
 enum class ClockSource { kAutomatic, kTsc, kHost };
-enum class LogLevel { kError, kWarning, kInfo, kDebug, kTrace };
 enum class Action {
   kRun,
   kRingCheck,  // say how this machine runs ring 0, and exit

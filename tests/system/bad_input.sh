@@ -87,6 +87,54 @@ test_good_options() {
   done
 }
 
+# What dbos-run itself has to say, and at which level.
+test_log_levels() {
+  one 'exit 0' "${dbos[@]}" /bin/true
+  expect 'without a level' '' "$(<one.err)"
+  one 'exit 0' "${dbos[@]}" --log-level info /bin/true
+  grep -Eq '^dbos-run: the machine has at most [0-9.]+ GiB of memory and [0-9]+ virtual CPUs$' one.err
+  grep -Eq '^dbos-run: ring 0: [0-9.]+ ns an instruction' one.err
+  grep -Eq '^dbos-run: /.*true is loaded with its interpreter /' one.err
+  ! grep -q 'ends with status' one.err || fail 'debug at the level info'
+  one 'exit 3' "${dbos[@]}" --log-level debug "$python" -c 'import os
+if os.fork() == 0: os._exit(4)
+os.wait(); os._exit(3)'
+  grep -Eq '^dbos-run: process [0-9]+ made process [0-9]+$' one.err
+  grep -Eq '^dbos-run: process [0-9]+ ends with status 4$' one.err
+  grep -Eq '^dbos-run: process [0-9]+ ends with status 3$' one.err
+}
+
+# A program that leaves the guest, or whose first process leaves its children, is warned of.
+test_leaving_is_told() {
+  one 'exit 0' "${dbos[@]}" "$python" -c 'import os; os.execv("/bin/echo", ["echo", "outside"])'
+  expect output outside "$(<one.out)"
+  grep -Eq '^dbos-run: the first process, [0-9]+ executes /bin/echo and leaves the guest' one.err
+  one 'exit 0' "${dbos[@]}" --log-level error "$python" -c 'import os; os.execv("/bin/echo", ["echo"])'
+  expect 'at the level error' '' "$(<one.err)"
+  # What execvp() tries in vain is no execution, nor is a child's one worth a warning.
+  one 'exit 0' "${dbos[@]}" "$python" -c 'import os
+try: os.execv("/no/such/program", ["x"])
+except FileNotFoundError: pass
+if os.fork() == 0: os.execv("/bin/true", ["true"])
+os.wait(); os._exit(0)'
+  expect 'in vain, or by a child' '' "$(<one.err)"
+  one 'exit 0' "${dbos[@]}" --log-level info "$python" -c 'import os
+if os.fork() == 0: os.execv("/bin/true", ["true"])
+os.wait(); os._exit(0)'
+  grep -Eq '^dbos-run: process [0-9]+ executes /bin/true and leaves the guest' one.err
+  # In the background.
+  mkfifo go
+  one 'exit 0' "${dbos[@]}" "$python" -c 'import os
+if os.fork() == 0:
+    open("go").read()
+    open("done", "w").close()
+    os._exit(0)
+os._exit(0)'
+  grep -Eq '^dbos-run: the first process ended and process [0-9]+ goes on: --cow-limit, --metrics and dbos-dbg' one.err
+  : >go
+  await 10 test -e done
+}
+
 # Under another /dev, which only the command sees.
 with_dev() { # with_dev SCRIPT COMMAND...
   unshare --mount sh -c "mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && mknod -m 666 /dev/urandom c 1 9 &&

@@ -107,6 +107,16 @@ struct Workload {
   std::string name;  // as execvp would name it
 };
 
+void log_workload(const Workload& workload) {
+  const std::string& interpreter = workload.program.interpreter_path;
+  log_line(LogLevel::kInfo, "{} is {}", workload.path,
+           interpreter.empty() ? "loaded alone" : "loaded with its interpreter " + interpreter);
+  if (workload.program.privileges_ignored) {
+    log_line(LogLevel::kInfo, "{} runs with the user's own rights: its file's are ignored",
+             workload.path);
+  }
+}
+
 Workload find_workload(const Options& options, const KernelImage& kernel) {
   if (!kernel.loads_program) {
     std::vector<std::string> arguments = options.command;
@@ -128,6 +138,9 @@ void set_clock_and_features(const Options& options, const Machine& machine,
     if (clock.is_enabled()) parameters.features |= kFeatureClock;
     parameters.tsc_khz = clock.tsc_khz();
   }
+  log_line(LogLevel::kDebug, "the program reads the time {}",
+           (parameters.features & kFeatureClock) != 0 ? "from the time stamp counter"
+                                                      : "by asking Linux");
   parameters.extended_state_mask = machine.extended_state_mask();
   if (parameters.extended_state_mask != 0) parameters.features |= kFeatureXsave;
 }
@@ -139,11 +152,16 @@ void set_clock_and_features(const Options& options, const Machine& machine,
   const KernelImage kernel =
       options.kernel.empty() ? built_in_image() : parse_kernel_image(kernel_file, options.kernel);
   Workload workload = find_workload(options, kernel);
+  log_workload(workload);
   if (options.statistics) enable_statistics(options.statistics_file);
   auto* const machine = new Machine(options.memory_size, kernel);
   set_machine(*machine);
   Vcpu& vcpu = adopt_first_thread(*machine);
+  log_line(LogLevel::kInfo, "the machine has at most {:.1f} GiB of memory and {} virtual CPUs",
+           static_cast<double>(machine->arena_size_max()) / kGiB, kVcpuCountMax);
   const RingCheck check = check_ring(*machine, vcpu);
+  log_line(LogLevel::kInfo, "ring 0: {:.2f} ns an instruction, {:.0f} ns a hypercall and back",
+           check.instruction_ns, check.exit_ns);
   if (!check.is_native()) throw StartError(interpreted_message(check));
   machine->check_cpu();
   if (machine->reset_vcpu(vcpu, 0) < 0) throw StartError::with_errno("KVM can't start a vCPU");
@@ -184,6 +202,7 @@ void set_clock_and_features(const Options& options, const Machine& machine,
 
 int run(std::span<const std::string> arguments) {
   const Options options = parse_options(arguments, host_memory_size());
+  set_log_level(options.log_level);
   switch (options.action) {
     case Action::kPrint:
       fmt::print("{}", options.text);
@@ -205,10 +224,10 @@ int main(int argc, char** argv) {
   try {
     return dbos::vmm::run(arguments);
   } catch (const dbos::vmm::LoadError& error) {
-    dbos::vmm::write_log_line(error.what());
+    dbos::vmm::write_log_line(dbos::vmm::LogLevel::kError, error.what());
     return static_cast<int>(error.status());
   } catch (const std::exception& error) {
-    dbos::vmm::write_log_line(error.what());
+    dbos::vmm::write_log_line(dbos::vmm::LogLevel::kError, error.what());
     return static_cast<int>(ExitStatus::kFailure);
   }
 }

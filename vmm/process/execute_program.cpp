@@ -3,7 +3,12 @@
 #include <asm/unistd.h>
 #include <linux/prctl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
+#include <cstring>
+#include <string_view>
+
+#include "vmm/log.h"
 #include "vmm/process/host_call.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/vcpu_thread.h"
@@ -62,6 +67,22 @@ class StringArray {
   uint64_t size_ = 0;
 };
 
+constexpr uint64_t kShownPathMax = 200;
+
+// Only before a program that can be executed: execvp() tries every directory of PATH. The path is
+// the guest's to change, but stays mapped.
+void log_execution(const Vcpu& vcpu, uint64_t directory, uint64_t path, uint64_t flags) {
+  const bool is_first = vcpu.process->parent == nullptr;
+  const LogLevel level = is_first ? LogLevel::kWarning : LogLevel::kInfo;
+  if (!is_logged(level)) return;
+  const bool is_executable = raw_call(__NR_faccessat2, directory, path, X_OK, flags) == 0;
+  if (!is_executable) return;
+  const auto* const shown = reinterpret_cast<const char*>(path);
+  log_line(level, "{} {} executes {} and leaves the guest: Linux runs it from now on",
+           is_first ? "the first process," : "process", vcpu.process->process_id,
+           std::string_view(shown, strnlen(shown, kShownPathMax)));
+}
+
 }  // namespace
 
 int64_t execute_program(Vcpu& vcpu, const Call& call) {
@@ -72,6 +93,7 @@ int64_t execute_program(Vcpu& vcpu, const Call& call) {
   int64_t result = arguments.copy(a[2]);
   if (result == 0) result = environment.copy(a[3]);
   if (result < 0) return result;
+  log_execution(vcpu, a[0], a[1], a[4]);
   // The new program does not belong to the machine any more.
   raw_call(__NR_prctl, PR_SET_PDEATHSIG, 0);
   const uint64_t passed[6] = {a[0], a[1], arguments.address(), environment.address(), a[4], 0};

@@ -27,6 +27,9 @@ struct HostProcess {
 // A record for a new process. `parent` null: the first. Null at the limit.
 HostProcess* acquire_process(HostProcess* parent);
 
+// One of the program's other processes that lives, and runs in the guest. Null: there is none.
+const HostProcess* another_process(const HostProcess& than);
+
 // In the new process: asks Linux to tell when the parent dies. A process of ours whose parent was
 // killed (kill -9 of dbos-run) must not stay behind; one whose parent ended by itself must.
 void watch_parent(HostProcess& process);
