@@ -19,7 +19,7 @@ test_program_that_is_none() {
   ln -s loop loop
   refused 126 'symbolic links' "${dbos[@]}" ./loop
   printf '#!/bin/sh -e\necho hello\n' >script && chmod +x script
-  refused 126 'script.*dbos-run /bin/sh' "${dbos[@]}" ./script
+  refused 126 'script for /bin/sh -e, .*outside the guest; put dbos-run before the database' "${dbos[@]}" ./script
   refused 127 'Not a directory' "${dbos[@]}" ./file/program
 }
 
