@@ -1,7 +1,5 @@
 #include "vmm/options.h"
 
-#include <unistd.h>
-
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <charconv>
@@ -127,8 +125,9 @@ void declare_options(CLI::App& app, RawOptions& raw, Options& options, CLI::Opti
   app.set_help_flag("-h,--help", "Print this text and exit");
   app.add_flag("--version", raw.version, "Print the version and exit");
   app.add_option("--memory", raw.memory,
-                 "The most memory that the program gets; a percentage is of this machine's RAM "
-                 "(default 80%). Taken from Linux only as it is used")
+                 "The most memory that the program gets; a percentage is of this machine's RAM, or "
+                 "of its cgroup's limit where that is less (default 80%). Taken from Linux only as "
+                 "it is used")
       ->type_name("SIZE");
   app.add_option("--prefault", raw.prefault,
                  "Take that much memory from Linux before the program starts; a percentage is of "
@@ -370,11 +369,6 @@ Options parse_options(std::span<const std::string> arguments, uint64_t host_memo
     throw OptionError("name the program to run: dbos-run PROGRAM [ARGUMENT]...; see --help");
   }
   return options;
-}
-
-uint64_t host_memory_size() {
-  return static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) *
-         static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
 }
 
 std::vector<std::string> merge_environment(const char* const* inherited,

@@ -174,6 +174,8 @@ test_too_little_memory() {
   refused 125 'memory' "${dbos[@]}" --memory 4K /bin/true
   # Not enough address space for the VMM itself.
   refused 125 'memory|address' bash -c 'ulimit -v 200000; exec "$@"' - "${dbos[@]}" /bin/true
+  one 'exit 0' "${dbos[@]}" --memory 64G /bin/true
+  grep -Eq '^dbos-run: --memory is 65536 MiB, and this machine or its cgroup has [0-9]+: ' one.err
   # Enough for this one.
   one 'exit 0' "${dbos[@]}" --memory 64M sh -c '(echo $(echo enough))'
 }

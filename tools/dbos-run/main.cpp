@@ -17,6 +17,7 @@
 #include "vmm/debug/stop.h"
 #include "vmm/error.h"
 #include "vmm/exit_status.h"
+#include "vmm/host_memory.h"
 #include "vmm/loader/boot_information.h"
 #include "vmm/loader/find_program.h"
 #include "vmm/loader/kernel_file.h"
@@ -200,8 +201,17 @@ void set_clock_and_features(const Options& options, const Machine& machine,
   run_vcpu(vcpu);
 }
 
+void warn_of_too_much_memory(uint64_t wanted, uint64_t there) {
+  if (wanted <= there) return;
+  log_line(LogLevel::kWarning,
+           "--memory is {} MiB, and this machine or its cgroup has {}: where that is used up Linux "
+           "ends the program with its children; give less",
+           wanted / kMiB, there / kMiB);
+}
+
 int run(std::span<const std::string> arguments) {
-  const Options options = parse_options(arguments, host_memory_size());
+  const uint64_t host_memory = host_memory_size();
+  const Options options = parse_options(arguments, host_memory);
   set_log_level(options.log_level);
   switch (options.action) {
     case Action::kPrint:
@@ -210,6 +220,7 @@ int run(std::span<const std::string> arguments) {
     case Action::kRingCheck:
       return print_ring_check();
     case Action::kRun:
+      warn_of_too_much_memory(options.memory_size, host_memory);
       run_program(options);
   }
   return static_cast<int>(ExitStatus::kFailure);
