@@ -21,10 +21,9 @@ namespace {
 constexpr const char* kDescription =
     "Runs a Linux x86-64 program, as it is, in a small virtual machine of its own: the program "
     "owns\n"
-    "its page tables, so its fork() takes microseconds whatever its size. Everything else is the\n"
-    "host's: files, sockets, users, process ids and signals are those that the program has "
-    "without\n"
-    "dbos-run, and its exit status is passed on.\n";
+    "its page tables, so what its fork() costs does not grow with its memory. Everything else is\n"
+    "the host's: files, sockets, users, process ids and signals are those that the program has\n"
+    "without dbos-run, and its exit status is passed on.\n";
 
 constexpr const char* kFooter =
     R"(PROGRAM is looked for in PATH. All that follows it belongs to the program; '--' before it ends the
@@ -33,10 +32,10 @@ options. A SIZE is a number of bytes with K, M, G or T (powers of 1024), or a pe
 Examples:
   dbos-run /bin/echo hello
   dbos-run redis-server --port 6379 --save 60 1000
-      Redis, whose BGSAVE no longer stalls its clients.
-  dbos-run --memory 16G --prefault 4G redis-server redis.conf
+      Redis: a save takes a snapshot of its memory without copying its page tables.
+  dbos-run --memory 16G --prefault 4G redis-server redis.conf --daemonize no
       up to 16 GiB of memory, 4 GiB of it taken from Linux before the program starts.
-  dbos-run --snapshot=ready redis-server redis.conf
+  dbos-run --snapshot=ready redis-server redis.conf --daemonize no
       page tables for the next save are made ahead, in the background.
   dbos-run --stats=run.json --env LANG=C -- ./my-program -v
   dbos-run --trace ./my-program 2> trace.txt
