@@ -87,6 +87,28 @@ test_good_options() {
   done
 }
 
+# What is printed and lost is no success.
+test_output_that_is_lost() {
+  full() { # full COMMAND...: with a standard output on a full disk
+    one 'exit 125' bash -c 'exec "$@" >/dev/full' - "$@"
+    [[ $(wc -l <one.err) = 1 ]] && grep -q 'No space left' one.err || fail "${*: -1}: $(<one.err)"
+  }
+  full "${dbos[@]}" --version
+  full "${dbos[@]}" --help
+  full "${dbos[@]}" --ring-check
+  local status
+  for status in 0 3; do
+    one "exit $((status == 0 ? 125 : status))" "${dbos[@]}" --stats=/dev/full sh -c "exit $status"
+    grep -Fxq "dbos-run: the counters of --stats can't be written: No space left on device" one.err
+  done
+  one 'exit 1' bash -c 'exec "$@" >/dev/full' - "$DBOS_BUILD/tools/dbos-dbg" --version
+  grep -q '^dbos-dbg: .*No space left' one.err
+  one 'exit 1' bash -c 'exec "$@" >/dev/full' - "$DBOS_BUILD/tools/dbos-dbg" ls
+  one 'exit 2' bash -c 'exec "$@" >/dev/full' - "$DBOS_BUILD/tools/dbos-bench" --list
+  one 'exit 2' bash -c 'exec "$@" >/dev/full' - "$DBOS_BUILD/tools/dbos-bench-native" --help
+  one 'exit 2' bash -c 'exec "$@" >&-' - "$DBOS_BUILD/tools/dbos-bench" --help
+}
+
 # What dbos-run itself has to say, and at which level.
 test_log_levels() {
   one 'exit 0' "${dbos[@]}" /bin/true

@@ -16,6 +16,7 @@
 #include "tools/dbos-dbg/show.h"
 #include "tools/dbos-dbg/table.h"
 #include "tools/dbos-dbg/trace.h"
+#include "tools/standard_output.h"
 
 namespace dbos::dbg {
 namespace {
@@ -344,7 +345,9 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   try {
-    return dbos::dbg::run(argc, argv);
+    const int status = dbos::dbg::run(argc, argv);
+    dbos::finish_output();
+    return status;
   } catch (const std::exception& error) {
     fmt::print(stderr, "dbos-dbg: {}\n", error.what());
     return dbos::dbg::kFailed;

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "tools/standard_output.h"
 #include "vmm/debug/control_server.h"
 #include "vmm/debug/crash_report.h"
 #include "vmm/debug/debugger.h"
@@ -216,9 +217,13 @@ int run(std::span<const std::string> arguments) {
   switch (options.action) {
     case Action::kPrint:
       fmt::print("{}", options.text);
+      finish_output();
       return 0;
-    case Action::kRingCheck:
-      return print_ring_check();
+    case Action::kRingCheck: {
+      const int status = print_ring_check();
+      finish_output();
+      return status;
+    }
     case Action::kRun:
       warn_of_too_much_memory(options.memory_size, host_memory);
       run_program(options);

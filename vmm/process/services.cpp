@@ -158,11 +158,12 @@ void warn_of_those_that_go_on(const Vcpu& vcpu) {
       other->process_id);
 }
 
-void end_first_process(const Vcpu& vcpu) {
-  if (vcpu.process->parent != nullptr) return;
+// What remains to be done if it is the first. False: that failed.
+bool end_first_process(const Vcpu& vcpu) {
+  if (vcpu.process->parent != nullptr) return true;
   warn_of_those_that_go_on(vcpu);
-  write_statistics();
   remove_gdb_socket();
+  return write_statistics();
 }
 
 [[noreturn]] void exit_process(Vcpu& vcpu, uint64_t status, bool released) {
@@ -175,7 +176,8 @@ void end_first_process(const Vcpu& vcpu) {
   log_line(LogLevel::kDebug, "process {} ends with status {}", vcpu.process->process_id,
            status & 0xff);
   tell_process_end(vcpu, {false, static_cast<int>(status & 0xff)});
-  end_first_process(vcpu);
+  const bool is_complete = end_first_process(vcpu);
+  if (!is_complete && (status & 0xff) == 0) status = static_cast<uint64_t>(ExitStatus::kFailure);
   for (;;) raw_call(__NR_exit_group, status);
 }
 
