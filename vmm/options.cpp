@@ -266,9 +266,33 @@ uint32_t ready_copies(const CLI::App& app, const RawOptions& raw) {
   return is_ready ? copies : 0;
 }
 
+[[noreturn]] void refuse_empty(const std::string& option) {
+  throw OptionError(option +
+                    " is given an empty value; 'dbos-run --help' says which values it takes");
+}
+
+// Options whose value may be any text but none. `words`: the options, without what follows them.
+void check_given_values(const CLI::App& app, const RawOptions& raw, const Options& options,
+                        std::span<const std::string> words) {
+  const std::pair<const char*, const std::string&> values[] = {{"--metrics", raw.metrics},
+                                                               {"--gdb", options.gdb_address},
+                                                               {"--core", options.core_file},
+                                                               {"--kernel", options.kernel}};
+  for (const auto& [name, value] : values) {
+    if (app.count(name) != 0 && value.empty()) refuse_empty(name);
+  }
+  // CLI11 takes the next word for the value, or none.
+  for (const std::string& word : words) {
+    const bool is_empty = word.compare(0, 2, "--") == 0 && word.find('=') == word.size() - 1;
+    if (is_empty) refuse_empty(word.substr(0, word.size() - 1));
+  }
+}
+
 NetworkAddress metrics_address(const std::string& text) {
   try {
-    return parse_network_address(text);
+    NetworkAddress address = parse_network_address(text);
+    if (is_ip_address(address.host)) return address;
+    throw std::invalid_argument("has a HOST that is no IP address; write one, as 127.0.0.1:9100");
   } catch (const std::invalid_argument& error) {
     throw OptionError("--metrics " + text + " " + error.what());
   }
@@ -351,12 +375,11 @@ Options parse_options(std::span<const std::string> arguments, uint64_t host_memo
     options.text = "dbos-run " DBOS_VERSION "\n";
     return options;
   }
+  const size_t option_count = arguments.size() - app.remaining().size();
+  check_given_values(app, raw, options, arguments.subspan(0, option_count));
   interpret(app, raw, host_memory, options);
   options.statistics = statistics->count() != 0;
   if (options.statistics && raw.statistics != kNoFile) options.statistics_file = raw.statistics;
-  if (app.count("--kernel") != 0 && options.kernel.empty()) {
-    throw OptionError("--kernel names no file; give the image of a guest kernel");
-  }
   if (raw.ring_check) {
     options.action = Action::kRingCheck;
     if (!options.command.empty()) {

@@ -60,6 +60,9 @@ test_bad_options() {
   refused 125 '--clock' "${dbos[@]}" --clock sundial /bin/true
   refused 125 '--log-level' "${dbos[@]}" --log-level loud /bin/true
   refused 125 '--stats' "${dbos[@]}" --stats=/no/such/folder/file /bin/true
+  refused 125 '--metrics is given an empty value' "${dbos[@]}" --metrics '' /bin/true
+  refused 125 '--stats is given an empty value' "${dbos[@]}" --stats= /bin/true
+  refused 125 'HOST that is no IP address' "${dbos[@]}" --metrics localhost:9100 /bin/true
 }
 
 test_good_options() {

@@ -181,6 +181,9 @@ TEST_CASE("an address of --metrics has a port and perhaps a host") {
     INFO(text);
     REQUIRE_THROWS_AS(parse_network_address(text), std::invalid_argument);
   }
+  REQUIRE(is_ip_address("127.0.0.1"));
+  REQUIRE(is_ip_address("::1"));
+  REQUIRE_FALSE(is_ip_address("localhost"));
 }
 
 }  // namespace dbos::vmm
