@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <filesystem>
 #include <iostream>
@@ -77,8 +78,14 @@ bool uses_tsc(ClockSource clock) {
 void prefault(Machine& machine, uint64_t size) {
   for (uint64_t done = 0; done < size; done += kArenaChunkSize) {
     const int64_t usable = machine.grow_arena(done / kArenaChunkSize);
-    if (usable < 0) throw StartError("not enough memory for --prefault: ask for less");
-    populate_arena(kArenaBase + done, std::min(size - done, static_cast<uint64_t>(usable)));
+    const int64_t result =
+        usable < 0 ? usable
+                   : populate_arena(kArenaBase + done,
+                                    std::min(size - done, static_cast<uint64_t>(usable)));
+    if (result < 0) {
+      throw StartError(fmt::format("Linux does not give the {} MiB of --prefault: {}; ask for less",
+                                   size / kMiB, std::strerror(static_cast<int>(-result))));
+    }
   }
 }
 
