@@ -207,6 +207,7 @@ test_too_little_memory() {
 
 # What the VMM needs does not count against the program's limits.
 test_small_limits() {
+  refused 125 'Too many open files; raise ulimit -n' bash -c 'ulimit -n 12; exec "$@"' - "${dbos[@]}" /bin/true
   local limit
   for limit in '-n 16' '-n 64' '-u 4096' '-s 256' '-c 0' '-f 0' '-l 0' '-q 0' '-i 0'; do
     # shellcheck disable=SC2086 # two words
