@@ -67,7 +67,8 @@ struct VcpuCounters {
   uint8_t row_of_call[kCallIndexCount];  // 0: none yet
   LatencyHistogram rows[kRows];          // from the program's `syscall` to its return
 
-  void count(Counter counter) { ++events[static_cast<uint32_t>(counter)]; }
+  void count(Counter counter) { add(counter, 1); }
+  void add(Counter counter, uint64_t amount) { events[static_cast<uint32_t>(counter)] += amount; }
   LatencyHistogram& row_for(uint32_t index) {
     if (row_of_call[index] == 0 && rows_used + 1 < kRows) {
       row_of_call[index] = static_cast<uint8_t>(++rows_used);

@@ -19,7 +19,7 @@ class StartError : public std::runtime_error {
   static StartError with_errno(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
     const int code = errno;
     return StartError(fmt::format(format, std::forward<Arguments>(arguments)...) + ": " +
-                      std::strerror(code));
+                      std::strerror(code) + (code == EMFILE ? "; raise ulimit -n" : ""));
   }
 };
 

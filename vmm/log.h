@@ -1,13 +1,34 @@
-// Lines for the person who started dbos-run, on standard error, each written by one write(2): no
-// lock, so that a process killed in the middle leaves none behind.
+// Lines for the person who started dbos-run, on standard error, each written by one write(2).
+// spdlog filters and passes them on, to a sink of ours: without a lock, so that a process killed in
+// the middle leaves none behind, and without its registry, patterns and threads.
 #pragma once
 
+#include <fmt/format.h>
+
+#include <iterator>
 #include <string_view>
 
 namespace dbos::vmm {
 
-// "dbos-run: TEXT\n".
+// From the gravest: a level shows itself and those before it.
+enum class LogLevel { kError, kWarning, kInfo, kDebug, kTrace };
+
+void set_log_level(LogLevel level);  // kWarning without
+bool is_logged(LogLevel level);
+
+// "dbos-run: TEXT\n", if the level is logged.
+void write_log_line(LogLevel level, std::string_view text);
+// What the user asked for by an option of its own, such as --trace: whatever the level is.
 void write_log_line(std::string_view text);
+
+// The same, formatted. A line of up to 500 bytes allocates nothing.
+template <typename... Values>
+void log_line(LogLevel level, fmt::format_string<Values...> format, Values&&... values) {
+  if (!is_logged(level)) return;
+  fmt::memory_buffer line;
+  fmt::format_to(std::back_inserter(line), format, std::forward<Values>(values)...);
+  write_log_line(level, {line.data(), line.size()});
+}
 
 // The descriptor that lines go to: standard error, or a private copy of it once that has been made
 // (the program may close its own).

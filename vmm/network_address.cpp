@@ -1,10 +1,11 @@
 #include "vmm/network_address.h"
 
+#include <netdb.h>
+
 #include <charconv>
 #include <stdexcept>
 
 namespace dbos::vmm {
-
 NetworkAddress parse_network_address(std::string_view text) {
   const size_t colon = text.rfind(':');
   NetworkAddress address;
@@ -23,6 +24,15 @@ NetworkAddress parse_network_address(std::string_view text) {
     throw std::invalid_argument("has no port from 1 to 65535; write [HOST:]PORT");
   }
   return address;
+}
+
+bool is_ip_address(const std::string& host) {
+  addrinfo hints = {};
+  hints.ai_flags = AI_NUMERICHOST;
+  addrinfo* found = nullptr;
+  if (getaddrinfo(host.c_str(), nullptr, &hints, &found) != 0) return false;
+  freeaddrinfo(found);
+  return true;
 }
 
 }  // namespace dbos::vmm

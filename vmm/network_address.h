@@ -15,4 +15,7 @@ struct NetworkAddress {
 // whose what() is a sentence without its subject.
 NetworkAddress parse_network_address(std::string_view text);
 
+// Not a name, that somebody would have to look up.
+bool is_ip_address(const std::string& host);
+
 }  // namespace dbos::vmm

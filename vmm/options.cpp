@@ -1,7 +1,5 @@
 #include "vmm/options.h"
 
-#include <unistd.h>
-
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <charconv>
@@ -23,10 +21,9 @@ namespace {
 constexpr const char* kDescription =
     "Runs a Linux x86-64 program, as it is, in a small virtual machine of its own: the program "
     "owns\n"
-    "its page tables, so its fork() takes microseconds whatever its size. Everything else is the\n"
-    "host's: files, sockets, users, process ids and signals are those that the program has "
-    "without\n"
-    "dbos-run, and its exit status is passed on.\n";
+    "its page tables, so what its fork() costs does not grow with its memory. Everything else is\n"
+    "the host's: files, sockets, users, process ids and signals are those that the program has\n"
+    "without dbos-run, and its exit status is passed on.\n";
 
 constexpr const char* kFooter =
     R"(PROGRAM is looked for in PATH. All that follows it belongs to the program; '--' before it ends the
@@ -35,10 +32,10 @@ options. A SIZE is a number of bytes with K, M, G or T (powers of 1024), or a pe
 Examples:
   dbos-run /bin/echo hello
   dbos-run redis-server --port 6379 --save 60 1000
-      Redis, whose BGSAVE no longer stalls its clients.
-  dbos-run --memory 16G --prefault 4G redis-server redis.conf
+      Redis: a save takes a snapshot of its memory without copying its page tables.
+  dbos-run --memory 16G --prefault 4G redis-server redis.conf --daemonize no
       up to 16 GiB of memory, 4 GiB of it taken from Linux before the program starts.
-  dbos-run --snapshot=ready redis-server redis.conf
+  dbos-run --snapshot=ready redis-server redis.conf --daemonize no
       page tables for the next save are made ahead, in the background.
   dbos-run --stats=run.json --env LANG=C -- ./my-program -v
   dbos-run --trace ./my-program 2> trace.txt
@@ -127,8 +124,9 @@ void declare_options(CLI::App& app, RawOptions& raw, Options& options, CLI::Opti
   app.set_help_flag("-h,--help", "Print this text and exit");
   app.add_flag("--version", raw.version, "Print the version and exit");
   app.add_option("--memory", raw.memory,
-                 "The most memory that the program gets; a percentage is of this machine's RAM "
-                 "(default 80%). Taken from Linux only as it is used")
+                 "The most memory that the program gets; a percentage is of this machine's RAM, or "
+                 "of its cgroup's limit where that is less (default 80%). Taken from Linux only as "
+                 "it is used")
       ->type_name("SIZE");
   app.add_option("--prefault", raw.prefault,
                  "Take that much memory from Linux before the program starts; a percentage is of "
@@ -141,7 +139,8 @@ void declare_options(CLI::App& app, RawOptions& raw, Options& options, CLI::Opti
   app.add_flag("--trace", options.trace, "Print each system call of the program on standard error");
   statistics = app.add_flag("--stats{-}", raw.statistics,
                             "When the program ends, print counters as JSON: on standard error, or "
-                            "to FILE with --stats=FILE");
+                            "to FILE with --stats=FILE. Not if a signal ends it, or if it "
+                            "executes another program");
   app.add_option("--gdb", options.gdb_address,
                  "Stop before the program's first instruction and wait for gdb there ('target "
                  "remote'): HOST:PORT, :PORT (on this machine only), or the path of a socket")
@@ -267,9 +266,33 @@ uint32_t ready_copies(const CLI::App& app, const RawOptions& raw) {
   return is_ready ? copies : 0;
 }
 
+[[noreturn]] void refuse_empty(const std::string& option) {
+  throw OptionError(option +
+                    " is given an empty value; 'dbos-run --help' says which values it takes");
+}
+
+// Options whose value may be any text but none. `words`: the options, without what follows them.
+void check_given_values(const CLI::App& app, const RawOptions& raw, const Options& options,
+                        std::span<const std::string> words) {
+  const std::pair<const char*, const std::string&> values[] = {{"--metrics", raw.metrics},
+                                                               {"--gdb", options.gdb_address},
+                                                               {"--core", options.core_file},
+                                                               {"--kernel", options.kernel}};
+  for (const auto& [name, value] : values) {
+    if (app.count(name) != 0 && value.empty()) refuse_empty(name);
+  }
+  // CLI11 takes the next word for the value, or none.
+  for (const std::string& word : words) {
+    const bool is_empty = word.compare(0, 2, "--") == 0 && word.find('=') == word.size() - 1;
+    if (is_empty) refuse_empty(word.substr(0, word.size() - 1));
+  }
+}
+
 NetworkAddress metrics_address(const std::string& text) {
   try {
-    return parse_network_address(text);
+    NetworkAddress address = parse_network_address(text);
+    if (is_ip_address(address.host)) return address;
+    throw std::invalid_argument("has a HOST that is no IP address; write one, as 127.0.0.1:9100");
   } catch (const std::invalid_argument& error) {
     throw OptionError("--metrics " + text + " " + error.what());
   }
@@ -352,12 +375,11 @@ Options parse_options(std::span<const std::string> arguments, uint64_t host_memo
     options.text = "dbos-run " DBOS_VERSION "\n";
     return options;
   }
+  const size_t option_count = arguments.size() - app.remaining().size();
+  check_given_values(app, raw, options, arguments.subspan(0, option_count));
   interpret(app, raw, host_memory, options);
   options.statistics = statistics->count() != 0;
   if (options.statistics && raw.statistics != kNoFile) options.statistics_file = raw.statistics;
-  if (app.count("--kernel") != 0 && options.kernel.empty()) {
-    throw OptionError("--kernel names no file; give the image of a guest kernel");
-  }
   if (raw.ring_check) {
     options.action = Action::kRingCheck;
     if (!options.command.empty()) {
@@ -370,11 +392,6 @@ Options parse_options(std::span<const std::string> arguments, uint64_t host_memo
     throw OptionError("name the program to run: dbos-run PROGRAM [ARGUMENT]...; see --help");
   }
   return options;
-}
-
-uint64_t host_memory_size() {
-  return static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) *
-         static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
 }
 
 std::vector<std::string> merge_environment(const char* const* inherited,

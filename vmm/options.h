@@ -9,12 +9,12 @@
 #include <vector>
 
 #include "hypercall/layout.h"
+#include "vmm/log.h"
 #include "vmm/network_address.h"
 
 namespace dbos::vmm {
 
 enum class ClockSource { kAutomatic, kTsc, kHost };
-enum class LogLevel { kError, kWarning, kInfo, kDebug, kTrace };
 enum class Action {
   kRun,
   kRingCheck,  // say how this machine runs ring 0, and exit
@@ -56,12 +56,9 @@ inline constexpr uint64_t kMemoryDefaultPercent = 80;
 inline constexpr uint32_t kReadyCopiesDefault = 2;
 inline constexpr uint32_t kReadyCopiesMax = 8;
 
-// `arguments` without dbos-run's own name; `host_memory_size`: bytes of RAM, what a percentage of
-// --memory is of. Throws OptionError.
+// `arguments` without dbos-run's own name; `host_memory_size`: what a percentage of --memory is of
+// (host_memory.h). Throws OptionError.
 Options parse_options(std::span<const std::string> arguments, uint64_t host_memory_size);
-
-// Bytes of RAM of this machine.
-uint64_t host_memory_size();
 
 // The program's environment: `inherited` (environ), with each of `changes` in the place of the
 // variable of that name, or behind all others.

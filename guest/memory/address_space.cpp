@@ -87,6 +87,16 @@ void AddressSpace::set_limits(const SpaceLimits& limits) {
   limits_ = limits;
 }
 
+void AddressSpace::set_large_pages(LargePages large_pages) {
+  LockGuard guard(lock_);
+  large_pages_ = large_pages;
+}
+
+LargePages AddressSpace::large_pages() {
+  LockGuard guard(lock_);
+  return large_pages_;
+}
+
 // ---- Pins ----
 
 void AddressSpace::pin(VirtualRange range, Access access) {

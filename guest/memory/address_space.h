@@ -20,6 +20,9 @@ namespace dbos {
 inline constexpr u64 kUnlimited = ~u64{0};
 inline constexpr VirtualAddress kLowestAddress{0x10000};  // vm.mmap_min_addr
 
+// Whether anonymous memory may be mapped in pages of 2 MiB.
+enum class LargePages : bool { kNo, kYes };
+
 struct SpaceLimits {
   u64 address_space = kUnlimited;  // RLIMIT_AS, bytes
   u64 data = kUnlimited;           // RLIMIT_DATA: private writable memory
@@ -159,6 +162,9 @@ class AddressSpace {
   void set_mmap_base(VirtualAddress base);  // mappings are placed below it, top-down
   void set_brk_start(VirtualAddress start);
   void set_limits(const SpaceLimits& limits);
+  // For what is touched from now on (PR_SET_THP_DISABLE); a snapshot inherits it.
+  void set_large_pages(LargePages large_pages);
+  LargePages large_pages();
 
   // ---- Mapping. `flags` are Linux's MAP_*; MAP_POPULATE is the caller's: see populate() ----
   Result<VirtualAddress> map_anonymous(VirtualAddress hint, u64 length, int protection, int flags,
@@ -356,6 +362,7 @@ class AddressSpace {
   VirtualAddress brk_start_;
   VirtualAddress brk_;
   SpaceLimits limits_;
+  LargePages large_pages_ = LargePages::kYes;
   VmaFlags future_flags_;  // mlockall(MCL_FUTURE)
   u64 virtual_bytes_ = 0;
   u64 virtual_bytes_peak_ = 0;

@@ -198,8 +198,8 @@ FaultOutcome AddressSpace::fault_anonymous(Vma& vma, VirtualAddress page, Access
 }
 
 bool AddressSpace::wants_large(const Vma& vma, VirtualAddress page) const {
-  if (!memory_options().large_pages || vma.has(VmaFlag::kNoHugePage) ||
-      vma.has(VmaFlag::kGrowsDown)) {
+  if (!memory_options().large_pages || large_pages_ == LargePages::kNo ||
+      vma.has(VmaFlag::kNoHugePage) || vma.has(VmaFlag::kGrowsDown)) {
     return false;
   }
   const VirtualAddress begin(align_down(page.value(), kLargePageSize));

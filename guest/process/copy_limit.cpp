@@ -29,6 +29,13 @@ void sleep_for(u64 time_ns) {
   if (is_interrupted(result)) hypercall(Service::kYield);
 }
 
+// The clock is read again: a signal may have ended the sleep.
+void delay_copy(u64 time_ns) {
+  const u64 begin_ns = clock_now(CLOCK_MONOTONIC);
+  sleep_for(time_ns);
+  platform::counters().add(Counter::kCopyDelayed_ns, clock_now(CLOCK_MONOTONIC) - begin_ns);
+}
+
 void end_process_of(const Candidate& snapshot, const char* why) {
   LogLine()
       .text("process ")
@@ -43,11 +50,14 @@ void end_process_of(const Candidate& snapshot, const char* why) {
 }
 
 // Ends the snapshot that keeps most, or waits for one that is ending. Answers whether one is gone.
-bool end_snapshot(const char* why) {
+bool end_snapshot(const char* why, Counter counter) {
   const u64 before = ended_processes();
   const Candidate snapshot = condemn_snapshot();
   if (!snapshot.exists) return false;
-  if (snapshot.process_id != 0) end_process_of(snapshot, why);
+  if (snapshot.process_id != 0) {
+    platform::counters().count(counter);
+    end_process_of(snapshot, why);
+  }
   for (u32 i = 0; i < kPatience && ended_processes() == before; ++i) sleep_for(kLook_ns);
   return ended_processes() != before;
 }
@@ -63,14 +73,16 @@ void keep_copy_limit(u64 kept) {
   if (!may_limit()) return;
   platform::counters().count(Counter::kCopyLimited);
   if (ends_snapshots) {
-    (void)end_snapshot("more is kept for snapshots than --cow-limit allows");
+    (void)end_snapshot("more is kept for snapshots than --cow-limit allows",
+                       Counter::kEndedForLimit);
   } else {
-    sleep_for(copy_delay_ns(kept, copy_limit()));
+    delay_copy(copy_delay_ns(kept, copy_limit()));
   }
 }
 
 bool end_snapshot_for_memory() {
-  return may_limit() && end_snapshot("there is no memory left for the program itself");
+  return may_limit() &&
+         end_snapshot("there is no memory left for the program itself", Counter::kEndedForMemory);
 }
 
 }  // namespace dbos

@@ -61,6 +61,7 @@ Result<void> AddressSpace::copy_from(AddressSpace& parent, Epoch previous_depart
   brk_start_ = parent.brk_start_;
   brk_ = parent.brk_;
   limits_ = parent.limits_;
+  large_pages_ = parent.large_pages_;
 
   // 3. What host calls in flight write to is the parent's, and a copy is the snapshot's.
   Result<void> result;

@@ -2,11 +2,13 @@
 
 #include <asm/unistd_64.h>
 #include <linux/close_range.h>
+#include <linux/prctl.h>
 #include <linux/sched.h>
 
 #include "guest/lib/log.h"
 #include "guest/memory/user_copy.h"
 #include "guest/process/signal.h"
+#include "guest/syscalls/memory_calls.h"
 #include "guest/syscalls/proxy.h"
 #include "guest/syscalls/resource_limits.h"
 
@@ -56,6 +58,17 @@ i64 proxy_with_shared_table(Thread& thread, u64 number, const u64 arguments[6], 
   return proxy_system_call(static_cast<u32>(number), passed);
 }
 
+i64 process_control(Thread& thread, const u64 arguments[6]) {
+  switch (static_cast<int>(arguments[0])) {
+    case PR_SET_THP_DISABLE:
+      return system_set_thp_disable(thread, arguments);
+    case PR_GET_THP_DISABLE:
+      return system_get_thp_disable(thread, arguments);
+    default:
+      return proxy_system_call(__NR_prctl, arguments);
+  }
+}
+
 }  // namespace
 
 bool dispatch_filtered(Thread& thread, u64 number, const u64 arguments[6], i64& result) {
@@ -70,6 +83,9 @@ bool dispatch_filtered(Thread& thread, u64 number, const u64 arguments[6], i64& 
     case __NR_setrlimit:
     case __NR_prlimit64:
       return dispatch_resource_limit(thread, number, arguments, result);
+    case __NR_prctl:
+      result = process_control(thread, arguments);
+      return true;
     case __NR_epoll_pwait:
     case __NR_epoll_pwait2:
       result = wait_with_mask(thread, number, arguments, arguments[4], arguments[5]);

@@ -237,4 +237,17 @@ i64 system_mlockall(Thread& thread, int flags) {
   return result;
 }
 
+i64 system_set_thp_disable(Thread& thread, const u64 arguments[6]) {
+  if (arguments[2] != 0 || arguments[3] != 0 || arguments[4] != 0) return -EINVAL;
+  thread.space->set_large_pages(arguments[1] != 0 ? LargePages::kNo : LargePages::kYes);
+  return 0;
+}
+
+i64 system_get_thp_disable(Thread& thread, const u64 arguments[6]) {
+  for (u32 i = 1; i < 5; ++i) {
+    if (arguments[i] != 0) return -EINVAL;
+  }
+  return thread.space->large_pages() == LargePages::kNo ? 1 : 0;
+}
+
 }  // namespace dbos

@@ -16,5 +16,9 @@ i64 system_madvise(Thread& thread, u64 address, u64 length, int advice);
 i64 system_mincore(Thread& thread, u64 address, u64 length, VirtualAddress vector);
 i64 system_mlock(Thread& thread, u64 address, u64 length, int flags);
 i64 system_mlockall(Thread& thread, int flags);
+// prctl's PR_SET_THP_DISABLE and PR_GET_THP_DISABLE. Linux must not be told: it would take the
+// large pages from the whole machine's memory. `arguments`: of prctl.
+i64 system_set_thp_disable(Thread& thread, const u64 arguments[6]);
+i64 system_get_thp_disable(Thread& thread, const u64 arguments[6]);
 
 }  // namespace dbos

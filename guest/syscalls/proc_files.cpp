@@ -58,6 +58,7 @@ ProcessFacts facts_of(Thread& thread) {
     facts.thread_count = thread.process->thread_count;
   }
   facts.blocked_signals = thread.blocked;
+  facts.large_pages = thread.space->large_pages();
   facts.shows_blocked = thread.thread_id == thread.process->process_id;
   LockGuard guard(thread.process->signal_lock);
   for (u32 signal = 1; signal <= kSignalCount; ++signal) {

@@ -158,15 +158,18 @@ void format_map(ProcText& out, const VmaInfo& vma) {
   out.put('\n');
 }
 
-void format_smap(ProcText& out, const VmaInfo& vma, const PageUsage& usage) {
+void format_smap(ProcText& out, const VmaInfo& vma, const PageUsage& usage,
+                 LargePages large_pages) {
   format_map(out, vma);
   out.kib("Size:           ", vma.range.size());
   out.kib(" kB\nKernelPageSize: ", kPageSize);
   out.kib(" kB\nMMUPageSize:    ", kPageSize);
   out.text(" kB\n");
   put_usage(out, usage, locked_bytes(vma, usage), Part::kVma);
-  const bool may_be_large = vma.kind == VmaKind::kAnonymous && vma.range.size() >= kLargePageSize &&
-                            !vma.flags.has(VmaFlag::kNoHugePage) && memory_options().large_pages;
+  const bool is_asked_for = large_pages == LargePages::kYes && memory_options().large_pages;
+  const bool may_be_large = is_asked_for && vma.kind == VmaKind::kAnonymous &&
+                            vma.range.size() >= kLargePageSize &&
+                            !vma.flags.has(VmaFlag::kNoHugePage);
   out.text("THPeligible:    ").put(may_be_large ? '1' : '0').put('\n');
   put_vma_flags(out, vma);
 }

@@ -20,11 +20,12 @@ struct ProcessFacts {
   u64 caught_signals;
   u64 blocked_signals = 0;
   bool shows_blocked = false;  // the host blocks all of them while the file is made
+  LargePages large_pages = LargePages::kYes;
 };
 
 // One line of maps, and one entry of smaps.
 void format_map(ProcText& out, const VmaInfo& vma);
-void format_smap(ProcText& out, const VmaInfo& vma, const PageUsage& usage);
+void format_smap(ProcText& out, const VmaInfo& vma, const PageUsage& usage, LargePages large_pages);
 void format_smaps_rollup(ProcText& out, VirtualRange range, const PageUsage& total,
                          u64 locked_bytes);
 void format_statm(ProcText& out, const SpaceStatistics& space, const MemorySums& sums,

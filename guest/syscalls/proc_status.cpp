@@ -74,6 +74,8 @@ void format_status(ProcText& out, const char* host, u64 size, const SpaceStatist
       out.text(replacement->key).kib("\t", replacement->bytes).text(" kB\n");
     } else if (begins_with(line, length, "Threads:")) {
       out.text("Threads:\t").decimal(facts.thread_count).put('\n');
+    } else if (facts.large_pages == LargePages::kNo && begins_with(line, length, "THP_enabled:")) {
+      out.text("THP_enabled:\t0\n");
     } else if (facts.shows_blocked && begins_with(line, length, "SigBlk:")) {
       out.text("SigBlk:\t").hexadecimal(facts.blocked_signals, 16).put('\n');
     } else if (begins_with(line, length, "SigCgt:")) {

@@ -18,7 +18,10 @@ void write_maps(ProcText& out, AddressSpace& space) {
 }
 
 void write_smaps(ProcText& out, AddressSpace& space) {
-  for_each_vma(space, [&](const VmaInfo& vma) { format_smap(out, vma, space.usage(vma.range)); });
+  const LargePages large_pages = space.large_pages();
+  for_each_vma(space, [&](const VmaInfo& vma) {
+    format_smap(out, vma, space.usage(vma.range), large_pages);
+  });
 }
 
 void write_smaps_rollup(ProcText& out, AddressSpace& space) {

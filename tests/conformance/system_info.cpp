@@ -262,6 +262,43 @@ CASE(process_controls) {
   })));
 }
 
+CASE(large_pages_can_be_given_up_by_a_process_and_its_children) {
+  auto eligible = [] {
+    const std::string status = read_all("/proc/self/status");
+    return status.find("THP_enabled:\t1\n") != std::string::npos;
+  };
+  const bool was_eligible = eligible();
+  CHECK_EQ(prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0), 0);
+  CHECK(exited(run_child([&] {
+    CHECK_EQ(prctl(PR_SET_THP_DISABLE, 7, 0, 0, 0), 0);
+    CHECK_EQ(prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0), 1);
+    CHECK(!eligible());
+    CHECK(exited(run_child([&] {
+      CHECK_EQ(prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0), 1);
+      CHECK_EQ(prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0), 0);
+      CHECK_EQ(prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0), 0);
+      CHECK_EQ(eligible(), was_eligible);
+    })));
+    CHECK_EQ(prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0), 1);
+    const size_t size = size_t{4} << 20;
+    char* memory = static_cast<char*>(map_anonymous(size));
+    memset(memory, 1, size);
+    CHECK_EQ(memory[size - 1], 1);
+  })));
+  CHECK_EQ(prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0), 0);
+  for (int bad = 2; bad < 5; ++bad) {
+    unsigned long a[5] = {PR_SET_THP_DISABLE, 1, 0, 0, 0};
+    a[bad] = 1;
+    CHECK_ERRNO(syscall(SYS_prctl, a[0], a[1], a[2], a[3], a[4]), EINVAL);
+  }
+  for (int bad = 1; bad < 5; ++bad) {
+    unsigned long a[5] = {PR_GET_THP_DISABLE, 0, 0, 0, 0};
+    a[bad] = 1;
+    CHECK_ERRNO(syscall(SYS_prctl, a[0], a[1], a[2], a[3], a[4]), EINVAL);
+  }
+  CHECK_EQ(prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0), 0);
+}
+
 CASE(random_bytes) {
   unsigned char first[64] = {}, second[64] = {};
   CHECK_EQ(getrandom(first, sizeof first, 0), sizeof first);

@@ -19,7 +19,7 @@ test_program_that_is_none() {
   ln -s loop loop
   refused 126 'symbolic links' "${dbos[@]}" ./loop
   printf '#!/bin/sh -e\necho hello\n' >script && chmod +x script
-  refused 126 'script.*dbos-run /bin/sh' "${dbos[@]}" ./script
+  refused 126 'script for /bin/sh -e, .*outside the guest; put dbos-run before the database' "${dbos[@]}" ./script
   refused 127 'Not a directory' "${dbos[@]}" ./file/program
 }
 
@@ -60,6 +60,9 @@ test_bad_options() {
   refused 125 '--clock' "${dbos[@]}" --clock sundial /bin/true
   refused 125 '--log-level' "${dbos[@]}" --log-level loud /bin/true
   refused 125 '--stats' "${dbos[@]}" --stats=/no/such/folder/file /bin/true
+  refused 125 '--metrics is given an empty value' "${dbos[@]}" --metrics '' /bin/true
+  refused 125 '--stats is given an empty value' "${dbos[@]}" --stats= /bin/true
+  refused 125 'HOST that is no IP address' "${dbos[@]}" --metrics localhost:9100 /bin/true
 }
 
 test_good_options() {
@@ -85,6 +88,76 @@ test_good_options() {
     one 'exit 0' "${dbos[@]}" $options sh -c 'echo $(echo with $(date +%Y | cut -c 1-2))'
     expect "with $options" 'with 20' "$(<one.out)"
   done
+}
+
+# What is printed and lost is no success.
+test_output_that_is_lost() {
+  full() { # full COMMAND...: with a standard output on a full disk
+    one 'exit 125' bash -c 'exec "$@" >/dev/full' - "$@"
+    [[ $(wc -l <one.err) = 1 ]] && grep -q 'No space left' one.err || fail "${*: -1}: $(<one.err)"
+  }
+  full "${dbos[@]}" --version
+  full "${dbos[@]}" --help
+  full "${dbos[@]}" --ring-check
+  local status
+  for status in 0 3; do
+    one "exit $((status == 0 ? 125 : status))" "${dbos[@]}" --stats=/dev/full sh -c "exit $status"
+    grep -Fxq "dbos-run: the counters of --stats can't be written: No space left on device" one.err
+  done
+  one 'exit 1' bash -c 'exec "$@" >/dev/full' - "$DBOS_BUILD/tools/dbos-dbg" --version
+  grep -q '^dbos-dbg: .*No space left' one.err
+  one 'exit 1' bash -c 'exec "$@" >/dev/full' - "$DBOS_BUILD/tools/dbos-dbg" ls
+  one 'exit 2' bash -c 'exec "$@" >/dev/full' - "$DBOS_BUILD/tools/dbos-bench" --list
+  one 'exit 2' bash -c 'exec "$@" >/dev/full' - "$DBOS_BUILD/tools/dbos-bench-native" --help
+  one 'exit 2' bash -c 'exec "$@" >&-' - "$DBOS_BUILD/tools/dbos-bench" --help
+}
+
+# What dbos-run itself has to say, and at which level.
+test_log_levels() {
+  one 'exit 0' "${dbos[@]}" /bin/true
+  expect 'without a level' '' "$(<one.err)"
+  one 'exit 0' "${dbos[@]}" --log-level info /bin/true
+  grep -Eq '^dbos-run: the machine has at most [0-9.]+ GiB of memory and [0-9]+ virtual CPUs$' one.err
+  grep -Eq '^dbos-run: ring 0: [0-9.]+ ns an instruction' one.err
+  grep -Eq '^dbos-run: /.*true is loaded with its interpreter /' one.err
+  ! grep -q 'ends with status' one.err || fail 'debug at the level info'
+  one 'exit 3' "${dbos[@]}" --log-level debug "$python" -c 'import os
+if os.fork() == 0: os._exit(4)
+os.wait(); os._exit(3)'
+  grep -Eq '^dbos-run: process [0-9]+ made process [0-9]+$' one.err
+  grep -Eq '^dbos-run: process [0-9]+ ends with status 4$' one.err
+  grep -Eq '^dbos-run: process [0-9]+ ends with status 3$' one.err
+}
+
+# A program that leaves the guest, or whose first process leaves its children, is warned of.
+test_leaving_is_told() {
+  one 'exit 0' "${dbos[@]}" "$python" -c 'import os; os.execv("/bin/echo", ["echo", "outside"])'
+  expect output outside "$(<one.out)"
+  grep -Eq '^dbos-run: the first process, [0-9]+ executes /bin/echo and leaves the guest' one.err
+  one 'exit 0' "${dbos[@]}" --log-level error "$python" -c 'import os; os.execv("/bin/echo", ["echo"])'
+  expect 'at the level error' '' "$(<one.err)"
+  # What execvp() tries in vain is no execution, nor is a child's one worth a warning.
+  one 'exit 0' "${dbos[@]}" "$python" -c 'import os
+try: os.execv("/no/such/program", ["x"])
+except FileNotFoundError: pass
+if os.fork() == 0: os.execv("/bin/true", ["true"])
+os.wait(); os._exit(0)'
+  expect 'in vain, or by a child' '' "$(<one.err)"
+  one 'exit 0' "${dbos[@]}" --log-level info "$python" -c 'import os
+if os.fork() == 0: os.execv("/bin/true", ["true"])
+os.wait(); os._exit(0)'
+  grep -Eq '^dbos-run: process [0-9]+ executes /bin/true and leaves the guest' one.err
+  # In the background.
+  mkfifo go
+  one 'exit 0' "${dbos[@]}" "$python" -c 'import os
+if os.fork() == 0:
+    open("go").read()
+    open("done", "w").close()
+    os._exit(0)
+os._exit(0)'
+  grep -Eq '^dbos-run: the first process ended and process [0-9]+ goes on: --cow-limit, --metrics and dbos-dbg' one.err
+  : >go
+  await 10 test -e done
 }
 
 # Under another /dev, which only the command sees.
@@ -126,12 +199,15 @@ test_too_little_memory() {
   refused 125 'memory' "${dbos[@]}" --memory 4K /bin/true
   # Not enough address space for the VMM itself.
   refused 125 'memory|address' bash -c 'ulimit -v 200000; exec "$@"' - "${dbos[@]}" /bin/true
+  one 'exit 0' "${dbos[@]}" --memory 64G /bin/true
+  grep -Eq '^dbos-run: --memory is 65536 MiB, and this machine or its cgroup has [0-9]+: ' one.err
   # Enough for this one.
   one 'exit 0' "${dbos[@]}" --memory 64M sh -c '(echo $(echo enough))'
 }
 
 # What the VMM needs does not count against the program's limits.
 test_small_limits() {
+  refused 125 'Too many open files; raise ulimit -n' bash -c 'ulimit -n 12; exec "$@"' - "${dbos[@]}" /bin/true
   local limit
   for limit in '-n 16' '-n 64' '-u 4096' '-s 256' '-c 0' '-f 0' '-l 0' '-q 0' '-i 0'; do
     # shellcheck disable=SC2086 # two words

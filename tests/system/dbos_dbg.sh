@@ -40,6 +40,18 @@ test_dbos_dbg_without_a_program() {
   grep -Eq '^dbos-dbg: no program' one.err
   one 'exit 2' "$dbg" --no-such-option
   one 'exit 2' "$dbg"
+  grep -Fxq "dbos-dbg: name a command; 'dbos-dbg --help' lists them" one.err
+  one 'exit 2' "$dbg" no-such-command
+  grep -Fxq "dbos-dbg: there is no command 'no-such-command'; 'dbos-dbg --help' lists them" one.err
+  # What is wrong is said before there is anything to attach to.
+  one 'exit 2' "$dbg" -p '' ps
+  one 'exit 2' "$dbg" calls soon
+  one 'exit 2' "$dbg" exits -5s
+  one 'exit 2' "$dbg" pt nowhere
+  one 'exit 2' "$dbg" maps --space there
+  one 'exit 2' "$dbg" trace --space there
+  one 'exit 2' "$dbg" step often
+  one 'exit 2' "$dbg" gdb localhost
   one 'exit 0' "$dbg" --json ls
   "$python" -m json.tool one.out >/dev/null
   "${dbos[@]}" --no-control sleep 30 &

@@ -269,6 +269,13 @@ os.abort()'
   expect 'standard error' '' "$(<one.err)"
   one 'signal 11' "${dbos[@]}" --core /nowhere/core "$debugged" crash
   grep -q 'no core in /nowhere/core: No such file' one.err
+  # A part of one is not left behind, unless the file is somebody else's.
+  one 'signal 11' bash -c 'ulimit -f 4; exec "$@"' - "${dbos[@]}" --core part "$debugged" crash
+  grep -q 'no core in part: writing the core failed: File too large' one.err
+  [[ ! -e part ]] || fail "$(stat -c %s part) bytes of a core are left"
+  touch mine
+  one 'signal 11' bash -c 'ulimit -f 4; exec "$@"' - "${dbos[@]}" --core mine "$debugged" crash
+  [[ -e mine ]]
 }
 
 # A guest kernel that can't go on always says so, with its own part of the call chain and where the program

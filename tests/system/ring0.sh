@@ -16,3 +16,23 @@ test_ring_check() {
   grep -Eqx 'vCPUs: at most [0-9]+' one.out
   expect 'standard error' '' "$(<one.err)"
 }
+
+# What a program gives up for itself (redis's disable-thp) is not taken from the whole machine.
+test_large_pages_of_the_host_stay() {
+  [[ $(</sys/kernel/mm/transparent_hugepage/enabled) != *'[never]'* ]] || skip 'this Linux has large pages turned off'
+  "${dbos[@]}" "$python" -c '
+import ctypes, time
+prctl = ctypes.CDLL(None).prctl
+assert (prctl(41, 1, 0, 0, 0), prctl(42, 0, 0, 0, 0)) == (0, 1)
+data = bytearray(64 << 20)
+data[::4096] = bytes([1]) * (len(data) // 4096)
+open("touched", "w").close()
+time.sleep(60)' &
+  local program=$! large
+  await 30 test -e touched
+  large=$(sed -n 's/^AnonHugePages: *\([0-9]*\) kB/\1/p' "/proc/$program/smaps_rollup")
+  kill "$program"
+  wait "$program" || true
+  echo "$large kB of the host's large pages"
+  ((large >= 32768)) || fail "$large kB of the host's large pages"
+}

@@ -64,10 +64,15 @@ status = os.waitpid(child, 0)[1]
 print("child", os.waitstatus_to_exitcode(status), "main", data.count(b"b") == size // 4096)
 '
 
+exits_of() { # exits_of FILE INDEX: of the counters that --stats wrote
+  "$python" -c "import json; print(json.load(open('$1'))['exits']$2)"
+}
+
 test_cow_limit_ends_a_snapshot() {
-  one 'exit 0' "${dbos[@]}" --cow-limit 8M --cow-policy kill-snapshot "$python" -c "$rewriting" 48
+  one 'exit 0' "${dbos[@]}" --cow-limit 8M --cow-policy kill-snapshot --stats=counters "$python" -c "$rewriting" 48
   expect 'the child, and main' 'child -9 main True' "$(<one.out)"
   grep -Eq 'process [0-9]+, a snapshot, is ended: .*--cow-limit.* kept [0-9]+ MiB' one.err
+  expect 'snapshots ended' "{'limit': 1, 'memory': 0}" "$(exits_of counters '["snapshots_ended"]')"
 }
 
 test_cow_limit_slows_main_down() {
@@ -75,9 +80,12 @@ test_cow_limit_slows_main_down() {
   expect 'the child, and main' 'child 0 main True' "$(<one.out)"
   expect 'standard error' '' "$(<one.err)"
   local limited
-  limited=$("$python" -c 'import json; print(json.load(open("counters"))["exits"]["events"]["copies_limited"])')
+  limited=$(exits_of counters '["events"]["copies_limited"]')
   echo "copies beyond the limit: $limited"
   ((limited > 50 && limited < 2000)) || fail "$limited copies beyond the limit"
+  local delayed_ns
+  delayed_ns=$(exits_of counters '["events"]["copies_delayed_ns"]')
+  ((delayed_ns >= limited * 1000000)) || fail "$limited copies were delayed for $delayed_ns ns"
 }
 
 # Children are killed before they have run an instruction, or soon after, or while they make threads.

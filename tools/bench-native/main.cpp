@@ -10,6 +10,7 @@
 #include <string>
 
 #include "tools/bench-native/report.h"
+#include "tools/standard_output.h"
 
 namespace dbos::bench {
 namespace {
@@ -91,18 +92,26 @@ int run(const Options& options) {
   return is_met ? 0 : kNotMet;
 }
 
+int parse_and_run(int argc, char** argv) {
+  Options options;
+  CLI::App app(kDescription, "dbos-bench-native");
+  declare(app, options);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp& help) {
+    return app.exit(help);
+  }
+  return run(options);
+}
+
 }  // namespace
 }  // namespace dbos::bench
 
 int main(int argc, char** argv) {
-  dbos::bench::Options options;
-  CLI::App app(dbos::bench::kDescription, "dbos-bench-native");
-  dbos::bench::declare(app, options);
   try {
-    app.parse(argc, argv);
-    return dbos::bench::run(options);
-  } catch (const CLI::CallForHelp& help) {
-    return app.exit(help);
+    const int status = dbos::bench::parse_and_run(argc, argv);
+    dbos::finish_output();
+    return status;
   } catch (const CLI::ParseError& error) {
     fmt::print(stderr, "dbos-bench-native: {}; 'dbos-bench-native --help' says how to write it\n",
                error.what());

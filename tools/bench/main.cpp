@@ -12,6 +12,7 @@
 
 #include "tools/bench/measures.h"
 #include "tools/bench/report.h"
+#include "tools/standard_output.h"
 
 namespace dbos::bench {
 namespace {
@@ -172,18 +173,26 @@ int run(const Options& options) {
   return all_met(lines) ? 0 : kNotMet;
 }
 
+int parse_and_run(int argc, char** argv) {
+  Options options;
+  CLI::App app(kDescription, "dbos-bench");
+  declare(app, options);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp& help) {
+    return app.exit(help);
+  }
+  return run(options);
+}
+
 }  // namespace
 }  // namespace dbos::bench
 
 int main(int argc, char** argv) {
-  dbos::bench::Options options;
-  CLI::App app(dbos::bench::kDescription, "dbos-bench");
-  dbos::bench::declare(app, options);
   try {
-    app.parse(argc, argv);
-    return dbos::bench::run(options);
-  } catch (const CLI::CallForHelp& help) {
-    return app.exit(help);
+    const int status = dbos::bench::parse_and_run(argc, argv);
+    dbos::finish_output();
+    return status;
   } catch (const CLI::ParseError& error) {
     fmt::print(stderr, "dbos-bench: {}; 'dbos-bench --help' says how to write it\n", error.what());
   } catch (const std::exception& error) {

@@ -19,6 +19,12 @@ class Failure : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// Of wrong words on the command line: the exit status is another.
+class UsageError : public Failure {
+ public:
+  using Failure::Failure;
+};
+
 class Connection {
  public:
   // Throws Failure where nobody listens, or somebody whose socket it should not be.

@@ -17,6 +17,7 @@
 #include <stdexcept>
 
 #include "tools/dbos-dbg/connection.h"
+#include "tools/dbos-dbg/machines.h"
 #include "vmm/network_address.h"
 
 namespace dbos::dbg {
@@ -44,7 +45,7 @@ vmm::NetworkAddress parse(const std::string& text) {
   try {
     return vmm::parse_network_address(text);
   } catch (const std::invalid_argument& error) {
-    throw Failure(fmt::format("the address '{}' {}", text, error.what()));
+    throw UsageError(fmt::format("the address '{}' {}", text, error.what()));
   }
 }
 
@@ -75,8 +76,7 @@ int accept_at_path(const std::string& path) {
   return accepted;
 }
 
-int accept_at_port(const std::string& text) {
-  const vmm::NetworkAddress address = parse(text);
+int accept_at_port(const std::string& text, const vmm::NetworkAddress& address) {
   addrinfo hints = {};
   hints.ai_socktype = SOCK_STREAM;
   addrinfo* found = nullptr;
@@ -118,13 +118,15 @@ void carry_both(int input, int output, int program) {
 
 }  // namespace
 
-void serve_gdb(const std::string& socket_name, const std::string& address) {
-  // Before gdb is waited for, so that whatever is wrong is said at once.
-  Connection connection(socket_name);
+void serve_gdb(const std::string& program, const std::string& address) {
   const bool is_path = address.find('/') != std::string::npos;
-  const Descriptor accepted(address.empty() ? -1
-                            : is_path       ? accept_at_path(address)
-                                            : accept_at_port(address));
+  const bool is_port = !address.empty() && !is_path;
+  const vmm::NetworkAddress port = is_port ? parse(address) : vmm::NetworkAddress();
+  // Before gdb is waited for, so that whatever is wrong is said at once.
+  Connection connection(choose_machine(program).socket);
+  const Descriptor accepted(is_port   ? accept_at_port(address, port)
+                            : is_path ? accept_at_path(address)
+                                      : -1);
   connection.ask("debug", Json::object(), Connection::Wait::kForever);
   connection.ask("gdb", Json::object(), Connection::Wait::kForever);
   std::signal(SIGPIPE, SIG_IGN);

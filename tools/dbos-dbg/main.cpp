@@ -16,6 +16,7 @@
 #include "tools/dbos-dbg/show.h"
 #include "tools/dbos-dbg/table.h"
 #include "tools/dbos-dbg/trace.h"
+#include "tools/standard_output.h"
 
 namespace dbos::dbg {
 namespace {
@@ -72,7 +73,7 @@ uint64_t parse_number(const std::string& text, const char* what) {
     if (end == text.size() && text.front() != '-') return value;
   } catch (const std::exception&) {
   }
-  throw Failure(
+  throw UsageError(
       fmt::format("{} '{}' is no number; write it decimal, or hexadecimal with 0x", what, text));
 }
 
@@ -87,7 +88,7 @@ double parse_interval(const std::string& text) {
     if (is_known && value > 0 && value * scale <= 86400) return value * scale;
   } catch (const std::exception&) {
   }
-  throw Failure(fmt::format("'{}' is no interval; write 5s, 500ms or 2m", text));
+  throw UsageError(fmt::format("'{}' is no interval; write 5s, 500ms or 2m", text));
 }
 
 Json space_arguments(const Options& options) {
@@ -125,13 +126,13 @@ void show(const Options& options, const char* command, const Json& arguments, Te
 // Since the start, or over an interval in which everything is timed.
 void show_counts(const Options& options, const char* command,
                  std::string (*text)(const Json&, double)) {
+  const double seconds = options.interval.empty() ? 0 : parse_interval(options.interval);
   Connection connection(choose_machine(options.process).socket);
   if (options.interval.empty()) {
     const Json result = connection.ask(command);
     print(options, result, text(result, 0));
     return;
   }
-  const double seconds = parse_interval(options.interval);
   connection.ask("time_all", {{"on", true}});
   const Json before = connection.ask(command);
   std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
@@ -254,6 +255,7 @@ CLI::App* declare_stopping_command(CLI::App& app, Options& options,
   }
   command->final_callback([&options, name = description.name] {
     std::vector<std::string> words = {name};
+    if (words[0] == "step" && !options.words.empty()) parse_number(options.words[0], "COUNT");
     words.insert(words.end(), options.words.begin(), options.words.end());
     if (options.all) words.emplace_back("all");
     options.debug.json = options.json;
@@ -295,7 +297,7 @@ void declare_sessions(CLI::App& app, Options& options) {
       "gdb", "gdb's remote protocol, on standard input and output or at an address");
   gdb->add_option("ADDRESS", options.address,
                   "HOST:PORT, :PORT of this machine alone, or the path of a Unix socket");
-  gdb->final_callback([&] { serve_gdb(choose_machine(options.process).socket, options.address); });
+  gdb->final_callback([&] { serve_gdb(options.process, options.address); });
 }
 
 void declare(CLI::App& app, Options& options, bool& wants_version) {
@@ -304,7 +306,10 @@ void declare(CLI::App& app, Options& options, bool& wants_version) {
   app.set_help_all_flag("--help-all", "... and that of every command");
   app.add_flag("--version", wants_version, "Print the version and exit");
   app.add_option("-p,--program", options.process, "The program: a process id, or a name")
-      ->type_name("PROGRAM");
+      ->type_name("PROGRAM")
+      ->check([](const std::string& text) {
+        return std::string(text.empty() ? "an empty name names no program" : "");
+      });
   app.add_flag("--json", options.json, "Print JSON");
   app.fallthrough();
   app.require_subcommand(0, 1);
@@ -315,26 +320,43 @@ void declare(CLI::App& app, Options& options, bool& wants_version) {
   declare_sessions(app, options);
 }
 
+// The word that stands where a command should; empty: it is something else that is wrong.
+std::string unknown_command(const CLI::App& app) {
+  const std::vector<std::string> words = app.remaining();
+  const bool is_command = app.get_subcommands().empty() && !words.empty() && words[0][0] != '-';
+  return is_command ? words[0] : "";
+}
+
+void parse(CLI::App& app, int argc, char** argv) {
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ExtrasError&) {
+    const std::string command = unknown_command(app);
+    if (command.empty()) throw;
+    throw UsageError(
+        fmt::format("there is no command '{}'; 'dbos-dbg --help' lists them", command));
+  }
+}
+
 int run(int argc, char** argv) {
   CLI::App app(kDescription, "dbos-dbg");
   Options options;
   bool wants_version = false;
   declare(app, options, wants_version);
   try {
-    app.parse(argc, argv);
+    parse(app, argc, argv);
   } catch (const CLI::CallForHelp& help) {
     return app.exit(help);
   } catch (const CLI::CallForAllHelp& help) {
     return app.exit(help);
   } catch (const CLI::ParseError& error) {
-    fmt::print(stderr, "dbos-dbg: {}; 'dbos-dbg --help' says how to write it\n", error.what());
-    return kUsage;
+    throw UsageError(
+        fmt::format("{}; 'dbos-dbg --help' says how to write it", std::string(error.what())));
   }
   if (wants_version) {
     fmt::print("dbos-dbg {}\n", DBOS_VERSION);
   } else if (app.get_subcommands().empty()) {
-    fmt::print(stderr, "dbos-dbg: name a command; 'dbos-dbg --help' lists them\n");
-    return kUsage;
+    throw UsageError("name a command; 'dbos-dbg --help' lists them");
   }
   return 0;
 }
@@ -344,7 +366,12 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   try {
-    return dbos::dbg::run(argc, argv);
+    const int status = dbos::dbg::run(argc, argv);
+    dbos::finish_output();
+    return status;
+  } catch (const dbos::dbg::UsageError& error) {
+    fmt::print(stderr, "dbos-dbg: {}\n", error.what());
+    return dbos::dbg::kUsage;
   } catch (const std::exception& error) {
     fmt::print(stderr, "dbos-dbg: {}\n", error.what());
     return dbos::dbg::kFailed;

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <filesystem>
 #include <iostream>
@@ -10,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "tools/standard_output.h"
 #include "vmm/debug/control_server.h"
 #include "vmm/debug/crash_report.h"
 #include "vmm/debug/debugger.h"
@@ -17,6 +19,7 @@
 #include "vmm/debug/stop.h"
 #include "vmm/error.h"
 #include "vmm/exit_status.h"
+#include "vmm/host_memory.h"
 #include "vmm/loader/boot_information.h"
 #include "vmm/loader/find_program.h"
 #include "vmm/loader/kernel_file.h"
@@ -75,8 +78,14 @@ bool uses_tsc(ClockSource clock) {
 void prefault(Machine& machine, uint64_t size) {
   for (uint64_t done = 0; done < size; done += kArenaChunkSize) {
     const int64_t usable = machine.grow_arena(done / kArenaChunkSize);
-    if (usable < 0) throw StartError("not enough memory for --prefault: ask for less");
-    populate_arena(kArenaBase + done, std::min(size - done, static_cast<uint64_t>(usable)));
+    const int64_t result =
+        usable < 0 ? usable
+                   : populate_arena(kArenaBase + done,
+                                    std::min(size - done, static_cast<uint64_t>(usable)));
+    if (result < 0) {
+      throw StartError(fmt::format("Linux does not give the {} MiB of --prefault: {}; ask for less",
+                                   size / kMiB, std::strerror(static_cast<int>(-result))));
+    }
   }
 }
 
@@ -107,6 +116,16 @@ struct Workload {
   std::string name;  // as execvp would name it
 };
 
+void log_workload(const Workload& workload) {
+  const std::string& interpreter = workload.program.interpreter_path;
+  log_line(LogLevel::kInfo, "{} is {}", workload.path,
+           interpreter.empty() ? "loaded alone" : "loaded with its interpreter " + interpreter);
+  if (workload.program.privileges_ignored) {
+    log_line(LogLevel::kInfo, "{} runs with the user's own rights: its file's are ignored",
+             workload.path);
+  }
+}
+
 Workload find_workload(const Options& options, const KernelImage& kernel) {
   if (!kernel.loads_program) {
     std::vector<std::string> arguments = options.command;
@@ -128,6 +147,9 @@ void set_clock_and_features(const Options& options, const Machine& machine,
     if (clock.is_enabled()) parameters.features |= kFeatureClock;
     parameters.tsc_khz = clock.tsc_khz();
   }
+  log_line(LogLevel::kDebug, "the program reads the time {}",
+           (parameters.features & kFeatureClock) != 0 ? "from the time stamp counter"
+                                                      : "by asking Linux");
   parameters.extended_state_mask = machine.extended_state_mask();
   if (parameters.extended_state_mask != 0) parameters.features |= kFeatureXsave;
 }
@@ -139,11 +161,16 @@ void set_clock_and_features(const Options& options, const Machine& machine,
   const KernelImage kernel =
       options.kernel.empty() ? built_in_image() : parse_kernel_image(kernel_file, options.kernel);
   Workload workload = find_workload(options, kernel);
+  log_workload(workload);
   if (options.statistics) enable_statistics(options.statistics_file);
   auto* const machine = new Machine(options.memory_size, kernel);
   set_machine(*machine);
   Vcpu& vcpu = adopt_first_thread(*machine);
+  log_line(LogLevel::kInfo, "the machine has at most {:.1f} GiB of memory and {} virtual CPUs",
+           static_cast<double>(machine->arena_size_max()) / kGiB, kVcpuCountMax);
   const RingCheck check = check_ring(vcpu);
+  log_line(LogLevel::kInfo, "ring 0: {:.2f} ns an instruction, {:.0f} ns a hypercall and back",
+           check.instruction_ns, check.exit_ns);
   if (!check.is_native()) throw StartError(interpreted_message(check));
   machine->check_cpu();
   if (machine->reset_vcpu(vcpu, 0) < 0) throw StartError::with_errno("KVM can't start a vCPU");
@@ -182,15 +209,30 @@ void set_clock_and_features(const Options& options, const Machine& machine,
   run_vcpu(vcpu);
 }
 
+void warn_of_too_much_memory(uint64_t wanted, uint64_t there) {
+  if (wanted <= there) return;
+  log_line(LogLevel::kWarning,
+           "--memory is {} MiB, and this machine or its cgroup has {}: where that is used up Linux "
+           "ends the program with its children; give less",
+           wanted / kMiB, there / kMiB);
+}
+
 int run(std::span<const std::string> arguments) {
-  const Options options = parse_options(arguments, host_memory_size());
+  const uint64_t host_memory = host_memory_size();
+  const Options options = parse_options(arguments, host_memory);
+  set_log_level(options.log_level);
   switch (options.action) {
     case Action::kPrint:
       fmt::print("{}", options.text);
+      finish_output();
       return 0;
-    case Action::kRingCheck:
-      return print_ring_check();
+    case Action::kRingCheck: {
+      const int status = print_ring_check();
+      finish_output();
+      return status;
+    }
     case Action::kRun:
+      warn_of_too_much_memory(options.memory_size, host_memory);
       run_program(options);
   }
   return static_cast<int>(ExitStatus::kFailure);
@@ -205,10 +247,10 @@ int main(int argc, char** argv) {
   try {
     return dbos::vmm::run(arguments);
   } catch (const dbos::vmm::LoadError& error) {
-    dbos::vmm::write_log_line(error.what());
+    dbos::vmm::write_log_line(dbos::vmm::LogLevel::kError, error.what());
     return static_cast<int>(error.status());
   } catch (const std::exception& error) {
-    dbos::vmm::write_log_line(error.what());
+    dbos::vmm::write_log_line(dbos::vmm::LogLevel::kError, error.what());
     return static_cast<int>(ExitStatus::kFailure);
   }
 }

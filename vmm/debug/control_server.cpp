@@ -369,8 +369,8 @@ void start_control(Machine& machine, const ControlOptions& options) {
                                  options.metrics->port);
   }
   if (start.control_error != 0) {
-    write_log_line(fmt::format("dbos-dbg can't attach: no socket can be made ({})",
-                               std::strerror(start.control_error)));
+    log_line(LogLevel::kWarning, "dbos-dbg can't attach: no socket can be made ({})",
+             std::strerror(start.control_error));
   }
 }
 

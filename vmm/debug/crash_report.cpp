@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <csignal>
 #include <cstring>
 
@@ -111,8 +112,10 @@ void handle_crash(Vcpu& vcpu, int signal) {
 }
 
 std::string write_core_file(const std::string& path, uint32_t vcpu, int signal) {
-  const int descriptor =
-      open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK, 0600);
+  constexpr int kFlags = O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK;
+  int descriptor = open(path.c_str(), kFlags | O_EXCL, 0600);
+  const bool is_new = descriptor >= 0;
+  if (!is_new && errno == EEXIST) descriptor = open(path.c_str(), kFlags | O_TRUNC, 0600);
   if (descriptor < 0) return std::strerror(errno);
   const int kept = keep_descriptor(descriptor);
   struct stat file = {};
@@ -121,6 +124,8 @@ std::string write_core_file(const std::string& path, uint32_t vcpu, int signal) 
   std::string error = "that is no regular file";
   if (is_file) error = write_core(kept, describe_program(vcpu, signal), read_page);
   close_kept(kept);
+  // A part of a core is of no use, and may be what has filled the disk.
+  if (is_new && !error.empty()) unlink(path.c_str());
   return error;
 }
 

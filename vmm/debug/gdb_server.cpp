@@ -184,7 +184,8 @@ void serve(int connection) {
     GdbSession session;
     talk(connection, session);
   } else {
-    write_log_line("the program could not be stopped for gdb: a thread stays in the guest kernel");
+    write_log_line(LogLevel::kWarning,
+                   "the program could not be stopped for gdb: a thread stays in the guest kernel");
   }
   detach_debugger();
 }

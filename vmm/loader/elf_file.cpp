@@ -51,8 +51,9 @@ std::string_view trimmed(std::string_view text) {
 [[noreturn]] void refuse_script(const std::string& path, std::string_view start) {
   const std::string_view line = trimmed(start.substr(2, start.find('\n') - 2));
   if (line.empty()) refuse(path, "it is a script that names no interpreter; add one after '#!'");
-  refuse(path,
-         "it is a script; run its interpreter instead: dbos-run " + printable(line) + " " + path);
+  refuse(path, "it is a script for " + printable(line) +
+                   ", and what it executes would run on Linux, outside the guest; put dbos-run "
+                   "before the database inside the script, or name the database itself");
 }
 
 std::string machine_name(uint16_t machine) {

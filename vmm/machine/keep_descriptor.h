@@ -1,5 +1,5 @@
-// Where the VMM's own file descriptors lie: from 768 on, above most programs' numbers; Linux skips
-// them for programs that get there.
+// Where the VMM's own file descriptors lie: from 768 on, above most programs' numbers, or from half
+// the hard limit of open files where that is less; Linux skips them for programs that get there.
 #pragma once
 
 #include <cstdint>

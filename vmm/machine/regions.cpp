@@ -48,8 +48,8 @@ int64_t commit_region(uint64_t address, uint64_t size, HostPages pages) {
   return 0;
 }
 
-void populate_arena(uint64_t address, uint64_t size) {
-  raw_call(__NR_madvise, address, size, MADV_POPULATE_WRITE);
+int64_t populate_arena(uint64_t address, uint64_t size) {
+  return raw_call(__NR_madvise, address, size, MADV_POPULATE_WRITE);
 }
 
 }  // namespace dbos::vmm

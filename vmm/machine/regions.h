@@ -24,7 +24,7 @@ enum class HostPages { kSmall, kLarge };
 // Result: 0 or -errno.
 int64_t commit_region(uint64_t address, uint64_t size, HostPages pages);
 
-// Makes committed memory present, so that its first use takes no fault of the host.
-void populate_arena(uint64_t address, uint64_t size);
+// Makes committed memory present, so that its first use takes no fault of the host. 0 or -errno.
+int64_t populate_arena(uint64_t address, uint64_t size);
 
 }  // namespace dbos::vmm

@@ -33,6 +33,10 @@ constexpr Metric kMetrics[] = {
      "memory that was copied because a snapshot or a file shares it"},
     {"dbos_copies_limited_total", "counter", "",
      "copied pages that came when snapshots kept more than --cow-limit"},
+    {"dbos_copies_delayed_seconds_total", "counter", "",
+     "time that such copies were delayed, with --cow-policy throttle"},
+    {"dbos_snapshots_ended_total", "counter", "reason",
+     "children that were ended: more was kept than --cow-limit, or no memory was left"},
     {"dbos_memory_limit_bytes", "gauge", "", "what --memory allows"},
     {"dbos_memory_bytes", "gauge", "use", "guest memory by its use: pages, tables, kernel or free"},
     {"dbos_memory_retired_bytes", "gauge", "use",
@@ -133,6 +137,11 @@ void put_events(Writer& out, const Figures& figures) {
   out.sample(figures.event(Counter::kFaultCopied) * kPageSize);
   out.begin("dbos_copies_limited_total");
   out.sample(figures.event(Counter::kCopyLimited));
+  out.begin("dbos_copies_delayed_seconds_total");
+  out.sample(static_cast<double>(figures.event(Counter::kCopyDelayed_ns)) / 1e9);
+  out.begin("dbos_snapshots_ended_total");
+  out.sample("reason", "limit", figures.event(Counter::kEndedForLimit));
+  out.sample("reason", "memory", figures.event(Counter::kEndedForMemory));
 }
 
 void put_memory(Writer& out, const Figures& figures) {

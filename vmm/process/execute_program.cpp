@@ -2,7 +2,12 @@
 
 #include <asm/unistd.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
+#include <cstring>
+#include <string_view>
+
+#include "vmm/log.h"
 #include "vmm/process/death_signal.h"
 #include "vmm/process/host_call.h"
 #include "vmm/process/host_process.h"
@@ -63,6 +68,22 @@ class StringArray {
   uint64_t size_ = 0;
 };
 
+constexpr uint64_t kShownPathMax = 200;
+
+// Only before a program that can be executed: execvp() tries every directory of PATH. The path is
+// the guest's to change, but stays mapped.
+void log_execution(const Vcpu& vcpu, uint64_t directory, uint64_t path, uint64_t flags) {
+  const bool is_first = vcpu.process->parent == nullptr;
+  const LogLevel level = is_first ? LogLevel::kWarning : LogLevel::kInfo;
+  if (!is_logged(level)) return;
+  const bool is_executable = raw_call(__NR_faccessat2, directory, path, X_OK, flags) == 0;
+  if (!is_executable) return;
+  const auto* const shown = reinterpret_cast<const char*>(path);
+  log_line(level, "{} {} executes {} and leaves the guest: Linux runs it from now on",
+           is_first ? "the first process," : "process", vcpu.process->process_id,
+           std::string_view(shown, strnlen(shown, kShownPathMax)));
+}
+
 }  // namespace
 
 int64_t execute_program(Vcpu& vcpu, const Call& call) {
@@ -76,6 +97,7 @@ int64_t execute_program(Vcpu& vcpu, const Call& call) {
   const bool is_ours = own_descriptors().is_ours(static_cast<int>(a[0]));
   const uint64_t directory = is_ours ? DescriptorGuard::kNone : a[0];
   const uint64_t passed[6] = {directory, a[1], arguments.address(), environment.address(), a[4], 0};
+  log_execution(vcpu, a[0], a[1], a[4]);
   // The new program does not belong to the machine any more.
   const int death_signal = lend_death_signal(*vcpu.process);
   vcpu.process->ended_by_itself.store(1);  // its children live on whatever the new program's end is

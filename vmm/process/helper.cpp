@@ -3,6 +3,7 @@
 #include <cerrno>
 
 #include "hypercall/abi.h"
+#include "vmm/log.h"
 #include "vmm/machine/machine.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/vcpu_thread.h"
@@ -12,6 +13,16 @@ namespace {
 
 std::atomic<uint32_t> is_requested{0};
 std::atomic<uint64_t> waiting_argument{0};  // start argument of one that waits for a fork; 0: none
+
+int64_t create_helper(Vcpu& creator, uint64_t start_argument) {
+  const int64_t result = create_helper_thread(creator, start_argument);
+  if (result < 0) {
+    log_line(LogLevel::kInfo, "the guest kernel's helper could not be started: errno {}", -result);
+  } else {
+    log_line(LogLevel::kInfo, "the guest kernel's helper has started");
+  }
+  return result;
+}
 
 }  // namespace
 
@@ -23,7 +34,7 @@ int64_t request_helper(Vcpu& creator, uint64_t start_argument, uint64_t flags) {
     waiting_argument.store(start_argument);
     return 0;
   }
-  const int64_t result = create_helper_thread(creator, start_argument);
+  const int64_t result = create_helper(creator, start_argument);
   if (result < 0) is_requested.store(0);
   machine().vcpus().prepare(*creator.process, 1);  // in the place of the one that it has taken
   return result;
@@ -33,7 +44,7 @@ void start_waiting_helper(Vcpu& creator) {
   if (creator.process->parent != nullptr) return;
   const uint64_t start_argument = waiting_argument.exchange(0);
   // Without one the guest does without; the next fork tries again.
-  if (start_argument != 0 && create_helper_thread(creator, start_argument) < 0) {
+  if (start_argument != 0 && create_helper(creator, start_argument) < 0) {
     waiting_argument.store(start_argument);
   }
 }

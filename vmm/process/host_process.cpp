@@ -136,6 +136,17 @@ bool is_fork_of_ours(uint64_t process_id) {
   return false;
 }
 
+const HostProcess* another_process(const HostProcess& than) {
+  VcpuPool& vcpus = machine().vcpus();
+  for (uint32_t i = 0; i < vcpus.count(); ++i) {
+    const Vcpu& vcpu = vcpus.at(i);
+    const HostProcess* const process = vcpu.process;
+    const bool lives = vcpu.is_alive() && vcpu.host_thread.load() != 0;
+    if (lives && process != nullptr && process != &than) return process;
+  }
+  return nullptr;
+}
+
 void watch_parent(HostProcess& process) {
   raw_call(__NR_prctl, PR_SET_PDEATHSIG, kParentDeathSignal);
   const bool was_killed = has_lost_parent(process) && process.parent->ended_by_itself.load() == 0;

@@ -42,6 +42,8 @@ void inherit_descriptors(HostProcess& process);
 // Whether it is a process that the program forked, alive and not gone into another program. An id
 // that Linux has given to somebody else is not.
 bool is_fork_of_ours(uint64_t process_id);
+// One of the program's other processes that lives, and runs in the guest. Null: there is none.
+const HostProcess* another_process(const HostProcess& than);
 
 // In the new process: asks Linux to tell when the parent dies. A process of ours whose parent was
 // killed (kill -9 of dbos-run) must not stay behind; one whose parent ended by itself must.

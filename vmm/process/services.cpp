@@ -32,16 +32,17 @@ namespace {
 
 constexpr uint64_t kLineMax = 1024;
 
-int64_t log_line(const Call& call) {
+// What the guest kernel has to say: what it refuses, and what it can't go on with.
+int64_t log_of_guest(const Call& call, LogLevel level) {
   const uint64_t address = call.arguments[0];
   const uint64_t length = call.arguments[1];
   if (length > kLineMax || !machine().memory().is_plain(address, length)) return -EFAULT;
-  write_log_line({reinterpret_cast<const char*>(address), length});
+  write_log_line(level, {reinterpret_cast<const char*>(address), length});
   return 0;
 }
 
 [[noreturn]] void guest_panic(Vcpu& vcpu, const Call& call) {
-  log_line(call);
+  log_of_guest(call, LogLevel::kError);
   die_with_report(vcpu, "the guest kernel found a bug of its own");
 }
 
@@ -144,10 +145,24 @@ int64_t result_without_debugger(const Call& call) {
   for (;;) raw_call(__NR_exit, status);
 }
 
-void end_first_process(const Vcpu& vcpu) {
-  if (vcpu.process->parent != nullptr) return;
-  write_statistics();
+// What watches the program lives in the first process; a program that puts itself in the background
+// goes on without.
+void warn_of_those_that_go_on(const Vcpu& vcpu) {
+  const HostProcess* const other = another_process(*vcpu.process);
+  if (other == nullptr) return;
+  log_line(
+      LogLevel::kWarning,
+      "the first process ended and process {} goes on: --cow-limit, --metrics and dbos-dbg end "
+      "with it; run the program in the foreground (redis: --daemonize no)",
+      other->process_id);
+}
+
+// What remains to be done if it is the first. False: that failed.
+bool end_first_process(const Vcpu& vcpu) {
+  if (vcpu.process->parent != nullptr) return true;
+  warn_of_those_that_go_on(vcpu);
   remove_gdb_socket();
+  return write_statistics();
 }
 
 [[noreturn]] void exit_process(Vcpu& vcpu, uint64_t status, bool released) {
@@ -157,8 +172,11 @@ void end_first_process(const Vcpu& vcpu) {
     vcpu.state.store(VcpuState::kEnded);
   }
   vcpu.process->ended_by_itself.store(1);
+  log_line(LogLevel::kDebug, "process {} ends with status {}", vcpu.process->process_id,
+           status & 0xff);
   tell_process_end(vcpu, {false, static_cast<int>(status & 0xff)});
-  end_first_process(vcpu);
+  const bool is_complete = end_first_process(vcpu);
+  if (!is_complete && (status & 0xff) == 0) status = static_cast<uint64_t>(ExitStatus::kFailure);
   for (;;) raw_call(__NR_exit_group, status);
 }
 
@@ -169,7 +187,7 @@ int64_t execute_service(Vcpu& vcpu, const Call& call) {
   const uint64_t* const a = call.arguments;
   switch (service) {
     case Service::kLog:
-      return log_line(call);
+      return log_of_guest(call, LogLevel::kWarning);
     case Service::kPanic:
       guest_panic(vcpu, call);
     case Service::kArenaGrow:
@@ -200,6 +218,7 @@ int64_t execute_service(Vcpu& vcpu, const Call& call) {
       return signal_mask(vcpu, a[0]);
     case Service::kDie:
       vcpu.process->ended_by_itself.store(1);
+      log_line(LogLevel::kDebug, "process {} ends by signal {}", vcpu.process->process_id, a[0]);
       tell_process_end(vcpu, {true, static_cast<int>(a[0])});
       handle_crash(vcpu, static_cast<int>(a[0]));
       end_first_process(vcpu);

@@ -4,8 +4,12 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <cstring>
+
 #include "vmm/debug/figures_json.h"
 #include "vmm/error.h"
+#include "vmm/log.h"
 #include "vmm/machine/keep_descriptor.h"
 #include "vmm/process/host_call.h"
 #include "vmm/process/vcpu_thread.h"
@@ -26,8 +30,8 @@ void enable_statistics(const std::string& file) {
   destination = keep_descriptor(descriptor);
 }
 
-void write_statistics() {
-  if (destination < 0) return;
+bool write_statistics() {
+  if (destination < 0) return true;
   const Figures figures = collect_figures(machine());
   const Json json = {{"vcpus", figures.vcpus},
                      {"frames", frames_json(figures)},
@@ -35,8 +39,19 @@ void write_statistics() {
                      {"exits", exits_json(figures)},
                      {"calls", calls_json(figures)}};
   const std::string text = json.dump() + "\n";
-  raw_call(__NR_write, static_cast<uint64_t>(destination), reinterpret_cast<uint64_t>(text.data()),
-           text.size());
+  for (size_t done = 0; done < text.size();) {
+    const int64_t result =
+        raw_call(__NR_write, static_cast<uint64_t>(destination),
+                 reinterpret_cast<uint64_t>(text.data()) + done, text.size() - done);
+    if (result == -EINTR) continue;
+    if (result <= 0) {
+      log_line(LogLevel::kError, "the counters of --stats can't be written: {}",
+               std::strerror(static_cast<int>(-result)));
+      return false;
+    }
+    done += static_cast<size_t>(result);
+  }
+  return true;
 }
 
 }  // namespace dbos::vmm

@@ -9,7 +9,8 @@ namespace dbos::vmm {
 // the file can't be written.
 void enable_statistics(const std::string& file);
 
-// Writes the counters, if they were asked for. Called at the end of the first process.
-void write_statistics();
+// Writes the counters, if they were asked for. Called at the end of the first process. False: they
+// could not be written, and the log says so.
+bool write_statistics();
 
 }  // namespace dbos::vmm

@@ -9,6 +9,7 @@
 #include "vmm/debug/stop.h"
 #include "vmm/error.h"
 #include "vmm/kvm/kvm_api.h"
+#include "vmm/log.h"
 #include "vmm/process/allowed_calls.h"
 #include "vmm/process/attention.h"
 #include "vmm/process/death_signal.h"
@@ -332,6 +333,8 @@ int64_t fork_process(Vcpu& creator, uint64_t start_argument, uint64_t exit_signa
   if (result < 0 && process != nullptr) process->record.store(RecordState::kFree);
   set_own_mask(mask);
   if (result < 0) return result;
+  log_line(LogLevel::kDebug, "process {} made process {}{}", creator.process->process_id, result,
+           waits_for_exec ? ", which shares its memory" : "");
   if (waits_for_exec) {
     reap_ended_threads(*creator.process);
   } else {

@@ -258,6 +258,7 @@ def crash():
 def daemon():
     """--daemonize: the command ends, the server goes on."""
     server = Server("--daemonize", "yes", "--pidfile", "redis.pid", "--logfile", "daemon.log", wait=False)
+    server.may_say = "dbos-run: the first process ended and process"
     check_equal("exit status of the command", 0, server.wait(60))
     server.process = type("Daemon", (), {"poll": lambda _: None, "returncode": None})()
     server.await_ready()

@@ -51,10 +51,11 @@ TEST_CASE("what is not an ELF file is refused by its kind") {
 }
 
 TEST_CASE("a script's refusal names its interpreter with its arguments") {
-  require_words(header_refusal("#!/usr/bin/env -S python3 -u\nprint(1)\n"),
-                {"126", "script", "dbos-run /usr/bin/env -S python3 -u /opt/db"});
-  require_words(header_refusal("#! \t/bin/sh \r\n"), {"dbos-run /bin/sh /opt/db"});
-  require_words(header_refusal("#!/bin/sh"), {"dbos-run /bin/sh /opt/db"});
+  require_words(
+      header_refusal("#!/usr/bin/env -S python3 -u\nprint(1)\n"),
+      {"126", "script for /usr/bin/env -S python3 -u", "outside the guest", "put dbos-run before"});
+  require_words(header_refusal("#! \t/bin/sh \r\n"), {"script for /bin/sh, and"});
+  require_words(header_refusal("#!/bin/sh"), {"script for /bin/sh, and"});
   require_words(header_refusal("#!\n"), {"script", "no interpreter"});
   require_words(header_refusal("#!"), {"script", "no interpreter"});
   require_words(header_refusal("#!/bin/\x1b[31msh\n"), {"/bin/?[31msh"});

@@ -156,11 +156,11 @@ TEST_CASE("a file that cannot be executed is refused by its reason") {
   require_words(load_refusal(folder.path() + "/secret"), {"126", "permission to read", "chmod +r"});
 }
 
-TEST_CASE("a script is refused with what to run instead") {
+TEST_CASE("a script is refused with where to put dbos-run") {
   const TemporaryFolder folder;
   const std::string path = folder.write("script", "#!/usr/bin/python3 -u\n", 0755);
-  require_words(load_refusal(path),
-                {"126", "script", ("dbos-run /usr/bin/python3 -u " + path).c_str()});
+  require_words(load_refusal(path), {"126", path.c_str(), "script for /usr/bin/python3 -u",
+                                     "put dbos-run before the database"});
 }
 
 TEST_CASE("a static program needs no interpreter") {

@@ -161,6 +161,17 @@ TEST_CASE("the other options are as they are called") {
   require_refusal({"--log-level", "loud", "db"}, {"--log-level", "'loud'", "warning"});
   require_refusal({"--trace=maybe", "db"}, {"no value", "--trace"});
   require_refusal({"--metrics", "localhost", "db"}, {"--metrics localhost", "HOST"});
+  require_refusal({"--metrics", "localhost:9100", "db"}, {"localhost:9100", "no IP address"});
+}
+
+TEST_CASE("an empty value is refused, not ignored") {
+  for (const char* option : {"--stats", "--metrics", "--gdb", "--core", "--kernel"}) {
+    require_refusal({std::string(option) + "=", "db"}, {option, "empty value"});
+  }
+  for (const char* option : {"--metrics", "--gdb", "--core", "--kernel"}) {
+    require_refusal({option, "", "db"}, {option, "empty value"});
+  }
+  REQUIRE(parse({"--env=A=", "db", "--x="}).environment == Words{"A="});
 }
 
 TEST_CASE("an unknown option is refused, not run") {
@@ -213,7 +224,7 @@ TEST_CASE("another guest kernel takes what follows as its arguments") {
   REQUIRE(options.command == Words{"-v", "file"});
   REQUIRE(parse({"--kernel=my.elf"}).command.empty());
   REQUIRE(parse({"db", "--kernel", "my.elf"}).kernel.empty());
-  require_refusal({"--kernel", "", "db"}, {"--kernel", "file"});
+  require_refusal({"--kernel", "", "db"}, {"--kernel", "empty value"});
   require_refusal({"--kernel"}, {"--kernel", "value"});
 }
 

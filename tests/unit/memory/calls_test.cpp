@@ -138,6 +138,24 @@ TEST_CASE_METHOD(Fixture, "large pages: first touch, split by munmap, mprotect a
   check();
 }
 
+TEST_CASE_METHOD(Fixture,
+                 "large pages: a process can give them up, and its children inherit that") {
+  map(0, 1024);
+  write(0, 1);
+  space.set_large_pages(LargePages::kNo);
+  write(512, 1);
+  CHECK(space.usage({page(0), page(512)}).large == 512);
+  CHECK(space.usage({page(512), page(1024)}).large == 0);
+  AddressSpace& child = machine.take_snapshot(space);
+  CHECK(child.large_pages() == LargePages::kNo);
+  child.set_large_pages(LargePages::kYes);
+  CHECK(space.large_pages() == LargePages::kNo);
+  space.set_large_pages(LargePages::kYes);
+  map(1024, 512);
+  write(1024, 1);
+  CHECK(space.usage({page(1024), page(1536)}).large == 512);
+}
+
 TEST_CASE_METHOD(Fixture, "large pages: not for stacks, advice, or what is too small") {
   map(0, 512, kReadWrite, MAP_STACK);
   write(0, 1);

@@ -25,6 +25,8 @@ Figures some_figures() {
   counters->row_for(0).add(60'000'000'000);
   counters->calls[kCallIndexCount - 1] = 1;
   counters->count(Counter::kFaultCopied);
+  counters->count(Counter::kEndedForMemory);
+  counters->add(Counter::kCopyDelayed_ns, 1'500'000'000);
   add_counters(figures, *counters);
   figures.exits.exits[0] = 9;
   figures.exits.handling[0].add(1500);
@@ -112,6 +114,9 @@ TEST_CASE("metrics say what was counted, in base units") {
   REQUIRE(value_of(samples, "dbos_memory_bytes", "{use=\"pages\"}") == 40960);
   REQUIRE(value_of(samples, "dbos_memory_bytes", "{use=\"free\"}") == 990 * 4096);
   REQUIRE(value_of(samples, "dbos_copy_on_write_bytes_total") == 4096);
+  REQUIRE(value_of(samples, "dbos_copies_delayed_seconds_total") == 1.5);
+  REQUIRE(value_of(samples, "dbos_snapshots_ended_total", "{reason=\"limit\"}") == 0);
+  REQUIRE(value_of(samples, "dbos_snapshots_ended_total", "{reason=\"memory\"}") == 1);
   REQUIRE(value_of(samples, "dbos_snapshots") == 1);
   REQUIRE(value_of(samples, "dbos_oldest_snapshot_age_seconds") == 3);
 }
@@ -181,6 +186,9 @@ TEST_CASE("an address of --metrics has a port and perhaps a host") {
     INFO(text);
     REQUIRE_THROWS_AS(parse_network_address(text), std::invalid_argument);
   }
+  REQUIRE(is_ip_address("127.0.0.1"));
+  REQUIRE(is_ip_address("::1"));
+  REQUIRE_FALSE(is_ip_address("localhost"));
 }
 
 }  // namespace dbos::vmm

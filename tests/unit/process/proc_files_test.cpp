@@ -104,7 +104,7 @@ TEST_CASE("an entry of smaps has the fields of Linux 6.1") {
   usage.accessed = 9;
   usage.anonymous = 10;
   ProcText out;
-  format_smap(out, anonymous(0x7f0000000000, 0x7f0000400000), usage);
+  format_smap(out, anonymous(0x7f0000000000, 0x7f0000400000), usage, LargePages::kYes);
   const std::string text = text_of(out);
   CHECK(line_of(text, "Size:") == "Size:               4096 kB");
   CHECK(line_of(text, "Rss:") == "Rss:                  40 kB");
@@ -119,6 +119,21 @@ TEST_CASE("an entry of smaps has the fields of Linux 6.1") {
         "Private_Clean\nPrivate_Dirty\nReferenced\nAnonymous\nLazyFree\nAnonHugePages\n"
         "ShmemPmdMapped\nFilePmdMapped\nShared_Hugetlb\nPrivate_Hugetlb\nSwap\nSwapPss\nLocked\n"
         "THPeligible\nVmFlags\n");
+}
+
+TEST_CASE("smaps and status say that a process has given up pages of 2 MiB") {
+  ProcText entry;
+  format_smap(entry, anonymous(0x7f0000000000, 0x7f0000400000), PageUsage{}, LargePages::kNo);
+  CHECK(line_of(text_of(entry), "THPeligible:") == "THPeligible:    0");
+  const std::string host = "Name:\tdb\nTHP_enabled:\t1\nThreads:\t1\n";
+  ProcessFacts facts{};
+  ProcText kept;
+  format_status(kept, host.data(), host.size(), statistics(), MemorySums{}, facts);
+  CHECK(line_of(text_of(kept), "THP_enabled:") == "THP_enabled:\t1");
+  facts.large_pages = LargePages::kNo;
+  ProcText given_up;
+  format_status(given_up, host.data(), host.size(), statistics(), MemorySums{}, facts);
+  CHECK(line_of(text_of(given_up), "THP_enabled:") == "THP_enabled:\t0");
 }
 
 TEST_CASE("smaps_rollup begins with its range") {

@@ -1,0 +1,66 @@
+// What dbos-run says about itself, by level.
+#include "vmm/log.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <catch2/catch.hpp>
+#include <string>
+
+namespace dbos::vmm {
+namespace {
+
+// What `write` puts on standard error.
+template <typename Write>
+std::string written_by(Write write) {
+  int ends[2];
+  REQUIRE(pipe2(ends, O_NONBLOCK) == 0);
+  const int saved = dup(STDERR_FILENO);
+  dup2(ends[1], STDERR_FILENO);
+  write();
+  dup2(saved, STDERR_FILENO);
+  std::string text(4096, '\0');
+  const ssize_t size = read(ends[0], text.data(), text.size());
+  text.resize(size < 0 ? 0 : static_cast<size_t>(size));
+  for (const int descriptor : {ends[0], ends[1], saved}) close(descriptor);
+  return text;
+}
+
+std::string written_at(LogLevel level) {
+  set_log_level(level);
+  std::string text = written_by([] {
+    log_line(LogLevel::kError, "{}", 1);
+    log_line(LogLevel::kWarning, "{}", 2);
+    log_line(LogLevel::kInfo, "{}", 3);
+    log_line(LogLevel::kDebug, "{}", 4);
+    log_line(LogLevel::kTrace, "{}", 5);
+    write_log_line("asked for");
+  });
+  set_log_level(LogLevel::kWarning);
+  return text;
+}
+
+TEST_CASE("a level of the log shows itself and what is graver") {
+  const std::string asked_for = "dbos-run: asked for\n";
+  std::string lines = "dbos-run: 1\n";
+  CHECK(written_at(LogLevel::kError) == lines + asked_for);
+  lines += "dbos-run: 2\n";
+  CHECK(written_at(LogLevel::kWarning) == lines + asked_for);
+  lines += "dbos-run: 3\n";
+  CHECK(written_at(LogLevel::kInfo) == lines + asked_for);
+  lines += "dbos-run: 4\n";
+  CHECK(written_at(LogLevel::kDebug) == lines + asked_for);
+  lines += "dbos-run: 5\n";
+  CHECK(written_at(LogLevel::kTrace) == lines + asked_for);
+}
+
+TEST_CASE("a line of the log that is too long is cut, and no format is read into its text") {
+  CHECK(written_by([] { write_log_line(LogLevel::kError, "{} %s {"); }) == "dbos-run: {} %s {\n");
+  const std::string line =
+      written_by([] { log_line(LogLevel::kError, "{}", std::string(3000, 'x')); });
+  CHECK(line.size() == 1200);
+  CHECK(line.back() == '\n');
+}
+
+}  // namespace
+}  // namespace dbos::vmm

@@ -1,0 +1,65 @@
+#include "vmm/host_memory.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+#include <string>
+
+namespace dbos::vmm {
+namespace {
+
+using std::filesystem::path;
+
+// "max", and what is not there, is no limit.
+uint64_t limit_in(const path& file) {
+  std::ifstream stream(file);
+  uint64_t limit = 0;
+  return stream >> limit ? limit : UINT64_MAX;
+}
+
+// In a container the group's own directory may be what is mounted: then there is no `group` below
+// `mount`, or only a part of it, and the limit is at the top.
+uint64_t least_limit(const path& mount, path group, const char* file) {
+  uint64_t least = limit_in(mount / file);
+  for (; group.has_relative_path(); group = group.parent_path()) {
+    least = std::min(least, limit_in(mount / group.relative_path() / file));
+  }
+  return least;
+}
+
+// Whether "cpu,memory" names memory.
+bool has_memory(const std::string& controllers) {
+  return ("," + controllers + ",").find(",memory,") != std::string::npos;
+}
+
+}  // namespace
+
+uint64_t cgroup_memory_limit(const path& membership, const path& mounts) {
+  uint64_t least = UINT64_MAX;
+  std::ifstream stream(membership);
+  for (std::string line; std::getline(stream, line);) {
+    // ID:CONTROLLERS:PATH; version 2 has no controllers.
+    const size_t first = line.find(':');
+    const size_t second = first == std::string::npos ? first : line.find(':', first + 1);
+    if (second == std::string::npos) continue;
+    const std::string controllers = line.substr(first + 1, second - first - 1);
+    // A group outside of our namespace is shown with "..", and can't be seen.
+    path group = path(line.substr(second + 1)).lexically_normal();
+    if (group.string().find("..") != std::string::npos) group = "/";
+    if (controllers.empty()) {
+      least = std::min(least, least_limit(mounts, group, "memory.max"));
+    } else if (has_memory(controllers)) {
+      least = std::min(least, least_limit(mounts / "memory", group, "memory.limit_in_bytes"));
+    }
+  }
+  return least;
+}
+
+uint64_t host_memory_size() {
+  const uint64_t ram =
+      static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  return std::min(ram, cgroup_memory_limit("/proc/self/cgroup", "/sys/fs/cgroup"));
+}
+
+}  // namespace dbos::vmm

@@ -1,0 +1,18 @@
+// How much memory there is for dbos-run and the program.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+
+namespace dbos::vmm {
+
+// Bytes of this machine's RAM, or the limit of the cgroup that we are in where that is less.
+uint64_t host_memory_size();
+
+// The least limit of memory that a cgroup of `membership` (/proc/self/cgroup), or one above it, has
+// in the file systems below `mounts` (/sys/fs/cgroup): memory.max of version 2 and
+// memory.limit_in_bytes of version 1. UINT64_MAX: none.
+uint64_t cgroup_memory_limit(const std::filesystem::path& membership,
+                             const std::filesystem::path& mounts);
+
+}  // namespace dbos::vmm
