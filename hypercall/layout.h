@@ -3,11 +3,11 @@
 // Guest-physical address = host virtual address for every byte that the guest can reach. The
 // regions lie below 1 TiB, because 40 bits of physical address is the least that server processors
 // of the last decade (and QEMU's) offer, and above 64 GiB, because Linux places nothing of a
-// process there.
+// process there. Desktop and laptop processors have 39 bits: the arena ends at 512 GiB there.
 //
 //   0x10_0000_0000   64 GiB  kernel region   guest kernel image, boot page tables, boot information
-//   0x11_0000_0000   68 GiB  vCPU region     a block per vCPU: hypercall page, bounce buffer,
-//   stacks 0x20_0000_0000  128 GiB  file window     host mappings of files and of shared memory
+//   0x11_0000_0000   68 GiB  vCPU region     a block per vCPU: hypercall page, buffer, stacks
+//   0x20_0000_0000  128 GiB  file window     host mappings of files and of shared memory
 //   0x40_0000_0000  256 GiB  arena           every frame of the guest's own memory
 //   0xff_ffff_ffff    1 TiB  end
 //

@@ -78,7 +78,7 @@ struct dbos_image_note {
 #define DBOS_WINDOW_SIZE_MAX UINT64_C(0x2000000000)  // 128 GiB
 
 #define DBOS_ARENA_BASE UINT64_C(0x4000000000)      // 256 GiB: the guest's own memory
-#define DBOS_ARENA_SIZE_MAX UINT64_C(0xc000000000)  // 768 GiB: up to 1 TiB
+#define DBOS_ARENA_SIZE_MAX UINT64_C(0xc000000000)  // up to 1 TiB, or what the CPU can address
 #define DBOS_ARENA_CHUNK_SIZE UINT64_C(0x40000000)  // 1 GiB: it grows by chunks
 
 // --- Guest-virtual addresses --------------------------------------------------------------------

@@ -64,15 +64,15 @@ uint64_t restrict_cpuid(std::vector<uint8_t>& cpuid) {
   return mask;
 }
 
-void check_cpuid(std::vector<uint8_t>& cpuid) {
-  if (const auto* extended = find(cpuid, 0x80000001, 0);
-      extended == nullptr || (extended->edx & (1u << 26)) == 0) {
-    throw StartError("this CPU (or its hypervisor) has no 1 GiB pages, which the direct map needs");
-  }
-  if (const auto* sizes = find(cpuid, 0x80000008, 0);
-      sizes == nullptr || (sizes->eax & 0xff) < 40) {
-    throw StartError("this CPU has fewer than 40 bits of physical address, which are needed");
-  }
+uint32_t physical_address_bits(std::vector<uint8_t>& cpuid) {
+  const auto* const sizes = find(cpuid, 0x80000008, 0);
+  // What a processor has that does not tell (SDM volume 3, 4.1.4).
+  return sizes == nullptr ? 36 : sizes->eax & 0xff;
+}
+
+bool has_gigabyte_pages(std::vector<uint8_t>& cpuid) {
+  const auto* const extended = find(cpuid, 0x80000001, 0);
+  return extended != nullptr && (extended->edx & (1u << 26)) != 0;
 }
 
 int64_t set_cpuid(int vcpu_descriptor, const std::vector<uint8_t>& cpuid, uint32_t index) {

@@ -13,8 +13,11 @@ std::vector<uint8_t> supported_cpuid(int kvm_descriptor);
 // paging). Answers the XCR0 that is left: 0 where the CPU has no XSAVE.
 uint64_t restrict_cpuid(std::vector<uint8_t>& cpuid);
 
-// Throws StartError where the CPU lacks something that the direct map needs.
-void check_cpuid(std::vector<uint8_t>& cpuid);
+// How many bits of a guest-physical address count.
+uint32_t physical_address_bits(std::vector<uint8_t>& cpuid);
+
+// Many a hypervisor hides them from its guests.
+bool has_gigabyte_pages(std::vector<uint8_t>& cpuid);
 
 // Gives a vCPU its CPUID, with its own local APIC id. Result: 0 or -errno.
 int64_t set_cpuid(int vcpu_descriptor, const std::vector<uint8_t>& cpuid, uint32_t index);

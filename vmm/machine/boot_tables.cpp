@@ -38,16 +38,17 @@ uint64_t index_at(uint64_t virtual_address, int level) {
 
 }  // namespace
 
-BootTables::BootTables() : next_(kKernelTablesAddress), root_(allocate()) {
-  for (uint64_t top = 0; top < kTiB; top += 512 * kGiB) {
-    const uint64_t directory = allocate();
-    table_at(root_)[index_at(kDirectMapBase + top, 3)] = directory | kPresent | kWrite | kAccessed;
-    for (uint64_t i = 0; i < 512; ++i) {
-      const uint64_t physical = top + i * kGiB;
-      if (physical < kKernelRegionBase) continue;
-      table_at(directory)[i] =
-          physical | kPresent | kWrite | kAccessed | kDirty | kLarge | kGlobal | kNoExecute;
+BootTables::BootTables(uint64_t physical_end, DirectMapPage page)
+    : next_(kKernelTablesAddress), root_(allocate()) {
+  constexpr uint64_t kLeaf = kPresent | kWrite | kAccessed | kDirty | kLarge | kGlobal | kNoExecute;
+  for (uint64_t physical = kKernelRegionBase; physical < physical_end; physical += kGiB) {
+    const uint64_t virtual_address = kDirectMapBase + physical;
+    if (page == DirectMapPage::k1GiB) {
+      *entry_for(virtual_address, 2) = physical | kLeaf;
+      continue;
     }
+    uint64_t* const directory = entry_for(virtual_address, 1);
+    for (uint64_t i = 0; i < 512; ++i) directory[i] = (physical + i * kLargePageSize) | kLeaf;
   }
 }
 
@@ -56,7 +57,7 @@ void BootTables::map(uint64_t virtual_address, uint64_t physical_address, uint64
   uint64_t* entry = nullptr;
   for (uint64_t offset = 0; offset < size; offset += kPageSize) {
     const bool is_in_new_table = entry == nullptr || index_at(virtual_address + offset, 0) == 0;
-    entry = is_in_new_table ? entry_for(virtual_address + offset) : entry + 1;
+    entry = is_in_new_table ? entry_for(virtual_address + offset, 0) : entry + 1;
     *entry =
         (physical_address + offset) | kPresent | kAccessed | kDirty | kGlobal | bits_of(rights);
   }
@@ -71,14 +72,14 @@ uint64_t BootTables::allocate() {
   return table;
 }
 
-uint64_t* BootTables::entry_for(uint64_t virtual_address) {
+uint64_t* BootTables::entry_for(uint64_t virtual_address, int level) {
   uint64_t table = root_;
-  for (int level = 3; level > 0; --level) {
-    uint64_t& entry = table_at(table)[index_at(virtual_address, level)];
+  for (int above = 3; above > level; --above) {
+    uint64_t& entry = table_at(table)[index_at(virtual_address, above)];
     if (entry == 0) entry = allocate() | kPresent | kWrite | kAccessed;
     table = entry & kAddressMask;
   }
-  return &table_at(table)[index_at(virtual_address, 0)];
+  return &table_at(table)[index_at(virtual_address, level)];
 }
 
 void map_vcpu_blocks(BootTables& tables) {

@@ -10,13 +10,13 @@
 namespace dbos::vmm {
 
 enum class PageRights : uint64_t { kReadExecute, kRead, kReadWrite };
+enum class DirectMapPage { k2MiB, k1GiB };
 
 class BootTables {
  public:
   // Uses [kKernelTablesAddress, + kKernelTablesSizeMax), which must be mapped and zero, and makes
-  // the direct map of [kKernelRegionBase, 1 TiB) in 1 GiB pages. The slots decide what is behind
-  // it.
-  BootTables();
+  // the direct map of [kKernelRegionBase, physical_end). The slots decide what is behind it.
+  BootTables(uint64_t physical_end, DirectMapPage page);
 
   // Maps `size` bytes in 4 KiB pages. Both addresses and the size are page-aligned.
   void map(uint64_t virtual_address, uint64_t physical_address, uint64_t size, PageRights rights);
@@ -25,7 +25,7 @@ class BootTables {
 
  private:
   uint64_t allocate();
-  uint64_t* entry_for(uint64_t virtual_address);
+  uint64_t* entry_for(uint64_t virtual_address, int level);
 
   uint64_t next_;
   uint64_t root_;

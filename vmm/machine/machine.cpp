@@ -40,13 +40,13 @@ void check(int64_t result, const char* what) {
 }  // namespace
 
 Machine::Machine(uint64_t arena_size_max, const KernelImage& kernel)
-    : arena_size_max_(std::min(arena_size_max, kArenaSizeMax)),
-      kernel_entry_(kernel.entry),
-      vcpus_(*this) {
+    : arena_size_max_(arena_size_max), kernel_entry_(kernel.entry), vcpus_(*this) {
   open_kvm();
   make_regions();
   read_cpuid();
-  BootTables tables;
+  arena_size_max_ = std::min(arena_size_max_, arena_size_limit(physical_address_bits_));
+  BootTables tables(physical_end(physical_address_bits_),
+                    has_gigabyte_pages(cpuid_) ? DirectMapPage::k1GiB : DirectMapPage::k2MiB);
   place_kernel_image(kernel, tables);
   map_probe_page(tables);
   map_vcpu_blocks(tables);
@@ -110,6 +110,14 @@ void Machine::make_regions() {
 void Machine::read_cpuid() {
   cpuid_ = supported_cpuid(kvm_descriptor_);
   extended_state_mask_ = restrict_cpuid(cpuid_);
+  physical_address_bits_ = dbos::vmm::physical_address_bits(cpuid_);
+}
+
+void Machine::check_cpu() const {
+  if (physical_address_bits_ >= kPhysicalAddressBitsMin) return;
+  throw StartError(
+      fmt::format("this CPU (or its hypervisor) has {} bits of physical address, but {} are needed",
+                  physical_address_bits_, kPhysicalAddressBitsMin));
 }
 
 int64_t Machine::initialize_vcpu(Vcpu& vcpu) {

@@ -25,7 +25,9 @@ class Machine {
   int vm_descriptor() const { return vm_descriptor_; }
   uint64_t kernel_entry() const { return kernel_entry_; }
   uint64_t kernel_root() const { return kernel_root_; }
+  // What was asked for, or what the CPU can address, if that is less.
   uint64_t arena_size_max() const { return arena_size_max_; }
+  uint32_t physical_address_bits() const { return physical_address_bits_; }
   uint64_t extended_state_mask() const { return extended_state_mask_; }
   GuestMemory& memory() { return memory_; }
   VcpuPool& vcpus() { return vcpus_; }
@@ -33,7 +35,7 @@ class Machine {
 
   // Throws StartError where the CPU lacks something. Separate, because a KVM without hardware
   // behind it deserves another message first (ring_check.h).
-  void check_cpu() { check_cpuid(cpuid_); }
+  void check_cpu() const;
 
   // Makes a vCPU known to KVM: descriptor, run page, CPUID, first state. Result: 0 or -errno.
   int64_t initialize_vcpu(Vcpu& vcpu);
@@ -65,6 +67,7 @@ class Machine {
   uint64_t kernel_entry_;
   uint64_t kernel_root_ = 0;
   uint64_t extended_state_mask_ = 0;
+  uint32_t physical_address_bits_ = 0;
   std::vector<uint8_t> cpuid_;  // a kvm_cpuid2 with its entries
   GuestMemory memory_;
   HostLock arena_lock_;  // for the growing of the arena, which is sound to do again from the start

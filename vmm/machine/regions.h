@@ -11,6 +11,21 @@
 
 namespace dbos::vmm {
 
+// Bits of physical address that the CPU must have: what desktop and laptop processors have. Those
+// of servers have 40 and more, with which all regions fit.
+inline constexpr uint32_t kPhysicalAddressBitsMin = 39;
+
+// The end of the addresses that the guest can be given on a CPU with so many bits.
+constexpr uint64_t physical_end(uint32_t physical_address_bits) {
+  return physical_address_bits < 40 ? uint64_t{1} << physical_address_bits : kTiB;
+}
+
+// How large the arena can be, which lies last.
+constexpr uint64_t arena_size_limit(uint32_t physical_address_bits) {
+  const uint64_t end = physical_end(physical_address_bits);
+  return end > kArenaBase ? end - kArenaBase : 0;
+}
+
 // Adds the KVM slot for [address, address + size); the memory must be mapped. Callable from every
 // process that shares the machine. Result: 0 or -errno.
 int64_t add_memory_slot(int vm_descriptor, uint64_t address, uint64_t size);
