@@ -84,7 +84,7 @@ int64_t hide_own_descriptors(const GuestMemory& memory, const Call& call, int64_
   if (result <= 0 || (!is_long && call.number != __NR_getdents)) return result;
   const Listing listing = listing_of(static_cast<int>(call.arguments[0]));
   if (listing == Listing::kOther) return result;
-  const int64_t name_at = sizeof(DirectoryEntry) + (is_long ? 1 : 0);
+  const auto name_at = static_cast<int64_t>(sizeof(DirectoryEntry)) + (is_long ? 1 : 0);
   while (result > 0) {
     // Linux may write to the window, the VMM may not touch it (guest_memory.h).
     const uint64_t buffer = call.arguments[1];
