@@ -5,6 +5,7 @@
 
 #include "vmm/process/host_call.h"
 #include "vmm/process/host_process.h"
+#include "vmm/process/thread_reuse.h"
 #include "vmm/process/vcpu_thread.h"
 
 namespace dbos::vmm {
@@ -14,24 +15,6 @@ int current_signal() {
   int signal = 0;
   raw_call(__NR_prctl, PR_GET_PDEATHSIG, reinterpret_cast<uint64_t>(&signal));
   return signal;
-}
-
-bool may_change_credentials(uint32_t call_number) {
-  switch (call_number) {
-    case __NR_setuid:
-    case __NR_setgid:
-    case __NR_setreuid:
-    case __NR_setregid:
-    case __NR_setresuid:
-    case __NR_setresgid:
-    case __NR_setfsuid:
-    case __NR_setfsgid:
-    case __NR_unshare:
-    case __NR_setns:
-      return true;
-    default:
-      return false;
-  }
 }
 
 }  // namespace

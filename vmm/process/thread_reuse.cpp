@@ -48,6 +48,24 @@ bool wait_for_restart(Vcpu& vcpu) {
 
 }  // namespace
 
+bool may_change_credentials(uint32_t call_number) {
+  switch (call_number) {
+    case __NR_setuid:
+    case __NR_setgid:
+    case __NR_setreuid:
+    case __NR_setregid:
+    case __NR_setresuid:
+    case __NR_setresgid:
+    case __NR_setfsuid:
+    case __NR_setfsgid:
+    case __NR_unshare:
+    case __NR_setns:
+      return true;
+    default:
+      return false;
+  }
+}
+
 void note_thread_attributes(Vcpu& vcpu, uint32_t call_number) {
   switch (call_number) {
     case __NR_prctl:
@@ -59,23 +77,13 @@ void note_thread_attributes(Vcpu& vcpu, uint32_t call_number) {
     case __NR_sched_setattr:
     case __NR_setpriority:
     case __NR_ioprio_set:
-    case __NR_setuid:
-    case __NR_setgid:
-    case __NR_setreuid:
-    case __NR_setregid:
-    case __NR_setresuid:
-    case __NR_setresgid:
     case __NR_setgroups:
-    case __NR_setfsuid:
-    case __NR_setfsgid:
     case __NR_capset:
     case __NR_personality:
-    case __NR_unshare:
-    case __NR_setns:
       vcpu.process->changed_attributes.store(1);
       return;
     default:
-      return;
+      if (may_change_credentials(call_number)) vcpu.process->changed_attributes.store(1);
   }
 }
 

@@ -13,6 +13,9 @@
 
 namespace dbos::vmm {
 
+// Whether a system call may give a thread another user, group or namespace.
+bool may_change_credentials(uint32_t call_number);
+
 // To be told of each system call that the program makes on the host.
 void note_thread_attributes(Vcpu& vcpu, uint32_t call_number);
 
