@@ -8,8 +8,8 @@
 #include <cstring>
 #include <memory>
 
-#include "vmm/machine/keep_descriptor.h"
-#include "vmm/process/host_call.h"
+#include "vmm/host/host_call.h"
+#include "vmm/host/keep_descriptor.h"
 
 namespace dbos::vmm {
 namespace {

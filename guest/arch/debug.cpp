@@ -5,8 +5,8 @@
 #include <cstddef>
 
 #include "guest/arch/cpu.h"
-#include "guest/arch/hypercall.h"
 #include "guest/arch/trap.h"
+#include "guest/hypercall.h"
 #include "guest/memory/address_space.h"
 #include "guest/memory/user_copy.h"
 #include "guest/process/process_table.h"

@@ -1,4 +1,4 @@
-#include "guest/arch/hypercall.h"
+#include "guest/hypercall.h"
 
 #include "guest/arch/cpu.h"
 #include "guest/lib/assert.h"

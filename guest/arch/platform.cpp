@@ -2,7 +2,7 @@
 #include "guest/platform.h"
 
 #include "guest/arch/cpu.h"
-#include "guest/arch/hypercall.h"
+#include "guest/hypercall.h"
 #include "guest/lib/assert.h"
 #include "guest/process/copy_limit.h"
 

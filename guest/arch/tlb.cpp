@@ -10,7 +10,7 @@
 // in the guest kernel serves the request before it returns to the program, and wherever it waits:
 // it may wait for the requester, in a spin lock or a shootdown of its own.
 #include "guest/arch/cpu.h"
-#include "guest/arch/hypercall.h"
+#include "guest/hypercall.h"
 #include "guest/lib/assert.h"
 #include "guest/memory/address_space.h"
 #include "guest/platform.h"

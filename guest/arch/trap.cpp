@@ -6,7 +6,7 @@
 
 #include "guest/arch/cpu.h"
 #include "guest/arch/debug.h"
-#include "guest/arch/hypercall.h"
+#include "guest/hypercall.h"
 #include "guest/lib/log.h"
 #include "guest/memory/address_space.h"
 #include "guest/process/exit.h"

@@ -1,6 +1,6 @@
 #include "guest/lib/log.h"
 
-#include "guest/arch/hypercall.h"
+#include "guest/hypercall.h"
 #include "guest/platform.h"
 
 namespace dbos {

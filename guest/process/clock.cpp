@@ -1,6 +1,6 @@
 #include "guest/process/clock.h"
 
-#include "guest/arch/hypercall.h"
+#include "guest/hypercall.h"
 #include "guest/platform.h"
 #include "guest/vdso/clock_read.h"
 

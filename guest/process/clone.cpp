@@ -12,8 +12,8 @@
 #include <new>
 
 #include "guest/arch/cpu.h"
-#include "guest/arch/hypercall.h"
 #include "guest/arch/trap.h"
+#include "guest/hypercall.h"
 #include "guest/lib/log.h"
 #include "guest/memory/address_space.h"
 #include "guest/memory/frame_allocator.h"

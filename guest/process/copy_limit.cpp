@@ -3,7 +3,7 @@
 #include <asm/unistd_64.h>
 #include <time.h>
 
-#include "guest/arch/hypercall.h"
+#include "guest/hypercall.h"
 #include "guest/lib/log.h"
 #include "guest/memory/address_space.h"
 #include "guest/process/clock.h"

@@ -1,7 +1,7 @@
 #include "guest/process/exit.h"
 
 #include "guest/arch/cpu.h"
-#include "guest/arch/hypercall.h"
+#include "guest/hypercall.h"
 #include "guest/lib/assert.h"
 #include "guest/memory/address_space.h"
 #include "guest/process/process_table.h"

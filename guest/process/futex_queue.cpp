@@ -1,6 +1,6 @@
 #include "guest/process/futex_queue.h"
 
-#include "guest/arch/hypercall.h"
+#include "guest/hypercall.h"
 
 namespace dbos {
 

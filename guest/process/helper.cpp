@@ -5,7 +5,7 @@
 #include <atomic>
 
 #include "guest/arch/cpu.h"
-#include "guest/arch/hypercall.h"
+#include "guest/hypercall.h"
 #include "guest/lib/log.h"
 #include "guest/memory/address_space.h"
 #include "guest/process/clock.h"

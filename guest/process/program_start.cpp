@@ -6,8 +6,8 @@
 #include <linux/mman.h>
 
 #include "guest/arch/cpu.h"
-#include "guest/arch/hypercall.h"
 #include "guest/arch/trap.h"
+#include "guest/hypercall.h"
 #include "guest/lib/log.h"
 #include "guest/memory/address_space.h"
 #include "guest/memory/user_copy.h"

@@ -2,7 +2,7 @@
 
 #include <linux/futex.h>
 
-#include "guest/arch/hypercall.h"
+#include "guest/hypercall.h"
 #include "guest/memory/user_copy.h"
 #include "guest/process/futex.h"
 #include "guest/process/futex_memory.h"

@@ -1,6 +1,6 @@
 #include "guest/process/signal.h"
 
-#include "guest/arch/hypercall.h"
+#include "guest/hypercall.h"
 #include "guest/memory/user_copy.h"
 #include "guest/process/exit.h"
 #include "guest/process/signal_frame.h"

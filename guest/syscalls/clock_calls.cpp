@@ -1,6 +1,6 @@
 #include "guest/syscalls/clock_calls.h"
 
-#include "guest/arch/hypercall.h"
+#include "guest/hypercall.h"
 #include "guest/memory/user_copy.h"
 #include "guest/platform.h"
 #include "guest/process/clock.h"

@@ -2,7 +2,7 @@
 
 #include <linux/limits.h>
 
-#include "guest/arch/hypercall.h"
+#include "guest/hypercall.h"
 #include "guest/memory/frame_allocator.h"
 #include "guest/memory/user_copy.h"
 #include "guest/platform.h"

@@ -4,7 +4,7 @@
 #include <asm/unistd_64.h>
 #include <linux/mman.h>
 
-#include "guest/arch/hypercall.h"
+#include "guest/hypercall.h"
 #include "guest/platform.h"
 
 namespace dbos {

@@ -2,7 +2,7 @@
 
 #include <linux/futex.h>
 
-#include "guest/arch/hypercall.h"
+#include "guest/hypercall.h"
 #include "guest/memory/user_copy.h"
 #include "guest/platform.h"
 #include "guest/process/clock.h"

@@ -2,7 +2,7 @@
 
 #include <asm/unistd.h>
 
-#include "guest/arch/hypercall.h"
+#include "guest/hypercall.h"
 #include "guest/memory/user_copy.h"
 #include "guest/syscalls/marshal.h"
 

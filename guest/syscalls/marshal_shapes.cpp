@@ -1,7 +1,7 @@
 // Arguments whose size is not a fixed number and not another argument.
 #include <asm/unistd.h>
 
-#include "guest/arch/hypercall.h"
+#include "guest/hypercall.h"
 #include "guest/memory/user_copy.h"
 #include "guest/syscalls/marshal.h"
 

@@ -1,7 +1,7 @@
 // read, write, send, receive and their vectored forms: the data stays where it lies.
 #include <asm/unistd.h>
 
-#include "guest/arch/hypercall.h"
+#include "guest/hypercall.h"
 #include "guest/platform.h"
 #include "guest/syscalls/marshal.h"
 #include "guest/syscalls/marshal_message.h"

@@ -3,7 +3,7 @@
 #include <asm/unistd_64.h>
 #include <linux/mman.h>
 
-#include "guest/arch/hypercall.h"
+#include "guest/hypercall.h"
 #include "guest/memory/address_space.h"
 #include "guest/memory/trim.h"
 #include "guest/memory/user_copy.h"

@@ -4,7 +4,7 @@
 #include <linux/fcntl.h>
 #include <linux/memfd.h>
 
-#include "guest/arch/hypercall.h"
+#include "guest/hypercall.h"
 #include "guest/memory/user_copy.h"
 #include "guest/platform.h"
 #include "guest/process/process.h"

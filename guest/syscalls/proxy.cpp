@@ -4,7 +4,7 @@
 
 #include <atomic>
 
-#include "guest/arch/hypercall.h"
+#include "guest/hypercall.h"
 #include "guest/syscalls/marshal.h"
 
 namespace dbos {

@@ -3,7 +3,7 @@
 // that stops when the pipe is full.
 #include <asm/unistd.h>
 
-#include "guest/arch/hypercall.h"
+#include "guest/hypercall.h"
 #include "guest/syscalls/marshal.h"
 #include "guest/syscalls/proxy.h"
 

@@ -3,7 +3,7 @@
 #include <asm/resource.h>
 #include <asm/unistd_64.h>
 
-#include "guest/arch/hypercall.h"
+#include "guest/hypercall.h"
 #include "guest/memory/address_space.h"
 #include "guest/memory/user_copy.h"
 #include "guest/platform.h"

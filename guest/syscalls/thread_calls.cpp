@@ -4,7 +4,7 @@
 #include <linux/membarrier.h>
 
 #include "guest/arch/cpu.h"
-#include "guest/arch/hypercall.h"
+#include "guest/hypercall.h"
 #include "guest/memory/address_space.h"
 #include "guest/memory/user_copy.h"
 #include "guest/platform.h"

@@ -2,7 +2,7 @@
 
 #include <asm/unistd_64.h>
 
-#include "guest/arch/hypercall.h"
+#include "guest/hypercall.h"
 #include "guest/memory/direct_map.h"
 #include "guest/memory/user_copy.h"
 #include "guest/platform.h"

@@ -23,9 +23,9 @@
 #include "vmm/debug/listen.h"
 #include "vmm/debug/metrics_page.h"
 #include "vmm/error.h"
+#include "vmm/host/host_call.h"
 #include "vmm/log.h"
 #include "vmm/observe/metrics.h"
-#include "vmm/process/host_call.h"
 #include "vmm/process/signals.h"
 #include "vmm/proxy/hide_descriptors.h"
 

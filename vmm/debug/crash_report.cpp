@@ -16,7 +16,7 @@
 #include "vmm/debug/large_stack.h"
 #include "vmm/debug/report_text.h"
 #include "vmm/debug/stop.h"
-#include "vmm/machine/keep_descriptor.h"
+#include "vmm/host/keep_descriptor.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/signals.h"
 #include "vmm/process/vcpu_thread.h"

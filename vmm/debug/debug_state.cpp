@@ -3,7 +3,7 @@
 #include <asm/unistd.h>
 
 #include "hypercall/abi.h"
-#include "vmm/process/host_call.h"
+#include "vmm/host/host_call.h"
 
 namespace dbos::vmm {
 namespace {

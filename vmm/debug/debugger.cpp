@@ -14,8 +14,8 @@
 #include "vmm/debug/debug_session.h"
 #include "vmm/debug/stop.h"
 #include "vmm/error.h"
-#include "vmm/machine/keep_descriptor.h"
-#include "vmm/process/host_call.h"
+#include "vmm/host/host_call.h"
+#include "vmm/host/keep_descriptor.h"
 #include "vmm/process/signals.h"
 #include "vmm/proxy/hide_descriptors.h"
 

@@ -16,9 +16,9 @@
 
 #include "vmm/debug/gdb_session.h"
 #include "vmm/error.h"
+#include "vmm/host/host_call.h"
+#include "vmm/host/keep_descriptor.h"
 #include "vmm/log.h"
-#include "vmm/machine/keep_descriptor.h"
-#include "vmm/process/host_call.h"
 #include "vmm/process/signals.h"
 
 namespace dbos::vmm {

@@ -7,7 +7,7 @@
 #include <fmt/format.h>
 
 #include "vmm/debug/gdb_commands.h"
-#include "vmm/process/host_call.h"
+#include "vmm/host/host_call.h"
 
 namespace dbos::vmm {
 namespace {

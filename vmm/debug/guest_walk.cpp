@@ -8,7 +8,7 @@
 #include <optional>
 
 #include "hypercall/layout.h"
-#include "vmm/process/host_call.h"
+#include "vmm/host/host_call.h"
 
 namespace dbos::vmm {
 namespace {

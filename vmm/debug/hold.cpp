@@ -4,9 +4,9 @@
 #include <linux/time_types.h>
 
 #include "vmm/debug/debug_state.h"
+#include "vmm/host/host_call.h"
 #include "vmm/kvm/kvm_api.h"
 #include "vmm/process/attention.h"
-#include "vmm/process/host_call.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/vcpu_thread.h"
 

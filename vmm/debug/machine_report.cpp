@@ -12,9 +12,9 @@
 #include "vmm/debug/report_text.h"
 #include "vmm/debug/stop.h"
 #include "vmm/exit_status.h"
+#include "vmm/host/host_call.h"
 #include "vmm/kvm/kvm_api.h"
 #include "vmm/machine/kernel_image.h"
-#include "vmm/process/host_call.h"
 #include "vmm/process/signals.h"
 #include "vmm/process/vcpu_thread.h"
 

@@ -5,8 +5,8 @@
 #include <cstring>
 
 #include "vmm/debug/debug_state.h"
+#include "vmm/host/host_call.h"
 #include "vmm/kvm/kvm_api.h"
-#include "vmm/process/host_call.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/vcpu_thread.h"
 

@@ -11,9 +11,9 @@
 #include "hypercall/abi.h"
 #include "vmm/debug/debug_state.h"
 #include "vmm/error.h"
-#include "vmm/machine/keep_descriptor.h"
+#include "vmm/host/host_call.h"
+#include "vmm/host/keep_descriptor.h"
 #include "vmm/process/attention.h"
-#include "vmm/process/host_call.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/vcpu_thread.h"
 

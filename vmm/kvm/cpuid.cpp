@@ -7,8 +7,8 @@
 #include <span>
 
 #include "vmm/error.h"
+#include "vmm/host/host_call.h"
 #include "vmm/kvm/kvm_api.h"
-#include "vmm/process/host_call.h"
 
 namespace dbos::vmm {
 namespace {

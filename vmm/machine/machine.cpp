@@ -9,15 +9,15 @@
 #include <algorithm>
 
 #include "vmm/error.h"
+#include "vmm/host/host_call.h"
+#include "vmm/host/keep_descriptor.h"
 #include "vmm/kvm/capabilities.h"
 #include "vmm/kvm/cpuid.h"
 #include "vmm/kvm/kvm_api.h"
 #include "vmm/machine/boot_tables.h"
-#include "vmm/machine/keep_descriptor.h"
 #include "vmm/machine/kernel_image.h"
 #include "vmm/machine/regions.h"
 #include "vmm/machine/ring_check.h"
-#include "vmm/process/host_call.h"
 #include "vmm/proxy/execute.h"
 
 namespace dbos::vmm {

@@ -9,7 +9,7 @@
 #include <cstdint>
 
 #include "hypercall/abi.h"
-#include "vmm/process/host_lock.h"
+#include "vmm/host/host_lock.h"
 #include "vmm/process/signals.h"
 
 struct kvm_run;

@@ -9,8 +9,8 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "vmm/host/host_call.h"
 #include "vmm/machine/regions.h"
-#include "vmm/process/host_call.h"
 
 namespace dbos::vmm {
 namespace {

@@ -6,7 +6,7 @@
 #include <cstdint>
 
 #include "hypercall/layout.h"
-#include "vmm/process/host_lock.h"
+#include "vmm/host/host_lock.h"
 #include "vmm/proxy/guest_memory.h"
 
 namespace dbos::vmm {

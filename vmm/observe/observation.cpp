@@ -3,10 +3,10 @@
 #include <asm/unistd.h>
 
 #include "vmm/error.h"
+#include "vmm/host/host_call.h"
 #include "vmm/kvm/kvm_api.h"
 #include "vmm/observe/trace_rings.h"
 #include "vmm/process/exit_watch.h"
-#include "vmm/process/host_call.h"
 
 namespace dbos::vmm {
 namespace {

@@ -4,8 +4,8 @@
 
 #include <cerrno>
 
+#include "vmm/host/host_call.h"
 #include "vmm/kvm/kvm_api.h"
-#include "vmm/process/host_call.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/vcpu_thread.h"
 

@@ -3,7 +3,7 @@
 #include <asm/unistd.h>
 #include <linux/prctl.h>
 
-#include "vmm/process/host_call.h"
+#include "vmm/host/host_call.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/thread_reuse.h"
 #include "vmm/process/vcpu_thread.h"

@@ -7,12 +7,12 @@
 #include <cstring>
 #include <string_view>
 
+#include "vmm/host/descriptor_guard.h"
+#include "vmm/host/host_call.h"
 #include "vmm/log.h"
 #include "vmm/process/death_signal.h"
-#include "vmm/process/host_call.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/vcpu_thread.h"
-#include "vmm/proxy/descriptor_guard.h"
 
 namespace dbos::vmm {
 namespace {

@@ -8,7 +8,7 @@
 #include <cstring>
 #include <utility>
 
-#include "vmm/machine/keep_descriptor.h"
+#include "vmm/host/keep_descriptor.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/steward.h"
 #include "vmm/process/vcpu_thread.h"

@@ -5,8 +5,8 @@
 #include <linux/prctl.h>
 #include <signal.h>
 
-#include "vmm/process/host_call.h"
-#include "vmm/process/host_lock.h"
+#include "vmm/host/host_call.h"
+#include "vmm/host/host_lock.h"
 #include "vmm/process/vcpu_thread.h"
 
 namespace dbos::vmm {

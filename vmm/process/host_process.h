@@ -4,8 +4,8 @@
 #include <atomic>
 #include <cstdint>
 
+#include "vmm/host/descriptor_guard.h"
 #include "vmm/process/signals.h"
-#include "vmm/proxy/descriptor_guard.h"
 
 namespace dbos::vmm {
 

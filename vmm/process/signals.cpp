@@ -6,7 +6,7 @@
 #include <cstdio>
 #include <cstring>
 
-#include "vmm/process/host_call.h"
+#include "vmm/host/host_call.h"
 
 // Labels in host_call.S.
 extern "C" {

@@ -9,9 +9,9 @@
 
 #include "vmm/debug/figures_json.h"
 #include "vmm/error.h"
+#include "vmm/host/host_call.h"
+#include "vmm/host/keep_descriptor.h"
 #include "vmm/log.h"
-#include "vmm/machine/keep_descriptor.h"
-#include "vmm/process/host_call.h"
 #include "vmm/process/vcpu_thread.h"
 
 namespace dbos::vmm {

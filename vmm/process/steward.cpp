@@ -8,10 +8,10 @@
 
 #include <bitset>
 
+#include "vmm/host/host_call.h"
 #include "vmm/kvm/kvm_api.h"
 #include "vmm/process/attention.h"
 #include "vmm/process/handover.h"
-#include "vmm/process/host_call.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/signals.h"
 #include "vmm/process/thread_block.h"

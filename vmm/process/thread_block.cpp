@@ -8,7 +8,7 @@
 
 #include <new>
 
-#include "vmm/process/host_call.h"
+#include "vmm/host/host_call.h"
 
 extern "C" int64_t dbos_clone(uint64_t flags, uint64_t stack, uint64_t parent_word,
                               uint64_t child_word, uint64_t thread_pointer);

@@ -6,7 +6,7 @@
 
 #include <cerrno>
 
-#include "vmm/process/host_call.h"
+#include "vmm/host/host_call.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/vcpu_thread.h"
 

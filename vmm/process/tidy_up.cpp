@@ -3,8 +3,8 @@
 #include <asm/unistd.h>
 #include <poll.h>
 
+#include "vmm/host/host_call.h"
 #include "vmm/process/helper.h"
-#include "vmm/process/host_call.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/steward.h"
 #include "vmm/process/vcpu_thread.h"

@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "hypercall/syscall_table.h"
-#include "vmm/proxy/descriptor_guard.h"
+#include "vmm/host/descriptor_guard.h"
 #include "vmm/proxy/guest_memory.h"
 
 namespace dbos::vmm {

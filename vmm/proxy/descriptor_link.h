@@ -6,7 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "vmm/process/host_call.h"
+#include "vmm/host/host_call.h"
 
 namespace dbos::vmm {
 

@@ -8,7 +8,7 @@
 #include <linux/sched.h>
 #include <sys/mman.h>
 
-#include "vmm/process/host_call.h"
+#include "vmm/host/host_call.h"
 #include "vmm/proxy/call_arguments.h"
 
 namespace dbos::vmm {

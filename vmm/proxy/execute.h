@@ -10,7 +10,7 @@
 #include <cstdint>
 
 #include "hypercall/abi.h"
-#include "vmm/proxy/descriptor_guard.h"
+#include "vmm/host/descriptor_guard.h"
 #include "vmm/proxy/guest_memory.h"
 
 namespace dbos::vmm {

@@ -8,7 +8,7 @@
 #include <cstdint>
 
 #include "hypercall/layout.h"
-#include "vmm/process/host_lock.h"
+#include "vmm/host/host_lock.h"
 
 namespace dbos::vmm {
 

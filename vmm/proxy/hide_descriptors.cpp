@@ -7,8 +7,8 @@
 #include <cerrno>
 #include <cstring>
 
-#include "vmm/process/host_call.h"
-#include "vmm/proxy/descriptor_guard.h"
+#include "vmm/host/descriptor_guard.h"
+#include "vmm/host/host_call.h"
 #include "vmm/proxy/descriptor_link.h"
 
 namespace dbos::vmm {

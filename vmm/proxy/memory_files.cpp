@@ -8,7 +8,7 @@
 #include <cerrno>
 #include <cstring>
 
-#include "vmm/process/host_lock.h"
+#include "vmm/host/host_lock.h"
 #include "vmm/proxy/descriptor_link.h"
 
 namespace dbos::vmm {

@@ -10,7 +10,7 @@
 #include <mutex>
 #include <stdexcept>
 
-#include "guest/arch/hypercall.h"
+#include "guest/hypercall.h"
 #include "guest/memory/address_space.h"
 #include "guest/memory/heap.h"
 #include "guest/memory/user_copy.h"

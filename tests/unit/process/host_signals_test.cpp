@@ -12,7 +12,7 @@
 #include <catch2/catch.hpp>
 #include <thread>
 
-#include "vmm/process/host_call.h"
+#include "vmm/host/host_call.h"
 
 namespace dbos::vmm {
 namespace {

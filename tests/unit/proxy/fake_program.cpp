@@ -6,7 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "guest/arch/hypercall.h"
+#include "guest/hypercall.h"
 #include "guest/memory/user_copy.h"
 #include "guest/platform.h"
 #include "guest/syscalls/marshal_memory.h"

@@ -1,4 +1,4 @@
-// System calls on the program's behalf without a lost wake-up: vmm/process/host_call.h.
+// System calls on the program's behalf without a lost wake-up: vmm/host/host_call.h.
 //
 // Between the look at *pending and the `syscall` instruction a signal must not be overlooked: the
 // call would sleep although the program's handler should run. The signal handler

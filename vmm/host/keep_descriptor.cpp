@@ -1,4 +1,4 @@
-#include "vmm/machine/keep_descriptor.h"
+#include "vmm/host/keep_descriptor.h"
 
 #include <asm/unistd.h>
 #include <fcntl.h>
@@ -8,8 +8,8 @@
 #include <algorithm>
 #include <cerrno>
 
-#include "vmm/process/host_call.h"
-#include "vmm/proxy/descriptor_guard.h"
+#include "vmm/host/descriptor_guard.h"
+#include "vmm/host/host_call.h"
 
 namespace dbos::vmm {
 namespace {

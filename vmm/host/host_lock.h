@@ -12,7 +12,7 @@
 #include <cerrno>
 #include <cstdint>
 
-#include "vmm/process/host_call.h"
+#include "vmm/host/host_call.h"
 
 namespace dbos::vmm {
 
