@@ -177,6 +177,7 @@ Result<void> AddressSpace::lock_memory(VirtualAddress address, u64 length, int f
   const u64 size = align_up(length + (address - begin), kPageSize);
   DroppedWindows dropped;
   LockGuard guard(lock_);
+  if (limits_.locked == 0) return Error(EPERM);
   u64 already = 0;
   const VirtualRange range{begin, begin + size};
   if (range.end < range.begin) return Error(EINVAL);
@@ -186,7 +187,8 @@ Result<void> AddressSpace::lock_memory(VirtualAddress address, u64 length, int f
     const VirtualAddress from = vma->begin() < begin ? begin : vma->begin();
     already += (range.end < vma->end() ? range.end : vma->end()) - from;
   }
-  if (locked_bytes_ - already + size > limits_.locked) return Error(ENOMEM);
+  const u64 others = locked_bytes_ - already;
+  if (limits_.locked < others || size > limits_.locked - others) return Error(ENOMEM);
   const VmaFlags set =
       flags == 0 ? VmaFlags(VmaFlag::kLocked) : VmaFlag::kLocked | VmaFlag::kLockOnFault;
   return change_lock(range, set, dropped);
@@ -235,6 +237,7 @@ Result<void> AddressSpace::lock_all(int flags) {
   }
   DroppedWindows dropped;
   LockGuard guard(lock_);
+  if (limits_.locked == 0) return Error(EPERM);
   if ((flags & MCL_CURRENT) != 0 && virtual_bytes_ > limits_.locked) return Error(ENOMEM);
   const VmaFlags set = (flags & MCL_ONFAULT) == 0 ? VmaFlags(VmaFlag::kLocked)
                                                   : VmaFlag::kLocked | VmaFlag::kLockOnFault;

@@ -73,7 +73,10 @@ Result<VirtualAddress> AddressSpace::map(VirtualAddress hint, u64 length, int fl
   if (!is_free && (flags & MAP_FIXED_NOREPLACE) != 0) return Error(EEXIST);
 
   if ((flags & MAP_NORESERVE) != 0) description.flags = description.flags | VmaFlag::kNoReserve;
-  if ((flags & MAP_LOCKED) != 0) description.flags = description.flags | VmaFlag::kLocked;
+  if ((flags & MAP_LOCKED) != 0) {
+    if (limits_.locked == 0) return Error(EPERM);
+    description.flags = description.flags | VmaFlag::kLocked;
+  }
   description.flags = description.flags | future_flags_;
   if (description.has(VmaFlag::kLocked) && locked_bytes_ + length > limits_.locked) {
     return Error(EAGAIN);
@@ -131,6 +134,13 @@ Result<VirtualAddress> AddressSpace::find_gap(u64 length) const {
 
 bool AddressSpace::may_grow_by(u64 bytes) const {
   return bytes <= limits_.address_space && virtual_bytes_ <= limits_.address_space - bytes;
+}
+
+// Whether `bytes` of the vma may have this protection: RLIMIT_DATA counts what becomes writable.
+bool AddressSpace::may_become(const Vma& vma, Protection wanted, u64 bytes) const {
+  Vma changed = vma;
+  changed.protection = wanted;
+  return is_data(vma) || !is_data(changed) || may_grow_data_by(bytes);
 }
 
 // Walks the vmas, but hardly a program has such a limit.
@@ -303,6 +313,10 @@ Result<void> AddressSpace::protect(VirtualAddress address, u64 length, int prote
       break;
     }
     if (vma->protection != wanted) {
+      if (!may_become(*vma, wanted, piece.size())) {
+        result = Error(ENOMEM);
+        break;
+      }
       result = split_at(piece);
       if (result.is_ok()) result = tree_.protect(piece, vma->protection, wanted, batch);
       if (result.is_error()) break;

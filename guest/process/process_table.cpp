@@ -67,6 +67,7 @@ Result<Process*> create_process(AddressSpace& space, Process* parent) {
     process->address_space_limit = parent->address_space_limit;
     process->data_limit = parent->data_limit;
     process->stack_limit = parent->stack_limit;
+    process->lock_limit = parent->lock_limit;
   }
   enlist(*process);
   return process;

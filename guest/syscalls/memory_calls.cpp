@@ -9,6 +9,7 @@
 #include "guest/memory/user_copy.h"
 #include "guest/process/program_start.h"
 #include "guest/syscalls/file_mapping.h"
+#include "guest/syscalls/resource_limits.h"
 
 namespace dbos {
 namespace {
@@ -129,6 +130,7 @@ void populate_if_locked(AddressSpace& space, VirtualAddress address, u64 length)
 
 i64 system_mmap(Thread& thread, u64 address, u64 length, int protection, int flags, i32 descriptor,
                 u64 offset) {
+  if (has(flags, MAP_LOCKED)) apply_lock_limit(*thread.process);
   const auto result = map(thread, address, length, protection, flags, descriptor, offset);
   const bool populates =
       result.is_ok() &&
@@ -220,6 +222,7 @@ i64 system_mincore(Thread& thread, u64 address, u64 length, VirtualAddress vecto
 
 i64 system_mlock(Thread& thread, u64 address, u64 length, int flags) {
   if ((flags & ~MLOCK_ONFAULT) != 0) return -EINVAL;
+  apply_lock_limit(*thread.process);
   const i64 result = answer(thread.space->lock_memory(VirtualAddress(address), length, flags));
   if (result != 0 || (flags & MLOCK_ONFAULT) != 0) return result;
   const VirtualRange range{VirtualAddress(align_down(address, kPageSize)),
@@ -230,6 +233,7 @@ i64 system_mlock(Thread& thread, u64 address, u64 length, int flags) {
 
 // Linux ignores it, too, when not all can be made present.
 i64 system_mlockall(Thread& thread, int flags) {
+  apply_lock_limit(*thread.process);
   const i64 result = answer(thread.space->lock_all(flags));
   if (result == 0 && (flags & MCL_CURRENT) != 0) {
     (void)thread.space->populate_locked({VirtualAddress(0), VirtualAddress(kProgramEnd)});

@@ -2,6 +2,7 @@
 
 #include <asm/resource.h>
 #include <asm/unistd_64.h>
+#include <linux/capability.h>
 
 #include "guest/hypercall.h"
 #include "guest/memory/address_space.h"
@@ -29,6 +30,7 @@ void apply(Process& process) {
   limits.address_space = process.address_space_limit.soft;
   limits.data = process.data_limit.soft;
   limits.stack = process.stack_limit.soft;
+  limits.locked = process.lock_limit;
   process.space->set_limits(limits);
 }
 
@@ -36,6 +38,14 @@ ResourceLimit host_limit(u64 resource) {
   ResourceLimit limit = {kUnlimited, kUnlimited};
   hypercall(__NR_prlimit64, 0, resource, 0, platform::physical_of(&limit).value());
   return limit;
+}
+
+bool has_lock_capability() {
+  __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {};
+  const i64 result = hypercall(__NR_capget, platform::physical_of(&header).value(),
+                               platform::physical_of(data).value());
+  return result == 0 && (data[0].effective & CAP_TO_MASK(CAP_IPC_LOCK)) != 0;
 }
 
 i64 set_limit(Process& process, ResourceLimit& limit, const ResourceLimit& wanted) {
@@ -86,11 +96,16 @@ bool dispatch_resource_limit(Thread& thread, u64 number, const u64 a[6], i64& re
   return true;
 }
 
+void apply_lock_limit(Process& process) {
+  process.lock_limit = has_lock_capability() ? kUnlimited : host_limit(RLIMIT_MEMLOCK).soft;
+  apply(process);
+}
+
 void inherit_resource_limits(Process& process) {
   process.address_space_limit = host_limit(RLIMIT_AS);
   process.data_limit = host_limit(RLIMIT_DATA);
   process.stack_limit = host_limit(RLIMIT_STACK);
-  apply(process);
+  apply_lock_limit(process);
 }
 
 }  // namespace dbos

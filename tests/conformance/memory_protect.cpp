@@ -273,6 +273,68 @@ CASE(data_limit_stops_the_break) {
   })));
 }
 
+CASE(data_limit_counts_what_becomes_writable) {
+  CHECK(exited(run_child([] {
+    char* unwritten = static_cast<char*>(map_anonymous(512 * kMiB, PROT_READ));
+    void* written = map_anonymous(kMiB);
+    rlimit limit = {};
+    REQUIRE(getrlimit(RLIMIT_DATA, &limit) == 0);
+    limit.rlim_cur = 256 * kMiB;
+    REQUIRE(setrlimit(RLIMIT_DATA, &limit) == 0);
+    CHECK_ERRNO(mprotect(unwritten, 512 * kMiB, PROT_READ | PROT_WRITE), ENOMEM);
+    CHECK(!writable(unwritten));
+    CHECK_EQ(mprotect(unwritten, 8 * kMiB, PROT_READ | PROT_WRITE), 0);
+    CHECK(writable(unwritten));
+    limit.rlim_cur = kPage;
+    REQUIRE(setrlimit(RLIMIT_DATA, &limit) == 0);
+    CHECK_EQ(mprotect(written, kMiB, PROT_READ | PROT_WRITE | PROT_EXEC), 0);
+    CHECK_ERRNO(mprotect(unwritten + 8 * kMiB, kPage, PROT_WRITE), ENOMEM);
+  })));
+}
+
+// As a user without CAP_IPC_LOCK, with RLIMIT_MEMLOCK.
+template <typename Function>
+void with_lock_limit(rlim_t bytes, Function&& function) {
+  CHECK(exited(run_child([&] {
+    const rlimit limit = {bytes, bytes};
+    REQUIRE(setrlimit(RLIMIT_MEMLOCK, &limit) == 0);
+    if (geteuid() == 0) REQUIRE(setresuid(65534, 65534, 65534) == 0);
+    function();
+  })));
+}
+
+CASE(lock_limit_stops_an_ordinary_user) {
+  with_lock_limit(16 * kPage, [] {
+    char* at = static_cast<char*>(map_anonymous(64 * kPage));
+    CHECK_EQ(mlock(at, 16 * kPage), 0);
+    CHECK_EQ(mlock(at, 16 * kPage), 0);
+    CHECK_ERRNO(mlock(at + 16 * kPage, kPage), ENOMEM);
+    CHECK_ERRNO(mlock(at + kPage, 16 * kPage), ENOMEM);
+    CHECK_ERRNO(mlockall(MCL_CURRENT), ENOMEM);
+    CHECK(mmap(nullptr, kPage, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_LOCKED, -1, 0) ==
+          MAP_FAILED);
+    CHECK_EQ(errno, EAGAIN);
+    CHECK_EQ(munlock(at, kPage), 0);
+    CHECK_EQ(mlock(at + 16 * kPage, kPage), 0);
+    CHECK_EQ(munlockall(), 0);
+    CHECK_EQ(mlockall(MCL_FUTURE), 0);
+    CHECK(mmap(nullptr, 17 * kPage, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED);
+    CHECK_EQ(errno, EAGAIN);
+  });
+}
+
+CASE(no_lock_limit_refuses_an_ordinary_user) {
+  with_lock_limit(0, [] {
+    void* at = map_anonymous(kPage);
+    CHECK_ERRNO(mlock(at, kPage), EPERM);
+    CHECK_ERRNO(mlockall(MCL_CURRENT), EPERM);
+    CHECK_ERRNO(mlockall(0), EINVAL);
+    CHECK(mmap(nullptr, kPage, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_LOCKED, -1, 0) ==
+          MAP_FAILED);
+    CHECK_EQ(errno, EPERM);
+  });
+}
+
 CASE(malloc_of_all_sizes_keeps_its_contents) {
   std::vector<std::pair<char*, size_t>> blocks;
   for (size_t size = 1; size < 40 * kMiB; size = size * 5 / 3 + 1) {
