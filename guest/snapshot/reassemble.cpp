@@ -1,11 +1,13 @@
 // 2 MiB pages that a write after a snapshot has split, put together again in the background.
 //
-//   1. With the lock: find a table whose 512 pages are all the line's alone, and have the same
-//   rights. If
-//      they lie in order in one block, they become one page as they are. Else take away the right
-//      to write through the table, and remember where its pages are.
+//   1. With the lock: find a table whose 512 pages are all the line's alone, with the same rights.
+//      If they lie in order in one block, they become one page as they are. Else take away the
+//      right to write through the table, and remember where its pages are.
 //   2. Without it: copy them to a new block. Whoever writes meanwhile gives the right back first.
 //   3. With it: if nobody has, and nothing else has changed, the block takes the table's place.
+//
+// A snapshot taken in between takes the right away again, whoever has written: so no snapshot may
+// have been taken.
 
 #include "guest/memory/address_space.h"
 #include "guest/memory/frame_allocator.h"
@@ -23,6 +25,7 @@ struct AddressSpace::Scattered {
   VirtualAddress begin;
   Pte table;                           // what refers to it
   FrameNumber pages[kEntriesPerNode];  // where its pages are
+  Epoch epoch{};                       // in which it was found
   bool is_in_place = false;            // in order, in one block
 };
 
@@ -93,6 +96,7 @@ bool AddressSpace::is_scattered(VirtualAddress begin, Scattered& found) {
   const PteSlot* slot = tree_.find_table(begin);
   if (slot == nullptr || !tree_.is_exclusive(slot->load().address())) return false;
   found.begin = begin;
+  found.epoch = current_epoch();
   found.table = slot->load();
   const PteSlot* slots = node_at(found.table.address()).entries;
   const u64 rights = slots[0].load().bits() & kRights;
@@ -111,6 +115,7 @@ bool AddressSpace::is_scattered(VirtualAddress begin, Scattered& found) {
 
 // Nobody has written through the table, moved, pinned or shared what it maps.
 bool AddressSpace::is_unchanged(const Scattered& found) {
+  if (found.epoch != current_epoch()) return false;
   const PteSlot* slot = tree_.find_table(found.begin);
   if (slot == nullptr || slot->load().is_writable() ||
       slot->load().address() != found.table.address()) {

@@ -238,4 +238,53 @@ TEST_CASE("snapshots taken while threads write are each of one moment") {
   CHECK(frame_allocator.counts().retired_pages == 0);
 }
 
+TEST_CASE("no write is lost when a snapshot comes and goes while pages are put together") {
+  Vcpus vcpus;
+  host::set_vcpu(0);
+  AddressSpace* main = AddressSpace::create(kernel_root_for_tests()).value();
+  constexpr VirtualAddress kFirst{0x2000'0000};
+  constexpr VirtualAddress kSecond = kFirst + kLargePageSize;
+  REQUIRE(main->map_anonymous(kFirst, 2 * kLargePageSize, PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED)
+              .is_ok());
+  vcpus.enter(main);
+  const auto write = [&](VirtualAddress at, u64 value) {
+    vcpus.access(at, Access::kWrite, [&](u64& word) { word = value; });
+  };
+  std::atomic<bool> stop{false};
+  std::thread helper([&] {
+    host::set_vcpu(7);
+    while (!stop) {
+      if (!main->reassemble(2)) std::this_thread::yield();
+    }
+  });
+  std::mt19937 random(1);
+  u64 lost = 0;
+  for (u64 round = 1; round <= rounds() * 50; ++round) {
+    AddressSpace* snapshot = main->snapshot().value();
+    write(kFirst, round);  // splits it
+    AddressSpace::destroy(snapshot);
+    // The helper takes the right to write away and copies, from the first page on.
+    const auto may_write = [&] {
+      const PteSlot* slot = main->tree().find_table(kFirst);
+      return slot != nullptr && slot->load().is_writable();
+    };
+    for (u32 turns = 100; may_write() && turns > 0; --turns) std::this_thread::yield();
+    for (u32 turns = random() % 4; turns > 0; --turns) std::this_thread::yield();
+    const VirtualAddress late = kFirst + (1 + random() % 64) * kPageSize;
+    write(late, round);
+    snapshot = main->snapshot().value();
+    write(kSecond, round);  // takes it away again: from all that lies in the same node
+    AddressSpace::destroy(snapshot);
+    for (u32 turns = random() % 64; turns > 0; --turns) std::this_thread::yield();
+    vcpus.access(late, Access::kRead, [&](u64& word) { lost += word != round; });
+  }
+  stop = true;
+  helper.join();
+  CHECK(lost == 0);
+  CHECK(main->statistics().reassembled_pages > 0);
+  vcpus.enter(nullptr);
+  AddressSpace::destroy(main);
+}
+
 }  // namespace dbos::test
