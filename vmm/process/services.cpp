@@ -24,6 +24,7 @@
 #include "vmm/process/helper.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/statistics.h"
+#include "vmm/process/steward.h"
 #include "vmm/process/vcpu_thread.h"
 #include "vmm/proxy/execute.h"
 
@@ -180,6 +181,11 @@ bool end_first_process(const Vcpu& vcpu) {
   for (;;) raw_call(__NR_exit_group, status);
 }
 
+// Not by the helper, whose rights are others than the program's.
+void watch_steward(const Vcpu& vcpu) {
+  if (vcpu.is_helper.load() == 0 && vcpu.adopted.load() == 0) keep_steward(*vcpu.process);
+}
+
 }  // namespace
 
 int64_t execute_service(Vcpu& vcpu, const Call& call) {
@@ -224,6 +230,7 @@ int64_t execute_service(Vcpu& vcpu, const Call& call) {
       end_first_process(vcpu);
       die_by_signal(static_cast<int>(a[0]));
     case Service::kPark:
+      watch_steward(vcpu);
       return park(vcpu, call);
     case Service::kWake:
       return wake(call);
@@ -236,6 +243,7 @@ int64_t execute_service(Vcpu& vcpu, const Call& call) {
     case Service::kHelper:
       return request_helper(vcpu, a[0], a[1]);
     case Service::kYield:
+      watch_steward(vcpu);
       return raw_call(__NR_sched_yield);
     case Service::kTrace:
       print_trace(vcpu.index);

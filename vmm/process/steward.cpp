@@ -9,6 +9,7 @@
 #include <bitset>
 
 #include "vmm/host/host_call.h"
+#include "vmm/host/host_lock.h"
 #include "vmm/kvm/kvm_api.h"
 #include "vmm/process/attention.h"
 #include "vmm/process/handover.h"
@@ -28,6 +29,7 @@ constexpr int kBlockAttemptsMax = 10'000;
 
 std::atomic<uint32_t> doorbell{0};
 std::atomic<uint32_t> steward_thread{0};
+std::atomic<bool> is_wanted{false};
 
 bool begin_adoption(Vcpu& vcpu, const HostProcess& own) {
   const bool is_own = machine().vcpus().is_usable(vcpu, own);
@@ -89,6 +91,14 @@ void* run_steward(void* argument) {
   return nullptr;
 }
 
+// The first process has it while that lives: one of a child would go with the child, and with it
+// whoever could release what the child held.
+bool may_host(const HostProcess& process) {
+  const HostProcess* first = &process;
+  while (first->parent != nullptr) first = first->parent;
+  return first == &process || !shares_our_memory(first->process_id);
+}
+
 }  // namespace
 
 // By turns: one may wait for a lock that another one held when it died.
@@ -109,7 +119,9 @@ void reap_ended_threads(const HostProcess& process) {
 }
 
 void start_steward(const HostProcess& process) {
+  is_wanted.store(true);
   uint32_t expected = 0;
+  if (!may_host(process)) return;
   if (!steward_thread.compare_exchange_strong(expected, 1)) return;
   const uint64_t mask = block_all_signals();
   pthread_attr_t attributes;
@@ -121,6 +133,10 @@ void start_steward(const HostProcess& process) {
   pthread_attr_destroy(&attributes);
   if (result != 0) steward_thread.store(0);
   set_own_mask(mask);
+}
+
+void keep_steward(const HostProcess& process) {
+  if (is_wanted.load() && steward_thread.load() == 0) start_steward(process);
 }
 
 void ring_steward() {

@@ -15,8 +15,13 @@ namespace dbos::vmm {
 // meanwhile. Blocks only as long as the guest kernel works.
 void reap_ended_threads(const HostProcess& process);
 
-// Starts the steward as a thread of this process, unless there is one.
+// Starts the steward as a thread of this process, unless there is one, or it is another process's
+// to have it. From then on there should always be one.
 void start_steward(const HostProcess& process);
+
+// Where a thread waits, perhaps for a lock that a killed one holds: starts the steward again if it
+// went with its process, or could not be started.
+void keep_steward(const HostProcess& process);
 
 // Tells the steward that there are new threads to watch.
 void ring_steward();
