@@ -29,7 +29,10 @@ struct Helper {
   std::atomic<u32> cpu;  // its vCPU's index + 1; 0: it does not run
   std::atomic<bool> sleeps;
   std::atomic<bool> is_awaited;      // something is to be done
-  std::atomic<bool> snapshot_ended;  // pages may be whole again
+  std::atomic<u64> snapshots_ended;  // after each, pages may be whole again
+  // The helper's own: after how many of these it looks for such pages now, and has looked.
+  u64 looks_after;
+  u64 has_looked_after;
 };
 constinit Helper helper = {};
 
@@ -46,14 +49,22 @@ void sleep_until(u64 until) {
   helper.sleeps.store(false);
 }
 
+// A part of a pass over the whole address space. One that ends while a pass is under way gets a
+// pass of its own. Answers whether there is more to do.
+bool reassemble(AddressSpace& space) {
+  if (helper.looks_after == helper.has_looked_after) {
+    helper.looks_after = helper.snapshots_ended.load();
+    if (helper.looks_after == helper.has_looked_after) return false;
+  }
+  if (!space.reassemble(kTablesAtOnce)) helper.has_looked_after = helper.looks_after;
+  return helper.has_looked_after != helper.snapshots_ended.load();
+}
+
 // One turn; answers when the next one is due.
 u64 work_on(AddressSpace& space) {
   helper.is_awaited.store(false);
   while (helper.keeps_ready && !is_dying() && space.refill(kTablesAtOnce)) platform::relax(1);
-  if (helper.snapshot_ended.exchange(false) && space.reassemble(kTablesAtOnce)) {
-    helper.snapshot_ended.store(true);
-    return clock_now(CLOCK_MONOTONIC) + kReassemblePause_ns;
-  }
+  if (reassemble(space)) return clock_now(CLOCK_MONOTONIC) + kReassemblePause_ns;
   return helper.keeps_ready ? clock_now(CLOCK_MONOTONIC) + kFollowPeriod_ns : kUnlimited;
 }
 
@@ -94,7 +105,7 @@ void wake_helper(HelperWork work) {
   if (work == HelperWork::kSnapshotTaken && !helper.keeps_ready) return;
   if (work == HelperWork::kSnapshotEnded) {
     if (!memory_options().large_pages) return;
-    helper.snapshot_ended.store(true);
+    helper.snapshots_ended.fetch_add(1);
   }
   helper.is_awaited.store(true);
   const u32 cpu = helper.cpu.load();
