@@ -20,8 +20,9 @@ PhysicalAddress physical_of(const void* direct_map_pointer);
 // of it may be used; ENOMEM at the limit. Memory that is new reads as zero.
 Result<u64> arena_grow(u64 index);
 
-// Gives frames back to the host; they read as zero when next used.
-void memory_release(PhysicalAddress begin, u64 bytes);
+// Gives frames back to the host; they read as zero when next used. After an error they may hold
+// what they held.
+Result<void> memory_release(PhysicalAddress begin, u64 bytes);
 
 // Forgets translations of `range` (or of everything, when it is large) on every vCPU that runs in
 // this address space, this one included, and returns when none of them can use one any more.

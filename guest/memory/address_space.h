@@ -199,6 +199,10 @@ class AddressSpace {
   // Fills `out` with the shared window ranges of the vmas in the range, from *from on; moves *from.
   void window_ranges(VirtualAddress* from, VirtualAddress end, WindowRanges* out);
 
+  // No frame was left for this address space. Without locks: gives up what is ready for its next
+  // snapshots, or ends a snapshot, and answers whether another try is worth it.
+  bool make_room();
+
   // ---- Faults ----
   // Does everything, host calls included.
   FaultKind handle_fault(VirtualAddress address, Access access);
@@ -345,6 +349,7 @@ class AddressSpace {
   void adopt(TlbBatch& batch);
   Result<AddressSpace*> create_sharer();
   Result<AddressSpace*> create_copy();
+  bool yield_ready();
   void give_up_ready();
   struct Scattered;
   enum class Search : u8 { kMore, kFound, kEnd };
@@ -352,6 +357,7 @@ class AddressSpace {
   bool is_scattered(VirtualAddress begin, Scattered& found);
   bool is_unchanged(const Scattered& found);
   void replace_table(const Scattered& found, PhysicalAddress block, TlbBatch& batch);
+  Result<void> fill(AddressSpace& child, bool is_ready, Epoch previous_departure);
   Result<void> copy_from(AddressSpace& parent, Epoch previous_departure);
 
   Spinlock lock_;

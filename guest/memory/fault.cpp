@@ -85,11 +85,15 @@ FaultOutcome AddressSpace::fault_locked(VirtualAddress address, Access access,
 
 FaultKind AddressSpace::handle_fault(VirtualAddress address, Access access) {
   FaultOutcome result = fault_with_host(address, access);
-  while (result.kind == FaultKind::kOutOfMemory && platform::make_room()) {
+  while (result.kind == FaultKind::kOutOfMemory && make_room()) {
     result = fault_with_host(address, access);
   }
   if (result.copied) keep_copy_limit();
   return result.kind;
+}
+
+bool AddressSpace::make_room() {
+  return yield_ready() || platform::make_room();
 }
 
 // Snapshots are made to cost less where they keep too much.

@@ -242,14 +242,21 @@ u64 FrameAllocator::release_free_blocks(u64 bytes_max) {
       block_info(block).state = BlockState::kFull;  // nobody else's meanwhile
       free_frames_ -= kFramesPerBlock;
     }
-    platform::memory_release(first_frame(block).address(), kLargePageSize);
+    const bool is_zero =
+        platform::memory_release(first_frame(block).address(), kLargePageSize).is_ok();
     LockGuard guard(lock_);
-    block_info(block).state = BlockState::kFreeZero;
-    link(free_zero_, block);
+    block_info(block).state = is_zero ? BlockState::kFreeZero : BlockState::kFreeDirty;
+    link(is_zero ? free_zero_ : free_dirty_, block);
     free_frames_ += kFramesPerBlock;
+    if (!is_zero) break;
     released += kLargePageSize;
   }
   return released;
+}
+
+bool FrameAllocator::is_short() {
+  constexpr u64 kFewFrames = 64;
+  return counts().free < kFewFrames;
 }
 
 u64 FrameAllocator::free_dirty_bytes() {

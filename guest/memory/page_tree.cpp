@@ -216,16 +216,19 @@ void PageTree::clear_below(Node& node, Level level, VirtualAddress base, Virtual
 
 Result<void> PageTree::protect(VirtualRange range, Protection from, Protection to,
                                TlbBatch& batch) {
+  const bool adds_only = (from.linux_bits() & ~to.linux_bits()) == 0;
+  Node& root = node_at(root_);
   const Result<void> result =
-      protect_below(node_at(root_), Level::kRoot, VirtualAddress(0), range, from, to, batch);
+      prepare_protect(root, Level::kRoot, VirtualAddress(0), range, adds_only, batch);
+  if (result.is_ok()) protect_below(root, Level::kRoot, VirtualAddress(0), range, to, batch);
   note_change(range);
   return result;
 }
 
-Result<void> PageTree::protect_below(Node& node, Level level, VirtualAddress base,
-                                     VirtualRange range, Protection from, Protection to,
-                                     TlbBatch& batch) {
-  const bool adds_only = (from.linux_bits() & ~to.linux_bits()) == 0;
+// Splits what the range cuts, and gets nodes of its own where rights are taken away.
+Result<void> PageTree::prepare_protect(Node& node, Level level, VirtualAddress base,
+                                       VirtualRange range, bool adds_only, TlbBatch& batch) {
+  if (level == Level::kPage) return {};
   const u64 step = span(level);
   u64 at = base.value();
   if (at < range.begin.value()) at = align_down(range.begin.value(), step);
@@ -233,23 +236,38 @@ Result<void> PageTree::protect_below(Node& node, Level level, VirtualAddress bas
   for (; at < limit && at < range.end.value(); at += step) {
     PteSlot& slot = node.entry(VirtualAddress(at), level);
     const VirtualRange covered = entry_range(VirtualAddress(at), level);
-    Pte entry = slot.load();
-    if (entry.is_empty()) continue;
-    if (entry.is_leaf(level) && contains(range, covered)) {
-      protect_leaf(slot, level, covered.begin, to, batch);
-      continue;
-    }
+    const Pte entry = slot.load();
+    if (entry.is_empty() || (entry.is_leaf(level) && contains(range, covered))) continue;
     if (entry.is_leaf(level)) {
       DBOS_CHECK_OK(split(slot));
     } else if (!is_exclusive(entry.address())) {
       if (adds_only) continue;
       DBOS_CHECK_OK(isolate_node(slot, covered.begin, batch));
     }
-    entry = slot.load();
-    DBOS_CHECK_OK(protect_below(node_at(entry.address()), below(level), covered.begin, range, from,
-                                to, batch));
+    DBOS_CHECK_OK(prepare_protect(node_at(slot.load().address()), below(level), covered.begin,
+                                  range, adds_only, batch));
   }
   return {};
+}
+
+// Nodes that are shared still are to get rights only, which is left to the fault handler.
+void PageTree::protect_below(Node& node, Level level, VirtualAddress base, VirtualRange range,
+                             Protection to, TlbBatch& batch) {
+  const u64 step = span(level);
+  u64 at = base.value();
+  if (at < range.begin.value()) at = align_down(range.begin.value(), step);
+  const u64 limit = level == Level::kRoot ? kProgramEnd : base.value() + step * kEntriesPerNode;
+  for (; at < limit && at < range.end.value(); at += step) {
+    PteSlot& slot = node.entry(VirtualAddress(at), level);
+    const VirtualAddress begin = entry_range(VirtualAddress(at), level).begin;
+    const Pte entry = slot.load();
+    if (entry.is_empty()) continue;
+    if (entry.is_leaf(level)) {
+      protect_leaf(slot, level, begin, to, batch);
+    } else if (is_exclusive(entry.address())) {
+      protect_below(node_at(entry.address()), below(level), begin, range, to, batch);
+    }
+  }
 }
 
 void PageTree::protect_leaf(PteSlot& slot, Level level, VirtualAddress base, Protection to,

@@ -99,7 +99,7 @@ class PageTree {
   void clear(VirtualRange range, VirtualRange freeable, TlbBatch& batch);
 
   // Changes the rights of what is there. Rights that are added to shared pages are left to the
-  // fault handler. ENOMEM: some entries may have lost rights that the next fault gives back.
+  // fault handler. ENOMEM: none has changed.
   Result<void> protect(VirtualRange range, Protection from, Protection to, TlbBatch& batch);
 
   // Moves the entries of a range to another, empty one. ENOMEM: nothing was moved.
@@ -162,8 +162,10 @@ class PageTree {
   Result<void> isolate(VirtualAddress boundary, VirtualRange freeable, TlbBatch& batch);
   void clear_below(Node& node, Level level, VirtualAddress base, VirtualRange range,
                    VirtualRange freeable, TlbBatch& batch);
-  Result<void> protect_below(Node& node, Level level, VirtualAddress base, VirtualRange range,
-                             Protection from, Protection to, TlbBatch& batch);
+  Result<void> prepare_protect(Node& node, Level level, VirtualAddress base, VirtualRange range,
+                               bool adds_only, TlbBatch& batch);
+  void protect_below(Node& node, Level level, VirtualAddress base, VirtualRange range,
+                     Protection to, TlbBatch& batch);
   void protect_leaf(PteSlot& slot, Level level, VirtualAddress base, Protection to,
                     TlbBatch& batch);
   void adopt_below(PhysicalAddress node, Level level, LineId from);

@@ -3,20 +3,26 @@
 #include <asm/unistd_64.h>
 #include <time.h>
 
+#include <atomic>
+
 #include "guest/hypercall.h"
 #include "guest/lib/log.h"
 #include "guest/memory/address_space.h"
+#include "guest/memory/frame_allocator.h"
 #include "guest/process/clock.h"
 #include "guest/process/process_table.h"
 
 namespace dbos {
 namespace {
 
-constexpr u64 kLook_ns = 1'000'000;  // between two looks whether a snapshot is gone
-constexpr u32 kPatience = 10'000;    // looks
+constexpr u64 kLook_ns = 1'000'000;           // between two looks whether a snapshot is gone
+constexpr u64 kPatience_ns = 10'000'000'000;  // until another one is ended
+// What one fault may need, and more: with so many more the program goes on.
+constexpr u64 kEnoughFrames = 64;
 constexpr u64 kSigkill = 9;
 
 bool ends_snapshots = false;
+constinit std::atomic<u64> seen_ended{0};
 
 bool may_limit() {
   return current_process().is_first && current_hypercall_page().dying == 0;
@@ -49,17 +55,22 @@ void end_process_of(const Candidate& snapshot, const char* why) {
   hypercall(__NR_kill, static_cast<u64>(snapshot.process_id), kSigkill);
 }
 
-// Ends the snapshot that keeps most, or waits for one that is ending. Answers whether one is gone.
-bool end_snapshot(const char* why, Counter counter) {
+// Ends the snapshot that keeps most, or waits for one that is ending, until `is_enough()`. Answers
+// whether it is, or one is gone.
+template <typename Enough>
+bool end_snapshot(const char* why, Counter counter, Enough is_enough) {
   const u64 before = ended_processes();
+  if (is_enough()) return true;
   const Candidate snapshot = condemn_snapshot();
-  if (!snapshot.exists) return false;
+  if (!snapshot.exists) return is_enough();
   if (snapshot.process_id != 0) {
     platform::counters().count(counter);
     end_process_of(snapshot, why);
   }
-  for (u32 i = 0; i < kPatience && ended_processes() == before; ++i) sleep_for(kLook_ns);
-  return ended_processes() != before;
+  const auto is_over = [&] { return ended_processes() != before || is_enough(); };
+  const u64 until_ns = clock_now(CLOCK_MONOTONIC) + kPatience_ns;
+  while (!is_over() && clock_now(CLOCK_MONOTONIC) < until_ns) sleep_for(kLook_ns);
+  return is_over();
 }
 
 }  // namespace
@@ -74,15 +85,22 @@ void keep_copy_limit(u64 kept) {
   platform::counters().count(Counter::kCopyLimited);
   if (ends_snapshots) {
     (void)end_snapshot("more is kept for snapshots than --cow-limit allows",
-                       Counter::kEndedForLimit);
+                       Counter::kEndedForLimit,
+                       [] { return frame_allocator.retired_bytes() <= copy_limit(); });
   } else {
     delay_copy(copy_delay_ns(kept, copy_limit()));
   }
 }
 
 bool end_snapshot_for_memory() {
-  return may_limit() &&
-         end_snapshot("there is no memory left for the program itself", Counter::kEndedForMemory);
+  if (!may_limit()) return false;
+  const u64 free_before = frame_allocator.counts().free;
+  const bool is_better =
+      end_snapshot("there is no memory left for the program itself", Counter::kEndedForMemory,
+                   [&] { return frame_allocator.counts().free >= free_before + kEnoughFrames; });
+  // Or one has ended by itself after the caller had found no memory.
+  const u64 ended = ended_processes();
+  return seen_ended.exchange(ended) != ended || is_better;
 }
 
 }  // namespace dbos

@@ -26,7 +26,8 @@ struct Process {
   Spinlock lock;  // guards the fields below but for `actions`, which signal_lock guards
   i32 process_id;
   AddressSpace* space;
-  bool is_first;  // dbos-run's own
+  bool is_first;       // dbos-run's own
+  bool shares_memory;  // its parent's, as vfork's children do
   SpaceUse* space_use;
   Thread* threads;
   u32 thread_count;

@@ -61,6 +61,7 @@ Result<Process*> create_process(AddressSpace& space, Process* parent) {
   }
   process->space = &space;
   process->is_first = parent == nullptr;
+  process->shares_memory = parent != nullptr && parent->space == &space;
   process->thread_count = 1;
   if (parent != nullptr) {
     copy_signal_actions(*process, *parent);
@@ -94,19 +95,19 @@ void release_process(Process& process) {
   delist(process);
   drop_use(process.space_use, process.space);
   heap_delete(&process);
+  processes_ended.fetch_add(1);  // first: who waits must find it in one of the two
   processes_ending.fetch_sub(1);
-  processes_ended.fetch_add(1);
   trim_free_memory();
 }
 
-// A process that shares its parent's memory (vfork) keeps nothing.
+// A process that shares its parent's memory keeps nothing.
 Candidate condemn_snapshot() {
   const LockGuard guard(table_lock);
   Process* chosen = nullptr;
   Candidate result = {processes_ending.load() != 0, 0, 0};
   for (Process* process = first_process; process != nullptr; process = process->next) {
     const Line& line = process->space->line();
-    if (process->is_first || line.departure() == 0) continue;
+    if (process->is_first || process->shares_memory || line.departure() == 0) continue;
     if (process->is_condemned) return {true, 0, 0};
     const u64 kept = (line.retired_pages() + line.retired_nodes()) * kPageSize;
     const bool is_more = chosen == nullptr || kept > result.kept_bytes;

@@ -1,6 +1,7 @@
 // What is done ahead of snapshots, in steps, by whoever has time: a helper vCPU, or an idle one.
 
 #include "guest/memory/address_space.h"
+#include "guest/memory/frame_allocator.h"
 #include "guest/snapshot/ready.h"
 
 namespace dbos {
@@ -18,7 +19,14 @@ Result<void> AddressSpace::keep_ready(u32 copies) {
   return {};
 }
 
-// One step. No memory for a copy is not an error: the next call tries again.
+namespace {
+
+// Left for others when a copy is begun after memory was short.
+constexpr u64 kFramesForOthers = 16 * kMiB / kPageSize;
+
+}  // namespace
+
+// One step. No memory for a copy is not an error: a later call tries again.
 bool AddressSpace::refill(u32 tables_max) {
   AddressSpace* useless = nullptr;
   bool is_done = true;
@@ -26,6 +34,11 @@ bool AddressSpace::refill(u32 tables_max) {
   {
     LockGuard guard(lock_);
     if (ready_ == nullptr) return false;
+    const u64 frames_for_copies = 2 * ready_->wanted() * tree_.counts().nodes;
+    if (ready_->is_paused() &&
+        frame_allocator.counts().free >= frames_for_copies + kFramesForOthers) {
+      ready_->resume();
+    }
     useless = ready_->remove_useless();
     if (ready_->wants_another()) {
       const Result<AddressSpace*> copy = create_copy();
@@ -48,6 +61,19 @@ Result<AddressSpace*> AddressSpace::create_copy() {
   }
   made.value()->is_copy_ = true;
   return made;
+}
+
+bool AddressSpace::yield_ready() {
+  AddressSpace* copies[ReadyTables::kCopiesMax];
+  u32 count = 0;
+  {
+    LockGuard guard(lock_);
+    if (ready_ == nullptr) return false;
+    ready_->pause();
+    while (AddressSpace* copy = ready_->remove_any()) copies[count++] = copy;
+  }
+  for (u32 i = 0; i < count; ++i) destroy(copies[i]);
+  return count != 0;
 }
 
 void AddressSpace::give_up_ready() {

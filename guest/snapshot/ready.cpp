@@ -49,6 +49,7 @@ void ReadyTables::apply(Copy& copy, VirtualRange range) {
   if (copy.space->tree().follow(main_, range).is_ok()) return;
   copy.is_broken = true;
   ++broken_;
+  pause();
 }
 
 void ReadyTables::apply(VirtualRange range) {

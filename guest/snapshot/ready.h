@@ -47,6 +47,7 @@ class ReadyTables {
   ReadyTables& operator=(const ReadyTables&) = delete;
 
   void set_wanted(u32 wanted) { wanted_ = wanted; }
+  u32 wanted() const { return wanted_; }
 
   // An entry of main's in the piece around `address` is going to change, before the lock is
   // released and before anything else is noted.
@@ -61,7 +62,9 @@ class ReadyTables {
 
   // ---- In the background ----
   // Whether another copy is to be begun, with add().
-  bool wants_another() const { return count_ < wanted_ && find_unfinished() == nullptr; }
+  bool wants_another() const {
+    return !is_paused_ && count_ < wanted_ && find_unfinished() == nullptr;
+  }
   void add(AddressSpace* empty);
   // A copy that is broken or not wanted any more, for the caller to destroy; nullptr: none.
   AddressSpace* remove_useless();
@@ -69,7 +72,14 @@ class ReadyTables {
   AddressSpace* remove_any();
   // Applies what is noted, and copies about `tables_max` tables more.
   void advance(u32 tables_max);
-  bool is_done() const { return occupied_ == 0 && count_ == wanted_ && all_are_complete(); }
+  bool is_done() const {
+    return occupied_ == 0 && (is_paused_ || count_ == wanted_) && all_are_complete();
+  }
+  // After a copy was broken for want of memory, and when main needs what the copies take: none is
+  // begun until resume().
+  void pause() { is_paused_ = true; }
+  void resume() { is_paused_ = false; }
+  bool is_paused() const { return is_paused_; }
 
   ReadyCounts counts() const;
   // For the checker, which needs nothing noted: visit(copy, end of what is made).
@@ -111,6 +121,7 @@ class ReadyTables {
   PageTree& main_;
   u32 wanted_;
   u32 count_ = 0;
+  bool is_paused_ = false;
   Copy copies_[kCopiesMax];
   u32 occupied_ = 0;  // bit i: pieces_[i] is noted
   u32 pieces_[kPieces] = {};

@@ -9,43 +9,42 @@ namespace dbos {
 // to. A ready copy of the tables is taken where there is one, else the tables are shared. Nothing
 // can fail halfway: a snapshot that can't be finished ends like any other.
 Result<AddressSpace*> AddressSpace::snapshot() {
-  AddressSpace* child = nullptr;
-  Result<void> result;
-  {
-    LockGuard guard(lock_);
-    if (line_->may_adopt()) {
-      TlbBatch batch(*this, *line_, pins_);
-      adopt(batch);
-    }
-    const Epoch previous_departure = line_->newest_departure();
-    child = ready_ == nullptr ? nullptr : ready_->take();
-    const bool is_ready = child != nullptr;
-    if (is_ready) {
-      line_depart(*child->line_, *line_, Tables::kOwn);
-      child->is_copy_ = false;
-    } else {
-      child = DBOS_TRY(create_sharer());
-    }
-    child->parent_copied_pages_ = copied_pages_;
-    LockGuard child_guard(child->lock_);
-    // 1. Both roots lose their right to write ...
-    tree_.seal();
-    if (!is_ready) child->tree_.share(tree_);
-    child->tree_.counts().anonymous = tree_.counts().anonymous;
-    child->tree_.counts().window = tree_.counts().window;
-    // 2. ... and from here on nobody writes to what is shared, but for the host.
-    platform::shootdown(*this, {VirtualAddress(0), VirtualAddress(kProgramEnd)});
-    result = child->copy_from(*this, previous_departure);
-    if (result.is_ok()) {
-      ++snapshots_;
-      platform::counters().count(is_ready ? Counter::kSnapshotReady : Counter::kSnapshotShared);
-    }
+  LockGuard guard(lock_);
+  if (line_->may_adopt()) {
+    TlbBatch batch(*this, *line_, pins_);
+    adopt(batch);
   }
-  if (result.is_error()) {
+  const Epoch previous_departure = line_->newest_departure();
+  AddressSpace* child = ready_ == nullptr ? nullptr : ready_->take();
+  const bool is_ready = child != nullptr;
+  if (is_ready) {
+    line_depart(*child->line_, *line_, Tables::kOwn);
+    child->is_copy_ = false;
+  } else {
+    child = DBOS_TRY(create_sharer());
+  }
+  const Result<void> filled = fill(*child, is_ready, previous_departure);
+  if (filled.is_error()) {
+    // With the lock: what was pinned and not copied yet must not be taken for the child's.
     destroy(child);
-    return result.error();
+    return filled.error();
   }
+  ++snapshots_;
+  platform::counters().count(is_ready ? Counter::kSnapshotReady : Counter::kSnapshotShared);
   return child;
+}
+
+Result<void> AddressSpace::fill(AddressSpace& child, bool is_ready, Epoch previous_departure) {
+  child.parent_copied_pages_ = copied_pages_;
+  LockGuard child_guard(child.lock_);
+  // 1. Both roots lose their right to write ...
+  tree_.seal();
+  if (!is_ready) child.tree_.share(tree_);
+  child.tree_.counts().anonymous = tree_.counts().anonymous;
+  child.tree_.counts().window = tree_.counts().window;
+  // 2. ... and from here on nobody writes to what is shared, but for the host.
+  platform::shootdown(*this, {VirtualAddress(0), VirtualAddress(kProgramEnd)});
+  return child.copy_from(*this, previous_departure);
 }
 
 Result<AddressSpace*> AddressSpace::create_sharer() {

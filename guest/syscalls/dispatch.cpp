@@ -6,6 +6,7 @@
 #include "guest/arch/trap.h"
 #include "guest/lib/log.h"
 #include "guest/memory/address_space.h"
+#include "guest/memory/frame_allocator.h"
 #include "guest/process/clone.h"
 #include "guest/process/exit.h"
 #include "guest/process/signal.h"
@@ -196,12 +197,19 @@ bool dispatch_time(Thread& thread, u64 number, const Arguments& a, i64& result) 
   }
 }
 
+// Memory that is kept for snapshots is not refused to the program: they go first.
+bool finds_room(Thread& thread, i64 result) {
+  return result == -ENOMEM && frame_allocator.is_short() && thread.space->make_room();
+}
+
 i64 dispatch(Thread& thread, TrapFrame& frame) {
   const u64 number = frame.error_code;
   const Arguments a{{frame.rdi, frame.rsi, frame.rdx, frame.r10, frame.r8, frame.r9}};
   i64 result = 0;
   if (dispatch_process(thread, frame, number, a, result)) return result;
-  if (dispatch_memory(thread, number, a, result)) return result;
+  while (dispatch_memory(thread, number, a, result)) {
+    if (!finds_room(thread, result)) return result;
+  }
   if (dispatch_time(thread, number, a, result)) return result;
   if (dispatch_signal(thread, frame, number, a, result)) return result;
   if (dispatch_proc_file(thread, static_cast<u32>(number), a.value, result)) return result;

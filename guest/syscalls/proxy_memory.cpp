@@ -46,7 +46,11 @@ bool is_writable(VirtualAddress address, u64 size) {
 }
 
 Result<PhysicalAddress> allocate_contiguous(u64 bytes) {
-  return frame_allocator.allocate_kernel(order_of(bytes));
+  Result<PhysicalAddress> result = frame_allocator.allocate_kernel(order_of(bytes));
+  while (result.is_error() && frame_allocator.is_short() && current_thread().space->make_room()) {
+    result = frame_allocator.allocate_kernel(order_of(bytes));
+  }
+  return result;
 }
 
 void free_contiguous(PhysicalAddress address, u64 bytes) {

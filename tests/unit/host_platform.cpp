@@ -40,6 +40,7 @@ u64 arena_limit = 0;
 std::atomic<u64> released{0};
 std::atomic<u64> populated{0};
 bool panic_throws = false;
+bool releases_fail = false;
 thread_local u32 this_vcpu = 0;
 thread_local VcpuCounters this_counters = {};
 
@@ -118,6 +119,9 @@ u64 populate_calls() {
 u64 released_bytes() {
   return released;
 }
+void fail_releases(bool on) {
+  releases_fail = on;
+}
 void throw_on_panic(bool on) {
   panic_throws = on;
 }
@@ -149,9 +153,11 @@ Result<u64> arena_grow(u64 index) {
   return left < kArenaChunkSize ? left : kArenaChunkSize;
 }
 
-void memory_release(PhysicalAddress begin, u64 bytes) {
+Result<void> memory_release(PhysicalAddress begin, u64 bytes) {
+  if (releases_fail) return Error(EAGAIN);
   madvise(direct_map(begin), bytes, MADV_DONTNEED);
   released += bytes;
+  return {};
 }
 
 void shootdown(AddressSpace& space, VirtualRange range) {

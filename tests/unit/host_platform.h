@@ -38,6 +38,7 @@ u64 populate_calls();
 
 // Blocks that memory_release() gave back.
 u64 released_bytes();
+void fail_releases(bool on);
 
 // Makes a failed assertion a C++ exception (std::runtime_error), or an abort again.
 void throw_on_panic(bool on);

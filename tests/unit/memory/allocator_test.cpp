@@ -184,6 +184,10 @@ TEST_CASE("blocks that were given back to the host read as zero and are not clea
     dirty(blocks.back(), kLargePageSize);
   }
   for (PhysicalAddress block : blocks) frame_allocator.free(block);
+  host::fail_releases(true);
+  CHECK(frame_allocator.release_free_blocks(kUnlimited) == 0);
+  host::fail_releases(false);
+  CHECK(words_that_are_not_zero(frames.large(Clear::kYes), kLargePageSize) == 0);
   const u64 released = host::released_bytes();
   CHECK(frame_allocator.release_free_blocks(5 * kLargePageSize) == 5 * kLargePageSize);
   CHECK(host::released_bytes() == released + 5 * kLargePageSize);

@@ -8,6 +8,26 @@
 namespace dbos::test {
 namespace {
 
+// All frames that are left, until it goes.
+class Hog {
+ public:
+  Hog() {
+    while (true) {
+      const Result<PhysicalAddress> frame = frame_allocator.allocate_page(Clear::kNo, Ownership{});
+      if (frame.is_error()) break;
+      frames_.push_back(frame.value());
+    }
+  }
+  ~Hog() {
+    for (PhysicalAddress frame : frames_) frame_allocator.free(frame);
+  }
+  Hog(const Hog&) = delete;
+  Hog& operator=(const Hog&) = delete;
+
+ private:
+  std::vector<PhysicalAddress> frames_;
+};
+
 struct PressureFixture : SnapshotFixture {
   ~PressureFixture() {
     set_copy_limit(kUnlimited);
@@ -62,12 +82,7 @@ TEST_CASE_METHOD(PressureFixture,
   fill(main, 0, 256, 1);
   AddressSpace* snapshot = &machine.take_snapshot(main);
   fill(main, 0, 128, 2);
-  std::vector<PhysicalAddress> hog;
-  while (true) {
-    const Result<PhysicalAddress> frame = frame_allocator.allocate_page(Clear::kNo, Ownership{});
-    if (frame.is_error()) break;
-    hog.push_back(frame.value());
-  }
+  const Hog hog;
   u32 asked = 0;
   host::on_no_memory = [&] {
     ++asked;
@@ -94,7 +109,44 @@ TEST_CASE_METHOD(PressureFixture,
     ++written;
   }
   REQUIRE((written > 50 && asked == 2));
-  for (PhysicalAddress frame : hog) frame_allocator.free(frame);
+}
+
+TEST_CASE_METHOD(PressureFixture,
+                 "what is ready for the next snapshots goes before a snapshot does") {
+  host::on_no_memory = [] { return false; };
+  map(main, 0, 256);
+  fill(main, 0, 256, 1);
+  REQUIRE(main.keep_ready(2).is_ok());
+  while (main.refill(16)) {
+  }
+  REQUIRE(main.ready_counts().ready == 2);
+  map(main, 1 << 20, 8);
+  {
+    const Hog hog;
+    CHECK(main.handle_fault(page(1 << 20), Access::kWrite) == FaultKind::kResolved);
+    CHECK(main.ready_counts().ready == 0);
+    CHECK(!main.refill(16));  // and does not come back before there is memory
+    CHECK(main.ready_counts().table_bytes == 0);
+  }
+  while (main.refill(16)) {
+  }
+  CHECK(main.ready_counts().ready == 2);
+}
+
+TEST_CASE_METHOD(PressureFixture, "mprotect that finds no memory half-way has changed nothing") {
+  map(main, 0, 1024, 0);
+  machine.write(main, page(0), 1);
+  machine.write(main, page(600), 2);
+  REQUIRE(main.protect(page(0), 1024 * kPageSize, PROT_READ).is_ok());
+  {
+    const Hog hog;
+    // The second large page would have to be split.
+    CHECK(main.protect(page(0), 600 * kPageSize, PROT_READ | PROT_WRITE).is_error());
+    CHECK(!main.tree().find(page(0)).entry.is_writable());
+  }
+  CHECK(main.protect(page(0), 600 * kPageSize, PROT_READ | PROT_WRITE).is_ok());
+  machine.write(main, page(0), 3);
+  check_memory_invariants();
 }
 
 TEST_CASE("main is slowed the more, the further the limit is passed") {
