@@ -109,7 +109,10 @@ void wake_helper(HelperWork work) {
   }
   helper.is_awaited.store(true);
   const u32 cpu = helper.cpu.load();
-  if (cpu != 0 && helper.sleeps.load()) hypercall(Service::kWake, cpu - 1);
+  if (cpu == 0 || !helper.sleeps.load()) return;
+  // Repeated when the host thread was killed before the host had seen the call.
+  while (is_interrupted(hypercall(Service::kWake, cpu - 1))) {
+  }
 }
 
 void leave_helper(Process& first) {
