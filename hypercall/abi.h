@@ -101,8 +101,9 @@ static_assert(kKernelImageAddress + kKernelImageSizeMax + kPageSize == kKernelTa
 // Attention: how a vCPU that runs the program is brought into its kernel. There are no interrupts.
 // Whoever wants it sets HypercallPage::attention; the VMM does so for a signal, another vCPU before
 // it calls Service::kInterrupt. Then the VMM takes the vCPU out of KVM_RUN and, before it goes on,
-//   - in the program (below kKernelImageBase), raises this exception: AMD's "hypervisor injection",
-//     which no processor raises by itself (APM volume 2, 8.2.23);
+//   - in the program (below kKernelImageBase), raises this exception: #NM, which nothing else
+//   raises
+//     while CR0.TS and CR0.EM are clear;
 //   - in the region of Service::kAttentionRegion, whose code has looked already and is about to
 //     return to the program, moves it to the region's restart address, with the kernel stack empty;
 //   - elsewhere in the kernel does nothing: the kernel looks before it returns.

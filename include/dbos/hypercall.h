@@ -55,7 +55,7 @@ struct dbos_image_note {
 
 // --- Guest-physical addresses -------------------------------------------------------------------
 
-#define DBOS_PAGE_SIZE 4096
+#define DBOS_PAGE_SIZE 4096  // bytes
 
 #define DBOS_KERNEL_REGION_BASE UINT64_C(0x1000000000)        // 64 GiB
 #define DBOS_KERNEL_REGION_SIZE UINT64_C(0x1000000)           // 16 MiB
@@ -185,10 +185,9 @@ enum dbos_signal_disposition {
 
 #define DBOS_HELPER_AFTER_FORK 0x1  // helper's flags: not now, but when the process has forked
 
-// The exception that brings a vCPU into its kernel: #NM, which every processor lets a hypervisor
-// inject (AMD APM volume 2, 15.20: no vector that is not an exception), and which never comes by
-// itself while CR0.TS and CR0.EM are clear.
-#define DBOS_ATTENTION_VECTOR 7
+// The exception that brings a vCPU into its kernel. Every processor lets a hypervisor inject it
+// (AMD APM volume 2, 15.20: no vector that is not an exception).
+#define DBOS_ATTENTION_VECTOR 7  // #NM; keep CR0.TS and CR0.EM clear, then nothing else raises it
 
 // --- Clock page ---------------------------------------------------------------------------------
 
@@ -269,8 +268,8 @@ struct dbos_boot_information {
   struct dbos_load_image program;      // descriptor -1 without DBOS_IMAGE_LOADS_PROGRAM
   struct dbos_load_image interpreter;  // descriptor -1: none
   uint64_t features;                   // DBOS_FEATURE_... that this machine offers
-  uint64_t auxiliary_begin;            // image: where the program's auxiliary vector lies, for
-  uint64_t auxiliary_end;              // debuggers; 0: not told
+  uint64_t auxiliary_begin;            // image: the program's auxiliary vector; 0: none
+  uint64_t auxiliary_end;              // image: where it ends
   uint64_t ready_copies;               // --ready-copies, 0: --snapshot=shared
 };
 
