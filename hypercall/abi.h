@@ -1,5 +1,7 @@
-// The hypercall ABI under its C++ names: what the guest kernel and the VMM share, and all that they
-// share. Every number and structure comes from dbos/hypercall.h, the header for other runtimes.
+// The hypercall ABI under its C++ names: what any guest kernel and the VMM share. Every number and
+// structure comes from dbos/hypercall.h, the header for other runtimes. What the VMM shares with
+// libdbos alone, in places that the ABI keeps for it, is in hypercall/observe.h and
+// hypercall/debug.h.
 //
 // A vCPU makes calls by filling `HypercallPage::calls`, setting `call_count`, and writing any byte
 // to I/O port kHypercallPort. The VMM performs the calls in order and stores each result; it stops
@@ -95,8 +97,9 @@ inline constexpr uint64_t kKernelImageAddress = DBOS_IMAGE_ADDRESS;
 inline constexpr uint64_t kKernelImageSizeMax = DBOS_IMAGE_SIZE_MAX;
 inline constexpr uint64_t kKernelTablesAddress = DBOS_TABLES_ADDRESS;
 inline constexpr uint64_t kKernelTablesSizeMax = DBOS_TABLES_SIZE_MAX;
-static_assert(kKernelImageAddress + kKernelImageSizeMax + kPageSize == kKernelTablesAddress,
-              "behind the image lies the page of the VMM's ring check");
+inline constexpr uint64_t kRingCheckAddress = DBOS_RING_CHECK_ADDRESS;
+static_assert(kKernelImageAddress + kKernelImageSizeMax == kRingCheckAddress);
+static_assert(kRingCheckAddress + kPageSize == kKernelTablesAddress);
 
 // Attention: how a vCPU that runs the program is brought into its kernel. There are no interrupts.
 // Whoever wants it sets HypercallPage::attention; the VMM does so for a signal, another vCPU before

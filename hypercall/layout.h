@@ -42,8 +42,8 @@ inline constexpr uint32_t kVcpuCountMax = DBOS_VCPU_COUNT_MAX;
 
 // A ring of events for each vCPU (hypercall/observe.h). Its memory slot is made when the first
 // trace begins.
-inline constexpr uint64_t kTraceRegionBase = 96 * kGiB;
-inline constexpr uint64_t kTraceStride = 256 * kKiB;
+inline constexpr uint64_t kTraceRegionBase = DBOS_TRACE_REGION_BASE;
+inline constexpr uint64_t kTraceStride = DBOS_TRACE_STRIDE;
 
 inline constexpr uint64_t kWindowBase = DBOS_WINDOW_BASE;
 inline constexpr uint64_t kWindowSizeMax = DBOS_WINDOW_SIZE_MAX;
@@ -84,8 +84,8 @@ inline constexpr uint64_t kVcpuDebugStackTop = DBOS_VCPU_DEBUG_STACK_TOP;
 inline constexpr uint64_t kVcpuDataOffset = DBOS_VCPU_DATA_OFFSET;
 inline constexpr uint64_t kVcpuDataSize = DBOS_VCPU_DATA_SIZE;
 inline constexpr uint64_t kVcpuHypercallOffset = DBOS_VCPU_HYPERCALL_OFFSET;
-inline constexpr uint64_t kVcpuCountersOffset = 0x15000;
-inline constexpr uint64_t kVcpuCountersSize = 0xb000;
+inline constexpr uint64_t kVcpuCountersOffset = DBOS_VCPU_COUNTERS_OFFSET;
+inline constexpr uint64_t kVcpuCountersSize = DBOS_VCPU_COUNTERS_SIZE;
 inline constexpr uint64_t kVcpuBounceOffset = DBOS_VCPU_BOUNCE_OFFSET;
 inline constexpr uint64_t kVcpuBounceSize = DBOS_VCPU_BOUNCE_SIZE;
 

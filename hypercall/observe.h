@@ -2,7 +2,7 @@
 // counters, latencies, a trace of its system calls, and where the kernel's own structures lie.
 //
 // The guest writes all of it but for ObserveControl, so the VMM believes none of it: each index and
-// pointer is checked where it is used (vmm/debug/).
+// pointer is checked where it is used (vmm/observe/).
 #pragma once
 
 #include <atomic>
@@ -235,10 +235,8 @@ struct KernelView {
 };
 inline constexpr uint32_t kKernelViewVersion = 1;
 
-// Both in the statistics page.
-inline constexpr uint64_t kStatisticsAddress = kKernelRegionBase + 0x1000;
-inline constexpr uint64_t kKernelViewAddress = kStatisticsAddress;
-inline constexpr uint64_t kObserveControlAddress = kStatisticsAddress + 0x800;
+inline constexpr uint64_t kKernelViewAddress = DBOS_OBSERVE_PAGE_ADDRESS;
+inline constexpr uint64_t kObserveControlAddress = DBOS_OBSERVE_PAGE_ADDRESS + 0x800;
 static_assert(sizeof(KernelView) <= 0x800 && sizeof(ObserveControl) <= 0x800);
 
 }  // namespace dbos

@@ -1,11 +1,13 @@
-// The hypercall interface of dbos-run: everything that a guest kernel and the VMM share.
+// The hypercall interface of dbos-run: what a guest kernel and the VMM share.
 //
 // For whoever brings a runtime of his own, which `dbos-run --kernel FILE` boots in place of
 // libdbos. Valid C11 and C++20, nothing else is included. docs/hypercall-abi.md explains it; its
 // tables, the constants that other languages use, and the VMM's own C++ names come from this file.
 //
 // tools/gen-hypercall-abi reads it: one constant, enumerator or field to a line, its comment behind
-// it. A line of dashes with a title begins a section.
+// it. A line of dashes with a title begins a section. What is libdbos's alone has only its place
+// here: hypercall/observe.h and hypercall/debug.h say what is in it, and another image leaves it
+// alone.
 #pragma once
 
 #include <stddef.h>  // NOLINT: C has no <cstddef>
@@ -60,12 +62,14 @@ struct dbos_image_note {
 #define DBOS_KERNEL_REGION_BASE UINT64_C(0x1000000000)        // 64 GiB
 #define DBOS_KERNEL_REGION_SIZE UINT64_C(0x1000000)           // 16 MiB
 #define DBOS_CLOCK_PAGE_ADDRESS UINT64_C(0x1000000000)        // struct dbos_clock_page
+#define DBOS_OBSERVE_PAGE_ADDRESS UINT64_C(0x1000001000)      // the VMM's and libdbos's
 #define DBOS_BOOT_INFORMATION_ADDRESS UINT64_C(0x1000002000)  // struct dbos_boot_information
 #define DBOS_BOOT_INFORMATION_SIZE_MAX UINT64_C(0x3fe000)     // with its strings
 #define DBOS_IMAGE_ADDRESS UINT64_C(0x1000400000)             // where the image is copied to
-#define DBOS_IMAGE_SIZE_MAX UINT64_C(0x3ff000)                // 4 MiB less a page of the VMM's
-#define DBOS_TABLES_ADDRESS UINT64_C(0x1000800000)            // the boot page tables
-#define DBOS_TABLES_SIZE_MAX UINT64_C(0x800000)               // 8 MiB
+#define DBOS_IMAGE_SIZE_MAX UINT64_C(0x3ff000)                // 4 MiB less a page
+#define DBOS_RING_CHECK_ADDRESS UINT64_C(0x10007ff000)  // code that the VMM ran before the image
+#define DBOS_TABLES_ADDRESS UINT64_C(0x1000800000)      // the boot page tables
+#define DBOS_TABLES_SIZE_MAX UINT64_C(0x800000)         // 8 MiB
 
 #define DBOS_FAULT_HOLE_BASE UINT64_C(0x1080000000)  // 66 GiB: never mapped, for bad pointers
 #define DBOS_FAULT_HOLE_SIZE UINT64_C(0x80000000)    // 2 GiB
@@ -73,6 +77,9 @@ struct dbos_image_note {
 #define DBOS_VCPU_REGION_BASE UINT64_C(0x1100000000)  // 68 GiB: a block for each vCPU
 #define DBOS_VCPU_STRIDE UINT64_C(0x40000)            // 256 KiB: the size of a block
 #define DBOS_VCPU_COUNT_MAX 1024                      // blocks
+
+#define DBOS_TRACE_REGION_BASE UINT64_C(0x1800000000)  // 96 GiB: libdbos's, a ring for each vCPU
+#define DBOS_TRACE_STRIDE UINT64_C(0x40000)            // 256 KiB: the size of a ring
 
 #define DBOS_WINDOW_BASE UINT64_C(0x2000000000)      // 128 GiB: host mappings of files
 #define DBOS_WINDOW_SIZE_MAX UINT64_C(0x2000000000)  // 128 GiB
@@ -100,6 +107,8 @@ struct dbos_image_note {
 #define DBOS_VCPU_DATA_OFFSET UINT64_C(0x10000)               // the guest kernel's per-CPU data
 #define DBOS_VCPU_DATA_SIZE UINT64_C(0x4000)                  // 16 KiB
 #define DBOS_VCPU_HYPERCALL_OFFSET UINT64_C(0x14000)          // struct dbos_hypercall_page
+#define DBOS_VCPU_COUNTERS_OFFSET UINT64_C(0x15000)           // libdbos's: what --metrics shows
+#define DBOS_VCPU_COUNTERS_SIZE UINT64_C(0xb000)              // 44 KiB
 #define DBOS_VCPU_BOUNCE_OFFSET UINT64_C(0x20000)             // a buffer for arguments
 #define DBOS_VCPU_BOUNCE_SIZE UINT64_C(0x20000)               // 128 KiB
 

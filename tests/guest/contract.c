@@ -445,6 +445,8 @@ static const char* attention_in_the_region(void) {
 _Noreturn void run_first(const struct entry_state* state) {
   first_state = *state;
   run_test("first_entry", first_entry);
+  run_test("zero_kernel_region", zero_kernel_region);
+  run_test("zero_vcpu_blocks", zero_vcpu_blocks);
   set_up_traps();
   run_test("boot_information", boot_information);
   run_test("clock_page", clock_page);

@@ -77,6 +77,10 @@ typedef const char* (*test)(void);
 void run_test(const char* name, test function);
 _Noreturn void stop(uint64_t status);
 
+// zero_memory.c
+const char* zero_kernel_region(void);
+const char* zero_vcpu_blocks(void);
+
 // descriptors.c
 const char* descriptors_of_the_vmm(void);
 const char* listings_of_descriptors(void);

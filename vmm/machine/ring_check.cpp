@@ -13,7 +13,7 @@
 namespace dbos::vmm {
 namespace {
 
-constexpr uint64_t kProbeOffset = kKernelImageSizeMax;  // the page behind every image
+constexpr uint64_t kProbeAddress = kRingCheckAddress - kKernelImageAddress + kKernelImageBase;
 constexpr int kRounds = 3;  // the least counts: the first pays for faults
 
 // 1: mov $10000, %ecx; 2: dec %ecx; jnz 2b; out %al, $0xdb; jmp 1b
@@ -57,17 +57,16 @@ double least_ns(const Vcpu& vcpu) {
 }  // namespace
 
 void map_probe_page(BootTables& tables) {
-  tables.map(kKernelImageBase + kProbeOffset, kKernelImageAddress + kProbeOffset, kPageSize,
-             PageRights::kReadExecute);
+  tables.map(kProbeAddress, kRingCheckAddress, kPageSize, PageRights::kReadExecute);
 }
 
 RingCheck check_ring(Vcpu& vcpu) {
-  auto* const code = reinterpret_cast<uint8_t*>(kKernelImageAddress + kProbeOffset);
+  auto* const code = reinterpret_cast<uint8_t*>(kRingCheckAddress);
   std::memcpy(code, kProbe, sizeof kProbe);
   std::memcpy(code + 64, kExitProbe, sizeof kExitProbe);
-  set_instruction_pointer(vcpu, kKernelImageBase + kProbeOffset + 64);
+  set_instruction_pointer(vcpu, kProbeAddress + 64);
   const double exit_ns = least_ns(vcpu);
-  set_instruction_pointer(vcpu, kKernelImageBase + kProbeOffset);
+  set_instruction_pointer(vcpu, kProbeAddress);
   const double loop_ns = least_ns(vcpu);
   const double alone_ns = loop_ns > exit_ns ? loop_ns - exit_ns : 0;
   return RingCheck{alone_ns / kProbeInstructions, exit_ns};
