@@ -50,6 +50,13 @@ enum class Service : uint32_t {
 #undef DBOS_SERVICE
 };
 
+enum class LogSeverity : uint32_t {
+  kError = DBOS_LOG_ERROR,
+  kWarning = DBOS_LOG_WARNING,
+  kInfo = DBOS_LOG_INFO,
+  kDebug = DBOS_LOG_DEBUG,
+};
+
 enum class SignalDisposition : uint32_t {
   kDefault = DBOS_SIGNAL_DEFAULT,
   kIgnore = DBOS_SIGNAL_IGNORE,

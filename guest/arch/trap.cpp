@@ -126,7 +126,9 @@ void handle_page_fault(TrapFrame& frame) {
   count_refused(fault);
   const SignalOfFault signal = signal_of(fault);
   if (signal.signal == signal_number::kKill) {
-    LogLine().text("out of guest memory (--memory): the program is killed").send();
+    LogLine()
+        .text("out of guest memory (--memory): the program is killed")
+        .send(LogSeverity::kError);
     die(signal_number::kKill);
   }
   trace_fault(frame, signal.signal, address.value());
@@ -282,7 +284,7 @@ void panic_with_frame(const char* message, const TrapFrame& frame) {
       .hex(frame.rsp)
       .text(" cr2 ")
       .hex(read_cr2())
-      .send();
+      .send(LogSeverity::kError);
   LogLine()
       .text("  rax ")
       .hex(frame.rax)
@@ -300,7 +302,7 @@ void panic_with_frame(const char* message, const TrapFrame& frame) {
       .hex(frame.rbp)
       .text(" cr3 ")
       .hex(read_cr3())
-      .send();
+      .send(LogSeverity::kError);
   hypercall(Service::kPanic, platform::physical_of(message).value(), __builtin_strlen(message));
   __builtin_unreachable();
 }
@@ -318,7 +320,7 @@ void panic(const char* message, const char* file, int line) {
       .text(":")
       .number(line)
       .text(")")
-      .send();
+      .send(LogSeverity::kError);
   hypercall(Service::kPanic, platform::physical_of(message).value(), __builtin_strlen(message));
   __builtin_unreachable();
 }

@@ -34,8 +34,8 @@ LogLine& LogLine::number(i64 value) {
   return *this;
 }
 
-void LogLine::send() {
-  hypercall(Service::kLog, platform::physical_of(text_).value(), size_);
+void LogLine::send(LogSeverity severity) {
+  hypercall(Service::kLog, platform::physical_of(text_).value(), size_, static_cast<u64>(severity));
 }
 
 }  // namespace dbos

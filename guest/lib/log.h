@@ -2,6 +2,7 @@
 #pragma once
 
 #include "guest/lib/types.h"
+#include "hypercall/abi.h"
 
 namespace dbos {
 
@@ -12,7 +13,7 @@ class LogLine {
   LogLine& hex(u64 value);
   LogLine& number(i64 value);
   // Sends the line. May be called with locks held and from any context: the call does not block.
-  void send();
+  void send(LogSeverity severity = LogSeverity::kWarning);
 
  private:
   void put(char c) {

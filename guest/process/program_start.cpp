@@ -40,7 +40,7 @@ constexpr u64 kStackGapMin = 128 * kMiB;
       .text(what)
       .text(", errno ")
       .number(error.code())
-      .send();
+      .send(LogSeverity::kError);
   hypercall(Service::kExit, 125);
   DBOS_PANIC("the host came back from exit");
 }

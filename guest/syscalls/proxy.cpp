@@ -58,7 +58,7 @@ class Line {
     } while (value != 0);
     return *this << "0x" << digits + at;
   }
-  void send() { hypercall(Service::kLog, piece_.address.value(), length_); }
+  void send() { hypercall(Service::kLog, piece_.address.value(), length_, DBOS_LOG_WARNING); }
 
  private:
   static constexpr u32 kCapacity = 256;

@@ -183,6 +183,14 @@ enum dbos_service {
   DBOS_SERVICE_HELPER = 0x1019,
 };
 
+// log's severity. dbos-run --log-level shows those up to its own.
+enum dbos_log_severity {
+  DBOS_LOG_ERROR = 0,    // what the guest can't go on with
+  DBOS_LOG_WARNING = 1,  // what a person should look at; shown without --log-level
+  DBOS_LOG_INFO = 2,     // what happens
+  DBOS_LOG_DEBUG = 3,    // ... in detail
+};
+
 // signal_action's disposition.
 enum dbos_signal_disposition {
   DBOS_SIGNAL_DEFAULT = 0,  // Linux's default action

@@ -170,6 +170,7 @@ static const char* addresses(void) {
   }
   CHECK(CALL(SYS_CLOCK_GETTIME, 1, physical(buffer) + 1) == 0);
   CHECK(CALL(DBOS_SERVICE_LOG, physical(buffer), 1025) == -EFAULT);
+  CHECK(CALL(DBOS_SERVICE_LOG, physical(buffer), 1, DBOS_LOG_DEBUG + 1) == -EINVAL);
   return NULL;
 }
 

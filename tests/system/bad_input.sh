@@ -129,6 +129,20 @@ os.wait(); os._exit(3)'
   grep -Eq '^dbos-run: process [0-9]+ ends with status 3$' one.err
 }
 
+test_log_levels_of_the_guest_kernel() {
+  # What it refuses is a warning.
+  local refused=("$python" -c 'import ctypes; ctypes.CDLL(None).syscall(999)')
+  one 'exit 0' "${dbos[@]}" "${refused[@]}"
+  expect 'a warning' 'dbos-run: system call 999 is not supported: errno 38' "$(<one.err)"
+  one 'exit 0' "${dbos[@]}" --log-level error "${refused[@]}"
+  expect 'a warning at the level error' '' "$(<one.err)"
+  # What it can't go on with is an error.
+  one 'signal 9' "${dbos[@]}" --log-level error --memory 128M "$python" -c 'import mmap
+for block in [mmap.mmap(-1, 100 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) for _ in range(2)]:
+    for at in range(0, 100 << 20, 4096): block[at] = 1'
+  grep -Fxq 'dbos-run: out of guest memory (--memory): the program is killed' one.err
+}
+
 # A program that leaves the guest, or whose first process leaves its children, is warned of.
 test_leaving_is_told() {
   one 'exit 0' "${dbos[@]}" "$python" -c 'import os; os.execv("/bin/echo", ["echo", "outside"])'

@@ -174,9 +174,9 @@ void set_clock_and_features(const Options& options, const Machine& machine,
   if (!check.is_native()) throw StartError(interpreted_message(check));
   machine->check_cpu();
   if (const uint64_t possible = machine->arena_size_max(); possible < options.memory_size) {
-    write_log_line(fmt::format(
-        "the program gets at most {} GiB of memory: this CPU has {} bits of physical address",
-        possible / kGiB, machine->physical_address_bits()));
+    log_line(LogLevel::kWarning,
+             "the program gets at most {} GiB of memory: this CPU has {} bits of physical address",
+             possible / kGiB, machine->physical_address_bits());
   }
   if (machine->reset_vcpu(vcpu, 0) < 0) throw StartError::with_errno("KVM can't start a vCPU");
   start_observation(vcpu);

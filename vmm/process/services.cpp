@@ -34,16 +34,19 @@ namespace {
 constexpr uint64_t kLineMax = 1024;
 
 // What the guest kernel has to say: what it refuses, and what it can't go on with.
-int64_t log_of_guest(const Call& call, LogLevel level) {
+int64_t log_of_guest(const Call& call, uint64_t severity) {
+  static_assert(static_cast<LogLevel>(DBOS_LOG_ERROR) == LogLevel::kError);
+  static_assert(static_cast<LogLevel>(DBOS_LOG_DEBUG) == LogLevel::kDebug);
+  if (severity > DBOS_LOG_DEBUG) return -EINVAL;
   const uint64_t address = call.arguments[0];
   const uint64_t length = call.arguments[1];
   if (length > kLineMax || !machine().memory().is_plain(address, length)) return -EFAULT;
-  write_log_line(level, {reinterpret_cast<const char*>(address), length});
+  write_log_line(static_cast<LogLevel>(severity), {reinterpret_cast<const char*>(address), length});
   return 0;
 }
 
 [[noreturn]] void guest_panic(Vcpu& vcpu, const Call& call) {
-  log_of_guest(call, LogLevel::kError);
+  log_of_guest(call, DBOS_LOG_ERROR);
   die_with_report(vcpu, "the guest kernel found a bug of its own");
 }
 
@@ -193,7 +196,7 @@ int64_t execute_service(Vcpu& vcpu, const Call& call) {
   const uint64_t* const a = call.arguments;
   switch (service) {
     case Service::kLog:
-      return log_of_guest(call, LogLevel::kWarning);
+      return log_of_guest(call, a[2]);
     case Service::kPanic:
       guest_panic(vcpu, call);
     case Service::kArenaGrow:
