@@ -292,6 +292,5 @@ struct dbos_boot_information {
 
 // What the user asked for; a runtime for which one means nothing ignores it.
 #define DBOS_BOOT_NO_RANDOMIZATION UINT64_C(0x1)  // personality(ADDR_NO_RANDOMIZE)
-#define DBOS_BOOT_TRACE_CALLS UINT64_C(0x2)       // --trace: print each system call of the program
-#define DBOS_BOOT_NO_LARGE_PAGES UINT64_C(0x4)    // --no-large-pages
-#define DBOS_BOOT_COW_KILL UINT64_C(0x8)          // --cow-policy kill-snapshot
+#define DBOS_BOOT_NO_LARGE_PAGES UINT64_C(0x2)    // --no-large-pages
+#define DBOS_BOOT_COW_KILL UINT64_C(0x4)          // --cow-policy kill-snapshot

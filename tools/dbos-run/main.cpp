@@ -63,7 +63,6 @@ int print_ring_check() {
 
 uint64_t boot_flags(const Options& options) {
   uint64_t flags = 0;
-  if (options.trace) flags |= kBootTraceCalls;
   if (!options.large_pages) flags |= kBootNoLargePages;
   if (options.cow_kill) flags |= DBOS_BOOT_COW_KILL;
   return flags;

@@ -63,7 +63,7 @@ TEST_CASE("the boot information holds the program, the strings and the machine")
   machine.kernel_tables = kKernelTablesAddress;
   machine.tsc_khz = 2'200'000;
   machine.extended_state_mask = 7;
-  machine.flags = kBootTraceCalls;
+  machine.flags = kBootNoLargePages;
   machine.features = kFeatureXsave;
   machine.cow_limit = kGiB;
   const size_t size = write_boot_information(bytes, loaded, sound_start(), machine);
@@ -77,7 +77,7 @@ TEST_CASE("the boot information holds the program, the strings and the machine")
   REQUIRE(boot.kernel_tables == kKernelTablesAddress);
   REQUIRE(boot.tsc_khz == 2'200'000);
   REQUIRE(boot.extended_state_mask == 7);
-  REQUIRE((boot.flags & kBootTraceCalls) != 0);
+  REQUIRE((boot.flags & kBootNoLargePages) != 0);
   REQUIRE(boot.features == kFeatureXsave);
   REQUIRE(boot.cow_limit == kGiB);
   REQUIRE(boot.program.descriptor == 77);
