@@ -6,9 +6,11 @@
 // process there. Desktop and laptop processors have 39 bits: the arena ends at 512 GiB there.
 //
 //   0x10_0000_0000   64 GiB  kernel region   guest kernel image, boot page tables, boot information
+//   0x10_8000_0000   66 GiB  fault hole      never mapped, in no slot: stands for bad pointers
 //   0x11_0000_0000   68 GiB  vCPU region     a block per vCPU: hypercall page, buffer, stacks
+//   0x18_0000_0000   96 GiB  trace region    a ring per vCPU; in a slot from the first trace on
 //   0x20_0000_0000  128 GiB  file window     host mappings of files and of shared memory
-//   0x40_0000_0000  256 GiB  arena           every frame of the guest's own memory
+//   0x40_0000_0000  256 GiB  arena           every frame of the guest's own memory; a slot per GiB
 //   0xff_ffff_ffff    1 TiB  end
 //
 // Guest-virtual addresses:

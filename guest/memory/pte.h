@@ -78,7 +78,7 @@ class PteSlot {
   Pte exchange(Pte value) { return Pte(bits_.exchange(value.bits(), std::memory_order_acq_rel)); }
   void set(u64 flags) { bits_.fetch_or(flags, std::memory_order_acq_rel); }
   void clear(u64 flags) { bits_.fetch_and(~flags, std::memory_order_acq_rel); }
-  // Replaces `from` unless something else than accessed and dirty bits changed, which it keeps.
+  // Keeps what the processor sets in between.
   void change_flags(u64 to_clear, u64 to_set) {
     u64 old = bits_.load(std::memory_order_relaxed);
     while (

@@ -13,9 +13,10 @@
 // A debugger that dies (its thread's id is gone) is detached from by the threads that it holds,
 // within a second.
 //
-// Threads: enable() is called before the first vCPU runs. All other functions of the first part are
-// for the one host thread that has attached, a thread of the first process with all signals
-// blocked; they may block for as long as their description says. The second part is the run loop's.
+// Threads: enable_debugging() is called before the first vCPU runs. All other functions of the
+// first part are for the one host thread that has attached, a thread of the first process with all
+// signals blocked; they may block for as long as their description says. The second part is the run
+// loop's.
 #pragma once
 
 #include <cstddef>

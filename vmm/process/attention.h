@@ -18,7 +18,7 @@ namespace dbos::vmm {
 // Service::kAttentionRegion; the first call counts.
 int64_t set_attention_region(uint64_t begin, uint64_t end, uint64_t restart);
 
-// Service::kInterrupt: kicks another vCPU of the caller's process. -EAGAIN: Linux's queue of
+// Service::kInterrupt: kicks another vCPU, of any process. -EAGAIN: Linux's queue of
 // signals is full.
 int64_t interrupt_vcpu(const Vcpu& caller, uint64_t index);
 
