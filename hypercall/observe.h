@@ -210,7 +210,17 @@ enum class GaugeName : uint32_t {
   kCount,
 };
 
-// Offsets in bytes. Lists are linked by pointers, 0 ends them.
+enum class VmaKind : uint8_t {
+  kAnonymous,      // private, zero at first
+  kWindowPrivate,  // a file's page until it is written, then a copy
+  kWindowShared,   // the file, or shared memory
+};
+
+// What /proc/self/maps calls memory that has no file.
+enum class VmaName : uint8_t { kNone, kHeap, kStack, kVdso, kVvar };
+
+// Offsets in bytes, of fields of 8 bytes unless a width is given. Lists are linked by pointers, 0
+// ends them.
 struct KernelView {
   uint32_t version;  // kKernelViewVersion as soon as the rest is valid
   uint32_t reserved;
@@ -219,21 +229,28 @@ struct KernelView {
 
   uint64_t spaces;  // address of the pointer to the first address space
   struct Space {
-    uint32_t next, line, root, first_vma, vma_count;
+    uint32_t next, line, root, first_vma;
+    uint32_t vma_count;                   // uint32_t
     uint32_t pages, nodes, window_pages;  // PageTree's counts
-    uint32_t faults, copied_pages, parent_copied_pages, virtual_bytes, is_copy;
+    uint32_t faults, copied_pages, parent_copied_pages, virtual_bytes;
+    uint32_t is_copy;  // uint8_t
   } space;
   struct Line {
-    uint32_t id, parent, departure, taken_ticks, retired_pages, retired_nodes;
+    uint32_t id;  // uint32_t
+    uint32_t parent, departure, taken_ticks, retired_pages, retired_nodes;
   } line;
   struct Vma {
-    uint32_t next, begin, end, protection, kind, name, flags, window, window_offset;
+    uint32_t next, begin, end, window, window_offset;
+    uint32_t protection;  // uint8_t: PROT_...
+    uint32_t kind;        // VmaKind
+    uint32_t name;        // VmaName
   } vma;
   struct Window {
-    uint32_t path, file_offset, inode;
+    uint32_t path;  // char[256]
+    uint32_t file_offset;
   } window;
 };
-inline constexpr uint32_t kKernelViewVersion = 1;
+inline constexpr uint32_t kKernelViewVersion = 2;
 
 inline constexpr uint64_t kKernelViewAddress = DBOS_OBSERVE_PAGE_ADDRESS;
 inline constexpr uint64_t kObserveControlAddress = DBOS_OBSERVE_PAGE_ADDRESS + 0x800;

@@ -23,12 +23,13 @@ void FrameAllocator::publish(KernelView& view) const {
 }
 
 void WindowObject::publish(KernelView& view) {
+  static_assert(sizeof path_ == 256);
   view.window.path = offsetof(WindowObject, path_);
   view.window.file_offset = offsetof(WindowObject, file_) + offsetof(FileIdentity, offset);
-  view.window.inode = offsetof(WindowObject, file_) + offsetof(FileIdentity, inode);
 }
 
 void VmaTree::publish(KernelView& view, u32 offset) {
+  static_assert(sizeof count_ == sizeof(uint32_t));
   view.space.first_vma = offset + offsetof(VmaTree, first_);
   view.space.vma_count = offset + offsetof(VmaTree, count_);
 }
@@ -41,6 +42,7 @@ void PageTree::publish(KernelView& view, u32 offset) {
 }
 
 void AddressSpace::publish(KernelView& view) {
+  static_assert(sizeof is_copy_ == sizeof(uint8_t));
   view.space.next = offsetof(AddressSpace, next_space_);
   view.space.line = offsetof(AddressSpace, line_);
   view.space.faults = offsetof(AddressSpace, faults_);
@@ -55,13 +57,13 @@ void AddressSpace::publish(KernelView& view) {
 namespace {
 
 void publish_vmas(KernelView& view) {
+  static_assert(sizeof(Vma::protection) == sizeof(uint8_t));
   view.vma.next = offsetof(Vma, next);
   view.vma.begin = offsetof(Vma, range) + offsetof(VirtualRange, begin);
   view.vma.end = offsetof(Vma, range) + offsetof(VirtualRange, end);
   view.vma.protection = offsetof(Vma, protection);
   view.vma.kind = offsetof(Vma, kind);
   view.vma.name = offsetof(Vma, name);
-  view.vma.flags = offsetof(Vma, flags);
   view.vma.window = offsetof(Vma, window);
   view.vma.window_offset = offsetof(Vma, window_offset);
 }

@@ -3,6 +3,7 @@
 
 #include "guest/lib/types.h"
 #include "guest/memory/window_object.h"
+#include "hypercall/observe.h"
 
 namespace dbos {
 
@@ -26,15 +27,6 @@ class Protection {
 };
 
 enum class Access : u8 { kRead, kWrite, kExecute };
-
-enum class VmaKind : u8 {
-  kAnonymous,      // private, zero at first
-  kWindowPrivate,  // a file's page until it is written, then a copy
-  kWindowShared,   // the file, or shared memory
-};
-
-// What /proc/self/maps calls memory that has no file.
-enum class VmaName : u8 { kNone, kHeap, kStack, kVdso, kVvar };
 
 enum class VmaFlag : u32 {
   kGrowsDown = 1 << 0,    // MAP_GROWSDOWN

@@ -275,6 +275,7 @@ FrameList Line::take_parents_place() {
 // ---- For those who look from outside ----
 
 void Line::publish(KernelView& view) {
+  static_assert(sizeof id_ == sizeof(uint32_t));
   view.line.id = offsetof(Line, id_);
   view.line.parent = offsetof(Line, parent_);
   view.line.departure = offsetof(Line, departure_);

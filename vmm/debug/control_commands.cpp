@@ -44,7 +44,7 @@ Json maps(ControlContext& context, ControlSession&, const Json& arguments) {
   const SpaceView space = chosen_space(context, arguments);
   Json list = Json::array();
   for (const VmaView& vma : KernelReader(context.machine().memory()).vmas(space)) {
-    const bool is_shared = vma.kind == MemoryKind::kShared;
+    const bool is_shared = vma.kind == VmaKind::kWindowShared;
     const char protection[] = {(vma.protection & 1) != 0 ? 'r' : '-',
                                (vma.protection & 2) != 0 ? 'w' : '-',
                                (vma.protection & 4) != 0 ? 'x' : '-', is_shared ? 's' : 'p', 0};

@@ -1,7 +1,6 @@
 #include "vmm/observe/kernel_reader.h"
 
 #include <cstring>
-#include <iterator>
 
 namespace dbos::vmm {
 namespace {
@@ -29,9 +28,20 @@ auto read_steadily(Read read) {
   return last;
 }
 
-const char* name_of(uint8_t name) {
-  constexpr const char* kNames[] = {"", "[heap]", "[stack]", "[vdso]", "[vvar]"};
-  return name < std::size(kNames) ? kNames[name] : "";
+const char* name_of(VmaName name) {
+  switch (name) {
+    case VmaName::kHeap:
+      return "[heap]";
+    case VmaName::kStack:
+      return "[stack]";
+    case VmaName::kVdso:
+      return "[vdso]";
+    case VmaName::kVvar:
+      return "[vvar]";
+    case VmaName::kNone:
+      break;
+  }
+  return "";
 }
 
 }  // namespace
@@ -111,9 +121,8 @@ VmaView KernelReader::read_vma(const KernelView& view, uint64_t at) const {
   vma.begin = field<uint64_t>(at, view.vma.begin);
   vma.end = field<uint64_t>(at, view.vma.end);
   vma.protection = field<uint8_t>(at, view.vma.protection) & 7;
-  const auto kind = field<uint8_t>(at, view.vma.kind);
-  vma.kind = kind <= 2 ? static_cast<MemoryKind>(kind) : MemoryKind::kAnonymous;
-  vma.name = name_of(field<uint8_t>(at, view.vma.name));
+  vma.kind = field<VmaKind>(at, view.vma.kind);
+  vma.name = name_of(field<VmaName>(at, view.vma.name));
   const auto window = field<uint64_t>(at, view.vma.window);
   if (window == 0) return vma;
   vma.file_offset = field<uint64_t>(window, view.window.file_offset) +

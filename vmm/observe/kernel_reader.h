@@ -35,13 +35,11 @@ struct SpaceView {
   bool operator==(const SpaceView&) const = default;
 };
 
-enum class MemoryKind : uint8_t { kAnonymous, kFilePrivate, kShared };
-
 struct VmaView {
   uint64_t begin;
   uint64_t end;
   uint8_t protection;  // PROT_*
-  MemoryKind kind;
+  VmaKind kind;
   std::string name;  // a file's path, [heap], [stack] ...
   uint64_t file_offset;
 

@@ -95,7 +95,7 @@ TEST_CASE("mappings are listed with their rights") {
   REQUIRE(vmas[1].protection == PROT_READ);
   REQUIRE(vmas[2].protection == (PROT_READ | PROT_WRITE));
   REQUIRE(vmas[2].end == at.value() + 8 * kPageSize);
-  REQUIRE(vmas[0].kind == vmm::MemoryKind::kAnonymous);
+  REQUIRE(vmas[0].kind == VmaKind::kAnonymous);
 }
 
 TEST_CASE("a view that is not there, or leads nowhere, is harmless") {
