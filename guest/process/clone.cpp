@@ -6,6 +6,7 @@
 // it.
 #include "guest/process/clone.h"
 
+#include <asm/unistd_64.h>
 #include <linux/sched.h>
 
 #include <atomic>
@@ -136,8 +137,7 @@ void store_parent_id(const CloneRequest& request, i64 id) {
 // The child can't be reaped before its parent goes on, so its id is still its own.
 void store_process_descriptor(const CloneRequest& request, i64 id) {
   if ((request.flags & CLONE_PIDFD) == 0) return;
-  constexpr u32 kPidfdOpen = 434;
-  const i64 descriptor = hypercall(kPidfdOpen, static_cast<u64>(id), 0);
+  const i64 descriptor = hypercall(__NR_pidfd_open, static_cast<u64>(id), 0);
   (void)write_program(request.process_descriptor, static_cast<i32>(descriptor));
 }
 
@@ -311,11 +311,12 @@ i64 system_clone3(Thread& thread, TrapFrame& frame, VirtualAddress address, u64 
 }
 
 i64 system_fork(Thread& thread, TrapFrame& frame) {
-  return perform(thread, frame, CloneRequest{0, 17 /* SIGCHLD */, 0, {}, {}, 0, {}});
+  return perform(thread, frame, CloneRequest{0, signal_number::kChild, 0, {}, {}, 0, {}});
 }
 
 i64 system_vfork(Thread& thread, TrapFrame& frame) {
-  return perform(thread, frame, CloneRequest{CLONE_VM | CLONE_VFORK, 17, 0, {}, {}, 0, {}});
+  return perform(thread, frame,
+                 CloneRequest{CLONE_VM | CLONE_VFORK, signal_number::kChild, 0, {}, {}, 0, {}});
 }
 
 }  // namespace dbos

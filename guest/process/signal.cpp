@@ -1,5 +1,7 @@
 #include "guest/process/signal.h"
 
+#include <asm/unistd_64.h>
+
 #include "guest/hypercall.h"
 #include "guest/memory/user_copy.h"
 #include "guest/process/exit.h"
@@ -10,7 +12,6 @@ namespace dbos {
 
 namespace {
 
-constexpr u32 kSystemCallKill = 62;
 constexpr u64 kSystemCallLength = 2;  // bytes of the `syscall` instruction
 
 enum class Origin { kLinux, kFault };
@@ -40,8 +41,7 @@ void perform_default(const Thread& thread, u32 signal) {
     case DefaultAction::kIgnore:
       return;
     case DefaultAction::kStop:
-      hypercall(kSystemCallKill, static_cast<u64>(thread.process->process_id),
-                signal_number::kStop);
+      hypercall(__NR_kill, static_cast<u64>(thread.process->process_id), signal_number::kStop);
       return;
     case DefaultAction::kDie:
       die(signal);

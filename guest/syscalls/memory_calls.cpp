@@ -1,6 +1,7 @@
 #include "guest/syscalls/memory_calls.h"
 
 #include <asm/unistd_64.h>
+#include <linux/fcntl.h>
 #include <linux/mman.h>
 
 #include "guest/hypercall.h"
@@ -84,7 +85,7 @@ Result<VirtualAddress> map(Thread& thread, u64 address, u64 length, int protecti
                            i32 descriptor, u64 offset) {
   if (!is_aligned(offset, kPageSize)) return Error(EINVAL);
   if (!has(flags, MAP_ANONYMOUS) &&
-      hypercall(__NR_fcntl, static_cast<u64>(i64{descriptor}), 1 /* F_GETFD */) < 0) {
+      hypercall(__NR_fcntl, static_cast<u64>(i64{descriptor}), F_GETFD) < 0) {
     return Error(EBADF);
   }
   // No large pages are reserved for anybody, as on a Linux that was not told to.

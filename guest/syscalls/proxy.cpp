@@ -1,6 +1,7 @@
 #include "guest/syscalls/proxy.h"
 
 #include <asm/unistd.h>
+#include <linux/fcntl.h>
 
 #include <atomic>
 
@@ -84,10 +85,9 @@ i64 refuse(u32 number, const syscalls::SystemCall* call) {
 
 // ioctl, prctl and their like with a request that is not in the table.
 i64 refuse_request(u32 number, const syscalls::SystemCall& call, u64 descriptor, u64 request) {
-  constexpr u64 kGetFlags = 1;  // F_GETFD
   const int error = syscalls::unknown_request(number);
   if (call.arguments[0].shape == syscalls::Shape::kDescriptor) {
-    const i64 looked = hypercall(__NR_fcntl, descriptor, kGetFlags);
+    const i64 looked = hypercall(__NR_fcntl, descriptor, F_GETFD);
     if (looked < 0) return looked;
   }
   if (number == __NR_fcntl) return -error;  // Linux has no other requests

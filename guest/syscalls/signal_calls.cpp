@@ -1,5 +1,7 @@
 #include "guest/syscalls/signal_calls.h"
 
+#include <asm/unistd_64.h>
+
 #include "guest/hypercall.h"
 #include "guest/memory/user_copy.h"
 #include "guest/platform.h"
@@ -12,13 +14,6 @@ namespace dbos {
 namespace {
 
 constexpr u64 kMaskSize = sizeof(u64);
-
-// Linux's numbers of the calls that are passed on.
-constexpr u32 kNumberPause = 34;
-constexpr u32 kNumberSigPending = 127;
-constexpr u32 kNumberSigTimedWait = 128;
-constexpr u32 kNumberSigSuspend = 130;
-constexpr u32 kNumberSignalFd4 = 289;
 
 enum MaskOperation : u64 { kBlock = 0, kUnblock = 1, kSetMask = 2 };
 
@@ -174,7 +169,7 @@ i64 system_sigaltstack(Thread& thread, const TrapFrame& frame, VirtualAddress st
 i64 system_rt_sigpending(VirtualAddress set, u64 mask_size) {
   if (mask_size > kMaskSize) return -EINVAL;
   u64 pending = 0;
-  const i64 result = hypercall(kNumberSigPending, host_pointer(&pending), kMaskSize);
+  const i64 result = hypercall(__NR_rt_sigpending, host_pointer(&pending), kMaskSize);
   if (result < 0) return result;
   const Result<void> written = copy_to_program(set, &pending, mask_size);
   return written.is_error() ? negative(written.error()) : 0;
@@ -192,7 +187,7 @@ i64 system_rt_sigtimedwait(VirtualAddress set, VirtualAddress info, VirtualAddre
     const Result<void> read_time = copy_from_program(&time, timeout, sizeof time);
     if (read_time.is_error()) return negative(read_time.error());
   }
-  const i64 result = hypercall(kNumberSigTimedWait, host_pointer(&mask), host_pointer(&taken),
+  const i64 result = hypercall(__NR_rt_sigtimedwait, host_pointer(&mask), host_pointer(&taken),
                                timeout.value() != 0 ? host_pointer(&time) : 0, kMaskSize);
   if (result > 0 && info.value() != 0) {
     const Result<void> written = write_program(info, taken);
@@ -207,11 +202,11 @@ i64 system_rt_sigsuspend(Thread& thread, VirtualAddress mask, u64 mask_size) {
   TemporaryMask temporary(thread);
   const Result<void> read = temporary.read(mask, mask_size);
   if (read.is_error()) return negative(read.error());
-  return temporary.finish(hypercall(kNumberSigSuspend, host_pointer(temporary.mask()), kMaskSize));
+  return temporary.finish(hypercall(__NR_rt_sigsuspend, host_pointer(temporary.mask()), kMaskSize));
 }
 
 i64 system_pause() {
-  return hypercall(kNumberPause);
+  return hypercall(__NR_pause);
 }
 
 i64 system_signalfd(i32 descriptor, VirtualAddress mask, u64 mask_size) {
@@ -223,7 +218,7 @@ i64 system_signalfd4(i32 descriptor, VirtualAddress mask, u64 mask_size, u64 fla
   u64 wanted = 0;
   const Result<void> read = copy_from_program(&wanted, mask, sizeof wanted);
   if (read.is_error()) return negative(read.error());
-  return hypercall(kNumberSignalFd4, static_cast<u64>(static_cast<i64>(descriptor)),
+  return hypercall(__NR_signalfd4, static_cast<u64>(static_cast<i64>(descriptor)),
                    host_pointer(&wanted), kMaskSize, flags);
 }
 

@@ -6,6 +6,7 @@
 // [dbos_host_call_check, dbos_host_call_end) on to one of the two exits below. Linux itself puts the
 // instruction pointer back onto `syscall` when it would restart the call, so that case falls into
 // the same range; it is told apart by RCX, which `syscall` has set to dbos_host_call_end.
+#include "vmm/host/host_call_results.h"
 
         .section .text, "ax", @progbits
         .globl  dbos_host_call, dbos_host_call_check, dbos_host_call_end
@@ -35,10 +36,10 @@ dbos_host_call_check:
 dbos_host_call_end:
         ret
 dbos_host_call_not_started:
-        movq    $-513, %rax             // kNotStarted
+        movq    $DBOS_HOST_CALL_NOT_STARTED, %rax
         ret
 dbos_host_call_interrupted:
-        movq    $-512, %rax             // kInterrupted
+        movq    $DBOS_HOST_CALL_INTERRUPTED, %rax
         ret
         .cfi_endproc
         .size   dbos_host_call, . - dbos_host_call

@@ -4,7 +4,13 @@
 
 #include <cstdint>
 
+#include "hypercall/abi.h"
+#include "vmm/host/host_call_results.h"
+
 namespace dbos::vmm {
+
+static_assert(DBOS_HOST_CALL_INTERRUPTED == kInterrupted);
+static_assert(DBOS_HOST_CALL_NOT_STARTED == kNotStarted);
 
 // Makes Linux system call `number`. If *pending is not 0 before the call starts, or a signal for
 // the program arrives first, the call is not made and the result is kNotStarted (hypercall/abi.h).

@@ -27,6 +27,17 @@ namespace {
 // asks for it before the first run.
 constexpr uint64_t kTssAddress = 0xfffbd000;
 
+// Bits of control registers (SDM volume 3, 2.5, 2.2.1; AMD64 APM volume 2, 3.1).
+constexpr uint64_t kCr0ProtectedMode = 1 << 0;
+constexpr uint64_t kCr0ExtensionType = 1 << 4;
+constexpr uint64_t kCr0NumericError = 1 << 5;
+constexpr uint64_t kCr0WriteProtect = 1 << 16;
+constexpr uint64_t kCr0Paging = 1u << 31;
+constexpr uint64_t kCr4PhysicalAddressExtension = 1 << 5;
+constexpr uint64_t kEferLongModeEnable = 1 << 8;
+constexpr uint64_t kEferLongModeActive = 1 << 10;
+constexpr uint64_t kEferNoExecuteEnable = 1 << 11;
+
 int system_ioctl(int descriptor, unsigned long request, uint64_t argument) {
   return ioctl(descriptor, request, argument);
 }
@@ -189,10 +200,11 @@ int64_t Machine::enter_long_mode(const Vcpu& vcpu) {
   special.cs = code;
   special.ss = data;
   special.ds = special.es = special.fs = special.gs = data;
-  special.cr0 = 0x80010031;  // paging, write protect, numeric error, extension type, protection
+  special.cr0 =
+      kCr0Paging | kCr0WriteProtect | kCr0NumericError | kCr0ExtensionType | kCr0ProtectedMode;
   special.cr3 = kernel_root();
-  special.cr4 = 0x20;    // physical address extension
-  special.efer = 0xd00;  // long mode enabled and active, no-execute
+  special.cr4 = kCr4PhysicalAddressExtension;
+  special.efer = kEferLongModeEnable | kEferLongModeActive | kEferNoExecuteEnable;
   return raw_call(__NR_ioctl, descriptor, KVM_SET_SREGS, reinterpret_cast<uint64_t>(&special));
 }
 

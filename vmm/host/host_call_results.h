@@ -1,0 +1,6 @@
+// What dbos_host_call answers when it makes no call or Linux would restart it, for the assembler;
+// host_call.h holds the numbers to hypercall/abi.h.
+#pragma once
+
+#define DBOS_HOST_CALL_INTERRUPTED -512
+#define DBOS_HOST_CALL_NOT_STARTED -513
