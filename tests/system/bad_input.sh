@@ -129,6 +129,7 @@ os.wait(); os._exit(3)'
   grep -Eq '^dbos-run: process [0-9]+ ends with status 3$' one.err
 }
 
+seconds[log_levels_of_the_guest_kernel]=180
 test_log_levels_of_the_guest_kernel() {
   # What it refuses is a warning.
   local refused=("$python" -c 'import ctypes; ctypes.CDLL(None).syscall(999)')
