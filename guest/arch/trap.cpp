@@ -1,5 +1,4 @@
-// Traps, as ordered cases. The one that nothing explains is fatal and explains
-// itself.
+// Traps, as ordered cases. The one that nothing explains is fatal and explains itself.
 #include "guest/arch/trap.h"
 
 #include <linux/mman.h>

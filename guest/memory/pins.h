@@ -2,7 +2,7 @@
 // through its own mapping, past the guest's page tables. So, while a range is pinned,
 //
 //   - a snapshot copies its written pages at once, for itself, and leaves the frames to their
-//   owner;
+//     owner;
 //   - a frame or window that is unmapped from it is not freed before the call is over.
 //
 // Each vCPU makes one host call (or batch) at a time and has one PinSlot. The address space's lock

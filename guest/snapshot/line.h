@@ -8,14 +8,14 @@
 // The rule: C, and all that descends from C, sees those of A's items that were born in [.., f] and
 // that A had not unlinked by then. Hence
 //
-//   - A item x is exclusively A's, and may be written in place, iff no live line that left A has a
-//     departure >= birth(x). One comparison with the newest departure decides it.
+//   - An item x of A is exclusively A's, and may be written in place, iff no live line that left A
+//     has a departure >= birth(x). One comparison with the newest departure decides it.
 //   - What a line inherited (owner is somebody else) is never exclusive: it is copied first.
 //   - When A unlinks an item of its own (copied it, unmapped it, cloned the node), the item is
-//   freed
-//     if it was exclusive; else it is retired: put on the deadlist of the newest live line that
-//     sees it. When that line dies the item moves on to the next older live one that sees it, or is
-//     freed. (ZFS's deadlists: each item is touched once for every death, and nothing is searched.)
+//     freed if it was exclusive; else it is retired: put on the deadlist of the newest live line
+//     that sees it. When that line dies the item moves on to the next older live one that sees it,
+//     or is freed. (ZFS's deadlists: each item is touched once for every death, and nothing is
+//     searched.)
 //   - Unlinking an inherited item does nothing: its owner disposes of it.
 //
 // A snapshot that was given page tables of its own (strategy "ready", ready.h) sees the frames as

@@ -10,8 +10,7 @@
 //   - A change of more than a few pieces (munmap, mprotect, mremap) is applied to the copies at
 //     once: it costs as much as the change itself.
 //   - The right to write is never copied, so giving or taking it is not a change. Accessed and
-//   dirty
-//     bits are those of the time when the piece was copied.
+//     dirty bits are those of the time when the piece was copied.
 //
 // Invariant: what a copy has, up to where it is made, is what main has, but for the pieces that are
 // noted. So a hand-over applies at most kPieces pieces to one copy, whatever the size of the heap.

@@ -9,8 +9,9 @@ namespace dbos {
 // getrlimit, setrlimit, prlimit64 of the calling process's memory limits. False: Linux's case.
 bool dispatch_resource_limit(Thread& thread, u64 number, const u64 arguments[6], i64& result);
 
-// Before a call that locks memory: asks Linux for RLIMIT_MEMLOCK, and whether CAP_IPC_LOCK lifts it.
-// Linux keeps both, because io_uring and others that it does for the program count against them.
+// Before a call that locks memory: asks Linux for RLIMIT_MEMLOCK, and whether CAP_IPC_LOCK lifts
+// it. Linux keeps both, because io_uring and others that it does for the program count against
+// them.
 void apply_lock_limit(Process& process);
 
 // At the program's start: what dbos-run was started with.

@@ -2,8 +2,8 @@
 // case.
 //
 //   CASE(name_of_the_behaviour) { CHECK(...); }      one case
-//   HELPER(name) { ... }                             the other side of an execve, `prog --helper
-//   name ...`
+//   HELPER(name) { ... }                             the other side of an execve:
+//                                                    `prog --helper name ...`
 //
 //   prog            runs every case        prog --list     names the cases
 //   prog CASE...    runs those             exit status     0 all passed or skipped, 1 otherwise

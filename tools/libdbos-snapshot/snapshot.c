@@ -83,7 +83,6 @@ static uint64_t now_ns(void) {
 }
 
 // ---- Handles: serial, slot, run
-// --------------------------------------------------------------------
 
 static uint64_t handle_of(uint64_t serial, const struct slot* slot, uint32_t run) {
   return serial << 16 | (uint64_t)(slot - slots) << 8 | run;
@@ -118,7 +117,6 @@ static dbos_error find_run(dbos_run handle, struct slot** found, uint32_t* run) 
 }
 
 // ---- Creation and end
-// ------------------------------------------------------------------------------
 
 static dbos_error error_of(int number) {
   if (number == EMFILE || number == ENFILE) return DBOS_ERROR_LIMIT;
@@ -265,7 +263,6 @@ dbos_error dbos_snapshot_release(dbos_snapshot snapshot) {
 }
 
 // ---- Runs
-// ------------------------------------------------------------------------------------------
 
 static bool has_died(const struct slot* slot) {
   struct pollfd event = {slot->process_descriptor, POLLIN, 0};
@@ -387,7 +384,6 @@ dbos_error dbos_run_wait(dbos_run run, int timeout_ms, int32_t* status, void* by
 }
 
 // ---- Questions
-// -------------------------------------------------------------------------------------
 
 dbos_error dbos_snapshot_epoch(dbos_snapshot snapshot, uint64_t* epoch) {
   if (epoch == NULL) return DBOS_ERROR_ARGUMENT;

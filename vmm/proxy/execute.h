@@ -15,9 +15,9 @@
 
 namespace dbos::vmm {
 
-// `call` is the VMM's copy. Result: Linux's, -errno, kInterrupted or
-// kNotStarted. -ENOSYS for calls that are not
-// proxied, -EFAULT for pointers outside the guest's memory, -EBADF for the VMM's descriptors.
+// `call` is the VMM's copy. Result: Linux's, -errno, kInterrupted or kNotStarted. -ENOSYS for calls
+// that are not proxied, -EFAULT for pointers outside the guest's memory, -EBADF for the VMM's
+// descriptors.
 int64_t execute_call(const GuestMemory& memory, const DescriptorGuard& guard, const Call& call,
                      const volatile uint32_t* pending_signal);
 
