@@ -6,7 +6,7 @@
 
 namespace dbos {
 
-// Makes one call on this vCPU and answers its result (negative: -errno, or kInterrupted). May block
+// Makes one call on this vCPU and returns its result (negative: -errno, or kInterrupted). May block
 // for as long as Linux does; no lock may be held. While the vCPU is in the host it counts as not
 // running for TLB shootdowns.
 i64 hypercall(u32 number, u64 a0 = 0, u64 a1 = 0, u64 a2 = 0, u64 a3 = 0, u64 a4 = 0, u64 a5 = 0);
@@ -16,7 +16,7 @@ inline i64 hypercall(Service service, u64 a0 = 0, u64 a1 = 0, u64 a2 = 0, u64 a3
   return hypercall(static_cast<u32>(service), a0, a1, a2, a3, a4, a5);
 }
 
-// Makes `count` calls with one exit; each call's result is stored in it. Answers how many were
+// Makes `count` calls with one exit; each call's result is stored in it. Returns how many were
 // made: fewer than `count` when one was interrupted.
 u32 hypercall_batch(Call* calls, u32 count);
 

@@ -16,7 +16,7 @@ namespace dbos::platform {
 void* direct_map(PhysicalAddress address);
 PhysicalAddress physical_of(const void* direct_map_pointer);
 
-// Adds arena chunk number `index` (kArenaBase + index * kArenaChunkSize) and answers how many bytes
+// Adds arena chunk number `index` (kArenaBase + index * kArenaChunkSize) and returns how many bytes
 // of it may be used; ENOMEM at the limit. Memory that is new reads as zero.
 Result<u64> arena_grow(u64 index);
 
@@ -34,7 +34,7 @@ void shootdown(AddressSpace& space, VirtualRange range);
 void flush_local(VirtualAddress address);
 
 // No frame was left. Without locks, by who needs one: makes memory free that is kept for snapshots
-// only, if it may, and waits for it. Answers whether another try is worth it.
+// only, if it may, and waits for it. Returns whether another try is worth it.
 bool make_room();
 
 // Snapshots keep `kept` bytes, more than copy_limit(), and a page has just been copied

@@ -241,7 +241,7 @@ std::vector<std::string> command_of(std::vector<std::string> words) {
 uint64_t cow_limit(const CLI::App& app, const RawOptions& raw, uint64_t memory) {
   if (app.count("--cow-limit") == 0) {
     if (app.count("--cow-policy") == 0) return 0;
-    throw OptionError("--cow-policy is for --cow-limit; give both or neither");
+    throw OptionError("--cow-policy needs --cow-limit");
   }
   const uint64_t limit = size_option("--cow-limit", raw.cow_limit, memory);
   if (limit == 0) {
@@ -254,7 +254,7 @@ uint32_t ready_copies(const CLI::App& app, const RawOptions& raw) {
   const bool is_ready =
       choose<bool>("--snapshot", raw.snapshot, {{"shared", false}, {"ready", true}});
   if (!is_ready && app.count("--ready-copies") != 0) {
-    throw OptionError("--ready-copies is for --snapshot=ready; give both or neither");
+    throw OptionError("--ready-copies needs --snapshot=ready");
   }
   const char* const end = raw.ready_copies.data() + raw.ready_copies.size();
   uint32_t copies = 0;

@@ -58,7 +58,7 @@ void name_mapping(const VmaInfo& info, DebugMapping* mapping) {
   }
 }
 
-// Answers the bytes of whole DebugMappings.
+// Returns the bytes of whole DebugMappings.
 u64 list_mappings(AddressSpace& space, const DebugRequest& request, u8* data) {
   u64 done = 0;
   VmaInfo info;

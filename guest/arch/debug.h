@@ -7,7 +7,7 @@
 namespace dbos::arch {
 
 // On the way back to the program, with no lock held: stops the thread, until the debugger lets it
-// go on, if it wants that. Answers whether it did.
+// go on, if it wants that. Returns whether it did.
 bool stop_for_debugger(TrapFrame& frame);
 
 // Whether a trap of the program was the debugger's doing (a breakpoint, a step), and is done with.

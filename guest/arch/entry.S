@@ -189,7 +189,7 @@ resume_program:
     xor %eax, %eax
     jmp return_region_begin
 
-// Copies between kernel and program memory. rdi, rsi, rdx as memcpy; answers the bytes NOT copied.
+// Copies between kernel and program memory. rdi, rsi, rdx as memcpy; returns the bytes NOT copied.
     .globl copy_program_bytes
     .type copy_program_bytes, @function
 copy_program_bytes:
@@ -211,7 +211,7 @@ copy_program_bytes:
     .quad 6b, 7b
     .text
 
-// Sets rdx bytes at rdi to zero; answers the bytes NOT cleared.
+// Sets rdx bytes at rdi to zero; returns the bytes NOT cleared.
     .globl clear_program_bytes
     .type clear_program_bytes, @function
 clear_program_bytes:
@@ -224,7 +224,7 @@ clear_program_bytes:
     .quad 8b, 9b
     .text
 
-// Copies a string of at most rdx bytes from rsi to rdi. Answers its length without the NUL, or -1 on a
+// Copies a string of at most rdx bytes from rsi to rdi. Returns its length without the NUL, or -1 on a
 // fault, or -2 where no NUL was found.
     .globl copy_program_string
     .type copy_program_string, @function
@@ -246,7 +246,7 @@ copy_program_string:
     .quad 11b, 14b
     .text
 
-// *rdi == esi ? edx : unchanged. Answers the old value, or -1 (64 bits) on a fault.
+// *rdi == esi ? edx : unchanged. Returns the old value, or -1 (64 bits) on a fault.
     .globl compare_exchange_program_word
     .type compare_exchange_program_word, @function
 compare_exchange_program_word:

@@ -42,8 +42,8 @@ bool apply_fixup(TrapFrame& frame) {
   return false;
 }
 
-// The program's new instruction pointer was not one (after rt_sigreturn, or a handler's address):
-// iretq failed in the kernel, with the frame that it should have loaded on the stack.
+// The program's new instruction pointer (after rt_sigreturn, or a handler's address) is not
+// canonical: iretq failed in the kernel, with the frame that it should have loaded on the stack.
 bool is_failed_return(const TrapFrame& frame) {
   return frame.rip == reinterpret_cast<u64>(return_instruction);
 }

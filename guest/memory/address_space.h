@@ -182,7 +182,7 @@ class AddressSpace {
   static constexpr int kWindowTooShort = 4095;
   Result<VirtualAddress> remap(VirtualAddress address, u64 old_length, u64 new_length, int flags,
                                VirtualAddress new_address, WindowObject* longer = nullptr);
-  // The new break, or the old one where it can't be moved, as the system call answers.
+  // The new break, or the old one where it can't be moved, as the system call returns it.
   VirtualAddress set_brk(VirtualAddress address);
 
   // ---- Advice ----

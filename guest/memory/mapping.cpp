@@ -175,7 +175,7 @@ void AddressSpace::remove_vma(Vma* vma, DroppedWindows& dropped) {
   heap_delete(vma);
 }
 
-// The vma keeps what is below `at`; answers the other one.
+// The vma keeps what is below `at`; returns the other one.
 Result<Vma*> AddressSpace::split_vma(Vma* vma, VirtualAddress at, CountLimit limit) {
   if (limit == CountLimit::kKept && vmas_.count() >= kVmaCountMax) return Error(ENOMEM);
   Vma upper = *vma;
@@ -199,7 +199,7 @@ Result<void> AddressSpace::split_at(VirtualRange range, CountLimit limit) {
   return {};
 }
 
-// Merges with both neighbours where that is possible; answers the vma that `vma` became.
+// Merges with both neighbours where that is possible; returns the vma that `vma` became.
 Vma* AddressSpace::merge_around(Vma* vma, DroppedWindows& dropped) {
   if (vma->previous != nullptr && vma->previous->can_merge(*vma)) {
     vma = vma->previous;

@@ -70,7 +70,7 @@ class PinSet {
   void remove(u32 vcpu, Line& line, DroppedWindows& dropped);
 
   bool overlaps(VirtualRange range) const;
-  // Takes charge of an item that was unlinked from `range`, if that is pinned; answers whether.
+  // Takes charge of an item that was unlinked from `range`, if that is pinned; returns whether.
   bool defer(VirtualRange range, PhysicalAddress item);
   // Takes charge of an item that any call in flight may be using; false: there is none.
   bool defer_for_all(PhysicalAddress item);

@@ -12,11 +12,11 @@ Result<void> copy_from_program(void* destination, VirtualAddress source, u64 siz
 Result<void> copy_to_program(VirtualAddress destination, const void* source, u64 size);
 Result<void> clear_program(VirtualAddress destination, u64 size);
 
-// Copies a NUL-terminated string of at most `capacity` bytes, the NUL included. Answers its length
+// Copies a NUL-terminated string of at most `capacity` bytes, the NUL included. Returns its length
 // without the NUL; ENAMETOOLONG where no NUL lies within `capacity`.
 Result<u64> copy_string_from_program(char* destination, VirtualAddress source, u64 capacity);
 
-// What is present: copies from the beginning up to the first byte that would fault, and answers how
+// What is present: copies from the beginning up to the first byte that would fault, and returns how
 // many bytes that were.
 u64 peek_program_bytes(void* destination, VirtualAddress source, u64 size);
 

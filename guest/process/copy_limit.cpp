@@ -55,7 +55,7 @@ void end_process_of(const Candidate& snapshot, const char* why) {
   hypercall(__NR_kill, static_cast<u64>(snapshot.process_id), kSigkill);
 }
 
-// Ends the snapshot that keeps most, or waits for one that is ending, until `is_enough()`. Answers
+// Ends the snapshot that keeps most, or waits for one that is ending, until `is_enough()`. Returns
 // whether it is, or one is gone.
 template <typename Enough>
 bool end_snapshot(const char* why, Counter counter, Enough is_enough) {

@@ -39,7 +39,7 @@ bool leave_unless_last(Thread& thread) {
   return true;
 }
 
-// Answers whether the process has no thread any more.
+// Returns whether the process has no thread any more.
 bool leave_as_dead(Thread& thread) {
   Process& process = *thread.process;
   leave_space(thread);

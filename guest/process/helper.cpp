@@ -50,7 +50,7 @@ void sleep_until(u64 until) {
 }
 
 // A part of a pass over the whole address space. One that ends while a pass is under way gets a
-// pass of its own. Answers whether there is more to do.
+// pass of its own. Returns whether there is more to do.
 bool reassemble(AddressSpace& space) {
   if (helper.looks_after == helper.has_looked_after) {
     helper.looks_after = helper.snapshots_ended.load();
@@ -60,7 +60,7 @@ bool reassemble(AddressSpace& space) {
   return helper.has_looked_after != helper.snapshots_ended.load();
 }
 
-// One turn; answers when the next one is due.
+// One turn. The result is the time at which the next one is due.
 u64 work_on(AddressSpace& space) {
   helper.is_awaited.store(false);
   while (helper.keeps_ready && !is_dying() && space.refill(kTablesAtOnce)) platform::relax(1);

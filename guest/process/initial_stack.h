@@ -16,7 +16,7 @@ struct StackImage {
   u64 vdso;              // AT_SYSINFO_EHDR; 0: none
 };
 
-// Maps the stack of `space`, which must be the active one, fills it, and answers the stack pointer.
+// Maps the stack of `space`, which must be the active one, fills it, and returns the stack pointer.
 // Notes in `layout` where the pieces lie.
 Result<u64> write_initial_stack(AddressSpace& space, const BootInformation& boot,
                                 const StackImage& image, ProgramLayout& layout);

@@ -7,7 +7,7 @@ namespace dbos {
 
 class AddressSpace;
 
-// Maps the clock page and the vDSO's image behind it. Answers the image's address, or 0: the
+// Maps the clock page and the vDSO's image behind it. Returns the image's address, or 0: the
 // program then makes system calls for the time.
 u64 map_vdso(AddressSpace& space);
 

@@ -97,7 +97,7 @@ class alignas(256) Line {
   bool may_adopt() const { return may_adopt_.load(std::memory_order_acquire); }
   // A retired 2 MiB page of which only some pages are to be adopted becomes 512 of them.
   void split_retired(PhysicalAddress large);
-  // Ends the parent, and answers what was not adopted: it is kUnlinked and this line's, and the
+  // Ends the parent, and returns what was not adopted: it is kUnlinked and this line's, and the
   // caller's to dispose of.
   FrameList take_parents_place();
 

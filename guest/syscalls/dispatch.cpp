@@ -219,7 +219,7 @@ i64 dispatch(Thread& thread, TrapFrame& frame) {
 
 }  // namespace
 
-// Answers whether the program may be returned to the short way, without restoring rcx and r11.
+// Returns whether the program may be returned to the short way, without restoring rcx and r11.
 extern "C" bool handle_system_call(TrapFrame* frame) {
   Thread& thread = current_thread();
   thread.frame = frame;

@@ -179,7 +179,7 @@ i64 Marshaller::call_as_message(const Transfer& transfer, bool send) {
   message.vectors = transfer.vectors_address().value();
   message.vector_count = transfer.count();
   message.name = host_[4];
-  u32* length = nullptr;  // of the name that recvfrom answers
+  u32* length = nullptr;  // of the name that recvfrom returns
   if (send) {
     message.name_length = static_cast<u32>(host_[5]);
     if (message.name != 0 && message.name_length > kNameMax) {  // sendmsg would not mind

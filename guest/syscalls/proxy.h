@@ -5,7 +5,7 @@
 
 namespace dbos {
 
-// Makes system call `number` with the program's `arguments` on the host process. Answers Linux's
+// Makes system call `number` with the program's `arguments` on the host process. Returns Linux's
 // result, -errno, kInterrupted or kNotStarted (hypercall/abi.h). A call that is not proxied, or
 // that Linux does not have, is refused with its errno and one line on the log. May block: no lock
 // may be held.

@@ -1,4 +1,4 @@
-// The system calls about signals. Handlers answer the result (negative: -errno, or kInterrupted or
+// The system calls about signals. Handlers return the result (negative: -errno, or kInterrupted or
 // kNotStarted, which deliver_pending_signal resolves).
 #pragma once
 
@@ -11,7 +11,7 @@ i64 system_rt_sigaction(Thread& thread, u64 signal, VirtualAddress action, Virtu
                         u64 mask_size);
 i64 system_rt_sigprocmask(Thread& thread, u64 how, VirtualAddress set, VirtualAddress old,
                           u64 mask_size);
-// Answers the restored rax; frame.vector says that all registers are to be restored.
+// Returns the restored rax; frame.vector says that all registers are to be restored.
 i64 system_rt_sigreturn(Thread& thread, TrapFrame& frame);
 i64 system_sigaltstack(Thread& thread, const TrapFrame& frame, VirtualAddress stack,
                        VirtualAddress old);

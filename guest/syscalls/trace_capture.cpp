@@ -33,7 +33,7 @@ class Capture {
     }
   }
 
-  // Answers how many bytes were captured.
+  // Returns how many bytes were captured.
   u64 bytes(u32 index, VirtualAddress source, u64 size) {
     if (source.value() == 0) return 0;
     const u64 got =

@@ -7,7 +7,7 @@
 
 namespace dbos {
 
-// Copies from the program's memory what can be had without a page fault, and answers how many
+// Copies from the program's memory what can be had without a page fault, and returns how many
 // bytes. (peek_program_bytes; the tests have their own.)
 using PeekProgram = u64 (*)(void* destination, VirtualAddress source, u64 size);
 

@@ -10,7 +10,7 @@
 namespace dbos::test {
 
 // Of the command line 'PROGRAM [SECONDS [SEED]]': calls round(random) again and again for that long
-// (default 5 s), and answers how often. Prints the seed first, which makes the same rounds again.
+// (default 5 s), and returns how often. Prints the seed first, which makes the same rounds again.
 template <typename Round>
 uint64_t run_rounds(int argc, char** argv, Round round) {
   const double seconds = argc > 1 ? std::atof(argv[1]) : 5;

@@ -52,7 +52,7 @@ int64_t call(uint32_t number, uint64_t a, uint64_t b, uint64_t c, uint64_t d, ui
 #define CALL_5(number, a, b, c, d, e, ...) \
   call(number, (uint64_t)(a), (uint64_t)(b), (uint64_t)(c), (uint64_t)(d), (uint64_t)(e))
 #define CALL(...) CALL_5(__VA_ARGS__, 0, 0, 0, 0, 0, 0)
-// Makes the calls that are in the hypercall page; answers calls_done.
+// Makes the calls that are in the hypercall page; returns calls_done.
 uint32_t exit_to_host(uint32_t call_count);
 
 struct dbos_hypercall_page* page_of(uint64_t index);

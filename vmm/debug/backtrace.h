@@ -14,7 +14,7 @@
 
 namespace dbos::vmm {
 
-// Reads guest-virtual memory; answers how many bytes it could.
+// Reads guest-virtual memory; returns how many bytes it could.
 using MemoryReader = std::function<size_t(uint64_t address, void* destination, size_t size)>;
 
 // The program's file and the libraries that the dynamic linker has loaded, from the auxiliary

@@ -96,7 +96,7 @@ std::optional<uint32_t> any_debugged();
 
 // The software breakpoint at an address; null: none.
 const SoftwareBreakpoint* software_breakpoint_at(uint64_t address);
-// Writes one byte to the memory of the thread on `vcpu`. Answers whether it could.
+// Writes one byte to the memory of the thread on `vcpu`. Returns whether it could.
 bool write_breakpoint_byte(uint32_t vcpu, uint64_t address, uint8_t byte);
 // Puts all original bytes back there; the breakpoints stay in the list.
 void take_out_breakpoints(uint32_t vcpu);

@@ -14,7 +14,7 @@ struct Instruction {
   std::string text;  // Intel's syntax: "mov eax, dword ptr [rdi]"
 };
 
-// At most `count_max` instructions of the code at `address`, up to the first that is none.
+// At most `count_max` instructions of the code at `address`, up to the first bytes that are none.
 std::vector<Instruction> disassemble(std::span<const uint8_t> code, uint64_t address,
                                      size_t count_max);
 

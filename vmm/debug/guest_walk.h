@@ -8,7 +8,7 @@
 
 namespace dbos::vmm {
 
-// Copies up to `size` bytes at `address` of the address space with page table `root`. Answers how
+// Copies up to `size` bytes at `address` of the address space with page table `root`. Returns how
 // many could be read.
 size_t read_virtual(const GuestMemory& memory, uint64_t root, uint64_t address, void* destination,
                     size_t size);

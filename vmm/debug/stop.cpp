@@ -39,7 +39,7 @@ void ask_to_stop(Vcpu& vcpu, ThreadStop& stop) {
   stop.is_wanted = request_attention(vcpu) == 0;  // else again, in a moment
 }
 
-// Asks those that run, and answers whether none does.
+// Asks those that run, and returns whether none does.
 bool ask_all() {
   const HostLockGuard guard(debug_state().lock);
   bool at_rest = true;
@@ -118,8 +118,9 @@ void step_over(Vcpu& vcpu, ThreadStop& stop, const SoftwareBreakpoint& breakpoin
   write_breakpoint_byte(vcpu.index, breakpoint.address, kBreakpointInstruction);
 }
 
-// Whether the debugger was told that the thread stands where it does. One that stopped because
-// another one did, or whose stop was not told of yet, makes its hit when it goes on.
+// Whether the debugger was told that the thread stands where it does. If there is a breakpoint, one
+// that stopped because another thread did, or whose stop was not reported yet, has still to hit it,
+// and does when it goes on.
 bool is_known_to_stand(const ThreadStop& stop) {
   return stop.cause != StopCause::kRequested && stop.is_reported;
 }
@@ -131,7 +132,7 @@ const ThreadRun* find_run(std::span<const ThreadRun> threads, uint32_t vcpu) {
   return nullptr;
 }
 
-// Answers whether a step over a breakpoint was all that was asked for, or ended in something else.
+// Returns whether a step over a breakpoint was all that was asked for, or ended in something else.
 bool step_over_breakpoints(std::span<const ThreadRun> threads, Run others) {
   bool is_done = false;
   for_each_debugged([&](Vcpu& vcpu, ThreadStop& stop) {

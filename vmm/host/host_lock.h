@@ -17,7 +17,7 @@
 namespace dbos::vmm {
 
 // Whether the thread is there and shares our memory. Linux finds a killed one's id until its
-// process has been waited for, perhaps by us later on: kill(2) would not tell. This call answers 1
+// process has been waited for, perhaps by us later on: kill(2) would not tell. This call returns 1
 // only for a thread that has its memory still.
 inline bool shares_our_memory(uint32_t thread) {
   char byte = 0;

@@ -8,7 +8,7 @@ namespace dbos::vmm {
 
 struct Capability {
   int number;   // KVM_CAP_...
-  int minimum;  // least value that KVM_CHECK_EXTENSION must answer
+  int minimum;  // least value that KVM_CHECK_EXTENSION must return
   const char* name;
   const char* purpose;  // why we need it, for the error message and the documentation
 };

@@ -10,7 +10,7 @@ namespace dbos::vmm {
 std::vector<uint8_t> supported_cpuid(int kvm_descriptor);
 
 // Takes out what the guest kernel does not manage (protection keys, shadow stacks, AMX, five-level
-// paging). Answers the XCR0 that is left: 0 where the CPU has no XSAVE.
+// paging). Returns the XCR0 that is left: 0 where the CPU has no XSAVE.
 uint64_t restrict_cpuid(std::vector<uint8_t>& cpuid);
 
 // How many bits of a guest-physical address count.

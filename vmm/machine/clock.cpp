@@ -125,7 +125,7 @@ bool ClockWriter::is_out_of_date(uint64_t tsc) const {
 uint64_t ClockWriter::last_readable_ns(uint64_t tsc) const {
   const ClockParameters& now = page_.parameters[load(page_.generation) & 1];
   const int64_t ticks = static_cast<int64_t>(tsc + guest_tsc_offset_ - load(now.tsc_base));
-  // The guest can write the page: a bound below 0 is none.
+  // The guest can write the page, a bound below 0 too.
   const int64_t valid = std::max(static_cast<int64_t>(load(now.tsc_valid_ticks)), int64_t{0});
   const uint64_t readable = static_cast<uint64_t>(std::clamp(ticks, int64_t{0}, valid));
   return load(now.monotonic_base_ns) + scale(readable, now);

@@ -40,10 +40,10 @@ double run_once_ns(const Vcpu& vcpu) {
   const auto end = std::chrono::steady_clock::now();
   const bool is_hypercall = result == 0 && vcpu.run->exit_reason == KVM_EXIT_IO;
   if (!is_hypercall) {
-    throw StartError(fmt::format(
-        "this KVM can't run a loop in ring 0 (result {}, exit reason {}): it is none that dbos can "
-        "use; run the program in the emulated machine (dbos-vm run -- ...)",
-        result, vcpu.run->exit_reason));
+    throw StartError(
+        fmt::format("this KVM can't run a loop in ring 0 (result {}, exit reason {}), so dbos "
+                    "can't use it; run the program in the emulated machine (dbos-vm run -- ...)",
+                    result, vcpu.run->exit_reason));
   }
   return std::chrono::duration<double, std::nano>(end - begin).count();
 }

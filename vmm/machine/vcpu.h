@@ -92,7 +92,7 @@ class VcpuPool {
   Vcpu* acquire(const HostProcess& process);
   // Makes sure that `wanted` free vCPUs are there for `process`, up to kFreshMax fresh ones.
   void prepare(const HostProcess& process, uint32_t wanted);
-  // One step of it: makes one vCPU, if a thread block is there for it. Answers whether enough are.
+  // One step of it: makes one vCPU, if a thread block is there for it. Returns whether enough are.
   bool prepare_one(const HostProcess& process, uint32_t wanted);
   void release(Vcpu& vcpu) { vcpu.state.store(VcpuState::kIdle); }
   // Takes it if it is free.

@@ -24,7 +24,7 @@ class Window {
   // a private mapping.
   int64_t duplicate(uint64_t address, uint64_t length);
 
-  // Each of these answers -EINVAL for a range that is not whole pages within the window.
+  // Each of these returns -EINVAL for a range that is not whole pages within the window.
   int64_t unmap(uint64_t address, uint64_t length);
   int64_t populate(uint64_t address, uint64_t length, bool write);
 

@@ -51,7 +51,7 @@ class KernelReader {
   explicit KernelReader(const GuestMemory& memory, uint64_t view_address = kKernelViewAddress)
       : memory_(memory), view_address_(view_address) {}
 
-  // False: the guest kernel has not booted yet, or is none that publishes anything.
+  // False: the guest kernel has not booted yet, or publishes nothing.
   bool is_ready() const;
 
   int64_t gauge(GaugeName name) const;

@@ -15,11 +15,11 @@ int64_t make_trace_rings(Machine& machine);
 TraceRing& trace_ring(uint32_t vcpu);
 
 // Takes up to `most` events out of a vCPU's ring and calls visit(const TraceEvent&) with a copy of
-// each. Answers how many. One at a time for each vCPU.
+// each. Returns how many. One at a time for each vCPU.
 template <typename Visit>
 uint32_t drain_trace_ring(TraceRing& ring, uint64_t& taken, uint32_t most, Visit visit) {
   const uint64_t written = ring.written.load(std::memory_order_acquire);
-  // What lies further back is none of a sound guest's doing.
+  // A sound guest is never further ahead.
   if (written - taken > TraceRing::kEvents) taken = written;
   uint32_t count = 0;
   for (; taken != written && count < most; ++count) {

@@ -46,7 +46,7 @@ bool is_fork_of_ours(uint64_t process_id);
 const HostProcess* another_process(const HostProcess& than);
 
 // In the new process: asks Linux to tell when the parent dies. A process of ours whose parent was
-// killed (kill -9 of dbos-run) must not stay behind; one whose parent ended by itself must.
+// killed (kill -9 of dbos-run) must end as well; one whose parent ended by itself must live on.
 void watch_parent(HostProcess& process);
 
 // A ParentDeathHook (signals.h) for the calling process: whether signal 64 is the notice of the

@@ -136,7 +136,7 @@ int64_t wake(const Call& call) {
   return result < 0 ? result : 0;
 }
 
-// What Service::kDebugStop answers where nobody debugs: a signal is delivered as it is.
+// What Service::kDebugStop returns where nobody debugs: a signal is delivered as it is.
 int64_t result_without_debugger(const Call& call) {
   const bool is_signal = call.arguments[0] == static_cast<uint64_t>(DebugCause::kSignal);
   return is_signal ? static_cast<int64_t>(call.arguments[1]) : kDebugPassed;

@@ -71,11 +71,11 @@ void set_parent_death_hook(ParentDeathHook hook);
 void set_signal_context(SignalContext* context);
 
 // Blocks everything in the calling thread: for helper threads, which take no signals, and around
-// the creation of a thread or process. Answers the mask before.
+// the creation of a thread or process. Returns the mask before.
 uint64_t block_all_signals();
 void set_own_mask(uint64_t mask);
 
-// Service::kSignalAction, kSignalMask, kDie. `signal_mask` answers kNotStarted, with nothing
+// Service::kSignalAction, kSignalMask, kDie. `signal_mask` returns kNotStarted, with nothing
 // changed, when a signal waits in the hypercall page.
 int64_t signal_action(ProcessSignals& process, uint64_t signal, uint64_t disposition,
                       uint64_t flags);

@@ -22,7 +22,7 @@ void store(uint64_t address, const void* value, size_t bytes) {
   std::memcpy(reinterpret_cast<void*>(address), value, bytes);
 }
 
-// The fields that recvmsg answers. The pointers in the guest's copy stay.
+// The fields that recvmsg returns. The pointers in the guest's copy stay.
 void store_message(uint64_t address, const HostMessage& message) {
   store(address + offsetof(HostMessage, name_length), &message.name_length, 4);
   store(address + offsetof(HostMessage, control_length), &message.control_length, 8);

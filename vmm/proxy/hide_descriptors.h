@@ -8,7 +8,7 @@
 
 namespace dbos::vmm {
 
-// To be called with the result of `call`. If it was getdents or getdents64, answers how many bytes
+// To be called with the result of `call`. If it was getdents or getdents64, returns how many bytes
 // are left in its buffer: 0 only at the listing's end; -EFAULT if such a listing is in the window.
 int64_t hide_own_descriptors(const GuestMemory& memory, const Call& call, int64_t result);
 

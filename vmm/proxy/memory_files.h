@@ -10,7 +10,7 @@
 
 namespace dbos::vmm {
 
-// To be called with the descriptor that `call` has answered. Answers `result`, or, if the call
+// To be called with the descriptor that `call` has returned. Returns `result`, or, if the call
 // opened such a file, -EACCES, and closes it.
 int64_t refuse_memory_file(const Call& call, int64_t result);
 

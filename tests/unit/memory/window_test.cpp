@@ -17,7 +17,7 @@ struct Fixture {
   Machine machine{2};
   AddressSpace& space = machine.new_space();
 
-  // A file of `pages` pages, mapped from kBase + first pages on; answers where the host has it.
+  // A file of `pages` pages, mapped from kBase + first pages on; returns where the host has it.
   PhysicalAddress map(u64 first, u64 pages, bool is_shared, int protection = kReadWrite,
                       WindowKind kind = WindowKind::kFile, u64 file_pages = 0,
                       bool may_write = true) {

@@ -21,7 +21,7 @@ class FakeProgram {
  public:
   FakeProgram();
 
-  // Fresh pages, filled with 0xee, with unmapped pages around them. Answers their address.
+  // Fresh pages, filled with 0xee, with unmapped pages around them. Returns their address.
   uint64_t map(uint64_t pages, Layout layout = Layout::kScattered,
                Rights rights = Rights::kReadWrite);
 
