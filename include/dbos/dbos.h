@@ -7,7 +7,9 @@
 // program works, at the price of Linux's fork. Valid C11 and C++20; needs Linux 5.4 or newer.
 //
 // All functions may be called by any thread at any time, in any order; handles are numbers that are
-// never used twice, so a stale one is refused. The library takes no signals and starts no threads
+// never used twice, so a stale one is refused. Each function but dbos_error_text waits while
+// another thread of the process is in fork(), the library's or the program's own, which on plain
+// Linux takes longer the larger the memory is. The library takes no signals and starts no threads
 // in the process that calls it. It is not for signal handlers.
 #pragma once
 
@@ -53,6 +55,7 @@ typedef struct dbos_snapshot_options {
                             // at least 64; memory is used only for what is written
 } dbos_snapshot_options;
 
+// 4 runs at a time, each with up to 64 KiB of result.
 #define DBOS_SNAPSHOT_DEFAULTS \
   { 4, 65536 }
 
@@ -96,7 +99,7 @@ dbos_error dbos_snapshot_create(const dbos_snapshot_options* options, dbos_snaps
 
 // Begins function(argument, ...) in the snapshot, in a thread of its own. The function must be code
 // that was loaded when the snapshot was created. `argument_size` is in bytes, at most
-// DBOS_ARGUMENT_MAX; `argument` may be null if it is 0. Does not block.
+// DBOS_ARGUMENT_MAX; `argument` may be null if it is 0. Does not wait for the run.
 // A run takes one of the snapshot's runs_max places until dbos_run_wait has taken its result.
 // Errors: ARGUMENT, STALE, OTHER_PROCESS, LIMIT, DIED. That no thread could be had in the snapshot
 // is told by dbos_run_wait.
@@ -104,7 +107,7 @@ dbos_error dbos_run_start(dbos_snapshot snapshot, dbos_function function, const 
                           size_t argument_size, dbos_run* run);
 
 // Waits until the run has ended, and takes its result: the function's status, and its bytes, copied
-// to `bytes`. `timeout_ms` bounds the time: negative means no bound, 0 looks and does not block.
+// to `bytes`. `timeout_ms` bounds the time: negative means no bound, 0 does not wait for the run.
 // `*size` is the number of bytes; the pointers may each be null if nothing is wanted there, `bytes`
 // only with a `capacity` of 0. With DBOS_OK the run is over and its handle stale; with RESULT_SIZE,
 // `*size` says what is needed and the run can be waited for again.
@@ -114,8 +117,8 @@ dbos_error dbos_run_wait(dbos_run run, int timeout_ms, int32_t* status, void* by
                          size_t capacity, size_t* size);
 
 // The snapshot's number among those that this process has created: 1, 2, ... A snapshot with a
-// larger one was taken later. It is the library's own count, not one of the kernel's. Does not
-// block. Errors: ARGUMENT, STALE, OTHER_PROCESS.
+// larger one was taken later. It is the library's own count, not one of the kernel's.
+// Errors: ARGUMENT, STALE, OTHER_PROCESS.
 dbos_error dbos_snapshot_epoch(dbos_snapshot snapshot, uint64_t* epoch);
 
 // What the snapshot costs at this moment. Blocks while the snapshot reads its own smaps_rollup,

@@ -1,9 +1,11 @@
 // The creator's side of include/dbos/dbos.h: a table of snapshots, each a child process.
 //
-// One lock, `table`, guards all slots; it is never held while something waits. A thread that waits
-// is counted in its slot's `users`, and dbos_snapshot_release closes nothing before it has left.
-// `order` is held around fork() alone, so that epochs are in the order of the forks; it is taken
-// without `table`, and `table` may be taken under it.
+// One lock, `table`, guards all slots. It is held during any fork() of the process (watch_forks),
+// so that the child has a whole table, and otherwise never while something waits. A thread that
+// waits is counted in its slot's `users`, and dbos_snapshot_release closes nothing before it has
+// left.
+// `order` is held around our own fork() alone, so that epochs are in the order of the forks; it is
+// taken without `table`, and `table` may be taken under it.
 //
 // After a fork the child has a copy of the table. A slot there whose `owner` is not this process
 // counts as free, and its descriptors are left alone: the child may have closed them and opened
