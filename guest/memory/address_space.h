@@ -28,6 +28,7 @@ struct SpaceLimits {
   u64 data = kUnlimited;           // RLIMIT_DATA: private writable memory
   u64 stack = 8 * kMiB;            // RLIMIT_STACK
   u64 locked = kUnlimited;         // RLIMIT_MEMLOCK
+  u64 at_once = kUnlimited;        // Linux's heuristic overcommit: what no growth may exceed
 };
 
 struct SpaceStatistics {

@@ -104,6 +104,9 @@ Result<Vma*> AddressSpace::check_growth(VirtualAddress address, u64 old_length, 
   const u64 growth = new_length - old_length;
   if (vma->has(VmaFlag::kLocked) && locked_bytes_ + growth > limits_.locked) return Error(EAGAIN);
   if (!may_grow_by(growth)) return Error(ENOMEM);
+  const bool is_charged =
+      !vma->is_shared() && vma->protection.may_write() && !vma->has(VmaFlag::kNoReserve);
+  if (is_charged && growth > limits_.at_once) return Error(ENOMEM);
   if (vma->window != nullptr && !has_longer) {
     const u64 offset = vma->window_offset + (address - vma->begin());
     if (vma->window->length() - offset < new_length) return Error(kWindowTooShort);

@@ -8,6 +8,7 @@
 #include "guest/memory/address_space.h"
 #include "guest/memory/user_copy.h"
 #include "guest/platform.h"
+#include "guest/process/program_start.h"
 
 namespace dbos {
 namespace {
@@ -31,6 +32,7 @@ void apply(Process& process) {
   limits.data = process.data_limit.soft;
   limits.stack = process.stack_limit.soft;
   limits.locked = process.lock_limit;
+  limits.at_once = started_program().arena_size_max;
   process.space->set_limits(limits);
 }
 

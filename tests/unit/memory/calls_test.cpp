@@ -252,6 +252,19 @@ TEST_CASE_METHOD(Fixture, "mremap: errors") {
   check();
 }
 
+TEST_CASE_METHOD(Fixture, "mremap: growth beyond all memory is refused where it counts") {
+  map(0, 1);
+  map(100, 1, PROT_READ);
+  map(200, 1, kReadWrite, MAP_NORESERVE);
+  SpaceLimits limits;
+  limits.at_once = 8 * kPageSize;
+  space.set_limits(limits);
+  CHECK(remap_errno(page(0), kPageSize, 10 * kPageSize, 0) == ENOMEM);
+  CHECK(remap_errno(page(0), kPageSize, 9 * kPageSize, 0) == 0);
+  CHECK(remap_errno(page(100), kPageSize, 10 * kPageSize, 0) == 0);
+  CHECK(remap_errno(page(200), kPageSize, 10 * kPageSize, 0) == 0);
+}
+
 TEST_CASE_METHOD(Fixture, "mremap: shrinks, grows in place, moves with its contents") {
   map(0, 4);
   for (u64 i = 0; i < 4; ++i) write(i, 100 + i);
