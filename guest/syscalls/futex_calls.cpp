@@ -91,8 +91,11 @@ i64 futex_of_host(const Request& request, PhysicalAddress address, PhysicalAddre
       timeout = platform::physical_of(&copy).value();
     }
   }
-  return hypercall(kSystemCallFutex, address.value(), request.operation, request.value, timeout,
-                   second.value(), request.third_value);
+  const i64 result = hypercall(kSystemCallFutex, address.value(), request.operation, request.value,
+                               timeout, second.value(), request.third_value);
+  const bool locks = request.command == FUTEX_LOCK_PI || request.command == kLockPi2;
+  // Linux's ERESTARTNOINTR: made again whatever the handler's flags are.
+  return locks && result == kInterrupted ? kNotStarted : result;
 }
 
 i64 futex_of_guest(const Request& request, const TimeSpec* time) {

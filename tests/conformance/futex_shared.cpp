@@ -1,6 +1,7 @@
 // Futexes and memory: words shared between processes and between two mappings, words whose page
 // fork copies, many words in one wait, priority inheritance.
 #include <pthread.h>
+#include <sys/time.h>
 
 #include "futex_support.h"
 
@@ -133,6 +134,32 @@ CASE(priority_inheritance_words) {
   }).join();
   CHECK_EQ(futex(&word, FUTEX_UNLOCK_PI_PRIVATE, 0), 0);
   CHECK_EQ(word.load(), 0);
+}
+
+CASE(priority_inheritance_lock_between_processes_outlasts_handlers) {
+  auto* word = static_cast<Word*>(
+      mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+  REQUIRE(word != MAP_FAILED);
+  static std::atomic<int> handled;
+  handled = 0;
+  auto old = install(SIGALRM, [](int) { ++handled; });  // without SA_RESTART
+  Pipe pipe;
+  pid_t child = start_child([&] {
+    CHECK_EQ(futex(word, FUTEX_LOCK_PI, 0), 0);
+    pipe.post();
+    sleep_ms(200);
+    CHECK_EQ(futex(word, FUTEX_UNLOCK_PI, 0), 0);
+  });
+  pipe.take();
+  itimerval soon = {{0, 0}, {0, 20000}};
+  REQUIRE(setitimer(ITIMER_REAL, &soon, nullptr) == 0);
+  CHECK_EQ(futex(word, FUTEX_LOCK_PI, 0), 0);
+  CHECK_EQ(word->load() & FUTEX_TID_MASK, gettid());
+  CHECK_EQ(handled.load(), 1);
+  CHECK_EQ(futex(word, FUTEX_UNLOCK_PI, 0), 0);
+  CHECK(exited(status_of(child)));
+  sigaction(SIGALRM, &old, nullptr);
+  munmap(word, kPage);
 }
 
 CASE(priority_inheritance_mutex) {
