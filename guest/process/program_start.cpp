@@ -106,7 +106,8 @@ Result<void> map_segments(AddressSpace& space, const LoadImage& image, u64 bias,
     const u64 end = segment.file_offset + segment.file_size;
     if (segment.file_size != 0 && end > file_end) file_end = end;
   }
-  const FileMapping file = DBOS_TRY(map_file(image.descriptor, 0, file_end, false, path));
+  const FileMapping file =
+      DBOS_TRY(map_file(image.descriptor, 0, file_end, FileUse::kPrivate, path));
   Result<void> result;
   for (u32 i = 0; i < image.segment_count && result.is_ok(); ++i) {
     result = map_segment(space, image.segments[i], bias, file);

@@ -79,12 +79,16 @@ Result<FileMapping> make_object(PhysicalAddress address, u64 length, WindowKind 
 
 }  // namespace
 
-Result<FileMapping> map_file(i32 descriptor, u64 offset, u64 length, bool is_shared,
+Result<FileMapping> map_file(i32 descriptor, u64 offset, u64 length, FileUse use,
                              const char* path) {
+  const bool is_shared = use != FileUse::kPrivate;
   bool may_write = is_shared;
   auto address = platform::window_map(descriptor, offset, length,
                                       PROT_READ | (is_shared ? PROT_WRITE : 0), MAP_SHARED);
-  if (is_shared && address.is_error() && address.error() == Error(EACCES)) {
+  // EACCES: the descriptor is open for reading alone; EPERM: a memfd is sealed against writes.
+  const bool is_refused =
+      address.is_error() && (address.error() == Error(EACCES) || address.error() == Error(EPERM));
+  if (use == FileUse::kShared && is_refused) {
     may_write = false;
     address = platform::window_map(descriptor, offset, length, PROT_READ, MAP_SHARED);
   }

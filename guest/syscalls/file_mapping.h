@@ -8,12 +8,14 @@ namespace dbos {
 
 struct FileMapping {
   WindowObject* object;  // with one reference, the caller's
-  bool may_write;        // a shared mapping whose descriptor is open for writing
+  bool may_write;        // a shared mapping that Linux lets be written
 };
+
+enum class FileUse : u8 { kPrivate, kShared, kSharedToWrite };
 
 // Maps `length` bytes from the page-aligned `offset` of an open file on the host and describes it.
 // `path` nullptr: Linux is asked for it. The errno is mmap's.
-Result<FileMapping> map_file(i32 descriptor, u64 offset, u64 length, bool is_shared,
+Result<FileMapping> map_file(i32 descriptor, u64 offset, u64 length, FileUse use,
                              const char* path = nullptr);
 
 // A mapping of the file behind the window address `address`, from there on, for one that grows.

@@ -56,20 +56,21 @@ Result<bool> is_shared(int flags) {
   }
 }
 
-Result<VirtualAddress> map_object(Thread& thread, u64 address, u64 length, int protection,
-                                  int flags, const FileMapping& file, bool shared) {
-  if (shared && !file.may_write && has(protection, PROT_WRITE)) return Error(EACCES);
-  const WindowMapping mapping{file.object, 0, shared, file.may_write};
-  return thread.space->map_window(VirtualAddress(address), length, protection, flags, mapping);
+FileUse file_use(int protection, bool shared) {
+  if (!shared) return FileUse::kPrivate;
+  return has(protection, PROT_WRITE) ? FileUse::kSharedToWrite : FileUse::kShared;
 }
 
 Result<VirtualAddress> map_with_host(Thread& thread, u64 address, u64 length, int protection,
                                      int flags, i32 descriptor, u64 offset, bool shared) {
   DBOS_CHECK_OK(check_length(length));
-  const FileMapping file = has(flags, MAP_ANONYMOUS)
-                               ? DBOS_TRY(map_shared_memory(length))
-                               : DBOS_TRY(map_file(descriptor, offset, length, shared));
-  const auto result = map_object(thread, address, length, protection, flags, file, shared);
+  const FileMapping file =
+      has(flags, MAP_ANONYMOUS)
+          ? DBOS_TRY(map_shared_memory(length))
+          : DBOS_TRY(map_file(descriptor, offset, length, file_use(protection, shared)));
+  const WindowMapping mapping{file.object, 0, shared, file.may_write};
+  const auto result =
+      thread.space->map_window(VirtualAddress(address), length, protection, flags, mapping);
   window_release(file.object);
   return result;
 }

@@ -206,6 +206,22 @@ CASE(access_mode_of_the_descriptor_decides) {
   unlink("file");
 }
 
+CASE(memory_sealed_against_later_writes_is_mapped_for_reading) {
+  int file = memfd_create("sealed", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  REQUIRE(file != -1 && ftruncate(file, kPage) == 0);
+  void* before = map(file, kPage, kReadWrite, MAP_SHARED);
+  REQUIRE(fcntl(file, F_ADD_SEALS, F_SEAL_FUTURE_WRITE) == 0);
+  CHECK_ERRNO(failing(file, kPage, kReadWrite, MAP_SHARED), EPERM);
+  CHECK_ERRNO(failing(file, kPage, PROT_WRITE, MAP_SHARED), EPERM);
+  void* at = map(file, kPage, PROT_READ, MAP_SHARED);
+  *bytes(before) = 'w';
+  CHECK_EQ(*bytes(at), 'w');
+  CHECK_ERRNO(mprotect(at, kPage, kReadWrite), EACCES);
+  munmap(at, kPage);
+  munmap(before, kPage);
+  close(file);
+}
+
 CASE(mapping_outlives_close_and_unlink) {
   int file = lettered("file", 2);
   void* at = map(file, 2 * kPage, kReadWrite, MAP_SHARED);
