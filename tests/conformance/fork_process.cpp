@@ -186,6 +186,19 @@ CASE(vfork_lets_the_parent_wait_and_see_the_childs_writes) {
   }
 }
 
+CASE(sleep_of_a_child_outlasts_the_thread_that_forked_it) {
+  // A host thread that is reused is given up after a second.
+  pid_t children[2] = {-1, -1};
+  std::thread([&] {
+    children[0] = start_child([] { CHECK_EQ(poll(nullptr, 0, 1500), 0); });
+    children[1] = start_child([] {
+      const timespec time = {1, 500'000'000};
+      CHECK_EQ(nanosleep(&time, nullptr), 0);
+    });
+  }).join();
+  for (pid_t child : children) CHECK(exited(status_of(child)));
+}
+
 CASE(output_buffer_is_copied_too) {
   FILE* file = fopen("buffered", "w");
   REQUIRE(file != nullptr);

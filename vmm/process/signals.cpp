@@ -138,6 +138,24 @@ void store_for_guest(SignalContext& vcpu, int signal, const siginfo_t* info, uco
   leave_host_call(context);
 }
 
+// Whether Linux delivers another signal to this thread when the handler returns.
+bool is_another_pending(ucontext_t* context) {
+  uint64_t pending = 0;
+  raw_call(__NR_rt_sigpending, reinterpret_cast<uint64_t>(&pending), 8);
+  return (pending & ~mask_of(context)) != 0;
+}
+
+// The signal was none of the program's. What Linux restarts after a handler goes on; what it never
+// does has ended with EINTR, and the guest makes it again (a relative timeout begins anew).
+void make_host_call_again(const SignalContext& vcpu, ucontext_t* context) {
+  greg_t* registers = context->uc_mcontext.gregs;
+  const auto end = static_cast<greg_t>(reinterpret_cast<uintptr_t>(dbos_host_call_end));
+  const bool has_ended =
+      registers[REG_RIP] == end && registers[REG_RCX] == end && registers[REG_RAX] == -EINTR;
+  if (!has_ended || vcpu.page->signal.number != 0 || is_another_pending(context)) return;
+  registers[REG_RIP] = static_cast<greg_t>(reinterpret_cast<uintptr_t>(dbos_host_call_interrupted));
+}
+
 // What tells a kick from a signal 64 of the program.
 const char kick_mark = 0;
 
@@ -158,9 +176,11 @@ void handle_signal(int signal, siginfo_t* info, void* opaque) {
     return;  // the instruction faults again and ends the process
   }
   if (signal == kParentDeathSignal) {
-    if (vcpu != nullptr && take_kick(*vcpu, *info)) return;
     const ParentDeathHook hook = parent_death_hook.load(std::memory_order_relaxed);
-    if (hook != nullptr && hook(*info)) return;
+    const bool is_taken =
+        (vcpu != nullptr && take_kick(*vcpu, *info)) || (hook != nullptr && hook(*info));
+    if (is_taken && vcpu != nullptr) make_host_call_again(*vcpu, context);
+    if (is_taken) return;
   }
   if (vcpu == nullptr) {
     // A thread without a vCPU takes no signals: another one shall have it.

@@ -249,6 +249,15 @@ TEST_CASE("a fault that the program queues for itself is no fault of the VMM's")
   f.choose(SIGSEGV, SignalDisposition::kDefault);
 }
 
+TEST_CASE("a signal that is the VMM's alone ends no call for the program") {
+  Fixture f;
+  set_parent_death_hook(consume);
+  Sender sender(64);
+  const timespec time{100, 0};
+  CHECK(f.call(__NR_nanosleep, reinterpret_cast<uint64_t>(&time), 0) == kInterrupted);
+  CHECK(f.page.signal.number == 0);
+}
+
 TEST_CASE("signal 64 is the VMM's if the hook says so, and waits while the slot is taken") {
   Fixture f;
   f.choose(64, SignalDisposition::kCatch);
