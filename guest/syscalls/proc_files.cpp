@@ -216,12 +216,23 @@ i64 open_text(Thread& thread, ProcFile file, const char* path, u64 flags) {
   return result;
 }
 
+// Linux gives what is written to all processes that share the VMM's memory, forks among them. A
+// child asks to be killed before its parent: what it writes must not reach the parent. A child of
+// vfork is an exception of Linux's.
+bool would_reach_parent(const Process& process, u64 flags) {
+  return (flags & O_ACCMODE) != O_RDONLY && !process.is_first &&
+         process.space_use->processes.load() == 1;
+}
+
 i64 open_file(Thread& thread, ProcFile file, const char* path, u64 flags) {
   switch (file) {
     case ProcFile::kForbidden:
       return -EACCES;
     case ProcFile::kExecutable:
       return hypercall(__NR_openat, kCurrentDirectory, host_pointer(executable_path()), flags, 0);
+    case ProcFile::kOutOfMemoryScore:
+      return hypercall(__NR_openat, kCurrentDirectory, host_pointer("/dev/null"),
+                       flags & (O_ACCMODE | O_CLOEXEC), 0);
     default:
       return open_text(thread, file, path, flags);
   }
@@ -300,6 +311,8 @@ bool dispatch_proc_file(Thread& thread, u64 number, const u64 arguments[6], i64&
   u64 flags = 0;
   if (!read_open_flags(number, a, flags)) return false;
   if ((flags & flags_of_linux(parsed.file)) != 0) return false;
+  const bool is_score = parsed.file == ProcFile::kOutOfMemoryScore;
+  if (is_score && !would_reach_parent(*thread.process, flags)) return false;
   result = open_file(thread, parsed.file, path, flags);
   return true;
 }

@@ -47,6 +47,8 @@ constexpr Name kNames[] = {
     {"exe", ProcFile::kExecutable},
     {"mem", ProcFile::kForbidden},
     {"pagemap", ProcFile::kForbidden},
+    {"oom_score_adj", ProcFile::kOutOfMemoryScore},
+    {"oom_adj", ProcFile::kOutOfMemoryScore},
 };
 
 }  // namespace

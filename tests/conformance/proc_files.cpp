@@ -264,6 +264,32 @@ CASE(a_child_reads_its_own_files) {
   })));
 }
 
+CASE(a_child_that_offers_itself_to_the_oom_killer_offers_itself_alone) {
+  const std::string before = read_all("/proc/self/oom_score_adj");
+  for (const char* path : {"/proc/self/oom_score_adj", "/proc/thread-self/oom_score_adj"}) {
+    CHECK(exited(run_child([=] {
+      int file = open(path, O_WRONLY | O_CLOEXEC);
+      REQUIRE(file != -1);
+      CHECK_EQ(write(file, "1000", 4), 4);
+      close(file);
+    })));
+  }
+  CHECK(read_all("/proc/self/oom_score_adj") == before);
+  pid_t child = vfork();
+  if (child == 0) {
+    int file = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+    bool written = write(file, "1000", 4) == 4;
+    close(file);
+    char value[8] = "";
+    file = open("/proc/self/oom_score_adj", O_RDONLY | O_CLOEXEC);
+    written = written && read(file, value, sizeof value - 1) == 5 && strcmp(value, "1000\n") == 0;
+    close(file);
+    _exit(written ? 0 : 1);
+  }
+  CHECK(exited(status_of(child)));
+  CHECK(read_all("/proc/self/oom_score_adj") == before);
+}
+
 CASE(by_number_as_by_self) {
   std::string path = "/proc/" + std::to_string(getpid());
   CHECK_EQ(field(read_all((path + "/status").c_str()), "Pid"), getpid());

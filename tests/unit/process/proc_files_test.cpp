@@ -205,6 +205,7 @@ TEST_CASE("only files of a process that show the VMM are recognised") {
   CHECK(parse_proc_path("/proc/self/task/77/status").thread == 77);
   CHECK(parse_proc_path("/proc/self/task/77/status").file == ProcFile::kStatus);
   CHECK(parse_proc_path("/proc/self/mem").file == ProcFile::kForbidden);
+  CHECK(parse_proc_path("/proc/12/oom_score_adj").file == ProcFile::kOutOfMemoryScore);
   for (const char* path : {"/proc/self/map", "/proc/self/mapsx", "/proc/self/maps/", "/proc/maps",
                            "/proc/self/fd/3", "/proc/self/task/maps", "/proc/0/maps",
                            "/proc/123x/maps", "proc/self/maps", "/proc/self", "/proc/stat", ""}) {
