@@ -8,12 +8,15 @@
 #include "guest/memory/address_space.h"
 #include "guest/memory/trim.h"
 #include "guest/memory/user_copy.h"
+#include "guest/platform.h"
 #include "guest/process/program_start.h"
 #include "guest/syscalls/file_mapping.h"
 #include "guest/syscalls/resource_limits.h"
 
 namespace dbos {
 namespace {
+
+constexpr u64 kPagesAtOnce = 512;  // for mincore
 
 i64 negative(Error error) {
   return -static_cast<i64>(error.code());
@@ -121,6 +124,25 @@ i64 control_windows(AddressSpace& space, VirtualAddress address, u64 length, u64
   return result;
 }
 
+// Of a file's pages Linux tells which are in its cache, whether they are mapped here or not.
+void add_cached_pages(AddressSpace& space, VirtualRange range, u8* present) {
+  VmaInfo info;
+  VirtualAddress at = range.begin;
+  while (at < range.end && space.next_vma(at, &info) && info.range.begin < range.end) {
+    if (at < info.range.begin) at = info.range.begin;
+    const VirtualAddress end = range.end < info.range.end ? range.end : info.range.end;
+    const u64 pages = (end - at) / kPageSize;
+    u8 cached[kPagesAtOnce] = {};
+    if (info.kind != VmaKind::kAnonymous) {
+      hypercall(Service::kWindowControl, (info.window_address + (at - info.range.begin)).value(),
+                end - at, __NR_mincore, platform::physical_of(cached).value());
+    }
+    u8* const first = present + (at - range.begin) / kPageSize;
+    for (u64 i = 0; i < pages; ++i) first[i] |= cached[i] & 1;
+    at = end;
+  }
+}
+
 // After mlockall(MCL_FUTURE).
 void populate_if_locked(AddressSpace& space, VirtualAddress address, u64 length) {
   if (!space.has_locked_memory()) return;
@@ -206,7 +228,6 @@ i64 system_madvise(Thread& thread, u64 address, u64 length, int advice) {
 }
 
 i64 system_mincore(Thread& thread, u64 address, u64 length, VirtualAddress vector) {
-  constexpr u64 kPagesAtOnce = 512;
   u8 present[kPagesAtOnce];
   if (!is_aligned(address, kPageSize)) return -EINVAL;
   if (address > kProgramEnd || length > kProgramEnd - address) return -ENOMEM;
@@ -216,6 +237,7 @@ i64 system_mincore(Thread& thread, u64 address, u64 length, VirtualAddress vecto
     const VirtualAddress begin(address + done * kPageSize);
     const i64 result = answer(thread.space->in_core(begin, count * kPageSize, present));
     if (result != 0) return result;
+    add_cached_pages(*thread.space, {begin, begin + count * kPageSize}, present);
     if (copy_to_program(vector + done, present, count).is_error()) return -EFAULT;
     done += count;
   }

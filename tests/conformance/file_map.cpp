@@ -222,6 +222,22 @@ CASE(memory_sealed_against_later_writes_is_mapped_for_reading) {
   close(file);
 }
 
+CASE(mincore_tells_what_is_cached_of_a_file) {
+  int file = lettered("file", 4);
+  REQUIRE(ftruncate(file, 8 * kPage) == 0);
+  for (int flags : {MAP_SHARED, MAP_PRIVATE}) {
+    void* at = map(file, 8 * kPage, kReadWrite, flags);
+    unsigned char cached[8];
+    CHECK_EQ(mincore(at, 8 * kPage, cached), 0);
+    for (int i = 0; i < 8; ++i) CHECK_EQ(cached[i], i < 4 ? 1 : 0);
+    CHECK_EQ(mincore(offset(at, 3 * kPage), 2 * kPage, cached), 0);
+    CHECK(cached[0] == 1 && cached[1] == 0);
+    munmap(at, 8 * kPage);
+  }
+  close(file);
+  unlink("file");
+}
+
 CASE(mapping_outlives_close_and_unlink) {
   int file = lettered("file", 2);
   void* at = map(file, 2 * kPage, kReadWrite, MAP_SHARED);
