@@ -64,6 +64,7 @@ enum class SignalDisposition : uint32_t {
 };
 
 // Flag of Service::kProcessFork: the caller sleeps until the child has executed or ended (vfork).
+inline constexpr uint32_t kExecuteLimitCount = DBOS_EXECUTE_LIMIT_COUNT;
 inline constexpr uint64_t kForkWaitForExec = DBOS_FORK_WAIT_FOR_EXEC;
 
 using Call = ::dbos_call;

@@ -27,14 +27,15 @@ struct Process {
   i32 process_id;
   AddressSpace* space;
   bool is_first;       // dbos-run's own
-  bool shares_memory;  // its parent's, as vfork's children do
+  bool borrows_space;  // its parent's, as after vfork
   SpaceUse* space_use;
   Thread* threads;
   u32 thread_count;
   ResourceLimit address_space_limit;  // RLIMIT_AS, RLIMIT_DATA, RLIMIT_STACK: memory is the guest's
   ResourceLimit data_limit;
   ResourceLimit stack_limit;
-  u64 lock_limit;  // bytes that may be locked: see apply_lock_limit()
+  u64 lock_limit;  // bytes that may be locked, as of the last call that locks: see
+                   // apply_lock_limit()
   Spinlock signal_lock;
   SignalAction actions[kSignalCount];  // of signal i + 1
   // Guarded by the process table's lock:

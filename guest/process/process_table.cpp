@@ -61,7 +61,7 @@ Result<Process*> create_process(AddressSpace& space, Process* parent) {
   }
   process->space = &space;
   process->is_first = parent == nullptr;
-  process->shares_memory = parent != nullptr && parent->space == &space;
+  process->borrows_space = parent != nullptr && parent->space == &space;
   process->thread_count = 1;
   if (parent != nullptr) {
     copy_signal_actions(*process, *parent);
@@ -107,7 +107,7 @@ Candidate condemn_snapshot() {
   Candidate result = {processes_ending.load() != 0, 0, 0};
   for (Process* process = first_process; process != nullptr; process = process->next) {
     const Line& line = process->space->line();
-    if (process->is_first || process->shares_memory || line.departure() == 0) continue;
+    if (process->is_first || process->borrows_space || line.departure() == 0) continue;
     if (process->is_condemned) return {true, 0, 0};
     const u64 kept = (line.retired_pages() + line.retired_nodes()) * kPageSize;
     const bool is_more = chosen == nullptr || kept > result.kept_bytes;
@@ -119,6 +119,14 @@ Candidate condemn_snapshot() {
   }
   if (chosen != nullptr) chosen->is_condemned = true;
   return result;
+}
+
+bool visit_process(i32 process_id, ProcessVisitor visitor, void* context) {
+  const LockGuard guard(table_lock);
+  Process* process = first_process;
+  while (process != nullptr && process->process_id != process_id) process = process->next;
+  if (process != nullptr) visitor(context, *process);
+  return process != nullptr;
 }
 
 u64 ended_processes() {

@@ -12,6 +12,17 @@ Result<Process*> create_process(AddressSpace& space, Process* parent);
 // Releases a process that has no thread any more, and its address space if no other one uses it.
 void release_process(Process& process);
 
+// visit(Process&) of the process with this id, which can't be released meanwhile: with the table's
+// lock. False: there is none.
+using ProcessVisitor = void (*)(void* context, Process& process);
+bool visit_process(i32 process_id, ProcessVisitor visitor, void* context);
+template <typename Visit>
+bool visit_process(i32 process_id, Visit visit) {
+  return visit_process(
+      process_id, [](void* context, Process& process) { (*static_cast<Visit*>(context))(process); },
+      &visit);
+}
+
 // The forked process whose memory is a snapshot and keeps most of its parent's old pages. It is
 // condemned then: none is chosen until it is gone.
 struct Candidate {

@@ -6,6 +6,7 @@
 #include "guest/memory/frame_allocator.h"
 #include "guest/memory/user_copy.h"
 #include "guest/platform.h"
+#include "guest/process/process.h"
 #include "guest/syscalls/proc_files.h"
 
 namespace dbos {
@@ -97,8 +98,11 @@ i64 system_execveat(Thread& thread, i32 directory, VirtualAddress path, VirtualA
       static_cast<const char*>(platform::direct_map(PhysicalAddress(pointers[0])));
   const char* const executable = executable_behind(thread, named);
   if (executable != nullptr) pointers[0] = platform::physical_of(executable).value();
+  const Process& process = *thread.process;
+  const u64 limits[kExecuteLimitCount] = {process.address_space_limit.soft, process.data_limit.soft,
+                                          process.stack_limit.soft};
   return hypercall(Service::kExecute, static_cast<u64>(i64{directory}), pointers[0], pointers[1],
-                   pointers[2], flags);
+                   pointers[2], flags, platform::physical_of(limits).value());
 }
 
 }  // namespace dbos

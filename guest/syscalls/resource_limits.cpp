@@ -8,6 +8,7 @@
 #include "guest/memory/address_space.h"
 #include "guest/memory/user_copy.h"
 #include "guest/platform.h"
+#include "guest/process/process_table.h"
 #include "guest/process/program_start.h"
 
 namespace dbos {
@@ -26,7 +27,10 @@ ResourceLimit* limit_of(Process& process, u64 resource) {
   }
 }
 
+// A child that shares its parent's memory (vfork) has limits of its own, which hold once it has
+// executed a program.
 void apply(Process& process) {
+  if (process.borrows_space) return;
   SpaceLimits limits;
   limits.address_space = process.address_space_limit.soft;
   limits.data = process.data_limit.soft;
@@ -50,52 +54,64 @@ bool has_lock_capability() {
   return result == 0 && (data[0].effective & CAP_TO_MASK(CAP_IPC_LOCK)) != 0;
 }
 
-i64 set_limit(Process& process, ResourceLimit& limit, const ResourceLimit& wanted) {
-  if (wanted.soft > wanted.hard) return -EINVAL;
-  constexpr u64 kRoot = 0;
-  const bool raises = wanted.hard > limit.hard;
-  if (raises && hypercall(__NR_geteuid) != kRoot) return -EPERM;
-  limit = wanted;
-  apply(process);
-  return 0;
-}
-
 struct Request {
-  u64 resource;
+  i32 process_id;
+  u32 resource;
   VirtualAddress wanted;  // 0: none
   VirtualAddress old;
 };
 
-i64 perform(Process& process, ResourceLimit& limit, const Request& request) {
-  const ResourceLimit before = limit;
-  if (request.wanted.value() != 0) {
-    const auto wanted = read_program<ResourceLimit>(request.wanted);
-    if (wanted.is_error()) return -EFAULT;
-    const i64 result = set_limit(process, limit, wanted.value());
-    if (result != 0) return result;
-  }
-  if (request.old.value() != 0 && write_program(request.old, before).is_error()) return -EFAULT;
+// With the process table's lock: calls nobody.
+i64 exchange(Process& process, u32 resource, const ResourceLimit* wanted, bool may_raise,
+             ResourceLimit& before) {
+  ResourceLimit& limit = *limit_of(process, resource);
+  before = limit;
+  if (wanted == nullptr) return 0;
+  if (wanted->soft > wanted->hard) return -EINVAL;
+  if (wanted->hard > limit.hard && !may_raise) return -EPERM;
+  limit = *wanted;
+  apply(process);
   return 0;
+}
+
+// False: no process of ours.
+bool perform(const Request& request, i64& result) {
+  ResourceLimit wanted = {};
+  const bool is_set = request.wanted.value() != 0;
+  if (is_set) {
+    const auto given = read_program<ResourceLimit>(request.wanted);
+    result = -EFAULT;
+    if (given.is_error()) return true;
+    wanted = given.value();
+  }
+  constexpr u64 kRoot = 0;
+  const bool may_raise = is_set && hypercall(__NR_geteuid) == kRoot;
+  ResourceLimit before = {};
+  const bool is_found = visit_process(request.process_id, [&](Process& process) {
+    result = exchange(process, request.resource, is_set ? &wanted : nullptr, may_raise, before);
+  });
+  const bool tells = is_found && result == 0 && request.old.value() != 0;
+  if (tells && write_program(request.old, before).is_error()) result = -EFAULT;
+  return is_found;
 }
 
 }  // namespace
 
 bool dispatch_resource_limit(Thread& thread, u64 number, const u64 a[6], i64& result) {
-  Process& process = *thread.process;
+  const i32 own = thread.process->process_id;
+  const auto resource_at = [&](u32 i) { return static_cast<u32>(a[i]); };
   Request request = {};
   if (number == __NR_getrlimit) {
-    request = {a[0], VirtualAddress(0), VirtualAddress(a[1])};
+    request = {own, resource_at(0), VirtualAddress(0), VirtualAddress(a[1])};
   } else if (number == __NR_setrlimit) {
-    request = {a[0], VirtualAddress(a[1]), VirtualAddress(0)};
+    request = {own, resource_at(0), VirtualAddress(a[1]), VirtualAddress(0)};
   } else {
     const auto target = static_cast<i32>(a[0]);
-    if (target != 0 && target != process.process_id) return false;
-    request = {a[1], VirtualAddress(a[2]), VirtualAddress(a[3])};
+    request = {target == 0 ? own : target, resource_at(1), VirtualAddress(a[2]),
+               VirtualAddress(a[3])};
   }
-  ResourceLimit* const limit = limit_of(process, static_cast<u32>(request.resource));
-  if (limit == nullptr) return false;
-  result = perform(process, *limit, request);
-  return true;
+  if (limit_of(*thread.process, request.resource) == nullptr) return false;
+  return perform(request, result);
 }
 
 void apply_lock_limit(Process& process) {

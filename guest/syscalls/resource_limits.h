@@ -6,7 +6,8 @@
 
 namespace dbos {
 
-// getrlimit, setrlimit, prlimit64 of the calling process's memory limits. False: Linux's case.
+// getrlimit, setrlimit, prlimit64 of the memory limits of the calling process, or of another one in
+// the guest. False: Linux's case.
 bool dispatch_resource_limit(Thread& thread, u64 number, const u64 arguments[6], i64& result);
 
 // Before a call that locks memory: asks Linux for RLIMIT_MEMLOCK, and whether CAP_IPC_LOCK lifts

@@ -2,8 +2,10 @@
 
 #include <asm/unistd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <string_view>
 
@@ -84,11 +86,33 @@ void log_execution(const Vcpu& vcpu, uint64_t directory, uint64_t path, uint64_t
            std::string_view(shown, strnlen(shown, kShownPathMax)));
 }
 
+// The guest keeps these limits, which would hit the VMM, until a program is executed.
+struct MemoryLimits {
+  uint64_t soft[kExecuteLimitCount];
+};
+
+// Sets the limits of this process, and leaves the former ones in their place. A hard limit that was
+// lowered could not be put back when nothing is executed, so it stays as it is.
+void exchange_limits(MemoryLimits& limits) {
+  constexpr uint64_t kResources[kExecuteLimitCount] = {RLIMIT_AS, RLIMIT_DATA, RLIMIT_STACK};
+  for (uint32_t i = 0; i < kExecuteLimitCount; ++i) {
+    uint64_t now[2] = {};  // struct rlimit64: the soft one, the hard one
+    raw_call(__NR_prlimit64, 0, kResources[i], 0, reinterpret_cast<uint64_t>(now));
+    if (now[0] == limits.soft[i]) continue;
+    const uint64_t wanted[2] = {limits.soft[i], std::max(limits.soft[i], now[1])};
+    const int64_t result =
+        raw_call(__NR_prlimit64, 0, kResources[i], reinterpret_cast<uint64_t>(wanted), 0);
+    if (result == 0) limits.soft[i] = now[0];
+  }
+}
+
 }  // namespace
 
 int64_t execute_program(Vcpu& vcpu, const Call& call) {
   const uint64_t* const a = call.arguments;
   if (!is_string(a[1])) return -EFAULT;
+  const bool has_limits = a[5] != 0;
+  if (has_limits && !machine().memory().is_plain(a[5], sizeof(MemoryLimits))) return -EFAULT;
   StringArray arguments;
   StringArray environment;
   int64_t result = arguments.copy(a[2]);
@@ -101,7 +125,11 @@ int64_t execute_program(Vcpu& vcpu, const Call& call) {
   // The new program does not belong to the machine any more.
   const int death_signal = lend_death_signal(*vcpu.process);
   vcpu.process->ended_by_itself.store(1);  // its children live on whatever the new program's end is
+  MemoryLimits limits = {};
+  if (has_limits) limits = *reinterpret_cast<const MemoryLimits*>(a[5]);
+  if (has_limits) exchange_limits(limits);
   result = dbos_host_call(&vcpu.page->signal.number, __NR_execveat, passed);
+  if (has_limits) exchange_limits(limits);
   vcpu.process->ended_by_itself.store(0);
   restore_death_signal(*vcpu.process, death_signal);
   return result;

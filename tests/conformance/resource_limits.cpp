@@ -1,0 +1,99 @@
+// The limits on memory: whose they are, and that they hold in the programs that are executed.
+#include <sys/resource.h>
+
+#include "support.h"
+
+namespace {
+const rlim_t kStack = 16 * kMiB, kData = 300 * kMiB, kSpace = 600 * kMiB;
+
+void set_soft(__rlimit_resource resource, rlim_t soft) {
+  rlimit limit = {};
+  REQUIRE(getrlimit(resource, &limit) == 0);
+  limit.rlim_cur = soft;
+  REQUIRE(setrlimit(resource, &limit) == 0);
+}
+rlim_t soft(__rlimit_resource resource, pid_t process = 0) {
+  rlimit limit = {};
+  REQUIRE(prlimit(process, resource, nullptr, &limit) == 0);
+  return limit.rlim_cur;
+}
+bool may_map(size_t length) {
+  void* at = mmap(nullptr, length, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (at != MAP_FAILED) munmap(at, length);
+  return at != MAP_FAILED;
+}
+void become_reporter() {
+  char helper[] = "--helper", name[] = "limits";
+  char* arguments[] = {check::self.data(), helper, name, nullptr};
+  execv(check::self.c_str(), arguments);
+  _exit(1);
+}
+}  // namespace
+
+HELPER(limits) {
+  check::print("stack %llu, data %llu, address space %llu\n",
+               static_cast<unsigned long long>(soft(RLIMIT_STACK)),
+               static_cast<unsigned long long>(soft(RLIMIT_DATA)),
+               static_cast<unsigned long long>(soft(RLIMIT_AS)));
+  check::print("700 MiB: %s\n", may_map(700 * kMiB) ? "mapped" : "refused");
+  return 0;
+}
+
+CASE(executed_program_has_the_limits_on_memory) {
+  CHECK(exited(run_child([] {
+    set_soft(RLIMIT_STACK, kStack);
+    set_soft(RLIMIT_DATA, kData);
+    set_soft(RLIMIT_AS, kSpace);
+    become_reporter();
+  })));
+}
+
+CASE(limits_outlast_an_exec_that_fails) {
+  CHECK(exited(run_child([] {
+    set_soft(RLIMIT_AS, kSpace);
+    char* arguments[] = {check::self.data(), nullptr};
+    CHECK_ERRNO(execv("/nowhere/at/all", arguments), ENOENT);
+    CHECK(!may_map(700 * kMiB));
+    int file = open(check::self.c_str(), O_RDONLY | O_CLOEXEC);
+    CHECK(mmap(nullptr, kPage, PROT_READ, MAP_SHARED, file, 0) != MAP_FAILED);
+    set_soft(RLIMIT_AS, RLIM_INFINITY);
+    CHECK(may_map(700 * kMiB));
+  })));
+}
+
+CASE(limits_of_a_vfork_child_are_its_own) {
+  const rlim_t before = soft(RLIMIT_AS);
+  pid_t child = vfork();
+  if (child == 0) {
+    set_soft(RLIMIT_AS, kSpace);
+    become_reporter();
+  }
+  CHECK(exited(status_of(child)));
+  CHECK_EQ(soft(RLIMIT_AS), before);
+  CHECK(may_map(700 * kMiB));
+}
+
+CASE(limits_of_a_child_are_set_from_outside) {
+  Pipe ready, go;
+  pid_t child = start_child([&] {
+    ready.post();
+    go.take();
+    CHECK_EQ(soft(RLIMIT_AS), kSpace);
+    CHECK(!may_map(700 * kMiB));
+    int file = open(check::self.c_str(), O_RDONLY | O_CLOEXEC);
+    CHECK(mmap(nullptr, kPage, PROT_READ, MAP_SHARED, file, 0) != MAP_FAILED);
+  });
+  ready.take();
+  rlimit limit = {}, old = {};
+  REQUIRE(getrlimit(RLIMIT_AS, &limit) == 0);
+  const rlim_t before = limit.rlim_cur;
+  limit.rlim_cur = kSpace;
+  CHECK_EQ(prlimit(child, RLIMIT_AS, &limit, &old), 0);
+  CHECK_EQ(old.rlim_cur, before);
+  CHECK_EQ(soft(RLIMIT_AS, child), kSpace);
+  CHECK_EQ(soft(RLIMIT_AS), before);
+  go.post();
+  CHECK(exited(status_of(child)));
+}
+
+CHECK_MAIN
