@@ -110,9 +110,9 @@ Result<FileMapping> map_file_again(PhysicalAddress address, u64 length, WindowKi
   return make_object(PhysicalAddress(static_cast<u64>(copy)), length, kind, true, identity);
 }
 
-Result<FileMapping> map_shared_memory(u64 length) {
+Result<FileMapping> map_shared_memory(u64 length, int flags) {
   const PhysicalAddress address =
-      DBOS_TRY(platform::window_map(-1, 0, length, PROT_READ | PROT_WRITE, MAP_SHARED));
+      DBOS_TRY(platform::window_map(-1, 0, length, PROT_READ | PROT_WRITE, MAP_SHARED | flags));
   FileIdentity identity;
   identity.path = "/dev/zero (deleted)";
   return make_object(address, length, WindowKind::kSharedAnonymous, true, identity);

@@ -4,7 +4,10 @@
 #include <linux/fcntl.h>
 #include <linux/mman.h>
 
+#include <atomic>
+
 #include "guest/hypercall.h"
+#include "guest/lib/log.h"
 #include "guest/memory/address_space.h"
 #include "guest/memory/trim.h"
 #include "guest/memory/user_copy.h"
@@ -64,12 +67,24 @@ FileUse file_use(int protection, bool shared) {
   return has(protection, PROT_WRITE) ? FileUse::kSharedToWrite : FileUse::kShared;
 }
 
+// Once.
+void tell_that_window_is_smaller(u64 length) {
+  static constinit std::atomic<bool> is_told{false};
+  if (length <= DBOS_WINDOW_SIZE_MAX || is_told.exchange(true)) return;
+  LogLine()
+      .text("mapping ")
+      .number(static_cast<i64>(length))
+      .text(" bytes of a file or of shared memory is not supported: ENOMEM")
+      .send();
+}
+
 Result<VirtualAddress> map_with_host(Thread& thread, u64 address, u64 length, int protection,
                                      int flags, i32 descriptor, u64 offset, bool shared) {
   DBOS_CHECK_OK(check_length(length));
+  tell_that_window_is_smaller(length);
   const FileMapping file =
       has(flags, MAP_ANONYMOUS)
-          ? DBOS_TRY(map_shared_memory(length))
+          ? DBOS_TRY(map_shared_memory(length, flags & MAP_NORESERVE))
           : DBOS_TRY(map_file(descriptor, offset, length, file_use(protection, shared)));
   const WindowMapping mapping{file.object, 0, shared, file.may_write};
   const auto result =

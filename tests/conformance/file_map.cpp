@@ -238,6 +238,28 @@ CASE(mincore_tells_what_is_cached_of_a_file) {
   unlink("file");
 }
 
+CASE(mapping_of_a_terabyte_of_a_sparse_file) {
+  int file = memfd_create("sparse", MFD_CLOEXEC);
+  const size_t length = 1024 * kGiB;
+  REQUIRE(ftruncate(file, length) == 0);
+  void* at = mmap(nullptr, length, kReadWrite, MAP_SHARED, file, 0);
+  close(file);
+  if (at == MAP_FAILED) {
+    CHECK_EQ(errno, ENOMEM);
+    SKIP("no room for a terabyte");
+  }
+  *bytes(at, length - 1) = 1;
+  munmap(at, length);
+}
+
+CASE(shared_memory_without_reservation_may_exceed_all_memory) {
+  const size_t length = 40 * kGiB;
+  void* at = map(-1, length, kReadWrite, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE);
+  *bytes(at, length - 1) = 1;
+  CHECK_EQ(*bytes(at), 0);
+  munmap(at, length);
+}
+
 CASE(mapping_outlives_close_and_unlink) {
   int file = lettered("file", 2);
   void* at = map(file, 2 * kPage, kReadWrite, MAP_SHARED);

@@ -47,7 +47,8 @@ bool Window::contains(uint64_t address, uint64_t length) const {
 
 int64_t Window::map(int descriptor, uint64_t offset, uint64_t length, int protection, int flags) {
   const int kind = flags & MAP_TYPE;
-  if (!is_page_aligned(offset) || length == 0 || length > kWindowSizeMax) return -EINVAL;
+  if (!is_page_aligned(offset) || length == 0) return -EINVAL;
+  if (length > kWindowSizeMax) return -ENOMEM;
   if (kind != MAP_SHARED && kind != MAP_PRIVATE && kind != MAP_SHARED_VALIDATE) return -EINVAL;
   if (has_huge_pages(descriptor, flags)) return -ENOMEM;
   length = (length + kPageSize - 1) & ~(kPageSize - 1);
