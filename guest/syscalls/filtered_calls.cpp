@@ -6,6 +6,7 @@
 #include <linux/sched.h>
 
 #include "guest/lib/log.h"
+#include "guest/memory/address_space.h"
 #include "guest/memory/user_copy.h"
 #include "guest/process/signal.h"
 #include "guest/syscalls/memory_calls.h"
@@ -58,6 +59,23 @@ i64 proxy_with_shared_table(Thread& thread, u64 number, const u64 arguments[6], 
   return proxy_system_call(static_cast<u32>(number), passed);
 }
 
+// Linux counts the VMM's memory and its faults.
+i64 resource_usage(const Thread& thread, const u64 arguments[6]) {
+  constexpr i32 kSelf = 0, kChildren = -1;                  // RUSAGE_...
+  constexpr u64 kPeakOffset = 32, kMinorFaultsOffset = 64;  // in struct rusage
+  const i64 result = proxy_system_call(__NR_getrusage, arguments);
+  const auto who = static_cast<i32>(arguments[0]);
+  if (result != 0 || who == kChildren) return result;
+  const VirtualAddress usage(arguments[1]);
+  const SpaceStatistics statistics = thread.space->statistics();
+  const auto peak_kb = static_cast<i64>(statistics.resident_bytes_peak / 1024);
+  auto written = write_program(usage + kPeakOffset, peak_kb);
+  if (who == kSelf && written.is_ok()) {
+    written = write_program(usage + kMinorFaultsOffset, statistics.faults);
+  }
+  return written.is_error() ? -EFAULT : 0;
+}
+
 i64 process_control(Thread& thread, const u64 arguments[6]) {
   switch (static_cast<int>(arguments[0])) {
     case PR_SET_THP_DISABLE:
@@ -83,6 +101,9 @@ bool dispatch_filtered(Thread& thread, u64 number, const u64 arguments[6], i64& 
     case __NR_setrlimit:
     case __NR_prlimit64:
       return dispatch_resource_limit(thread, number, arguments, result);
+    case __NR_getrusage:
+      result = resource_usage(thread, arguments);
+      return true;
     case __NR_prctl:
       result = process_control(thread, arguments);
       return true;

@@ -172,6 +172,25 @@ CASE(usage_grows) {
   CHECK(now.tms_utime >= 0 && now.tms_cutime >= 0);
 }
 
+CASE(largest_resident_size_is_the_programs) {
+  // In a child, whose largest size is not yet that of other cases.
+  CHECK(exited(run_child([] {
+    const size_t length = 64 * kMiB;
+    void* at = map_anonymous(length);
+    memset(at, 1, length);
+    rusage before = {}, after = {};
+    CHECK_EQ(getrusage(RUSAGE_SELF, &before), 0);
+    CHECK(before.ru_maxrss >= 64 * 1024 && before.ru_maxrss < 96 * 1024);
+    munmap(at, length);
+    at = map_anonymous(2 * kMiB);
+    memset(at, 1, 2 * kMiB);
+    CHECK_EQ(getrusage(RUSAGE_SELF, &after), 0);
+    CHECK(after.ru_maxrss >= before.ru_maxrss && after.ru_maxrss < before.ru_maxrss + 1024);
+    CHECK(after.ru_minflt > before.ru_minflt);
+    munmap(at, 2 * kMiB);
+  })));
+}
+
 CASE(scheduling_calls) {
   cpu_set_t set, one;
   CPU_ZERO(&set);
