@@ -407,6 +407,22 @@ CASE(cpu_limit_signals) {
                SIGXCPU));
 }
 
+CASE(signal_that_a_thread_never_took_ends_with_it) {
+  auto old = install(SIGUSR1, counter);
+  count = 0;
+  for (int i = 0; i < 3; ++i) {
+    std::thread([] {
+      Blocked blocked(SIGUSR1);
+      CHECK_EQ(syscall(SYS_tgkill, getpid(), gettid(), SIGUSR1), 0);
+      syscall(SYS_exit, 0);  // with the signal still blocked
+    }).join();
+    sleep_ms(10);
+    std::thread([] { sleep_ms(10); }).join();
+    CHECK_EQ(count, 0);
+  }
+  sigaction(SIGUSR1, &old, nullptr);
+}
+
 CASE(file_size_limit_signals) {
   CHECK(exited(run_child([] {
     auto old = install(SIGXFSZ, counter);
