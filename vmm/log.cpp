@@ -53,11 +53,9 @@ spdlog::level::level_enum spdlog_level(LogLevel level) {
     case LogLevel::kInfo:
       return spdlog::level::info;
     case LogLevel::kDebug:
-      return spdlog::level::debug;
-    case LogLevel::kTrace:
       break;
   }
-  return spdlog::level::trace;
+  return spdlog::level::debug;
 }
 
 }  // namespace

@@ -11,7 +11,7 @@
 namespace dbos::vmm {
 
 // From the gravest: a level shows itself and those before it.
-enum class LogLevel { kError, kWarning, kInfo, kDebug, kTrace };
+enum class LogLevel { kError, kWarning, kInfo, kDebug };
 
 void set_log_level(LogLevel level);  // kWarning without
 bool is_logged(LogLevel level);

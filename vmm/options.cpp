@@ -184,7 +184,7 @@ void declare_options(CLI::App& app, RawOptions& raw, Options& options, CLI::Opti
       ->type_name("auto|tsc|host");
   app.add_option("--log-level", raw.log_level,
                  "What dbos-run says about itself on standard error (default warning)")
-      ->type_name("error|warning|info|debug|trace");
+      ->type_name("error|warning|info|debug");
   app.add_option("--kernel", options.kernel,
                  "Boot this image in place of the built-in guest kernel; it gets all that follows "
                  "as its arguments, or runs it as PROGRAM if that is its kind")
@@ -329,8 +329,7 @@ void interpret(const CLI::App& app, const RawOptions& raw, uint64_t host_memory,
                                        {{"error", LogLevel::kError},
                                         {"warning", LogLevel::kWarning},
                                         {"info", LogLevel::kInfo},
-                                        {"debug", LogLevel::kDebug},
-                                        {"trace", LogLevel::kTrace}});
+                                        {"debug", LogLevel::kDebug}});
   check_environment(options.environment);
   const bool debugs =
       !options.gdb_address.empty() || options.crash_report || !options.core_file.empty();

@@ -6,7 +6,6 @@
 
 namespace dbos::arch {
 
-inline constexpr u32 kMsrApicBase = 0x1b;
 inline constexpr u32 kMsrEfer = 0xc0000080;
 inline constexpr u32 kMsrStar = 0xc0000081;
 inline constexpr u32 kMsrLstar = 0xc0000082;
@@ -84,13 +83,6 @@ inline void invalidate_page(VirtualAddress address) {
 // Forgets every translation that is not global: the kernel's are, the program's are not.
 inline void flush_tlb() {
   write_cr3(read_cr3());
-}
-
-inline u64 read_tsc() {
-  u32 low;
-  u32 high;
-  asm volatile("rdtsc" : "=a"(low), "=d"(high));
-  return (static_cast<u64>(high) << 32) | low;
 }
 
 inline void write_dr6_clear() {

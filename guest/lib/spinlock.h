@@ -25,11 +25,6 @@ class Spinlock {
       platform::relax(++turns);
     }
   }
-  bool try_lock() {
-    u32 expected = kFree;
-    return holder_.compare_exchange_strong(expected, platform::current_vcpu() + 1,
-                                           std::memory_order_acquire);
-  }
   void unlock() {
     DBOS_ASSERT(is_mine());
     holder_.store(kFree, std::memory_order_release);

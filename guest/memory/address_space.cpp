@@ -184,16 +184,6 @@ SpaceStatistics AddressSpace::statistics() {
   return result;
 }
 
-SnapshotCost AddressSpace::snapshot_cost() {
-  LockGuard guard(lock_);
-  return {line_->departure(),
-          line_->retired_pages() * kPageSize,
-          line_->retired_nodes() * kPageSize,
-          copied_pages_ * kPageSize,
-          tree_.counts().nodes * kPageSize,
-          snapshots_};
-}
-
 // The peak is brought up to date before pages go, and when somebody asks: a fault need not.
 void AddressSpace::note_resident() {
   const u64 resident = tree_.counts().anonymous + tree_.counts().window;

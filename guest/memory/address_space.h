@@ -46,17 +46,6 @@ struct SpaceStatistics {
   u64 reassembled_pages;  // of 2 MiB
 };
 
-// What an address space has cost since it was taken as a snapshot, or made; and what taking
-// snapshots of it did. Bytes are those of memory that would be free without it.
-struct SnapshotCost {
-  Epoch epoch;              // it shows its parent at the end of this epoch; 0: not a snapshot
-  u64 retired_bytes;        // the parent's old pages that no newer snapshot keeps
-  u64 retired_table_bytes;  // and its old page tables
-  u64 copied_bytes;         // that its own writes copied
-  u64 table_bytes;          // its own page tables
-  u64 snapshots;            // that were taken of it
-};
-
 // What a fault, or a host call's buffer, came to.
 enum class FaultKind : u8 {
   kResolved,
@@ -239,8 +228,6 @@ class AddressSpace {
   bool query(VirtualAddress address, VmaInfo* info);
   PageUsage usage(VirtualRange range);
   SpaceStatistics statistics();
-  // Cheap: takes this address space's lock and no other.
-  SnapshotCost snapshot_cost();
   // A consistent look at a walk, for debugging: visit(Pte, Level).
   template <typename Visit>
   void dump_walk(VirtualAddress address, Visit visit) {
@@ -378,7 +365,6 @@ class AddressSpace {
   u64 locked_bytes_ = 0;
   u64 faults_ = 0;
   u64 copied_pages_ = 0;
-  u64 snapshots_ = 0;
   u64 reassembled_ = 0;
   VirtualAddress reassembled_to_;
   ReadyTables* ready_ = nullptr;

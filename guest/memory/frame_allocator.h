@@ -72,8 +72,6 @@ class FrameAllocator {
   u64 release_free_blocks(u64 bytes_max);
   // Free blocks that the host still backs, in bytes.
   u64 free_dirty_bytes();
-  // Adds chunks until `bytes` are free. For the background, so that page faults need not wait.
-  Result<void> grow_ahead(u64 bytes);
   // Takes the free frames out of all vCPUs' caches.
   void drain_caches();
 

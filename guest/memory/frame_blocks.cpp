@@ -206,28 +206,13 @@ Result<void> FrameAllocator::grow(u64 seen_chunks) {
   if (blocks <= kTableBlocks) return Error(ENOMEM);
   const u32 first = static_cast<u32>(index * kBlocksPerChunk);
   LockGuard guard(lock_);
-  // Left over only by grow_ahead(), which may add a chunk before the last one is used up.
-  while (virgin_next_ != virgin_end_) {
-    block_info(virgin_next_).state = BlockState::kFreeZero;
-    link(free_zero_, virgin_next_++);
-  }
+  DBOS_ASSERT(virgin_next_ == virgin_end_);  // who found a block free would not grow
   virgin_next_ = first + kTableBlocks;
   virgin_end_ = first + blocks;
   total_frames_ += (blocks - kTableBlocks) * kFramesPerBlock;
   free_frames_ += (blocks - kTableBlocks) * kFramesPerBlock;
   chunk_count_.store(index + 1, std::memory_order_relaxed);
   return {};
-}
-
-Result<void> FrameAllocator::grow_ahead(u64 bytes) {
-  while (true) {
-    const u64 seen_chunks = chunk_count_.load(std::memory_order_relaxed);
-    {
-      LockGuard guard(lock_);
-      if (free_frames_ * kPageSize >= bytes) return {};
-    }
-    DBOS_CHECK_OK(grow(seen_chunks));
-  }
 }
 
 u64 FrameAllocator::release_free_blocks(u64 bytes_max) {

@@ -57,7 +57,6 @@ class TemporaryMask {
 
   // Takes the mask from the program; address 0: the call swaps none.
   Result<void> read(VirtualAddress address, u64 size);
-  bool is_given() const { return is_given_; }
   // To be passed on to Linux: the kernel's copy.
   const u64* mask() const { return &mask_; }
   // After the call, with its result. The handler of a signal that ended it runs with the temporary

@@ -29,7 +29,6 @@ Result<AddressSpace*> AddressSpace::snapshot() {
     destroy(child);
     return filled.error();
   }
-  ++snapshots_;
   platform::counters().count(is_ready ? Counter::kSnapshotReady : Counter::kSnapshotShared);
   return child;
 }

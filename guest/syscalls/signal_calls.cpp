@@ -205,21 +205,4 @@ i64 system_rt_sigsuspend(Thread& thread, VirtualAddress mask, u64 mask_size) {
   return temporary.finish(hypercall(__NR_rt_sigsuspend, host_pointer(temporary.mask()), kMaskSize));
 }
 
-i64 system_pause() {
-  return hypercall(__NR_pause);
-}
-
-i64 system_signalfd(i32 descriptor, VirtualAddress mask, u64 mask_size) {
-  return system_signalfd4(descriptor, mask, mask_size, 0);
-}
-
-i64 system_signalfd4(i32 descriptor, VirtualAddress mask, u64 mask_size, u64 flags) {
-  if (mask_size != kMaskSize) return -EINVAL;
-  u64 wanted = 0;
-  const Result<void> read = copy_from_program(&wanted, mask, sizeof wanted);
-  if (read.is_error()) return negative(read.error());
-  return hypercall(__NR_signalfd4, static_cast<u64>(static_cast<i64>(descriptor)),
-                   host_pointer(&wanted), kMaskSize, flags);
-}
-
 }  // namespace dbos

@@ -21,8 +21,5 @@ i64 system_rt_sigpending(VirtualAddress set, u64 mask_size);
 i64 system_rt_sigtimedwait(VirtualAddress set, VirtualAddress info, VirtualAddress timeout,
                            u64 mask_size);
 i64 system_rt_sigsuspend(Thread& thread, VirtualAddress mask, u64 mask_size);
-i64 system_pause();
-i64 system_signalfd(i32 descriptor, VirtualAddress mask, u64 mask_size);
-i64 system_signalfd4(i32 descriptor, VirtualAddress mask, u64 mask_size, u64 flags);
 
 }  // namespace dbos

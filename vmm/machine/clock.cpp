@@ -62,8 +62,7 @@ HostClocks& host_clocks() {
   return clocks;
 }
 
-ClockWriter::ClockWriter(ClockPage& page, int64_t guest_tsc_offset, HostClocks& clocks)
-    : page_(page), clocks_(clocks), guest_tsc_offset_(static_cast<uint64_t>(guest_tsc_offset)) {
+ClockWriter::ClockWriter(ClockPage& page, HostClocks& clocks) : page_(page), clocks_(clocks) {
   page_.abi_version = kAbiVersion;
   page_.enabled = 0;
   last_ = clocks_.sample();
@@ -117,14 +116,14 @@ bool ClockWriter::is_out_of_date(uint64_t tsc) const {
   const ClockParameters& now =
       page_.parameters[__atomic_load_n(&page_.generation, __ATOMIC_ACQUIRE) & 1];
   // Signed: another CPU's counter may lag behind the line's beginning.
-  const uint64_t ticks = tsc + guest_tsc_offset_ - load(now.tsc_base);
+  const uint64_t ticks = tsc - load(now.tsc_base);
   return static_cast<int64_t>(ticks) > static_cast<int64_t>(load(now.tsc_valid_ticks));
 }
 
 // The highest time that a program can have read from the page by now.
 uint64_t ClockWriter::last_readable_ns(uint64_t tsc) const {
   const ClockParameters& now = page_.parameters[load(page_.generation) & 1];
-  const int64_t ticks = static_cast<int64_t>(tsc + guest_tsc_offset_ - load(now.tsc_base));
+  const int64_t ticks = static_cast<int64_t>(tsc - load(now.tsc_base));
   // The guest can write the page, a bound below 0 too.
   const int64_t valid = std::max(static_cast<int64_t>(load(now.tsc_valid_ticks)), int64_t{0});
   const uint64_t readable = static_cast<uint64_t>(std::clamp(ticks, int64_t{0}, valid));
@@ -178,7 +177,7 @@ void ClockWriter::publish(const ClockSample& sample, const Line& line, uint64_t 
   const double multiplier = std::ldexp(line.ns_per_tick, static_cast<int>(shift));
 
   if (clocks_.tsc() >= claimed) return;  // it took too long: someone else may be writing
-  store(next.tsc_base, sample.tsc + guest_tsc_offset_);
+  store(next.tsc_base, sample.tsc);
   store(next.monotonic_base_ns, line.base_ns);
   store(next.realtime_offset_ns, sample.realtime_offset_ns);
   store(next.boottime_offset_ns, sample.boottime_offset_ns);
@@ -190,8 +189,8 @@ void ClockWriter::publish(const ClockSample& sample, const Line& line, uint64_t 
                               __ATOMIC_RELEASE, __ATOMIC_RELAXED);
 }
 
-ClockWriter& start_clock(ClockPage& page, int64_t guest_tsc_offset) {
-  the_writer.emplace(page, guest_tsc_offset);
+ClockWriter& start_clock(ClockPage& page) {
+  the_writer.emplace(page);
   the_writer->start();
   return *the_writer;
 }

@@ -32,10 +32,8 @@ HostClocks& host_clocks();
 
 class ClockWriter {
  public:
-  // Takes the first of the two samples that start() needs: make it early. `guest_tsc_offset`: what
-  // KVM adds to the host's counter, the same on each vCPU.
-  explicit ClockWriter(ClockPage& page, int64_t guest_tsc_offset = 0,
-                       HostClocks& clocks = host_clocks());
+  // Takes the first of the two samples that start() needs: make it early.
+  explicit ClockWriter(ClockPage& page, HostClocks& clocks = host_clocks());
   ClockWriter(const ClockWriter&) = delete;
   ClockWriter& operator=(const ClockWriter&) = delete;
 
@@ -68,7 +66,6 @@ class ClockWriter {
 
   ClockPage& page_;
   HostClocks& clocks_;
-  const uint64_t guest_tsc_offset_;
 
   // The counter's value at which the claim expires; 0: free.
   std::atomic<uint64_t> claim_{0};
@@ -81,7 +78,7 @@ class ClockWriter {
 };
 
 // The one writer of this dbos-run. Service::kClockRefresh; before start_clock() it does nothing.
-ClockWriter& start_clock(ClockPage& page, int64_t guest_tsc_offset = 0);
+ClockWriter& start_clock(ClockPage& page);
 int64_t refresh_clock();
 
 }  // namespace dbos::vmm

@@ -112,22 +112,6 @@ TscTrust measure_tsc() {
 
 }  // namespace
 
-const char* describe(TscTrust trust) {
-  switch (trust) {
-    case TscTrust::kUsedByLinux:
-      return "Linux uses the time stamp counter itself";
-    case TscTrust::kInvariant:
-      return "the CPU has an invariant time stamp counter";
-    case TscTrust::kMeasured:
-      return "the time stamp counter was measured to be steady";
-    case TscTrust::kUnsteady:
-      return "the time stamp counter does not tick steadily: time is read by system calls";
-    case TscTrust::kSkewed:
-      return "the time stamp counter differs between CPUs: time is read by system calls";
-  }
-  return "";
-}
-
 uint64_t read_host_tsc() {
   uint32_t low;
   uint32_t high;

@@ -18,7 +18,6 @@ inline bool is_trusted(TscTrust trust) {
   return trust == TscTrust::kUsedByLinux || trust == TscTrust::kInvariant ||
          trust == TscTrust::kMeasured;
 }
-const char* describe(TscTrust trust);
 
 // One reading of Linux's clocks and the counter, taken together.
 struct ClockSample {

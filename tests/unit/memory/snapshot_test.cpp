@@ -36,21 +36,20 @@ TEST_CASE_METHOD(SnapshotFixture, "the writer gets the new page, the snapshot ke
 TEST_CASE_METHOD(SnapshotFixture, "what a snapshot costs can be asked of it") {
   map(main, 0, 1024);
   fill(main, 0, 1024, 1);
-  CHECK(main.snapshot_cost().epoch == 0);
+  CHECK(main.line().departure() == 0);
   AddressSpace& snapshot = machine.take_snapshot(main);
-  CHECK(snapshot.snapshot_cost().epoch == current_epoch() - 1);
-  CHECK(snapshot.snapshot_cost().copied_bytes == 0);
-  const u64 tables = snapshot.snapshot_cost().table_bytes;
+  CHECK(snapshot.line().departure() == current_epoch() - 1);
+  CHECK(snapshot.statistics().copied_pages == 0);
+  const u64 tables = snapshot.statistics().table_bytes;
   fill(main, 0, 10, 100);
   fill(snapshot, 600, 3, 100);
-  const SnapshotCost cost = snapshot.snapshot_cost();
+  const SpaceStatistics cost = snapshot.statistics();
   CHECK(cost.retired_bytes == 10 * kPageSize);
-  CHECK(cost.copied_bytes == 3 * kPageSize);
+  CHECK(cost.copied_pages == 3);
   // Main cloned what led to its pages, and the snapshot what leads to its own.
-  CHECK(cost.retired_table_bytes == (uses_ready_tables() ? 0 : 3 * kPageSize));
+  CHECK(snapshot.line().retired_nodes() == (uses_ready_tables() ? 0 : 3));
   CHECK(cost.table_bytes == tables + (uses_ready_tables() ? 0 : 3 * kPageSize));
-  CHECK(main.snapshot_cost().copied_bytes == 10 * kPageSize);
-  CHECK(main.snapshot_cost().snapshots == 1);
+  CHECK(main.statistics().copied_pages == 10);
   CHECK(frame_allocator.retired_pages() == 10);
   // Its own writes made the snapshot's copy; what the parent left to it stays until it ends.
   machine.destroy(snapshot);

@@ -48,7 +48,7 @@ class FakeClocks final : public HostClocks {
 struct Fixture {
   alignas(4096) ClockPage page{};
   FakeClocks clocks;
-  ClockWriter writer{page, 0, clocks};
+  ClockWriter writer{page, clocks};
 
   Fixture() {
     clocks.advance(3e6);

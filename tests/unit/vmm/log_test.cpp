@@ -33,7 +33,6 @@ std::string written_at(LogLevel level) {
     log_line(LogLevel::kWarning, "{}", 2);
     log_line(LogLevel::kInfo, "{}", 3);
     log_line(LogLevel::kDebug, "{}", 4);
-    log_line(LogLevel::kTrace, "{}", 5);
     write_log_line("asked for");
   });
   set_log_level(LogLevel::kWarning);
@@ -50,8 +49,6 @@ TEST_CASE("a level of the log shows itself and what is graver") {
   CHECK(written_at(LogLevel::kInfo) == lines + asked_for);
   lines += "dbos-run: 4\n";
   CHECK(written_at(LogLevel::kDebug) == lines + asked_for);
-  lines += "dbos-run: 5\n";
-  CHECK(written_at(LogLevel::kTrace) == lines + asked_for);
 }
 
 TEST_CASE("a line of the log that is too long is cut, and no format is read into its text") {

@@ -156,7 +156,7 @@ TEST_CASE("the other options are as they are called") {
   REQUIRE(parse({"--clock", "tsc", "db"}).clock == ClockSource::kTsc);
   REQUIRE(parse({"--clock=host", "db"}).clock == ClockSource::kHost);
   REQUIRE(parse({"--clock=auto", "db"}).clock == ClockSource::kAutomatic);
-  REQUIRE(parse({"--log-level", "trace", "db"}).log_level == LogLevel::kTrace);
+  REQUIRE(parse({"--log-level", "debug", "db"}).log_level == LogLevel::kDebug);
   require_refusal({"--clock", "sun", "db"}, {"--clock", "'sun'", "auto, host, tsc"});
   require_refusal({"--log-level", "loud", "db"}, {"--log-level", "'loud'", "warning"});
   require_refusal({"--trace=maybe", "db"}, {"no value", "--trace"});
