@@ -6,6 +6,7 @@
 #include <atomic>
 
 #include "guest/hypercall.h"
+#include "guest/lib/log.h"
 #include "guest/syscalls/marshal.h"
 
 namespace dbos {
@@ -31,53 +32,16 @@ class OncePerNumber {
 OncePerNumber refused_calls;
 OncePerNumber refused_requests;
 
-// A line for Service::kLog, put together in the bounce buffer.
-class Line {
- public:
-  Line() : piece_(bounce_.allocate(kCapacity)) {}
-  Line& operator<<(const char* text) {
-    while (*text != '\0' && length_ < kCapacity) piece_.data[length_++] = static_cast<u8>(*text++);
-    return *this;
-  }
-  Line& operator<<(u64 value) {
-    char digits[24];
-    u32 at = sizeof digits;
-    digits[--at] = '\0';
-    do {
-      digits[--at] = static_cast<char>('0' + value % 10);
-      value /= 10;
-    } while (value != 0);
-    return *this << digits + at;
-  }
-  Line& hexadecimal(u64 value) {
-    char digits[24];
-    u32 at = sizeof digits;
-    digits[--at] = '\0';
-    do {
-      digits[--at] = "0123456789abcdef"[value % 16];
-      value /= 16;
-    } while (value != 0);
-    return *this << "0x" << digits + at;
-  }
-  void send() { hypercall(Service::kLog, piece_.address.value(), length_, DBOS_LOG_WARNING); }
-
- private:
-  static constexpr u32 kCapacity = 256;
-  BounceBuffer bounce_;
-  Bounce piece_;
-  u32 length_ = 0;
-};
-
 i64 refuse(u32 number, const syscalls::SystemCall* call) {
   const int error = call != nullptr && !call->is_proxied() && call->placement.refusal != 0
                         ? call->placement.refusal
                         : ENOSYS;
   if (refused_calls.is_first(number)) {
-    Line line;
-    line << "system call " << number;
-    if (call != nullptr) line << " (" << call->name << ")";
-    line << " is not supported: errno " << static_cast<u64>(error);
-    if (call != nullptr && call->note[0] != '\0') line << "; " << call->note;
+    LogLine line;
+    line.text("system call ").number(number);
+    if (call != nullptr) line.text(" (").text(call->name).text(")");
+    line.text(" is not supported: errno ").number(error);
+    if (call != nullptr && call->note[0] != '\0') line.text("; ").text(call->note);
     line.send();
   }
   return -error;
@@ -93,11 +57,13 @@ i64 refuse_request(u32 number, const syscalls::SystemCall& call, u64 descriptor,
   if (number == __NR_fcntl) return -error;  // Linux has no other requests
   const u32 hash = (number * 31 + static_cast<u32>(request ^ (request >> 8))) % 511;
   if (refused_requests.is_first(hash)) {
-    Line line;
-    line << call.name << " request ";
-    line.hexadecimal(static_cast<u32>(request))
-        << " is not supported: errno " << static_cast<u64>(error);
-    line.send();
+    LogLine()
+        .text(call.name)
+        .text(" request ")
+        .hex(static_cast<u32>(request))
+        .text(" is not supported: errno ")
+        .number(error)
+        .send();
   }
   return -error;
 }
