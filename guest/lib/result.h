@@ -55,6 +55,20 @@ class [[nodiscard]] Result<void> {
   int error_ = 0;
 };
 
+// What a system call returns for it, in rax.
+constexpr i64 negative(Error error) {
+  return -static_cast<i64>(error.code());
+}
+constexpr i64 result_of(Result<void> result) {
+  return result.is_ok() ? 0 : negative(result.error());
+}
+constexpr i64 result_of(Result<u32> result) {
+  return result.is_ok() ? i64{result.value()} : negative(result.error());
+}
+constexpr i64 result_of(Result<VirtualAddress> result) {
+  return result.is_ok() ? static_cast<i64>(result.value().value()) : negative(result.error());
+}
+
 // Yields the value of a Result, or returns its error from the function around it.
 #define DBOS_TRY(expression)                                        \
   ({                                                                \

@@ -61,7 +61,12 @@ struct VirtualRange {
   VirtualAddress end;
   constexpr u64 size() const { return end - begin; }
   constexpr bool contains(VirtualAddress a) const { return begin <= a && a < end; }
+  constexpr bool contains(VirtualRange o) const { return begin <= o.begin && o.end <= end; }
   constexpr bool overlaps(VirtualRange o) const { return begin < o.end && o.begin < end; }
+  // Has nothing between its begin and its end where the two do not overlap.
+  constexpr VirtualRange intersect(VirtualRange o) const {
+    return {begin < o.begin ? o.begin : begin, end < o.end ? end : o.end};
+  }
   constexpr bool operator==(const VirtualRange&) const = default;
 };
 

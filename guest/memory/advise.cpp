@@ -82,7 +82,7 @@ Result<void> AddressSpace::advise(VirtualAddress address, u64 length, int advice
       has_hole = true;
       at = vma->begin();
     }
-    const VirtualRange piece{at, range.end < vma->end() ? range.end : vma->end()};
+    const VirtualRange piece = vma->range.intersect({at, range.end});
     result = advise_vma(vma, piece, advice, batch);
     if (result.is_error()) break;
     at = piece.end;
@@ -183,9 +183,7 @@ Result<void> AddressSpace::lock_memory(VirtualAddress address, u64 length, int f
   if (range.end < range.begin) return Error(EINVAL);
   for (const Vma* vma = vmas_.find_ending_after(begin); vma != nullptr && vma->begin() < range.end;
        vma = vma->next) {
-    if (!vma->has(VmaFlag::kLocked)) continue;
-    const VirtualAddress from = vma->begin() < begin ? begin : vma->begin();
-    already += (range.end < vma->end() ? range.end : vma->end()) - from;
+    if (vma->has(VmaFlag::kLocked)) already += vma->range.intersect(range).size();
   }
   const u64 others = locked_bytes_ - already;
   if (limits_.locked < others || size > limits_.locked - others) return Error(ENOMEM);
@@ -214,7 +212,7 @@ Result<void> AddressSpace::change_lock(VirtualRange range, VmaFlags set, Dropped
       result = Error(ENOMEM);
       break;
     }
-    const VirtualRange piece{at, range.end < vma->end() ? range.end : vma->end()};
+    const VirtualRange piece = vma->range.intersect({at, range.end});
     const VmaFlags wanted = vma->flags.without(VmaFlag::kLocked | VmaFlag::kLockOnFault) | set;
     if (vma->flags != wanted) {
       result = split_at(piece);
@@ -298,9 +296,8 @@ void AddressSpace::window_ranges(VirtualAddress* from, VirtualAddress end, Windo
       *from = vma->begin();
       return;
     }
-    const VirtualAddress begin = vma->begin() < *from ? *from : vma->begin();
-    const VirtualAddress stop = end < vma->end() ? end : vma->end();
-    out->ranges[out->count++] = {vma->window_address(begin), stop - begin};
+    const VirtualRange piece = vma->range.intersect({*from, end});
+    out->ranges[out->count++] = {vma->window_address(piece.begin), piece.size()};
   }
   *from = end;
 }

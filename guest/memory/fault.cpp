@@ -13,16 +13,9 @@ constexpr FaultOutcome outcome(FaultKind kind) {
   return FaultOutcome{kind, {}};
 }
 
-bool suits(const Walk& walk, Access access) {
-  switch (access) {
-    case Access::kRead:
-      return walk.entry.is_present();
-    case Access::kWrite:
-      return walk.is_writable();
-    case Access::kExecute:
-      return walk.entry.is_present() && walk.entry.is_executable();
-  }
-  return false;
+VirtualRange fault_around(const Vma& vma, VirtualAddress page) {
+  const VirtualAddress begin(align_down(page.value(), kFaultAround));
+  return vma.range.intersect({begin, begin + kFaultAround});
 }
 
 // False: it is a page of a file that was cut meanwhile.
@@ -70,7 +63,7 @@ FaultOutcome AddressSpace::fault_locked(VirtualAddress address, Access access,
   if (!vma->permits(access)) return outcome(FaultKind::kNoAccess);
 
   // 3. Somebody else was here meanwhile, or this processor remembered too little.
-  if (suits(tree_.find(page), access)) {
+  if (tree_.find(page).permits(access)) {
     platform::flush_local(page);
     platform::counters().count(Counter::kFaultSpurious);
     return outcome(FaultKind::kResolved);
@@ -305,10 +298,8 @@ FaultOutcome AddressSpace::write_private(const Vma& vma, VirtualAddress page, co
 void AddressSpace::grant_neighbours(const Vma& vma, VirtualAddress page, const Walk& walk) {
   PteSlot* slots = walk.slot - entry_index(page, Level::kPage);
   const VirtualAddress table(align_down(page.value(), kLargePageSize));
-  const VirtualAddress begin = table < vma.begin() ? vma.begin() : table;
-  const VirtualAddress end =
-      vma.end() < table + kLargePageSize ? vma.end() : table + kLargePageSize;
-  for (u64 i = (begin - table) / kPageSize; i < (end - table) / kPageSize; ++i) {
+  const VirtualRange piece = vma.range.intersect({table, table + kLargePageSize});
+  for (u64 i = (piece.begin - table) / kPageSize; i < (piece.end - table) / kPageSize; ++i) {
     const Pte entry = slots[i].load();
     if (!entry.is_present() || entry.is_writable() || !is_arena(entry.address())) continue;
     if (line_->owns(frame_info(entry.address()))) slots[i].set(Pte::kWritable);
@@ -348,12 +339,9 @@ FaultOutcome AddressSpace::fault_window(Vma& vma, VirtualAddress page, Access ac
     // A write makes a file's page dirty, so it is asked for alone; else a run around it.
     PopulateRequest request{window_page, kPageSize, for_write, window_page};
     if (is_memory || !is_write) {
-      VirtualAddress begin(align_down(page.value(), kFaultAround));
-      VirtualAddress end = begin + kFaultAround;
-      if (begin < vma.begin()) begin = vma.begin();
-      if (vma.end() < end) end = vma.end();
-      request.address = vma.window_address(begin);
-      request.length = end - begin;
+      const VirtualRange run = fault_around(vma, page);
+      request.address = vma.window_address(run.begin);
+      request.length = run.size();
     }
     return FaultOutcome{FaultKind::kNeedsPopulate, request};
   }
@@ -385,11 +373,8 @@ FaultOutcome AddressSpace::fault_window(Vma& vma, VirtualAddress page, Access ac
 void AddressSpace::map_window_run(const Vma& vma, VirtualAddress page,
                                   const PopulateRequest& populated, bool writable) {
   PteSlot* slots = tree_.find(page).slot - entry_index(page, Level::kPage);
-  VirtualAddress begin(align_down(page.value(), kFaultAround));
-  VirtualAddress end = begin + kFaultAround;
-  if (begin < vma.begin()) begin = vma.begin();
-  if (vma.end() < end) end = vma.end();
-  for (VirtualAddress at = begin; at < end; at = at + kPageSize) {
+  const VirtualRange run = fault_around(vma, page);
+  for (VirtualAddress at = run.begin; at < run.end; at = at + kPageSize) {
     PteSlot& slot = slots[entry_index(at, Level::kPage)];
     const PhysicalAddress window_page = vma.window_address(at);
     if (!slot.load().is_empty() || !populated.covers(window_page, writable)) continue;
@@ -416,10 +401,10 @@ FaultKind AddressSpace::populate_locked(VirtualRange range) {
        from = vma.range.end) {
     const bool is_wanted = vma.flags.has(VmaFlag::kLocked) && !vma.flags.has(VmaFlag::kLockOnFault);
     if (!is_wanted || vma.protection.is_none()) continue;
-    const VirtualAddress begin = vma.range.begin < range.begin ? range.begin : vma.range.begin;
-    const VirtualAddress end = vma.range.end < range.end ? vma.range.end : range.end;
+    const VirtualRange piece = vma.range.intersect(range);
     const bool is_own = vma.kind != VmaKind::kWindowShared && vma.protection.may_write();
-    const FaultKind kind = populate(begin, end - begin, is_own ? Access::kWrite : Access::kRead);
+    const FaultKind kind =
+        populate(piece.begin, piece.size(), is_own ? Access::kWrite : Access::kRead);
     if (kind != FaultKind::kResolved) return kind;
   }
   return FaultKind::kResolved;

@@ -85,9 +85,7 @@ Result<VirtualAddress> AddressSpace::map(VirtualAddress hint, u64 length, int fl
   if (!is_free) {
     for (Vma* vma = vmas_.find_ending_after(address); vma != nullptr && vma->begin() < range.end;
          vma = vma->next) {
-      const VirtualAddress begin = vma->begin() < range.begin ? range.begin : vma->begin();
-      const VirtualAddress end = range.end < vma->end() ? range.end : vma->end();
-      replaced += end - begin;
+      replaced += vma->range.intersect(range).size();
     }
   }
   if (!may_grow_by(length - replaced)) return Error(ENOMEM);
@@ -307,7 +305,7 @@ Result<void> AddressSpace::protect(VirtualAddress address, u64 length, int prote
   VirtualAddress at = range.begin;
   Result<void> result;
   while (true) {
-    const VirtualRange piece{at, range.end < vma->end() ? range.end : vma->end()};
+    const VirtualRange piece = vma->range.intersect({at, range.end});
     if (wanted.may_write() && vma->has(VmaFlag::kMayNotWrite)) {
       result = Error(EACCES);
       break;

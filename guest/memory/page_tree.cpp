@@ -14,10 +14,6 @@ constexpr VirtualRange entry_range(VirtualAddress base, Level level) {
   return {base, base + span(level)};
 }
 
-constexpr bool contains(VirtualRange outer, VirtualRange inner) {
-  return outer.begin <= inner.begin && inner.end <= outer.end;
-}
-
 }  // namespace
 
 Result<void> PageTree::initialize(Line& line, PhysicalAddress kernel_root) {
@@ -179,7 +175,7 @@ Result<void> PageTree::isolate(VirtualAddress boundary, VirtualRange freeable, T
     if (entry.is_empty()) return {};
     const VirtualAddress base(align_down(boundary.value(), span(level)));
     if (entry.is_leaf(level)) return split(slot);
-    if (contains(freeable, entry_range(base, level))) return {};
+    if (freeable.contains(entry_range(base, level))) return {};
     if (!is_exclusive(entry.address())) DBOS_CHECK_OK(isolate_node(slot, base, batch));
     at = slot.load().address();
   }
@@ -192,17 +188,14 @@ void PageTree::clear(VirtualRange range, VirtualRange freeable, TlbBatch& batch)
 
 void PageTree::clear_below(Node& node, Level level, VirtualAddress base, VirtualRange range,
                            VirtualRange freeable, TlbBatch& batch) {
-  const u64 step = span(level);
-  u64 at = base.value();
-  if (at < range.begin.value()) at = align_down(range.begin.value(), step);
-  const u64 limit = level == Level::kRoot ? kProgramEnd : base.value() + step * kEntriesPerNode;
-  for (; at < limit && at < range.end.value(); at += step) {
-    PteSlot& slot = node.entry(VirtualAddress(at), level);
+  const VirtualRange part = entries_in(level, base, range);
+  for (VirtualAddress at = part.begin; at < part.end; at = at + span(level)) {
+    PteSlot& slot = node.entry(at, level);
     const Pte entry = slot.load();
     if (entry.is_empty()) continue;
-    const VirtualRange covered = entry_range(VirtualAddress(at), level);
+    const VirtualRange covered = entry_range(at, level);
     const bool is_leaf = entry.is_leaf(level);
-    if (contains(range, covered) || (!is_leaf && contains(freeable, covered))) {
+    if (range.contains(covered) || (!is_leaf && freeable.contains(covered))) {
       unlink_entry(slot.exchange(Pte()), level, covered.begin, true, batch);
       batch.invalidate(covered);
     } else {
@@ -229,15 +222,12 @@ Result<void> PageTree::protect(VirtualRange range, Protection from, Protection t
 Result<void> PageTree::prepare_protect(Node& node, Level level, VirtualAddress base,
                                        VirtualRange range, bool adds_only, TlbBatch& batch) {
   if (level == Level::kPage) return {};
-  const u64 step = span(level);
-  u64 at = base.value();
-  if (at < range.begin.value()) at = align_down(range.begin.value(), step);
-  const u64 limit = level == Level::kRoot ? kProgramEnd : base.value() + step * kEntriesPerNode;
-  for (; at < limit && at < range.end.value(); at += step) {
-    PteSlot& slot = node.entry(VirtualAddress(at), level);
-    const VirtualRange covered = entry_range(VirtualAddress(at), level);
+  const VirtualRange part = entries_in(level, base, range);
+  for (VirtualAddress at = part.begin; at < part.end; at = at + span(level)) {
+    PteSlot& slot = node.entry(at, level);
+    const VirtualRange covered = entry_range(at, level);
     const Pte entry = slot.load();
-    if (entry.is_empty() || (entry.is_leaf(level) && contains(range, covered))) continue;
+    if (entry.is_empty() || (entry.is_leaf(level) && range.contains(covered))) continue;
     if (entry.is_leaf(level)) {
       DBOS_CHECK_OK(split(slot));
     } else if (!is_exclusive(entry.address())) {
@@ -253,13 +243,10 @@ Result<void> PageTree::prepare_protect(Node& node, Level level, VirtualAddress b
 // Nodes that are shared still are to get rights only, which is left to the fault handler.
 void PageTree::protect_below(Node& node, Level level, VirtualAddress base, VirtualRange range,
                              Protection to, TlbBatch& batch) {
-  const u64 step = span(level);
-  u64 at = base.value();
-  if (at < range.begin.value()) at = align_down(range.begin.value(), step);
-  const u64 limit = level == Level::kRoot ? kProgramEnd : base.value() + step * kEntriesPerNode;
-  for (; at < limit && at < range.end.value(); at += step) {
-    PteSlot& slot = node.entry(VirtualAddress(at), level);
-    const VirtualAddress begin = entry_range(VirtualAddress(at), level).begin;
+  const VirtualRange part = entries_in(level, base, range);
+  for (VirtualAddress at = part.begin; at < part.end; at = at + span(level)) {
+    PteSlot& slot = node.entry(at, level);
+    const VirtualAddress begin = entry_range(at, level).begin;
     const Pte entry = slot.load();
     if (entry.is_empty()) continue;
     if (entry.is_leaf(level)) {
@@ -354,10 +341,7 @@ PageUsage PageTree::usage(VirtualRange range) const {
     const PhysicalAddress item = entry.address();
     if (is_arena(item) && shared_zero.contains(item)) return;
     // Two vmas with the same rights may share a large leaf.
-    const VirtualRange covered = entry_range(address, level);
-    const VirtualAddress begin = covered.begin < range.begin ? range.begin : covered.begin;
-    const VirtualAddress end = range.end < covered.end ? range.end : covered.end;
-    const u64 pages = (end - begin) / kPageSize;
+    const u64 pages = entry_range(address, level).intersect(range).size() / kPageSize;
     usage.present += pages;
     if (entry.is_writable() && is_path_writable) usage.writable += pages;
     if (entry.has(Pte::kAccessed)) usage.accessed += pages;

@@ -29,6 +29,17 @@ struct Walk {
   bool is_path_writable;  // the entries above
 
   bool is_writable() const { return entry.is_present() && entry.is_writable() && is_path_writable; }
+  bool permits(Access access) const {
+    switch (access) {
+      case Access::kRead:
+        return entry.is_present();
+      case Access::kWrite:
+        return is_writable();
+      case Access::kExecute:
+        return entry.is_present() && entry.is_executable();
+    }
+    return false;
+  }
   // Of the byte at `address`, which the walk was for.
   PhysicalAddress physical(VirtualAddress address) const {
     return entry.address() + (address.value() & (span(level) - 1));
@@ -176,22 +187,20 @@ class PageTree {
   Result<void> follow_entry(PteSlot& slot, Level level, VirtualRange covered, Pte theirs,
                             VirtualRange range);
   void drop_below(PhysicalAddress node, Level level);
-  static u64 next_below(const Node& node, Level level, u64 base, u64 from);
+  static VirtualAddress next_below(const Node& node, Level level, VirtualAddress base,
+                                   VirtualAddress from);
 
   template <typename Visit>
   static void visit_leaves(Node& node, Level level, VirtualAddress base, VirtualRange range,
                            bool is_path_writable, Visit& visit) {
-    const u64 step = span(level);
-    u64 at = base.value();
-    if (at < range.begin.value()) at = align_down(range.begin.value(), step);
-    const u64 limit = level == Level::kRoot ? kProgramEnd : base.value() + step * kEntriesPerNode;
-    for (; at < limit && at < range.end.value(); at += step) {
-      const Pte entry = node.entry(VirtualAddress(at), level).load();
+    const VirtualRange part = entries_in(level, base, range);
+    for (VirtualAddress at = part.begin; at < part.end; at = at + span(level)) {
+      const Pte entry = node.entry(at, level).load();
       if (entry.is_empty()) continue;
       if (entry.is_leaf(level)) {
-        visit(VirtualAddress(at), entry, level, is_path_writable);
+        visit(at, entry, level, is_path_writable);
       } else {
-        visit_leaves(node_at(entry.address()), below(level), VirtualAddress(at), range,
+        visit_leaves(node_at(entry.address()), below(level), at, range,
                      is_path_writable && entry.is_writable(), visit);
       }
     }

@@ -138,11 +138,9 @@ void PinSet::follow(VirtualRange from, VirtualAddress to) {
     for (u32 i = 0; i < count; ++i) {
       const PinnedRange pinned = slot->range(i);
       if (!pinned.range.overlaps(from)) continue;
-      const VirtualAddress begin =
-          pinned.range.begin < from.begin ? from.begin : pinned.range.begin;
-      const VirtualAddress end = pinned.range.end < from.end ? pinned.range.end : from.end;
+      const VirtualRange piece = pinned.range.intersect(from);
       const u32 vcpu = static_cast<u32>(slot - slots);
-      add(vcpu, {to + (begin - from.begin), to + (end - from.begin)}, pinned.access);
+      add(vcpu, {to + (piece.begin - from.begin), to + (piece.end - from.begin)}, pinned.access);
     }
   }
 }

@@ -93,6 +93,16 @@ static_assert(sizeof(PteSlot) == 8);
 
 inline constexpr u32 kEntriesPerNode = 512;
 inline constexpr u32 kProgramRootEntries = 256;  // of a root; the others are the kernel's
+inline constexpr VirtualAddress kProgramTablesEnd(kProgramRootEntries* span(Level::kRoot));
+
+// What the entries of a node map that have to do with the range; the node maps from `base` on.
+//   for (VirtualAddress at = part.begin; at < part.end; at = at + span(level)) ...
+constexpr VirtualRange entries_in(Level level, VirtualAddress base, VirtualRange range) {
+  const VirtualAddress end =
+      level == Level::kRoot ? kProgramTablesEnd : base + span(level) * kEntriesPerNode;
+  const VirtualRange part = range.intersect({base, end});
+  return {VirtualAddress(align_down(part.begin.value(), span(level))), part.end};
+}
 
 struct Node {
   PteSlot entries[kEntriesPerNode];

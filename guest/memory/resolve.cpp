@@ -31,10 +31,6 @@ class SegmentList {
   u32 count_ = 0;
 };
 
-bool is_ready(const Walk& walk, Access access) {
-  return access == Access::kWrite ? walk.is_writable() : walk.entry.is_present();
-}
-
 // After what handle_fault() does about it, without the lock.
 bool needs_another_try(FaultKind kind) {
   return kind == FaultKind::kNeedsPopulate || kind == FaultKind::kOutOfMemory;
@@ -64,7 +60,7 @@ ResolveOutcome AddressSpace::try_resolve(VirtualAddress address, u64 length, Acc
       break;
     }
     Walk walk = tree_.find(at);
-    if (!is_ready(walk, access)) {
+    if (!walk.permits(access)) {
       SpareBlock none;
       const FaultOutcome fault = fault_locked(at, access, populated, none, batch);
       if (fault.kind != FaultKind::kResolved) {
@@ -74,7 +70,7 @@ ResolveOutcome AddressSpace::try_resolve(VirtualAddress address, u64 length, Acc
       }
       result.copied = result.copied || fault.copied;
       walk = tree_.find(at);
-      DBOS_ASSERT(is_ready(walk, access));
+      DBOS_ASSERT(walk.permits(access));
     }
     // The host does not set what a processor would.
     if (access == Access::kWrite && !walk.entry.has(Pte::kDirty)) walk.slot->set(Pte::kDirty);

@@ -7,10 +7,6 @@ namespace dbos {
 
 namespace {
 
-i64 negative(Error error) {
-  return -static_cast<i64>(error.code());
-}
-
 bool is_valid(VirtualAddress address) {
   return is_aligned(address.value(), sizeof(u32));
 }
@@ -137,7 +133,7 @@ i64 futex_wake(AddressSpace* space, VirtualAddress address, i32 count, u32 bitse
     taken = take_waiters(bucket, key, count, bitset, woken);
   }
   woken.wake_all();
-  return taken.is_ok() ? static_cast<i64>(taken.value()) : negative(taken.error());
+  return result_of(taken);
 }
 
 i64 futex_requeue(AddressSpace* space, VirtualAddress from, VirtualAddress to, i32 wake_count,
@@ -206,7 +202,7 @@ i64 futex_wake_operation(AddressSpace* space, VirtualAddress address, VirtualAdd
   {
     FutexPairGuard guard(bucket, operand_bucket);
     const Result<u32> taken = take_waiters(bucket, key, wake_count, kFutexBitsetAny, woken);
-    result = taken.is_ok() ? static_cast<i64>(taken.value()) : negative(taken.error());
+    result = result_of(taken);
     if (taken.is_ok() && wake_operand.value()) {
       const Result<u32> more =
           take_waiters(operand_bucket, operand_key, operand_wake_count, kFutexBitsetAny, woken);

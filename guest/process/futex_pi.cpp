@@ -22,10 +22,6 @@ u32 id_of(const Thread& thread) {
   return static_cast<u32>(thread.thread_id);
 }
 
-i64 negative(Error error) {
-  return -static_cast<i64>(error.code());
-}
-
 // What one attempt under the bucket's lock came to.
 enum class Attempt { kTaken, kQueued, kAgain, kDeadlock };
 

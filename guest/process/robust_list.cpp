@@ -60,7 +60,7 @@ Result<void> release(Thread& thread, u64 value_address, bool is_pi, Place place)
 
 i64 wake_word(Thread& thread, VirtualAddress address, i32 count) {
   const Result<PhysicalAddress> shared = shared_futex_address(*thread.space, address);
-  if (shared.is_error()) return -static_cast<i64>(shared.error().code());
+  if (shared.is_error()) return negative(shared.error());
   if (!shared.value().is_null())
     return hypercall(kSystemCallFutex, shared.value().value(), FUTEX_WAKE, static_cast<u32>(count));
   return futex_wake(thread.space, address, count, kFutexBitsetAny);

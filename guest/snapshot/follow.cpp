@@ -6,8 +6,6 @@
 namespace dbos {
 namespace {
 
-constexpr u64 kEnd = kProgramRootEntries * span(Level::kRoot);
-
 // A whole table, read-only.
 void copy_table(Node& to, const Node& from) {
 #pragma GCC unroll 8
@@ -32,17 +30,13 @@ Result<void> PageTree::follow(const PageTree& main, VirtualRange range) {
 
 Result<void> PageTree::follow_below(Node& node, Level level, VirtualAddress base, const Node& main,
                                     VirtualRange range) {
-  const u64 step = span(level);
-  u64 at = base.value();
-  if (at < range.begin.value()) at = align_down(range.begin.value(), step);
-  const u64 limit = level == Level::kRoot ? kEnd : base.value() + step * kEntriesPerNode;
-  for (; at < limit && at < range.end.value(); at += step) {
-    const u32 index = entry_index(VirtualAddress(at), level);
+  const VirtualRange part = entries_in(level, base, range);
+  for (VirtualAddress at = part.begin; at < part.end; at = at + span(level)) {
+    const u32 index = entry_index(at, level);
     const Pte theirs = main.entries[index].load();
     PteSlot& slot = node.entries[index];
     if (theirs.is_empty() && slot.load().is_empty()) continue;
-    const VirtualRange covered{VirtualAddress(at), VirtualAddress(at + step)};
-    DBOS_CHECK_OK(follow_entry(slot, level, covered, theirs, range));
+    DBOS_CHECK_OK(follow_entry(slot, level, {at, at + span(level)}, theirs, range));
   }
   return {};
 }
@@ -58,8 +52,8 @@ Result<void> PageTree::follow_entry(PteSlot& slot, Level level, VirtualRange cov
   if (!is_table(mine, level)) {
     // Where there was nothing, whatever else is in the table was noted, or is yet to be copied. A
     // large page that was split is all in the table.
-    const bool is_whole = range.begin <= covered.begin && covered.end <= range.end;
-    const bool take_all = level == Level::kDirectory && (is_whole || !mine.is_empty());
+    const bool take_all =
+        level == Level::kDirectory && (range.contains(covered) || !mine.is_empty());
     const PhysicalAddress made = DBOS_TRY(allocate_node(take_all ? Clear::kNo : Clear::kYes));
     if (take_all) copy_table(node_at(made), node_at(theirs.address()));
     slot.store(Pte::node(made));
@@ -95,20 +89,20 @@ void PageTree::drop_below(PhysicalAddress node, Level level) {
 }
 
 VirtualAddress PageTree::next_table(VirtualAddress from) const {
-  return VirtualAddress(next_below(node_at(root_), Level::kRoot, 0, from.value()));
+  return next_below(node_at(root_), Level::kRoot, VirtualAddress(0), from);
 }
 
-u64 PageTree::next_below(const Node& node, Level level, u64 base, u64 from) {
-  const u64 step = span(level);
-  const u64 end = level == Level::kRoot ? kEnd : base + step * kEntriesPerNode;
-  for (u64 at = base < from ? align_down(from, step) : base; at < end; at += step) {
-    const Pte entry = node.entries[entry_index(VirtualAddress(at), level)].load();
+VirtualAddress PageTree::next_below(const Node& node, Level level, VirtualAddress base,
+                                    VirtualAddress from) {
+  const VirtualRange part = entries_in(level, base, {from, kProgramTablesEnd});
+  for (VirtualAddress at = part.begin; at < part.end; at = at + span(level)) {
+    const Pte entry = node.entries[entry_index(at, level)].load();
     if (entry.is_empty()) continue;
     if (level == Level::kDirectory) return at;
-    const u64 found = next_below(node_at(entry.address()), below(level), at, from);
-    if (found < at + step) return found;
+    const VirtualAddress found = next_below(node_at(entry.address()), below(level), at, from);
+    if (found < at + span(level)) return found;
   }
-  return end;
+  return part.end;
 }
 
 }  // namespace dbos

@@ -5,7 +5,6 @@
 namespace dbos {
 namespace {
 
-constexpr VirtualAddress kEnd(kProgramRootEntries* span(Level::kRoot));
 // A range of more pieces than this is applied at once.
 constexpr u64 kNotedAtOnce = 8;
 
@@ -16,7 +15,7 @@ constexpr u32 place_of(u64 piece) {
 }  // namespace
 
 bool ReadyTables::Copy::is_complete() const {
-  return !is_broken && made_to == kEnd;
+  return !is_broken && made_to == kProgramTablesEnd;
 }
 
 // ---- Noting ----
@@ -119,7 +118,7 @@ void ReadyTables::make(Copy& copy, u32 tables_max) {
   while (nodes < nodes_max && !copy.is_complete()) {
     const VirtualAddress begin = main_.next_table(copy.made_to);
     VirtualAddress end = begin + (nodes_max - nodes) * kLargePageSize;
-    if (kEnd < end) end = kEnd;
+    if (kProgramTablesEnd < end) end = kProgramTablesEnd;
     copy.made_to = end;
     apply(copy, {begin, end});
     if (copy.is_broken) return;

@@ -22,10 +22,6 @@ struct TimeZone {  // struct timezone
   i32 daylight_saving;
 };
 
-i64 negative(Error error) {
-  return -static_cast<i64>(error.code());
-}
-
 TimeSpec to_timespec(u64 nanoseconds) {
   return {static_cast<i64>(nanoseconds / kNanosecondsPerSecond),
           static_cast<i64>(nanoseconds % kNanosecondsPerSecond)};
@@ -47,8 +43,7 @@ i64 system_clock_gettime(u64 clock, VirtualAddress address) {
   TimeSpec time{};
   const i64 result = get_time(clock, time);
   if (result < 0) return result;
-  const Result<void> written = write_program(address, time);
-  return written.is_error() ? negative(written.error()) : 0;
+  return result_of(write_program(address, time));
 }
 
 i64 system_gettimeofday(VirtualAddress address, VirtualAddress zone_address) {

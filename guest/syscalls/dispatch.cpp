@@ -26,10 +26,6 @@ namespace {
 
 constexpr i32 kCurrentDirectory = -100;  // AT_FDCWD
 
-i64 answer(Result<void> result) {
-  return result.is_ok() ? 0 : -static_cast<i64>(result.error().code());
-}
-
 struct Arguments {
   u64 value[6];
   u64 operator[](u32 i) const { return value[i]; }
@@ -48,11 +44,11 @@ bool dispatch_memory(Thread& thread, u64 number, const Arguments& a, i64& result
       result = system_munmap(thread, a[0], a[1]);
       return true;
     case __NR_mprotect:
-      result = answer(space.protect(a.address(0), a[1], a.integer(2)));
+      result = result_of(space.protect(a.address(0), a[1], a.integer(2)));
       return true;
     case __NR_pkey_mprotect:
       result =
-          a.integer(3) != -1 ? -EINVAL : answer(space.protect(a.address(0), a[1], a.integer(2)));
+          a.integer(3) != -1 ? -EINVAL : result_of(space.protect(a.address(0), a[1], a.integer(2)));
       return true;
     case __NR_mremap:
       result = system_mremap(thread, a[0], a[1], a[2], a.integer(3), a[4]);
@@ -76,13 +72,13 @@ bool dispatch_memory(Thread& thread, u64 number, const Arguments& a, i64& result
       result = system_mlock(thread, a[0], a[1], a.integer(2));
       return true;
     case __NR_munlock:
-      result = answer(space.unlock_memory(a.address(0), a[1]));
+      result = result_of(space.unlock_memory(a.address(0), a[1]));
       return true;
     case __NR_mlockall:
       result = system_mlockall(thread, a.integer(0));
       return true;
     case __NR_munlockall:
-      result = answer(space.unlock_all());
+      result = result_of(space.unlock_all());
       return true;
     default:
       return false;

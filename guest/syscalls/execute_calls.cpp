@@ -93,7 +93,7 @@ i64 system_execveat(Thread& thread, i32 directory, VirtualAddress path, VirtualA
   Gathered gathered;
   u64 pointers[3];
   const auto result = gather(gathered, path, arguments, environment, pointers);
-  if (result.is_error()) return -static_cast<i64>(result.error().code());
+  if (result.is_error()) return negative(result.error());
   const auto* const named =
       static_cast<const char*>(platform::direct_map(PhysicalAddress(pointers[0])));
   const char* const executable = executable_behind(thread, named);

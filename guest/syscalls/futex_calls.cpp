@@ -21,10 +21,6 @@ constexpr u32 kLockPi2 = 13;                     // FUTEX_LOCK_PI2
 constexpr u64 kTimeMax = 0x7fff'ffff'ffff'ffff;  // KTIME_MAX
 constexpr u64 kRobustHeadSize = 24;
 
-i64 negative(Error error) {
-  return -static_cast<i64>(error.code());
-}
-
 struct Request {
   Thread& thread;
   VirtualAddress address;
@@ -195,8 +191,7 @@ i64 system_get_robust_list(Thread& thread, i32 thread_id, VirtualAddress head,
   }
   const Result<void> size_written = write_program<u64>(size, kRobustHeadSize);
   if (size_written.is_error()) return negative(size_written.error());
-  const Result<void> head_written = write_program<u64>(head, list.value());
-  return head_written.is_error() ? negative(head_written.error()) : 0;
+  return result_of(write_program<u64>(head, list.value()));
 }
 
 i64 system_set_tid_address(Thread& thread, VirtualAddress word) {

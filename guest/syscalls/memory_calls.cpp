@@ -21,18 +21,6 @@ namespace {
 
 constexpr u64 kPagesAtOnce = 512;  // for mincore
 
-i64 negative(Error error) {
-  return -static_cast<i64>(error.code());
-}
-
-i64 answer(Result<void> result) {
-  return result.is_ok() ? 0 : negative(result.error());
-}
-
-i64 answer(Result<VirtualAddress> result) {
-  return result.is_ok() ? static_cast<i64>(result.value().value()) : negative(result.error());
-}
-
 i64 errno_of(FaultKind kind) {
   return kind == FaultKind::kOutOfMemory ? -ENOMEM : -EFAULT;
 }
@@ -180,7 +168,7 @@ i64 system_mmap(Thread& thread, u64 address, u64 length, int protection, int fla
   } else if (result.is_ok()) {
     populate_if_locked(*thread.space, result.value(), length);
   }
-  return answer(result);
+  return result_of(result);
 }
 
 i64 system_brk(Thread& thread, u64 address) {
@@ -196,7 +184,7 @@ i64 system_brk(Thread& thread, u64 address) {
 }
 
 i64 system_munmap(Thread& thread, u64 address, u64 length) {
-  const i64 result = answer(thread.space->unmap(VirtualAddress(address), length));
+  const i64 result = result_of(thread.space->unmap(VirtualAddress(address), length));
   trim_free_memory();
   return result;
 }
@@ -207,7 +195,7 @@ i64 system_mremap(Thread& thread, u64 address, u64 old_length, u64 new_length, i
   const auto result = space.remap(VirtualAddress(address), old_length, new_length, flags,
                                   VirtualAddress(new_address));
   if (result.is_ok() || result.error().code() != AddressSpace::kWindowTooShort) {
-    return answer(result);
+    return result_of(result);
   }
   VmaInfo info;
   if (!space.query(VirtualAddress(address), &info)) return -EFAULT;
@@ -220,11 +208,11 @@ i64 system_mremap(Thread& thread, u64 address, u64 old_length, u64 new_length, i
   const auto moved = space.remap(VirtualAddress(address), old_length, new_length, flags,
                                  VirtualAddress(new_address), longer.value().object);
   window_release(longer.value().object);
-  return answer(moved);
+  return result_of(moved);
 }
 
 i64 system_msync(Thread& thread, u64 address, u64 length, int flags) {
-  const i64 result = answer(thread.space->check_sync(VirtualAddress(address), length, flags));
+  const i64 result = result_of(thread.space->check_sync(VirtualAddress(address), length, flags));
   if (result != 0 && result != -ENOMEM) return result;
   const i64 synced = control_windows(*thread.space, VirtualAddress(address), length, __NR_msync,
                                      static_cast<u64>(flags & ~MS_INVALIDATE));
@@ -232,7 +220,7 @@ i64 system_msync(Thread& thread, u64 address, u64 length, int flags) {
 }
 
 i64 system_madvise(Thread& thread, u64 address, u64 length, int advice) {
-  const i64 result = answer(thread.space->advise(VirtualAddress(address), length, advice));
+  const i64 result = result_of(thread.space->advise(VirtualAddress(address), length, advice));
   if (result != 0) return result;
   if (advice == MADV_DONTNEED || advice == MADV_FREE) trim_free_memory();
   const bool concerns_host = advice == MADV_WILLNEED || advice == MADV_REMOVE;
@@ -250,7 +238,7 @@ i64 system_mincore(Thread& thread, u64 address, u64 length, VirtualAddress vecto
   for (u64 done = 0; done < pages;) {
     const u64 count = pages - done < kPagesAtOnce ? pages - done : kPagesAtOnce;
     const VirtualAddress begin(address + done * kPageSize);
-    const i64 result = answer(thread.space->in_core(begin, count * kPageSize, present));
+    const i64 result = result_of(thread.space->in_core(begin, count * kPageSize, present));
     if (result != 0) return result;
     add_cached_pages(*thread.space, {begin, begin + count * kPageSize}, present);
     if (copy_to_program(vector + done, present, count).is_error()) return -EFAULT;
@@ -262,7 +250,7 @@ i64 system_mincore(Thread& thread, u64 address, u64 length, VirtualAddress vecto
 i64 system_mlock(Thread& thread, u64 address, u64 length, int flags) {
   if ((flags & ~MLOCK_ONFAULT) != 0) return -EINVAL;
   apply_lock_limit(*thread.process);
-  const i64 result = answer(thread.space->lock_memory(VirtualAddress(address), length, flags));
+  const i64 result = result_of(thread.space->lock_memory(VirtualAddress(address), length, flags));
   if (result != 0 || (flags & MLOCK_ONFAULT) != 0) return result;
   const VirtualRange range{VirtualAddress(align_down(address, kPageSize)),
                            VirtualAddress(align_up(address + length, kPageSize))};
@@ -273,7 +261,7 @@ i64 system_mlock(Thread& thread, u64 address, u64 length, int flags) {
 // Linux ignores it, too, when not all can be made present.
 i64 system_mlockall(Thread& thread, int flags) {
   apply_lock_limit(*thread.process);
-  const i64 result = answer(thread.space->lock_all(flags));
+  const i64 result = result_of(thread.space->lock_all(flags));
   if (result == 0 && (flags & MCL_CURRENT) != 0) {
     (void)thread.space->populate_locked({VirtualAddress(0), VirtualAddress(kProgramEnd)});
   }

@@ -24,10 +24,6 @@ u64 host_pointer(const void* kernel_pointer) {
   return platform::physical_of(kernel_pointer).value();
 }
 
-i64 negative(Error error) {
-  return -static_cast<i64>(error.code());
-}
-
 bool is_own(Thread& thread, i32 id) {
   if (id == 0 || id == thread.process->process_id) return true;
   LockGuard guard(thread.process->lock);

@@ -17,10 +17,6 @@ constexpr u64 kMaskSize = sizeof(u64);
 
 enum MaskOperation : u64 { kBlock = 0, kUnblock = 1, kSetMask = 2 };
 
-i64 negative(Error error) {
-  return -static_cast<i64>(error.code());
-}
-
 // A kernel object as a host call's argument.
 template <typename T>
 u64 host_pointer(const T* object) {
@@ -171,8 +167,7 @@ i64 system_rt_sigpending(VirtualAddress set, u64 mask_size) {
   u64 pending = 0;
   const i64 result = hypercall(__NR_rt_sigpending, host_pointer(&pending), kMaskSize);
   if (result < 0) return result;
-  const Result<void> written = copy_to_program(set, &pending, mask_size);
-  return written.is_error() ? negative(written.error()) : 0;
+  return result_of(copy_to_program(set, &pending, mask_size));
 }
 
 i64 system_rt_sigtimedwait(VirtualAddress set, VirtualAddress info, VirtualAddress timeout,
