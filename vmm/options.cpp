@@ -115,14 +115,8 @@ struct RawOptions {
 // What --stats without =FILE stands for: standard error.
 constexpr const char* kNoFile = "-";
 
-void declare_options(CLI::App& app, RawOptions& raw, Options& options, CLI::Option*& statistics) {
-  app.formatter(std::make_shared<HelpFormatter>());
-  app.get_formatter()->column_width(kHelpColumn);
-  app.footer(kFooter);
-  // The first word that is no option ends the parsing: the rest is the program's.
-  app.prefix_command();
-  app.set_help_flag("-h,--help", "Print this text and exit");
-  app.add_flag("--version", raw.version, "Print the version and exit");
+// These four in the order of --help.
+void declare_program_options(CLI::App& app, RawOptions& raw, Options& options) {
   app.add_option("--memory", raw.memory,
                  "The most memory that the program gets; a percentage is of this machine's RAM, or "
                  "of its cgroup's limit where that is less (default 80%). Taken from Linux only as "
@@ -136,6 +130,10 @@ void declare_options(CLI::App& app, RawOptions& raw, Options& options, CLI::Opti
                  "Set a variable of the program's environment; may be repeated")
       ->option_text("NAME=VALUE")
       ->allow_extra_args(false);
+}
+
+void declare_debugging_options(CLI::App& app, RawOptions& raw, Options& options,
+                               CLI::Option*& statistics) {
   app.add_flag("--trace", options.trace, "Print each system call of the program on standard error");
   statistics = app.add_flag("--stats{-}", raw.statistics,
                             "When the program ends, print counters as JSON: on standard error, or "
@@ -157,6 +155,9 @@ void declare_options(CLI::App& app, RawOptions& raw, Options& options, CLI::Opti
       ->type_name("[HOST:]PORT");
   app.add_flag("--no-control", raw.no_control,
                "No socket that dbos-dbg can attach to, and no thread that serves it");
+}
+
+void declare_snapshot_options(CLI::App& app, RawOptions& raw) {
   app.add_option("--snapshot", raw.snapshot,
                  "How fork() gets its page tables: 'shared' (default) with the parent, and each "
                  "side copies what it changes; 'ready' from complete copies that a helper makes "
@@ -175,6 +176,9 @@ void declare_options(CLI::App& app, RawOptions& raw, Options& options, CLI::Opti
                  "writes to what a child still sees, the more the further beyond; 'kill-snapshot' "
                  "kills the child that keeps most")
       ->type_name("throttle|kill-snapshot");
+}
+
+void declare_machine_options(CLI::App& app, RawOptions& raw, Options& options) {
   app.add_flag("--no-large-pages", raw.no_large_pages,
                "Map memory in pages of 4 KiB only, never of 2 MiB");
   app.add_option("--clock", raw.clock,
@@ -191,6 +195,20 @@ void declare_options(CLI::App& app, RawOptions& raw, Options& options, CLI::Opti
       ->type_name("FILE");
   app.add_flag("--ring-check", raw.ring_check,
                "Say whether this machine's KVM runs ring 0 on the processor, and exit");
+}
+
+void declare_options(CLI::App& app, RawOptions& raw, Options& options, CLI::Option*& statistics) {
+  app.formatter(std::make_shared<HelpFormatter>());
+  app.get_formatter()->column_width(kHelpColumn);
+  app.footer(kFooter);
+  // The first word that is no option ends the parsing: the rest is the program's.
+  app.prefix_command();
+  app.set_help_flag("-h,--help", "Print this text and exit");
+  app.add_flag("--version", raw.version, "Print the version and exit");
+  declare_program_options(app, raw, options);
+  declare_debugging_options(app, raw, options, statistics);
+  declare_snapshot_options(app, raw);
+  declare_machine_options(app, raw, options);
 }
 
 template <typename Value>

@@ -71,7 +71,7 @@ struct FaultOutcome {
   FaultKind kind = FaultKind::kResolved;
   PopulateRequest populate;
   bool needs_block = false;  // try_fault's own: a cleared 2 MiB block, made without the lock
-  bool copied = false;       // a page that a snapshot, or a file, shares
+  bool copied = false;       // a page that a snapshot may share
 };
 
 // A piece of a buffer that is contiguous for the host.
@@ -85,7 +85,7 @@ struct ResolveOutcome {
   u64 bytes;       // from the buffer's start, that the segments cover
   u32 segment_count;
   PopulateRequest populate;
-  bool copied = false;  // a page that a snapshot, or a file, shares
+  bool copied = false;  // a page that a snapshot may share
 };
 
 enum class Pin : bool { kNo, kYes };
@@ -288,11 +288,17 @@ class AddressSpace {
   Result<VirtualAddress> remap_locked(VirtualAddress address, u64 old_length, u64 new_length,
                                       int flags, VirtualAddress new_address, WindowObject* longer,
                                       DroppedWindows& dropped);
+  Result<VirtualAddress> remap_to(VirtualAddress address, u64 old_length, u64 new_length, int flags,
+                                  VirtualAddress new_address, WindowObject* longer,
+                                  DroppedWindows& dropped);
   Result<Vma*> check_growth(VirtualAddress address, u64 old_length, u64 new_length,
                             bool has_longer) const;
   Result<VirtualAddress> move_vma(Vma* vma, VirtualAddress address, u64 old_length, u64 new_length,
                                   VirtualAddress new_address, bool keep_old, WindowObject* longer,
                                   DroppedWindows& dropped);
+  Result<void> insert_moved(const Vma& moved, const Vma* tail, DroppedWindows& dropped);
+  Result<void> move_pages(VirtualRange source, VirtualRange target, bool keep_old);
+  void leave_behind(Vma* vma, bool keep_old, DroppedWindows& dropped);
   Result<void> extend(Vma* vma, u64 old_length, u64 new_length, WindowObject* longer,
                       DroppedWindows& dropped);
   // (advise.cpp)
@@ -319,13 +325,14 @@ class AddressSpace {
                                TlbBatch& batch);
   FaultOutcome fault_window(Vma& vma, VirtualAddress page, Access access,
                             const PopulateRequest* populated, TlbBatch& batch);
+  static PopulateRequest populate_request(const Vma& vma, VirtualAddress page, bool is_write);
   bool wants_large(const Vma& vma, VirtualAddress page) const;
   enum class Touched : u8 { kDone, kNeedsBlock, kUseSmall };
   Result<Touched> touch_large(const Vma& vma, VirtualAddress page, Access access, SpareBlock& spare,
                               TlbBatch& batch);
   Result<Walk> open_small(VirtualAddress page, TlbBatch& batch);
   FaultOutcome write_private(const Vma& vma, VirtualAddress page, const Walk& walk,
-                             TlbBatch& batch);
+                             PhysicalAddress source, TlbBatch& batch);
   void grant(const Vma& vma, VirtualAddress page, const Walk& walk, Access access, bool may_write);
   void grant_neighbours(const Vma& vma, VirtualAddress page, const Walk& walk);
   void map_window_run(const Vma& vma, VirtualAddress page, const PopulateRequest& populated,

@@ -191,7 +191,7 @@ FaultOutcome AddressSpace::fault_anonymous(Vma& vma, VirtualAddress page, Access
     }
     return outcome(FaultKind::kResolved);
   }
-  return write_private(vma, page, walk, batch);
+  return write_private(vma, page, walk, walk.entry.address(), batch);
 }
 
 bool AddressSpace::wants_large(const Vma& vma, VirtualAddress page) const {
@@ -257,12 +257,11 @@ Result<Walk> AddressSpace::open_small(VirtualAddress page, TlbBatch& batch) {
   return walk;
 }
 
-// A write to private memory: makes the page the line's alone and writable.
+// A write to private memory: makes the page the line's alone and writable. `source`: what it shows
+// so far, mapped or not; null: zeros.
 FaultOutcome AddressSpace::write_private(const Vma& vma, VirtualAddress page, const Walk& walk,
-                                         TlbBatch& batch) {
-  const Pte old = walk.entry;
-  const PhysicalAddress source = old.address();
-  const bool is_fresh = old.is_empty() || (is_arena(source) && shared_zero.contains(source));
+                                         PhysicalAddress source, TlbBatch& batch) {
+  const bool is_fresh = source.is_null() || (is_arena(source) && shared_zero.contains(source));
   const bool is_frame = !is_fresh && is_arena(source);
   if (is_frame && tree_.is_exclusive(source)) {
     grant(vma, page, walk, Access::kWrite, true);
@@ -274,7 +273,7 @@ FaultOutcome AddressSpace::write_private(const Vma& vma, VirtualAddress page, co
   if (allocated.is_error()) return outcome(FaultKind::kOutOfMemory);
   const PhysicalAddress frame = allocated.value();
   FaultOutcome result;
-  result.copied = !is_fresh;
+  result.copied = is_frame;
   if (!is_fresh) {
     if (!copy_page(frame, source)) {
       frame_allocator.free(frame);
@@ -285,7 +284,7 @@ FaultOutcome AddressSpace::write_private(const Vma& vma, VirtualAddress page, co
   platform::counters().count(is_fresh ? Counter::kFaultFresh : Counter::kFaultCopied);
   walk.slot->store(leaf(vma, frame, true, true));
   if (!is_frame) ++tree_.counts().anonymous;
-  if (old.is_empty()) return result;
+  if (walk.entry.is_empty()) return result;
   const VirtualRange range{page, page + kPageSize};
   batch.invalidate(range);
   if (!is_fresh && !is_frame) --tree_.counts().window;
@@ -308,6 +307,8 @@ void AddressSpace::grant_neighbours(const Vma& vma, VirtualAddress page, const W
 
 // ---- Windows ----
 
+// Private memory of a file's becomes anonymous when it is written; shared memory stays the
+// window's.
 FaultOutcome AddressSpace::fault_window(Vma& vma, VirtualAddress page, Access access,
                                         const PopulateRequest* populated, TlbBatch& batch) {
   const Result<Walk> opened = open_small(page, batch);
@@ -317,56 +318,46 @@ FaultOutcome AddressSpace::fault_window(Vma& vma, VirtualAddress page, Access ac
   const bool is_private_write = is_write && !vma.is_shared();
   const bool is_present = !walk.entry.is_empty();
 
-  // What is there needs no host for reading, and private memory needs it only the first time.
+  // 1. What is there needs no host to be copied ...
   if (is_present && is_private_write) {
-    return write_private(vma, page, walk, batch);
+    return write_private(vma, page, walk, walk.entry.address(), batch);
   }
-  if (is_present && !is_write) {
-    grant(vma, page, walk, access, false);
+
+  // 2. ... or read, or written again after a snapshot took the right to write away.
+  if (is_present && (!is_write || walk.entry.has(Pte::kHostWritable))) {
+    grant(vma, page, walk, access, is_write);
     return outcome(FaultKind::kResolved);
   }
 
-  // A snapshot took the right to write away.
-  if (is_present && walk.entry.has(Pte::kHostWritable)) {
-    grant(vma, page, walk, access, true);
-    return outcome(FaultKind::kResolved);
+  // 3. Linux has not loaded it, or not to be written.
+  const PopulateRequest needed = populate_request(vma, page, is_write);
+  if (populated == nullptr || !populated->covers(needed.page, needed.write)) {
+    return FaultOutcome{FaultKind::kNeedsPopulate, needed};
   }
 
-  const PhysicalAddress window_page = vma.window_address(page);
-  const bool is_memory = vma.is_shared() && vma.window->kind() == WindowKind::kSharedAnonymous;
-  const bool for_write = (is_write && vma.is_shared()) || (is_memory && vma.protection.may_write());
-  if (populated == nullptr || !populated->covers(window_page, for_write)) {
-    // A write makes a file's page dirty, so it is asked for alone; else a run around it.
-    PopulateRequest request{window_page, kPageSize, for_write, window_page};
-    if (is_memory || !is_write) {
-      const VirtualRange run = fault_around(vma, page);
-      request.address = vma.window_address(run.begin);
-      request.length = run.size();
-    }
-    return FaultOutcome{FaultKind::kNeedsPopulate, request};
-  }
-  if (is_private_write) {
-    const Result<PhysicalAddress> frame =
-        frame_allocator.allocate_page(Clear::kNo, line_->ownership());
-    if (frame.is_error()) return outcome(FaultKind::kOutOfMemory);
-    if (!copy_page(frame.value(), window_page)) {
-      frame_allocator.free(frame.value());
-      return outcome(FaultKind::kBusError);
-    }
-    walk.slot->store(leaf(vma, frame.value(), true, true));
-    ++tree_.counts().anonymous;
-    ++copied_pages_;
-    platform::counters().count(Counter::kFaultCopied);
-    return outcome(FaultKind::kResolved);
-  }
+  // 4. The first write to private memory. 5. The first one to shared memory that was read.
+  if (is_private_write) return write_private(vma, page, walk, needed.page, batch);
   if (is_present) {
     walk.slot->set(Pte::kHostWritable);
     grant(vma, page, walk, access, true);
     return outcome(FaultKind::kResolved);
   }
-  map_window_run(vma, page, *populated, for_write);
+
+  // 6. The first access.
+  map_window_run(vma, page, *populated, needed.write);
   platform::counters().count(Counter::kFaultWindow);
   return outcome(FaultKind::kResolved);
+}
+
+// What Linux is to load. A write makes a file's page dirty, so it is asked for alone; else a run
+// around it.
+PopulateRequest AddressSpace::populate_request(const Vma& vma, VirtualAddress page, bool is_write) {
+  const bool is_memory = vma.is_shared() && vma.window->kind() == WindowKind::kSharedAnonymous;
+  const bool for_write = (is_write && vma.is_shared()) || (is_memory && vma.protection.may_write());
+  const PhysicalAddress window_page = vma.window_address(page);
+  if (is_write && !is_memory) return {window_page, kPageSize, for_write, window_page};
+  const VirtualRange run = fault_around(vma, page);
+  return {vma.window_address(run.begin), run.size(), for_write, window_page};
 }
 
 // Maps what was populated and is not mapped yet, within the page table of `page`, which is open.

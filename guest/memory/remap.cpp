@@ -35,38 +35,10 @@ Result<VirtualAddress> AddressSpace::remap_locked(VirtualAddress address, u64 ol
                                                   VirtualAddress new_address, WindowObject* longer,
                                                   DroppedWindows& dropped) {
   if (vmas_.find(address) == nullptr) return Error(EFAULT);
-  const bool keep_old = (flags & MREMAP_DONTUNMAP) != 0;
 
   // 1. To a place of the caller's choice, or anywhere else.
   if ((flags & (MREMAP_FIXED | MREMAP_DONTUNMAP)) != 0) {
-    const bool is_fixed = (flags & MREMAP_FIXED) != 0;
-    if (!is_aligned(new_address.value(), kPageSize)) return Error(EINVAL);
-    if (new_length > kProgramEnd || new_address.value() > kProgramEnd - new_length) {
-      return Error(EINVAL);
-    }
-    if (address + old_length > new_address && new_address + new_length > address) {
-      return Error(EINVAL);
-    }
-    if (vmas_.count() + 2 >= kVmaCountMax - 3) return Error(ENOMEM);
-    // Whatever the host has to be asked for comes before the first change.
-    const u64 kept = old_length < new_length ? old_length : new_length;
-    Result<Vma*> vma = check_growth(address, kept, new_length, longer != nullptr);
-    if (vma.is_error() && vma.error() == Error(kWindowTooShort)) return vma.error();
-    if (is_fixed) {
-      if (new_address < kLowestAddress) return Error(EPERM);
-      TlbBatch batch(*this, *line_, pins_);
-      DBOS_CHECK_OK(unmap_range({new_address, new_address + new_length}, batch, dropped));
-    }
-    if (old_length > new_length) {
-      TlbBatch batch(*this, *line_, pins_);
-      DBOS_CHECK_OK(unmap_range({address + new_length, address + old_length}, batch, dropped));
-      old_length = new_length;
-    }
-    Vma* source = DBOS_TRY(check_growth(address, old_length, new_length, longer != nullptr));
-    if (keep_old && !may_grow_by(old_length)) return Error(ENOMEM);
-    if (!is_fixed) new_address = DBOS_TRY(place(new_address, new_length, 0));
-    return move_vma(source, address, old_length, new_length, new_address, keep_old, longer,
-                    dropped);
+    return remap_to(address, old_length, new_length, flags, new_address, longer, dropped);
   }
 
   // 2. Shrinking, which may cut off other vmas than this one.
@@ -91,6 +63,37 @@ Result<VirtualAddress> AddressSpace::remap_locked(VirtualAddress address, u64 ol
   if ((flags & MREMAP_MAYMOVE) == 0) return Error(ENOMEM);
   new_address = DBOS_TRY(find_gap(new_length));
   return move_vma(vma, address, old_length, new_length, new_address, false, longer, dropped);
+}
+
+Result<VirtualAddress> AddressSpace::remap_to(VirtualAddress address, u64 old_length,
+                                              u64 new_length, int flags, VirtualAddress new_address,
+                                              WindowObject* longer, DroppedWindows& dropped) {
+  const bool keep_old = (flags & MREMAP_DONTUNMAP) != 0;
+  const bool is_fixed = (flags & MREMAP_FIXED) != 0;
+  if (!is_aligned(new_address.value(), kPageSize)) return Error(EINVAL);
+  if (new_address.value() > kProgramEnd - new_length) return Error(EINVAL);
+  if (address + old_length > new_address && new_address + new_length > address) {
+    return Error(EINVAL);
+  }
+  if (vmas_.count() + 2 >= kVmaCountMax - 3) return Error(ENOMEM);
+  // Whatever the host has to be asked for comes before the first change.
+  const u64 kept = old_length < new_length ? old_length : new_length;
+  Result<Vma*> vma = check_growth(address, kept, new_length, longer != nullptr);
+  if (vma.is_error() && vma.error() == Error(kWindowTooShort)) return vma.error();
+  if (is_fixed) {
+    if (new_address < kLowestAddress) return Error(EPERM);
+    TlbBatch batch(*this, *line_, pins_);
+    DBOS_CHECK_OK(unmap_range({new_address, new_address + new_length}, batch, dropped));
+  }
+  if (old_length > new_length) {
+    TlbBatch batch(*this, *line_, pins_);
+    DBOS_CHECK_OK(unmap_range({address + new_length, address + old_length}, batch, dropped));
+    old_length = new_length;
+  }
+  Vma* source = DBOS_TRY(check_growth(address, old_length, new_length, longer != nullptr));
+  if (keep_old && !may_grow_by(old_length)) return Error(ENOMEM);
+  if (!is_fixed) new_address = DBOS_TRY(place(new_address, new_length, 0));
+  return move_vma(source, address, old_length, new_length, new_address, keep_old, longer, dropped);
 }
 
 // Linux's vma_to_resize().
@@ -151,64 +154,74 @@ Result<VirtualAddress> AddressSpace::move_vma(Vma* vma, VirtualAddress address, 
     moved.window_offset = 0;
   }
 
-  // Everything that can fail comes first.
-  Result<void> ready = old_length == 0 ? Result<void>() : split_at(source);
-  if (ready.is_error()) {
+  Vma tail = moved;  // what `longer` has more than the vma's own
+  tail.range = {moved.end(), target.end};
+  tail.window = longer;
+  tail.window_offset = old_length;
+
+  // 1. All that can fail.
+  Result<void> result = old_length == 0 ? Result<void>() : split_at(source);
+  if (result.is_ok()) result = insert_moved(moved, has_tail ? &tail : nullptr, dropped);
+  if (result.is_ok() && old_length != 0) {
+    result = move_pages(source, target, keep_old);
+    if (result.is_error()) {
+      remove_vma(vmas_.find(target.begin), dropped);
+      if (has_tail) remove_vma(vmas_.find(tail.begin()), dropped);
+    }
+  }
+  if (result.is_error()) {
     merge_range(source, dropped);
-    return ready.error();
-  }
-  Vma* added = DBOS_TRY(insert_vma(moved));
-  Vma* tail = nullptr;
-  if (has_tail) {
-    Vma description = moved;
-    description.range = {added->end(), target.end};
-    description.window = longer;
-    description.window_offset = old_length;
-    const Result<Vma*> inserted = insert_vma(description);
-    if (inserted.is_error()) {
-      remove_vma(added, dropped);
-      merge_range(source, dropped);
-      return inserted.error();
-    }
-    tail = inserted.value();
-  }
-  TlbBatch batch(*this, *line_, pins_);
-  if (old_length != 0) {
-    // Neither is to be freed around: the vmas are still there.
-    const VirtualRange moved_to{target.begin, target.begin + old_length};
-    const VirtualRange around_source = freeable_around(source);
-    const VirtualRange around_target = freeable_around(target);
-    ready = tree_.prepare_clear(source, around_source, batch);
-    if (ready.is_ok()) ready = tree_.prepare_clear(moved_to, around_target, batch);
-    if (ready.is_ok()) {
-      ready = tree_.move(source, target.begin, batch);
-      if (ready.is_error()) tree_.clear(moved_to, around_target, batch);  // the nodes it made
-    }
-    if (ready.is_error()) {
-      remove_vma(added, dropped);
-      if (tail != nullptr) remove_vma(tail, dropped);
-      merge_range(source, dropped);
-      return ready.error();
-    }
-    if (!pins_.is_empty()) pins_.follow(source, target.begin);
-    tree_.clear(source, keep_old ? source : around_source, batch);
+    return result.error();
   }
 
+  // 2. What the limits count.
   account(static_cast<i64>(new_length));
   if (moved.has(VmaFlag::kLocked)) locked_bytes_ += new_length;
-  if (old_length != 0) {
-    Vma* old = vmas_.find(address);
-    if (old->has(VmaFlag::kLocked)) locked_bytes_ -= old->size();
-    if (keep_old) {
-      old->flags = old->flags.without(VmaFlag::kLocked | VmaFlag::kLockOnFault);
-      merge_around(old, dropped);
-    } else {
-      account(-static_cast<i64>(old->size()));
-      remove_vma(old, dropped);
-    }
-  }
+  if (old_length != 0) leave_behind(vmas_.find(address), keep_old, dropped);
   merge_range(target, dropped);
   return new_address;
+}
+
+// Both or none.
+Result<void> AddressSpace::insert_moved(const Vma& moved, const Vma* tail,
+                                        DroppedWindows& dropped) {
+  Vma* added = DBOS_TRY(insert_vma(moved));
+  if (tail == nullptr) return {};
+  const Result<Vma*> inserted = insert_vma(*tail);
+  if (inserted.is_ok()) return {};
+  remove_vma(added, dropped);
+  return inserted.error();
+}
+
+// All or none, to where `target` begins. Neither is to be freed around: the vmas are there, at both
+// places.
+Result<void> AddressSpace::move_pages(VirtualRange source, VirtualRange target, bool keep_old) {
+  TlbBatch batch(*this, *line_, pins_);
+  const VirtualRange moved_to{target.begin, target.begin + source.size()};
+  const VirtualRange around_source = freeable_around(source);
+  const VirtualRange around_target = freeable_around(target);
+  DBOS_CHECK_OK(tree_.prepare_clear(source, around_source, batch));
+  DBOS_CHECK_OK(tree_.prepare_clear(moved_to, around_target, batch));
+  const Result<void> moved = tree_.move(source, target.begin, batch);
+  if (moved.is_error()) {
+    tree_.clear(moved_to, around_target, batch);  // the nodes it made
+    return moved;
+  }
+  if (!pins_.is_empty()) pins_.follow(source, target.begin);
+  tree_.clear(source, keep_old ? source : around_source, batch);
+  return {};
+}
+
+// The vma whose pages have moved stays, empty and not locked, or goes.
+void AddressSpace::leave_behind(Vma* vma, bool keep_old, DroppedWindows& dropped) {
+  if (vma->has(VmaFlag::kLocked)) locked_bytes_ -= vma->size();
+  if (keep_old) {
+    vma->flags = vma->flags.without(VmaFlag::kLocked | VmaFlag::kLockOnFault);
+    merge_around(vma, dropped);
+  } else {
+    account(-static_cast<i64>(vma->size()));
+    remove_vma(vma, dropped);
+  }
 }
 
 }  // namespace dbos

@@ -189,6 +189,15 @@ void watch_steward(const Vcpu& vcpu) {
   if (vcpu.is_helper.load() == 0 && vcpu.adopted.load() == 0) keep_steward(*vcpu.process);
 }
 
+[[noreturn]] void end_by_signal(Vcpu& vcpu, int signal) {
+  vcpu.process->ended_by_itself.store(1);
+  log_line(LogLevel::kDebug, "process {} ends by signal {}", vcpu.process->process_id, signal);
+  tell_process_end(vcpu, {true, signal});
+  handle_crash(vcpu, signal);
+  end_first_process(vcpu);
+  die_by_signal(signal);
+}
+
 }  // namespace
 
 int64_t execute_service(Vcpu& vcpu, const Call& call) {
@@ -226,12 +235,7 @@ int64_t execute_service(Vcpu& vcpu, const Call& call) {
     case Service::kSignalMask:
       return signal_mask(vcpu, a[0]);
     case Service::kDie:
-      vcpu.process->ended_by_itself.store(1);
-      log_line(LogLevel::kDebug, "process {} ends by signal {}", vcpu.process->process_id, a[0]);
-      tell_process_end(vcpu, {true, static_cast<int>(a[0])});
-      handle_crash(vcpu, static_cast<int>(a[0]));
-      end_first_process(vcpu);
-      die_by_signal(static_cast<int>(a[0]));
+      end_by_signal(vcpu, static_cast<int>(a[0]));
     case Service::kPark:
       watch_steward(vcpu);
       return park(vcpu, call);
