@@ -38,9 +38,9 @@ Result<void> write_forced(AddressSpace& space, VirtualAddress address, const voi
   if (info.protection.may_write()) return copy_to_program(address, data, size);
   if (info.kind == VmaKind::kWindowShared) return Error(EACCES);
   const int rights = info.protection.linux_bits();
-  DBOS_CHECK_OK(space.protect(page, kPageSize, rights | PROT_READ | PROT_WRITE));
+  DBOS_RETURN_IF_ERROR(space.protect(page, kPageSize, rights | PROT_READ | PROT_WRITE));
   const Result<void> written = copy_to_program(address, data, size);
-  DBOS_CHECK_OK(space.protect(page, kPageSize, rights));
+  DBOS_RETURN_IF_ERROR(space.protect(page, kPageSize, rights));
   return written;
 }
 

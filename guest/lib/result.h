@@ -76,7 +76,7 @@ constexpr i64 result_of(Result<VirtualAddress> result) {
     if (dbos_try_result.is_error()) return dbos_try_result.error(); \
     dbos_try_result.value();                                        \
   })
-#define DBOS_CHECK_OK(expression)                                   \
+#define DBOS_RETURN_IF_ERROR(expression)                            \
   do {                                                              \
     auto dbos_try_result = (expression);                            \
     if (dbos_try_result.is_error()) return dbos_try_result.error(); \

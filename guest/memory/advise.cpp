@@ -134,7 +134,7 @@ Result<void> AddressSpace::advise_vma(Vma* vma, VirtualRange range, int advice, 
 }
 
 Result<void> AddressSpace::discard(VirtualRange range, TlbBatch& batch) {
-  DBOS_CHECK_OK(tree_.prepare_clear(range, range, batch));
+  DBOS_RETURN_IF_ERROR(tree_.prepare_clear(range, range, batch));
   note_resident();
   tree_.clear(range, range, batch);
   return {};

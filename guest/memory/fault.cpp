@@ -251,7 +251,7 @@ Result<AddressSpace::Touched> AddressSpace::touch_large(const Vma& vma, VirtualA
 Result<Walk> AddressSpace::open_small(VirtualAddress page, TlbBatch& batch) {
   Walk walk = DBOS_TRY(tree_.open(page, Level::kPage, batch));
   if (walk.level != Level::kPage) {
-    DBOS_CHECK_OK(tree_.split(*walk.slot));
+    DBOS_RETURN_IF_ERROR(tree_.split(*walk.slot));
     walk = DBOS_TRY(tree_.open(page, Level::kPage, batch));
   }
   return walk;

@@ -44,7 +44,7 @@ Result<FrameAllocator::Taken> FrameAllocator::take_from_cache(Cache& cache, bool
   LockGuard guard(cache.lock);
   const BlockUse use = use_of(kind);
   Pool& pool = cache.pools[static_cast<u32>(use)];
-  if (pool.is_empty()) DBOS_CHECK_OK(refill(pool, prefer_zero, use));
+  if (pool.is_empty()) DBOS_RETURN_IF_ERROR(refill(pool, prefer_zero, use));
   const bool zero = pool.dirty_count == 0 || (prefer_zero && pool.zero_count != 0);
   const FrameNumber frame = zero ? pool.zero[--pool.zero_count] : pool.dirty[--pool.dirty_count];
   ++(kind == FrameKind::kNode ? cache.nodes : cache.pages);
@@ -72,7 +72,7 @@ Result<void> FrameAllocator::refill(Pool& pool, bool prefer_zero, BlockUse use) 
       }
       if (count != 0) return {};
     }
-    DBOS_CHECK_OK(grow(seen_chunks));
+    DBOS_RETURN_IF_ERROR(grow(seen_chunks));
   }
 }
 
@@ -151,7 +151,7 @@ Result<PhysicalAddress> FrameAllocator::allocate_large(Clear clear, Ownership ow
         break;
       }
     }
-    DBOS_CHECK_OK(grow(seen_chunks));
+    DBOS_RETURN_IF_ERROR(grow(seen_chunks));
   }
   {
     Cache& mine = cache();
@@ -226,7 +226,7 @@ Result<PhysicalAddress> FrameAllocator::allocate_kernel(u32 order) {
       LockGuard guard(lock_);
       if (take_run(order, first)) break;
     }
-    DBOS_CHECK_OK(grow(seen_chunks));
+    DBOS_RETURN_IF_ERROR(grow(seen_chunks));
   }
   for (u32 i = 0; i < count; ++i) {
     FrameInfo& info = frame_info(FrameNumber(first.value() + i));

@@ -92,7 +92,7 @@ Result<VirtualAddress> AddressSpace::map(VirtualAddress hint, u64 length, int fl
   if (is_data(description) && !may_grow_data_by(length)) return Error(ENOMEM);
   if (!is_free) {
     TlbBatch batch(*this, *line_, pins_);
-    DBOS_CHECK_OK(unmap_range(range, batch, dropped));
+    DBOS_RETURN_IF_ERROR(unmap_range(range, batch, dropped));
   }
   description.range = range;
   Vma* vma = DBOS_TRY(insert_vma(description));

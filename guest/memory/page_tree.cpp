@@ -68,7 +68,7 @@ Result<Walk> PageTree::open(VirtualAddress address, Level lowest, TlbBatch& batc
     if (entry.is_empty()) {
       slot.store(Pte::node(DBOS_TRY(allocate_node(Clear::kYes))));
     } else if (!entry.is_writable()) {
-      DBOS_CHECK_OK(isolate_node(slot, address, batch));
+      DBOS_RETURN_IF_ERROR(isolate_node(slot, address, batch));
     }
     at = slot.load().address();
   }
@@ -160,7 +160,7 @@ void PageTree::unlink_entry(Pte entry, Level level, VirtualAddress base, bool is
 }
 
 Result<void> PageTree::prepare_clear(VirtualRange range, VirtualRange freeable, TlbBatch& batch) {
-  DBOS_CHECK_OK(isolate(range.begin, freeable, batch));
+  DBOS_RETURN_IF_ERROR(isolate(range.begin, freeable, batch));
   return isolate(range.end, freeable, batch);
 }
 
@@ -176,7 +176,7 @@ Result<void> PageTree::isolate(VirtualAddress boundary, VirtualRange freeable, T
     const VirtualAddress base(align_down(boundary.value(), span(level)));
     if (entry.is_leaf(level)) return split(slot);
     if (freeable.contains(entry_range(base, level))) return {};
-    if (!is_exclusive(entry.address())) DBOS_CHECK_OK(isolate_node(slot, base, batch));
+    if (!is_exclusive(entry.address())) DBOS_RETURN_IF_ERROR(isolate_node(slot, base, batch));
     at = slot.load().address();
   }
 }
@@ -229,13 +229,13 @@ Result<void> PageTree::prepare_protect(Node& node, Level level, VirtualAddress b
     const Pte entry = slot.load();
     if (entry.is_empty() || (entry.is_leaf(level) && range.contains(covered))) continue;
     if (entry.is_leaf(level)) {
-      DBOS_CHECK_OK(split(slot));
+      DBOS_RETURN_IF_ERROR(split(slot));
     } else if (!is_exclusive(entry.address())) {
       if (adds_only) continue;
-      DBOS_CHECK_OK(isolate_node(slot, covered.begin, batch));
+      DBOS_RETURN_IF_ERROR(isolate_node(slot, covered.begin, batch));
     }
-    DBOS_CHECK_OK(prepare_protect(node_at(slot.load().address()), below(level), covered.begin,
-                                  range, adds_only, batch));
+    DBOS_RETURN_IF_ERROR(prepare_protect(node_at(slot.load().address()), below(level),
+                                         covered.begin, range, adds_only, batch));
   }
   return {};
 }
@@ -304,7 +304,7 @@ Result<void> PageTree::move(VirtualRange from, VirtualAddress to, TlbBatch& batc
     const VirtualAddress target = to + (at - from.begin.value());
     const bool as_large = walk.level == Level::kDirectory && is_whole && !is_askew;
     Walk opened = DBOS_TRY(open(source, as_large ? Level::kDirectory : Level::kPage, batch));
-    if (opened.level == Level::kDirectory && !as_large) DBOS_CHECK_OK(split(*opened.slot));
+    if (opened.level == Level::kDirectory && !as_large) DBOS_RETURN_IF_ERROR(split(*opened.slot));
     if (!as_large) static_cast<void>(DBOS_TRY(open(source, Level::kPage, batch)));
     static_cast<void>(DBOS_TRY(open(target, as_large ? Level::kDirectory : Level::kPage, batch)));
     at += as_large ? step : kPageSize;

@@ -45,7 +45,8 @@ Result<VirtualAddress> AddressSpace::remap_locked(VirtualAddress address, u64 ol
   if (old_length >= new_length) {
     if (old_length != new_length) {
       TlbBatch batch(*this, *line_, pins_);
-      DBOS_CHECK_OK(unmap_range({address + new_length, address + old_length}, batch, dropped));
+      DBOS_RETURN_IF_ERROR(
+          unmap_range({address + new_length, address + old_length}, batch, dropped));
     }
     return address;
   }
@@ -55,7 +56,7 @@ Result<VirtualAddress> AddressSpace::remap_locked(VirtualAddress address, u64 ol
   const VirtualAddress new_end = address + new_length;
   if (address + old_length == vma->end() && new_end.value() <= kProgramEnd &&
       vmas_.is_free({vma->end(), new_end})) {
-    DBOS_CHECK_OK(extend(vma, vma->end() - address, new_length, longer, dropped));
+    DBOS_RETURN_IF_ERROR(extend(vma, vma->end() - address, new_length, longer, dropped));
     return address;
   }
 
@@ -83,11 +84,11 @@ Result<VirtualAddress> AddressSpace::remap_to(VirtualAddress address, u64 old_le
   if (is_fixed) {
     if (new_address < kLowestAddress) return Error(EPERM);
     TlbBatch batch(*this, *line_, pins_);
-    DBOS_CHECK_OK(unmap_range({new_address, new_address + new_length}, batch, dropped));
+    DBOS_RETURN_IF_ERROR(unmap_range({new_address, new_address + new_length}, batch, dropped));
   }
   if (old_length > new_length) {
     TlbBatch batch(*this, *line_, pins_);
-    DBOS_CHECK_OK(unmap_range({address + new_length, address + old_length}, batch, dropped));
+    DBOS_RETURN_IF_ERROR(unmap_range({address + new_length, address + old_length}, batch, dropped));
     old_length = new_length;
   }
   Vma* source = DBOS_TRY(check_growth(address, old_length, new_length, longer != nullptr));
@@ -200,8 +201,8 @@ Result<void> AddressSpace::move_pages(VirtualRange source, VirtualRange target, 
   const VirtualRange moved_to{target.begin, target.begin + source.size()};
   const VirtualRange around_source = freeable_around(source);
   const VirtualRange around_target = freeable_around(target);
-  DBOS_CHECK_OK(tree_.prepare_clear(source, around_source, batch));
-  DBOS_CHECK_OK(tree_.prepare_clear(moved_to, around_target, batch));
+  DBOS_RETURN_IF_ERROR(tree_.prepare_clear(source, around_source, batch));
+  DBOS_RETURN_IF_ERROR(tree_.prepare_clear(moved_to, around_target, batch));
   const Result<void> moved = tree_.move(source, target.begin, batch);
   if (moved.is_error()) {
     tree_.clear(moved_to, around_target, batch);  // the nodes it made

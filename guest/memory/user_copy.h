@@ -23,7 +23,7 @@ u64 peek_program_bytes(void* destination, VirtualAddress source, u64 size);
 template <typename T>
 Result<T> read_program(VirtualAddress source) {
   T value;
-  DBOS_CHECK_OK(copy_from_program(&value, source, sizeof value));
+  DBOS_RETURN_IF_ERROR(copy_from_program(&value, source, sizeof value));
   return value;
 }
 template <typename T>

@@ -123,13 +123,15 @@ Result<u64> write_initial_stack(AddressSpace& space, const BootInformation& boot
   DBOS_TRY(space.map_anonymous(
       VirtualAddress(image.top - mapped), mapped, PROT_READ | PROT_WRITE | executable,
       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_GROWSDOWN, VmaName::kStack));
-  DBOS_CHECK_OK(copy_to_program(VirtualAddress(path_address), path.begin, path.size));
-  DBOS_CHECK_OK(
+  DBOS_RETURN_IF_ERROR(copy_to_program(VirtualAddress(path_address), path.begin, path.size));
+  DBOS_RETURN_IF_ERROR(
       copy_to_program(VirtualAddress(environment_address), environment.begin, environment.size));
-  DBOS_CHECK_OK(
+  DBOS_RETURN_IF_ERROR(
       copy_to_program(VirtualAddress(arguments_address), arguments.begin, arguments.size));
-  DBOS_CHECK_OK(copy_to_program(VirtualAddress(platform_address), kPlatform, sizeof kPlatform));
-  DBOS_CHECK_OK(copy_to_program(VirtualAddress(random_address), boot.random, sizeof boot.random));
+  DBOS_RETURN_IF_ERROR(
+      copy_to_program(VirtualAddress(platform_address), kPlatform, sizeof kPlatform));
+  DBOS_RETURN_IF_ERROR(
+      copy_to_program(VirtualAddress(random_address), boot.random, sizeof boot.random));
 
   StackWriter out(stack_pointer);
   out.put(boot.argument_count);
@@ -138,7 +140,7 @@ Result<u64> write_initial_stack(AddressSpace& space, const BootInformation& boot
   layout.auxiliary_start = out.address();
   put_auxiliary_vector(out, boot, image, random_address, platform_address, path_address);
   layout.auxiliary_end = out.address();
-  DBOS_CHECK_OK(out.finish());
+  DBOS_RETURN_IF_ERROR(out.finish());
 
   layout.stack_start = stack_pointer;
   layout.arguments_start = arguments_address;

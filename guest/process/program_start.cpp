@@ -90,7 +90,7 @@ Result<void> map_segment(AddressSpace& space, const LoadSegment& segment, u64 bi
                               MAP_PRIVATE | MAP_FIXED, mapping));
     const bool has_tail = segment.memory_size > segment.file_size && (protection & PROT_WRITE) != 0;
     const u64 tail = begin + segment.file_size;
-    if (has_tail) DBOS_CHECK_OK(clear_program(VirtualAddress(tail), file_end - tail));
+    if (has_tail) DBOS_RETURN_IF_ERROR(clear_program(VirtualAddress(tail), file_end - tail));
   }
   if (end > file_end) {
     DBOS_TRY(space.map_anonymous(VirtualAddress(file_end), end - file_end, protection,

@@ -112,13 +112,14 @@ Result<void> read_extended_state(u64 address) {
   // XRSTOR of an unaligned area raises #GP, which a native program sees as SIGSEGV.
   if (has_xsave() && !is_aligned(address, kExtendedStateAlignment)) return Error(EFAULT);
   ExtendedStateBuffer buffer;
-  DBOS_CHECK_OK(copy_from_program(buffer.bytes, VirtualAddress(address), kExtendedStateLegacySize));
+  DBOS_RETURN_IF_ERROR(
+      copy_from_program(buffer.bytes, VirtualAddress(address), kExtendedStateLegacySize));
   const u64 size = extended_state_size_of(buffer);
   __builtin_memset(buffer.bytes + kExtendedStateLegacySize, 0,
                    sizeof buffer.bytes - kExtendedStateLegacySize);
-  DBOS_CHECK_OK(copy_from_program(buffer.bytes + kExtendedStateLegacySize,
-                                  VirtualAddress(address + kExtendedStateLegacySize),
-                                  size - kExtendedStateLegacySize));
+  DBOS_RETURN_IF_ERROR(copy_from_program(buffer.bytes + kExtendedStateLegacySize,
+                                         VirtualAddress(address + kExtendedStateLegacySize),
+                                         size - kExtendedStateLegacySize));
   if (!restore_extended_state(buffer)) return Error(EFAULT);
   return {};
 }
@@ -167,7 +168,7 @@ Result<void> push_signal_frame(Thread& thread, TrapFrame& frame, u32 signal,
   if ((action.flags & action_flag::kRestorer) == 0) return Error(EFAULT);
   if (action.handler >= kProgramEnd) return Error(EFAULT);
   const FramePlace place = DBOS_TRY(place_frame(thread, frame, action));
-  DBOS_CHECK_OK(write_extended_state(place.extended_state));
+  DBOS_RETURN_IF_ERROR(write_extended_state(place.extended_state));
 
   SignalFrame pushed{};
   pushed.restorer = action.restorer;
@@ -180,7 +181,7 @@ Result<void> push_signal_frame(Thread& thread, TrapFrame& frame, u32 signal,
   const bool with_info = (action.flags & action_flag::kSignalInfo) != 0;
   if (with_info) pushed.info = info;
   const u64 size = with_info ? sizeof pushed : offsetof(SignalFrame, info);
-  DBOS_CHECK_OK(copy_to_program(VirtualAddress(place.frame), &pushed, size));
+  DBOS_RETURN_IF_ERROR(copy_to_program(VirtualAddress(place.frame), &pushed, size));
 
   frame.rdi = signal;
   frame.rax = 0;
@@ -208,7 +209,7 @@ Result<void> pop_signal_frame(Thread& thread, TrapFrame& frame) {
       VirtualAddress(frame_to_end(frame) + offsetof(SignalFrame, context))));
   // iretq to such an address would fault in the kernel; the program's own jump there is a SIGSEGV.
   if (context.registers.rip >= kProgramEnd) return Error(EFAULT);
-  DBOS_CHECK_OK(read_extended_state(context.registers.extended_state));
+  DBOS_RETURN_IF_ERROR(read_extended_state(context.registers.extended_state));
   restore_registers(frame, context.registers);
   // As Linux: an unusable alternate stack in the frame is no reason to fail.
   static_cast<void>(set_alternate_stack(thread, context.stack, frame.rsp).is_ok());

@@ -36,7 +36,7 @@ Result<void> PageTree::follow_below(Node& node, Level level, VirtualAddress base
     const Pte theirs = main.entries[index].load();
     PteSlot& slot = node.entries[index];
     if (theirs.is_empty() && slot.load().is_empty()) continue;
-    DBOS_CHECK_OK(follow_entry(slot, level, {at, at + span(level)}, theirs, range));
+    DBOS_RETURN_IF_ERROR(follow_entry(slot, level, {at, at + span(level)}, theirs, range));
   }
   return {};
 }

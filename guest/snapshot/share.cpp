@@ -49,10 +49,10 @@ Result<void> PageTree::copy_pinned(PageTree& parent, VirtualAddress page, Epoch 
       info.set_birth(departure + 1);
       return {};
     }
-    if (own_slot.load().is_leaf(level)) DBOS_CHECK_OK(split(own_slot));
+    if (own_slot.load().is_leaf(level)) DBOS_RETURN_IF_ERROR(split(own_slot));
     if (entry.is_leaf(level)) {
       // The parent's new node is younger than the snapshot. This tree got a node of its own, too.
-      DBOS_CHECK_OK(parent.split(slot));
+      DBOS_RETURN_IF_ERROR(parent.split(slot));
     } else if (info.birth() <= departure) {
       const bool is_shared = own_slot.load().address() == item;
       const PhysicalAddress clone =

@@ -79,7 +79,7 @@ class Gathered {
 
 Result<void> gather(Gathered& gathered, VirtualAddress path, VirtualAddress arguments,
                     VirtualAddress environment, u64 (&pointers)[3]) {
-  DBOS_CHECK_OK(gathered.allocate());
+  DBOS_RETURN_IF_ERROR(gathered.allocate());
   pointers[0] = DBOS_TRY(gathered.add_string(path, PATH_MAX, ENAMETOOLONG));
   pointers[1] = DBOS_TRY(gathered.add_array(arguments));
   pointers[2] = DBOS_TRY(gathered.add_array(environment));

@@ -203,7 +203,7 @@ static Result<void> copy_changes(u64 program, const u8* data, const u8* before, 
     u64 end = at;
     while (end < size && differs(end)) end += 8;
     if (end > size) end = size;
-    DBOS_CHECK_OK(copy_to_program(VirtualAddress(program + at), data + at, end - at));
+    DBOS_RETURN_IF_ERROR(copy_to_program(VirtualAddress(program + at), data + at, end - at));
     at = end;
   }
   return {};

@@ -27,20 +27,21 @@ constexpr u64 kBytesOffset = offsetof(HostMessageOfMany, bytes);
 
 Result<void> MessageState::finish(u64 address, const HostMessage& message, u64 bytes) {
   if (access == HostAccess::kRead) return {};
-  DBOS_CHECK_OK(transfer.finish(bytes));
+  DBOS_RETURN_IF_ERROR(transfer.finish(bytes));
   if (program.name != 0) {
     const u32 room = program.name_length < kNameMax ? program.name_length : kNameMax;
     const u32 length = message.name_length < room ? message.name_length : room;
     if (name != nullptr) {
-      DBOS_CHECK_OK(copy_to_program(VirtualAddress(program.name), name, length));
+      DBOS_RETURN_IF_ERROR(copy_to_program(VirtualAddress(program.name), name, length));
     }
-    DBOS_CHECK_OK(write_program(VirtualAddress(address + kNameLengthOffset), message.name_length));
+    DBOS_RETURN_IF_ERROR(
+        write_program(VirtualAddress(address + kNameLengthOffset), message.name_length));
   }
   if (control != nullptr && message.control_length <= program.control_length) {
-    DBOS_CHECK_OK(
+    DBOS_RETURN_IF_ERROR(
         copy_to_program(VirtualAddress(program.control), control, message.control_length));
   }
-  DBOS_CHECK_OK(
+  DBOS_RETURN_IF_ERROR(
       write_program(VirtualAddress(address + kControlLengthOffset), message.control_length));
   return write_program(VirtualAddress(address + kFlagsOffset), message.flags);
 }
@@ -66,9 +67,9 @@ Result<bool> Marshaller::marshal_message(u64 program, u32 capacity, HostMessage&
     return false;
   }
   state.program = message;
-  DBOS_CHECK_OK(marshal_message_name(message, state));
-  DBOS_CHECK_OK(marshal_control(message, state));
-  DBOS_CHECK_OK(marshal_message_data(capacity, message, state));
+  DBOS_RETURN_IF_ERROR(marshal_message_name(message, state));
+  DBOS_RETURN_IF_ERROR(marshal_control(message, state));
+  DBOS_RETURN_IF_ERROR(marshal_message_data(capacity, message, state));
   return true;
 }
 
@@ -115,12 +116,12 @@ Result<void> Marshaller::marshal_message_data(u32 capacity, HostMessage& message
     return {};
   }
   const Buffer* buffers = reinterpret_cast<const Buffer*>(array.data);
-  DBOS_CHECK_OK(state.transfer.map(buffers, static_cast<u32>(count), 0, capacity));
+  DBOS_RETURN_IF_ERROR(state.transfer.map(buffers, static_cast<u32>(count), 0, capacity));
   if (state.transfer.is_partial() && capacity == kVectorMax) {
     u64 total = 0;
     for (u64 i = 0; i < count; i++) total += buffers[i].size;
     if (total <= kGatherMax) {
-      DBOS_CHECK_OK(state.transfer.map_gathered(buffers, static_cast<u32>(count)));
+      DBOS_RETURN_IF_ERROR(state.transfer.map_gathered(buffers, static_cast<u32>(count)));
     } else if (state.access == HostAccess::kRead && is_message_socket()) {
       return Error(EMSGSIZE);
     }

@@ -61,7 +61,7 @@ void Transfer::append(u64 base, u64 size, Copy copy) {
 Result<void> Transfer::map(const Buffer* buffers, u32 count, u64 skip, u32 capacity,
                            u64 bytes_max) {
   bytes_max_ = bytes_max;
-  DBOS_CHECK_OK(reserve(vectors_needed(buffers, count, capacity)));
+  DBOS_RETURN_IF_ERROR(reserve(vectors_needed(buffers, count, capacity)));
   for (u32 i = 0; i < count && !partial_; i++) {
     const u64 skipped = skip < buffers[i].size ? skip : buffers[i].size;
     skip -= skipped;
@@ -138,7 +138,7 @@ Result<void> Transfer::map_gathered(const Buffer* buffers, u32 count) {
   count_ = 0;
   bytes_ = 0;
   partial_ = false;
-  DBOS_CHECK_OK(reserve(1));
+  DBOS_RETURN_IF_ERROR(reserve(1));
   append(piece.address.value(), total, {piece.data, 0});
   scatter_ = buffers;
   scatter_count_ = count;
@@ -147,7 +147,7 @@ Result<void> Transfer::map_gathered(const Buffer* buffers, u32 count) {
     const u64 size = buffers[i].size < total - done ? buffers[i].size : total - done;
     const VirtualAddress program(buffers[i].base);
     if (access_ == HostAccess::kRead) {
-      DBOS_CHECK_OK(copy_from_program(piece.data + done, program, size));
+      DBOS_RETURN_IF_ERROR(copy_from_program(piece.data + done, program, size));
     } else if (!marshal_memory::is_writable(program, size)) {
       return Error(EFAULT);
     }
@@ -162,7 +162,7 @@ Result<void> Transfer::finish(u64 bytes) {
     const u8* data = copies_[0].data;
     for (u32 i = 0; i < scatter_count_ && bytes != 0; i++) {
       const u64 size = scatter_[i].size < bytes ? scatter_[i].size : bytes;
-      DBOS_CHECK_OK(copy_to_program(VirtualAddress(scatter_[i].base), data, size));
+      DBOS_RETURN_IF_ERROR(copy_to_program(VirtualAddress(scatter_[i].base), data, size));
       data += size;
       bytes -= size;
     }
@@ -171,7 +171,8 @@ Result<void> Transfer::finish(u64 bytes) {
   for (u32 i = 0; i < count_ && bytes != 0; i++) {
     const u64 size = vectors_[i].size < bytes ? vectors_[i].size : bytes;
     if (copies_[i].data != nullptr) {
-      DBOS_CHECK_OK(copy_to_program(VirtualAddress(copies_[i].program), copies_[i].data, size));
+      DBOS_RETURN_IF_ERROR(
+          copy_to_program(VirtualAddress(copies_[i].program), copies_[i].data, size));
     }
     bytes -= size;
   }

@@ -68,7 +68,7 @@ void tell_that_window_is_smaller(u64 length) {
 
 Result<VirtualAddress> map_with_host(Thread& thread, u64 address, u64 length, int protection,
                                      int flags, i32 descriptor, u64 offset, bool shared) {
-  DBOS_CHECK_OK(check_length(length));
+  DBOS_RETURN_IF_ERROR(check_length(length));
   tell_that_window_is_smaller(length);
   const FileMapping file =
       has(flags, MAP_ANONYMOUS)

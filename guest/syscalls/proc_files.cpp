@@ -136,7 +136,7 @@ Result<void> write_file(ProcText& out, Thread& thread, ProcFile file, const char
     case ProcFile::kStat:
     case ProcFile::kStatus: {
       HostText host;
-      DBOS_CHECK_OK(read_host(host, path));
+      DBOS_RETURN_IF_ERROR(read_host(host, path));
       if (file == ProcFile::kStat) {
         format_stat(out, host.data, host.size, space.statistics(), layout, facts_of(thread));
       } else {

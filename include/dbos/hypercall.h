@@ -198,7 +198,7 @@ enum dbos_signal_disposition {
   DBOS_SIGNAL_CATCH = 2,    // the VMM stores it in the hypercall page
 };
 
-#define DBOS_EXECUTE_LIMIT_COUNT 3     // execute's limits: RLIMIT_AS, RLIMIT_DATA, RLIMIT_STACK
+#define DBOS_EXECUTE_LIMIT_COUNT 3   // execute's limits: RLIMIT_AS, RLIMIT_DATA, RLIMIT_STACK
 #define DBOS_FORK_WAIT_FOR_EXEC 0x1  // process_fork's flags: the caller sleeps, as with vfork
 
 #define DBOS_HELPER_AFTER_FORK 0x1  // helper's flags: not now, but when the process has forked
