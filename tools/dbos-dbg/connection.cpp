@@ -89,7 +89,7 @@ Json Connection::ask(const std::string& command, const Json& arguments, Wait wai
     // An event, or the answer to what was not waited for.
     if (!answer->contains("ok") || answer->value("id", id) != id) continue;
     if ((*answer)["ok"] == true) return (*answer)["result"];
-    throw Failure(answer->value("error", "the request failed"));
+    throw Failure(answer->value("error", "the request failed"), answer->value("code", ""));
   }
 }
 

@@ -8,6 +8,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 namespace dbos::dbg {
 
@@ -16,7 +17,13 @@ using Json = nlohmann::json;
 // what(): one sentence for the user.
 class Failure : public std::runtime_error {
  public:
-  using std::runtime_error::runtime_error;
+  explicit Failure(const std::string& text, std::string code = {})
+      : std::runtime_error(text), code_(std::move(code)) {}
+  // That of a request that was refused, if it has one (vmm/debug/control_request.h).
+  const std::string& code() const { return code_; }
+
+ private:
+  std::string code_;
 };
 
 // Of wrong words on the command line: the exit status is another.

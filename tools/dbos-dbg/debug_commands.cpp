@@ -5,17 +5,16 @@
 #include <algorithm>
 #include <cctype>
 #include <cstdlib>
-#include <cstring>
 #include <sstream>
 #include <utility>
 
 #include "tools/dbos-dbg/table.h"
+#include "vmm/debug/control_request.h"
 
 namespace dbos::dbg {
 namespace {
 
 constexpr uint64_t kStepsMax = 1'000'000;
-constexpr const char* kNoRegisters = "the debug registers of this";  // stop.h's insert_breakpoint()
 
 uint64_t number_of(const std::string& text, const char* what) {
   const bool is_number = !text.empty() && std::all_of(text.begin(), text.end(), [](char c) {
@@ -243,8 +242,7 @@ Answer DebugCommands::watch(const std::string& kind, const Words& words) {
   try {
     target_.ask("break", {{"kind", kind}, {"address", point.address}, {"length", point.length}});
   } catch (const Failure& failure) {
-    const bool can_step = kind == "write" && std::strncmp(failure.what(), kNoRegisters,
-                                                          std::strlen(kNoRegisters)) == 0;
+    const bool can_step = kind == "write" && failure.code() == vmm::kNoDebugRegisters;
     if (!can_step) throw;
     point.kind = "stepped";
   }

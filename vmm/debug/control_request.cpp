@@ -55,8 +55,9 @@ std::string answer_line(const ControlRequest& request, const Json& result) {
   return line_of(answer, request.id);
 }
 
-std::string error_line(const Json& id, std::string_view error) {
+std::string error_line(const Json& id, std::string_view error, std::string_view code) {
   Json answer = {{"ok", false}, {"error", error}};
+  if (!code.empty()) answer["code"] = code;
   return line_of(answer, id);
 }
 

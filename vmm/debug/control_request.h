@@ -2,6 +2,7 @@
 //   {"command": "pt", "arguments": {"address": 4096}, "id": 1}
 // `arguments` and `id` may be left out; the answer repeats the id.
 //   {"ok": true, "result": ..., "id": 1}   or   {"ok": false, "error": "one sentence", "id": 1}
+// An error that a client can do something about has a "code", too, which does not change.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -15,10 +16,18 @@ namespace dbos::vmm {
 
 using Json = nlohmann::json;
 
+// The code of "break" where a watchpoint would never be hit: a debugger can step instead.
+inline constexpr const char* kNoDebugRegisters = "no_debug_registers";
+
 // what(): one sentence for the user of dbos-dbg.
 class CommandError : public std::runtime_error {
  public:
-  using std::runtime_error::runtime_error;
+  explicit CommandError(const std::string& sentence, const char* code = "")
+      : std::runtime_error(sentence), code_(code) {}
+  const char* code() const { return code_; }
+
+ private:
+  const char* code_;
 };
 
 struct ControlRequest {
@@ -31,7 +40,7 @@ struct ControlRequest {
 ControlRequest parse_request(std::string_view line);
 
 std::string answer_line(const ControlRequest& request, const Json& result);
-std::string error_line(const Json& id, std::string_view error);
+std::string error_line(const Json& id, std::string_view error, std::string_view code = {});
 
 // Bytes as they come, lines as they are complete.
 class LineBuffer {

@@ -196,7 +196,7 @@ void ControlServer::answer(Client& client, const std::string& line) {
     const Json result = perform_command(context_, client.session, request);
     client.session.output += answer_line(request, result);
   } catch (const CommandError& error) {
-    client.session.output += error_line(request.id, error.what());
+    client.session.output += error_line(request.id, error.what(), error.code());
   } catch (const std::exception& error) {
     client.session.output +=
         error_line(request.id, fmt::format("the request failed: {}", error.what()));

@@ -145,15 +145,15 @@ Place place_of(const Json& arguments) {
 
 Json set_breakpoint(const Json& arguments) {
   const Place place = place_of(arguments);
-  const std::string error = insert_breakpoint(place.kind, place.address, place.length);
-  if (!error.empty()) throw CommandError(error);
-  return true;
+  const BreakpointError error = insert_breakpoint(place.kind, place.address, place.length);
+  if (error.text.empty()) return true;
+  throw CommandError(error.text, error.no_debug_registers ? kNoDebugRegisters : "");
 }
 
 Json unset_breakpoint(const Json& arguments) {
   const Place place = place_of(arguments);
-  const std::string error = remove_breakpoint(place.kind, place.address, place.length);
-  if (!error.empty()) throw CommandError(error);
+  const BreakpointError error = remove_breakpoint(place.kind, place.address, place.length);
+  if (!error.text.empty()) throw CommandError(error.text);
   return true;
 }
 

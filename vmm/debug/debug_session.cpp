@@ -42,7 +42,7 @@ void DebugSession::answer(const std::string& line) {
     output_ += answer_line(request, perform(request));
     if (request.command == "gdb") begin_gdb();
   } catch (const CommandError& error) {
-    output_ += error_line(request.id, error.what());
+    output_ += error_line(request.id, error.what(), error.code());
   } catch (const std::exception& error) {
     output_ += error_line(request.id, fmt::format("the request failed: {}", error.what()));
   }

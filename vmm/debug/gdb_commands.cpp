@@ -143,10 +143,10 @@ std::string change_gdb_breakpoint(std::string_view text, GdbChange change) {
   if (!take_prefix(&text, ",")) return kBadPacket;
   const auto range = take_range(&text);
   if (!range || !text.empty()) return kBadPacket;
-  const std::string error = change == GdbChange::kInsert
-                                ? insert_breakpoint(*kind, range->address, range->length)
-                                : remove_breakpoint(*kind, range->address, range->length);
-  return error.empty() ? kOk : "E." + error;
+  const BreakpointError error = change == GdbChange::kInsert
+                                    ? insert_breakpoint(*kind, range->address, range->length)
+                                    : remove_breakpoint(*kind, range->address, range->length);
+  return error.text.empty() ? kOk : "E." + error.text;
 }
 
 std::string gdb_stop_text(const StopEvent& event, uint32_t thread, bool knows_software_breaks,

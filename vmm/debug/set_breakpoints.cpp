@@ -7,14 +7,14 @@ namespace {
 
 constexpr size_t kSoftwareMax = 1024;
 
-std::string insert_software(uint32_t vcpu, uint64_t address) {
+BreakpointError insert_software(uint32_t vcpu, uint64_t address) {
   DebugState& state = debug_state();
   if (software_breakpoint_at(address) != nullptr) return {};
-  if (state.software.size() >= kSoftwareMax) return "there are too many breakpoints";
+  if (state.software.size() >= kSoftwareMax) return {"there are too many breakpoints"};
   uint8_t original = 0;
   const bool is_written = read_program(address, &original, 1) == 1 &&
                           write_breakpoint_byte(vcpu, address, kBreakpointInstruction);
-  if (!is_written) return "no breakpoint can be written there";
+  if (!is_written) return {"no breakpoint can be written there"};
   const HostLockGuard guard(state.lock);
   state.software.push_back({address, original});
   return {};
@@ -39,15 +39,15 @@ void take_out_breakpoints(uint32_t vcpu) {
   }
 }
 
-std::string insert_breakpoint(BreakpointKind kind, uint64_t address, uint64_t length) {
+BreakpointError insert_breakpoint(BreakpointKind kind, uint64_t address, uint64_t length) {
   DebugState& state = debug_state();
   const auto vcpu = any_debugged();
-  if (!state.is_stopped || !vcpu) return "the program is not stopped";
+  if (!state.is_stopped || !vcpu) return {"the program is not stopped"};
   if (kind == BreakpointKind::kSoftware) return insert_software(*vcpu, address);
   const uint64_t size = kind == BreakpointKind::kHardwareExecute ? 1 : length;
-  if (!is_watchable(address, size)) return "one debug register can't watch that range";
+  if (!is_watchable(address, size)) return {"one debug register can't watch that range"};
   if (!has_debug_registers(*vcpu)) {
-    return "the debug registers of this (emulated) machine's guests do not work";
+    return {"the debug registers of this (emulated) machine's guests do not work", true};
   }
   for (auto& slot : state.hardware) {
     if (slot) continue;
@@ -56,13 +56,13 @@ std::string insert_breakpoint(BreakpointKind kind, uint64_t address, uint64_t le
     ++state.hardware_version;
     return {};
   }
-  return "all four debug registers are in use";
+  return {"all four debug registers are in use"};
 }
 
-std::string remove_breakpoint(BreakpointKind kind, uint64_t address, uint64_t length) {
+BreakpointError remove_breakpoint(BreakpointKind kind, uint64_t address, uint64_t length) {
   DebugState& state = debug_state();
   const auto vcpu = any_debugged();
-  if (!state.is_stopped || !vcpu) return "the program is not stopped";
+  if (!state.is_stopped || !vcpu) return {"the program is not stopped"};
   const uint64_t size = kind == BreakpointKind::kHardwareExecute ? 1 : length;
   for (auto& slot : state.hardware) {
     if (!slot || *slot != HardwareBreakpoint{kind, address, size}) continue;
@@ -72,7 +72,7 @@ std::string remove_breakpoint(BreakpointKind kind, uint64_t address, uint64_t le
     return {};
   }
   const SoftwareBreakpoint* const found = software_breakpoint_at(address);
-  if (kind != BreakpointKind::kSoftware || found == nullptr) return "there is no such breakpoint";
+  if (kind != BreakpointKind::kSoftware || found == nullptr) return {"there is no such breakpoint"};
   write_breakpoint_byte(*vcpu, address, found->original);
   const HostLockGuard guard(state.lock);
   state.software.erase(state.software.begin() + (found - state.software.data()));

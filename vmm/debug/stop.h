@@ -171,10 +171,15 @@ uint64_t extended_state_features();
 
 // ---- Breakpoints, while stopped ----
 
-// `length`: of a watchpoint, 1, 2, 4 or 8 and `address` a multiple of it. Result: empty, or why
-// not.
-std::string insert_breakpoint(BreakpointKind kind, uint64_t address, uint64_t length);
-std::string remove_breakpoint(BreakpointKind kind, uint64_t address, uint64_t length);
+// Why not; an empty text: it is done.
+struct BreakpointError {
+  std::string text;
+  bool no_debug_registers = false;  // the reason is that this machine's do not work
+};
+
+// `length`: of a watchpoint, 1, 2, 4 or 8 and `address` a multiple of it.
+BreakpointError insert_breakpoint(BreakpointKind kind, uint64_t address, uint64_t length);
+BreakpointError remove_breakpoint(BreakpointKind kind, uint64_t address, uint64_t length);
 
 // ---- For the run loop: called by the host threads of vCPUs ----
 

@@ -92,6 +92,17 @@ TEST_CASE("what a debugger asks wrongly is refused with a sentence") {
   REQUIRE(session.is_over());
 }
 
+TEST_CASE("a watchpoint that this machine can't have is refused with a code") {
+  fake::Program& program = fake::reset();
+  DebugSession session;
+  const Json watchpoint = {{"kind", "write"}, {"address", 0x1008}, {"length", 8}};
+  REQUIRE(result(session, "break", watchpoint) == true);
+  program.has_debug_registers = false;
+  REQUIRE(ask(session, "break", watchpoint)[0]["code"] == dbos::vmm::kNoDebugRegisters);
+  const Json too_long = {{"kind", "access"}, {"address", 3}, {"length", 99}};
+  REQUIRE_FALSE(ask(session, "break", too_long)[0].contains("code"));
+}
+
 TEST_CASE("a program that goes on says when and why it stops") {
   fake::Program& program = fake::reset();
   DebugSession session;

@@ -145,16 +145,19 @@ uint64_t extended_state_features() {
   return 7;
 }
 
-std::string insert_breakpoint(BreakpointKind kind, uint64_t address, uint64_t length) {
-  if (kind != BreakpointKind::kSoftware && !is_watchable(address, length)) return "not watchable";
+BreakpointError insert_breakpoint(BreakpointKind kind, uint64_t address, uint64_t length) {
+  if (kind != BreakpointKind::kSoftware && !is_watchable(address, length)) return {"not watchable"};
+  if (kind == BreakpointKind::kHardwareWrite && !fake::program().has_debug_registers) {
+    return {"no debug registers", true};
+  }
   fake::program().breakpoints.push_back({kind, address, length});
   return {};
 }
 
-std::string remove_breakpoint(BreakpointKind kind, uint64_t address, uint64_t length) {
+BreakpointError remove_breakpoint(BreakpointKind kind, uint64_t address, uint64_t length) {
   auto& all = fake::program().breakpoints;
   const auto found = std::find(all.begin(), all.end(), HardwareBreakpoint{kind, address, length});
-  if (found == all.end()) return "there is none";
+  if (found == all.end()) return {"there is none"};
   all.erase(found);
   return {};
 }

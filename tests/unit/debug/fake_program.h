@@ -22,6 +22,7 @@ struct Program {
   std::vector<dbos::vmm::StopEvent> events;
   std::optional<dbos::vmm::ProcessEnd> end;
   bool is_stopped = true;
+  bool has_debug_registers = true;
   uint32_t resumes = 0;
 };
 

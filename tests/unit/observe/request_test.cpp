@@ -18,6 +18,7 @@ TEST_CASE("a request has a command, and perhaps arguments and an id") {
   REQUIRE(answer_line(request, {{"mapped", true}}) ==
           "{\"id\":7,\"ok\":true,\"result\":{\"mapped\":true}}\n");
   REQUIRE(error_line(request.id, "no") == "{\"error\":\"no\",\"id\":7,\"ok\":false}\n");
+  REQUIRE(error_line({}, "no", "why") == "{\"code\":\"why\",\"error\":\"no\",\"ok\":false}\n");
 }
 
 TEST_CASE("what is no request is refused with a sentence") {
