@@ -143,6 +143,9 @@ namespace platform {
 void* direct_map(PhysicalAddress address) {
   return reinterpret_cast<void*>(address.value());
 }
+PhysicalAddress physical_of(const void* pointer) {
+  return PhysicalAddress(reinterpret_cast<u64>(pointer));
+}
 u32 current_vcpu() {
   return 0;
 }
