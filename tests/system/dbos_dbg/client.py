@@ -30,8 +30,9 @@ class Control:
 
     def __init__(self, server):
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(PATIENCE_S)
+        # Blocking: with a time limit it fails at once where many wait to be accepted.
         self.socket.connect(f"\0dbos-run/{os.getuid()}/{server.process.pid}")
+        self.socket.settimeout(PATIENCE_S)
         self.file = self.socket.makefile("rb")
 
     def send(self, data):

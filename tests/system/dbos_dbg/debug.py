@@ -299,7 +299,8 @@ def gdb():
         check(f"target remote {path}" in bridge.stderr.readline(), "what gdb is to be told")
         check_equal("meanwhile", "PONG", server("PING"))
         said = talk(f"target remote {path}", "info threads", "detach")
-        check("epoll_wait" in said, said)
+        # Nearly always epoll_wait; but ten times a second redis looks at itself.
+        check(re.search(r"0x[0-9a-f]+ in [a-zA-Z_]\w*", said), said)
         check_equal("the bridge's status", 0, bridge.wait(PATIENCE_S))
     check(not os.path.exists(path), "the socket is still there")
     check_equal("after gdb", "PONG", server("PING"))

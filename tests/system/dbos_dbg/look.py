@@ -68,7 +68,7 @@ def address_of(server, key):
 
 def page_tables():
     """A page that main writes to after a fork is main's own; the snapshot's stays as it was."""
-    server = Server("--rdb-key-save-delay", "20000")
+    server = Server("--rdb-key-save-delay", "500000")  # longer than all that follows takes
     server.populate(2)
     server("SET", "counter", 1_000_000)
     counter = address_of(server, "counter")  # a number that INCR changes in place
