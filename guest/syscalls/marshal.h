@@ -82,6 +82,7 @@ class Marshaller {
   i64 run_stream(const Buffer* buffers, u32 count, u32 index);
   i64 run_part(const Buffer* buffers, u32 count, u64 skip, u32 index, bool* more);
   bool goes_on_reading() const;
+  bool is_regular_file();
   i64 run_gathered(const Buffer* buffers, u32 count, u32 index);
   i64 call_with(const Transfer& transfer, u64 skip, u32 index);
   i64 call_as_message(const Transfer& transfer, bool send);

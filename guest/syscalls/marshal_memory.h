@@ -35,4 +35,8 @@ bool is_writable(VirtualAddress address, u64 size);
 Result<PhysicalAddress> allocate_contiguous(u64 bytes);
 void free_contiguous(PhysicalAddress address, u64 bytes);
 
+// Lets the program's signals wait, and come again.
+void hold_signals();
+void release_signals();
+
 }  // namespace dbos::marshal_memory

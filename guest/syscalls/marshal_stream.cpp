@@ -1,5 +1,6 @@
 // read, write, send, receive and their vectored forms: the data stays where it lies.
 #include <asm/unistd.h>
+#include <linux/stat.h>
 
 #include "guest/hypercall.h"
 #include "guest/platform.h"
@@ -51,6 +52,21 @@ bool has_offset(u32 number) {
   }
 }
 
+class HeldSignals {
+ public:
+  explicit HeldSignals(bool holds) : holds_(holds) {
+    if (holds_) marshal_memory::hold_signals();
+  }
+  ~HeldSignals() {
+    if (holds_) marshal_memory::release_signals();
+  }
+  HeldSignals(const HeldSignals&) = delete;
+  HeldSignals& operator=(const HeldSignals&) = delete;
+
+ private:
+  bool holds_;
+};
+
 i64 call(u32 number, const u64 (&a)[6]) {
   return hypercall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
@@ -82,8 +98,20 @@ i64 Marshaller::run_vector(u32 index) {
   return run_stream(reinterpret_cast<const Buffer*>(array.value().data), count, index);
 }
 
-// Linux takes 1024 iovecs at once. What needs more, or is large, goes in parts.
+bool Marshaller::is_regular_file() {
+  constexpr u64 kStatSize = 144;
+  constexpr u64 kModeOffset = 24;
+  const Bounce piece = bounce_.allocate(kStatSize);
+  if (piece.data == nullptr) return false;
+  if (hypercall(__NR_fstat, host_[0], piece.address.value()) != 0) return false;
+  const u32 mode = *reinterpret_cast<const u32*>(piece.data + kModeOffset);
+  return (mode & S_IFMT) == S_IFREG;
+}
+
+// Linux takes 1024 iovecs at once. What needs more, or is large, goes in parts. Nothing but a death
+// ends what Linux does with a regular file, so no signal may end it between two parts.
 i64 Marshaller::run_stream(const Buffer* buffers, u32 count, u32 index) {
+  const HeldSignals held(total_bytes(buffers, count) > kReadPartMax && is_regular_file());
   u64 done = 0;
   const u64 mark = bounce_.mark();
   for (;;) {

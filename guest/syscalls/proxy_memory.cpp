@@ -1,4 +1,5 @@
 // The marshaller's view of the program's memory, bound to the address space of the current thread.
+#include "guest/hypercall.h"
 #include "guest/memory/address_space.h"
 #include "guest/memory/frame_allocator.h"
 #include "guest/memory/user_copy.h"
@@ -55,6 +56,14 @@ Result<PhysicalAddress> allocate_contiguous(u64 bytes) {
 
 void free_contiguous(PhysicalAddress address, u64 bytes) {
   frame_allocator.free_kernel(address, order_of(bytes));
+}
+
+void hold_signals() {
+  hypercall(Service::kSignalMask, ~u64{0});
+}
+
+void release_signals() {
+  hypercall(Service::kSignalMask, current_thread().blocked);
 }
 
 }  // namespace dbos::marshal_memory

@@ -308,6 +308,25 @@ CASE(call_without_waiting_is_not_disturbed) {
   sigaction(SIGALRM, &old, nullptr);
 }
 
+CASE(file_transfer_under_a_storm_is_whole) {
+  auto old = install(SIGALRM, [](int) { ++handled; });
+  itimerval often = {{0, 2000}, {0, 2000}}, off = {};
+  int file = open("storm", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+  REQUIRE(file != -1);
+  std::vector<char> written(24 * kMiB), got(written.size());
+  for (size_t i = 0; i < written.size(); i += 509) written[i] = static_cast<char>(i / 509);
+  REQUIRE(setitimer(ITIMER_REAL, &often, nullptr) == 0);
+  CHECK_EQ(write(file, written.data(), written.size()), static_cast<ssize_t>(written.size()));
+  CHECK_EQ(pread(file, got.data(), got.size(), 0), static_cast<ssize_t>(got.size()));
+  int before = handled.load();
+  while (handled.load() == before) pause();  // they come again
+  setitimer(ITIMER_REAL, &off, nullptr);
+  CHECK(written == got);
+  close(file);
+  unlink("storm");
+  sigaction(SIGALRM, &old, nullptr);
+}
+
 CASE(pipe_transfer_under_a_storm_loses_nothing) {
   auto old = install(
       SIGALRM, [](int) { ++handled; }, SA_RESTART);

@@ -229,5 +229,8 @@ void free_contiguous(PhysicalAddress, u64) {
   program().contiguous_frees++;
 }
 
+void hold_signals() {}
+void release_signals() {}
+
 }  // namespace marshal_memory
 }  // namespace dbos
