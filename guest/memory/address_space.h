@@ -186,7 +186,7 @@ class AddressSpace {
   Result<void> unlock_all();
   // msync's checks. ENOMEM: there are holes; Linux writes back what there is nevertheless.
   Result<void> check_sync(VirtualAddress address, u64 length, int flags);
-  // Fills `out` with the shared window ranges of the vmas in the range, from *from on; moves *from.
+  // Fills `out` with the window ranges of the vmas in the range, from *from on; moves *from.
   void window_ranges(VirtualAddress* from, VirtualAddress end, WindowRanges* out);
 
   // No frame was left for this address space. Without locks: gives up what is ready for its next

@@ -111,6 +111,12 @@ Result<void> AddressSpace::advise_vma(Vma* vma, VirtualRange range, int advice, 
     case MADV_COLD:
     case MADV_PAGEOUT:
       return is_locked ? Result<void>(Error(EINVAL)) : Result<void>();
+    case MADV_NORMAL:
+      return change_flags(vma, range, VmaFlag::kRandom | VmaFlag::kSequential, nothing);
+    case MADV_RANDOM:
+      return change_flags(vma, range, VmaFlag::kSequential, VmaFlag::kRandom);
+    case MADV_SEQUENTIAL:
+      return change_flags(vma, range, VmaFlag::kRandom, VmaFlag::kSequential);
     case MADV_DONTFORK:
       return change_flags(vma, range, nothing, VmaFlag::kDontFork);
     case MADV_DOFORK:
@@ -291,7 +297,7 @@ void AddressSpace::window_ranges(VirtualAddress* from, VirtualAddress end, Windo
   LockGuard guard(lock_);
   const Vma* vma = vmas_.find_ending_after(*from);
   for (; vma != nullptr && vma->begin() < end; vma = vma->next) {
-    if (!vma->is_shared()) continue;
+    if (vma->is_anonymous()) continue;
     if (out->count == WindowRanges::kMax) {
       *from = vma->begin();
       return;

@@ -349,13 +349,14 @@ FaultOutcome AddressSpace::fault_window(Vma& vma, VirtualAddress page, Access ac
   return outcome(FaultKind::kResolved);
 }
 
-// What Linux is to load. A write makes a file's page dirty, so it is asked for alone; else a run
-// around it.
+// What Linux is to load: a run around the page, or the page alone where a write makes a file's page
+// dirty, or its neighbours will not be read.
 PopulateRequest AddressSpace::populate_request(const Vma& vma, VirtualAddress page, bool is_write) {
   const bool is_memory = vma.is_shared() && vma.window->kind() == WindowKind::kSharedAnonymous;
   const bool for_write = (is_write && vma.is_shared()) || (is_memory && vma.protection.may_write());
   const PhysicalAddress window_page = vma.window_address(page);
-  if (is_write && !is_memory) return {window_page, kPageSize, for_write, window_page};
+  const bool is_alone = is_write || vma.has(VmaFlag::kRandom);
+  if (is_alone && !is_memory) return {window_page, kPageSize, for_write, window_page};
   const VirtualRange run = fault_around(vma, page);
   return {vma.window_address(run.begin), run.size(), for_write, window_page};
 }

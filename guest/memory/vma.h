@@ -39,6 +39,8 @@ enum class VmaFlag : u32 {
   kNoHugePage = 1 << 7,   // MADV_NOHUGEPAGE, MAP_STACK
   kDontDump = 1 << 8,     // MADV_DONTDUMP
   kMayNotWrite = 1 << 9,  // a shared mapping of a file that is not open for writing
+  kRandom = 1 << 10,      // MADV_RANDOM
+  kSequential = 1 << 11,  // MADV_SEQUENTIAL
 };
 
 class VmaFlags {

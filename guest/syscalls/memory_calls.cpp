@@ -146,6 +146,20 @@ void add_cached_pages(AddressSpace& space, VirtualRange range, u8* present) {
   }
 }
 
+// What Linux does with the files behind mappings.
+bool concerns_host(int advice) {
+  switch (advice) {
+    case MADV_NORMAL:
+    case MADV_RANDOM:
+    case MADV_SEQUENTIAL:
+    case MADV_WILLNEED:
+    case MADV_REMOVE:
+      return true;
+    default:
+      return false;
+  }
+}
+
 // After mlockall(MCL_FUTURE).
 void populate_if_locked(AddressSpace& space, VirtualAddress address, u64 length) {
   if (!space.has_locked_memory()) return;
@@ -223,8 +237,7 @@ i64 system_madvise(Thread& thread, u64 address, u64 length, int advice) {
   const i64 result = result_of(thread.space->advise(VirtualAddress(address), length, advice));
   if (result != 0) return result;
   if (advice == MADV_DONTNEED || advice == MADV_FREE) trim_free_memory();
-  const bool concerns_host = advice == MADV_WILLNEED || advice == MADV_REMOVE;
-  if (!concerns_host) return 0;
+  if (!concerns_host(advice)) return 0;
   const i64 passed = control_windows(*thread.space, VirtualAddress(address), length, __NR_madvise,
                                      static_cast<u64>(advice));
   return advice == MADV_REMOVE ? passed : 0;

@@ -127,6 +127,8 @@ void put_vma_flags(ProcText& out, const VmaInfo& vma) {
   put_if(is_shared(vma), "ms");
   put_if(flags.has(VmaFlag::kGrowsDown), "gd");
   put_if(flags.has(VmaFlag::kLocked), "lo");
+  put_if(flags.has(VmaFlag::kSequential), "sr");
+  put_if(flags.has(VmaFlag::kRandom), "rr");
   put_if(flags.has(VmaFlag::kDontFork), "dc");
   put_if(vma.name == VmaName::kVdso || vma.name == VmaName::kVvar, "de");
   put_if(flags.has(VmaFlag::kLockOnFault), "lf");

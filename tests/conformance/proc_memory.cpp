@@ -26,6 +26,19 @@ std::map<std::string, long> smaps_of(const void* address) {
   }
   return fields;
 }
+
+// " rd wr ... " of the mapping that contains it.
+std::string vm_flags_of(const void* address) {
+  uintptr_t at = reinterpret_cast<uintptr_t>(address);
+  bool inside = false;
+  for (const std::string& line : lines_of(read_all("/proc/self/smaps"))) {
+    unsigned long start = 0, end = 0;
+    if (sscanf(line.c_str(), "%lx-%lx ", &start, &end) == 2) inside = start <= at && at < end;
+    if (inside && line.starts_with("VmFlags:")) return line.substr(sizeof "VmFlags:" - 1);
+  }
+  return "";
+}
+
 int data_word = 1;
 const int constant_word = 2;
 
@@ -100,6 +113,20 @@ CASE(maps_can_be_read_in_small_pieces) {
   ssize_t n = read(file, block, 10);
   CHECK(n > 0 && memcmp(block, whole.data(), static_cast<size_t>(n)) == 0);
   close(file);
+}
+
+CASE(advice_how_memory_is_read_shows) {
+  void* at = map_anonymous(4 * kPage);
+  const auto has_flag = [&](const void* address, const char* flag) {
+    return vm_flags_of(address).find(flag) != std::string::npos;
+  };
+  REQUIRE(madvise(offset(at, kPage), kPage, MADV_RANDOM) == 0);
+  CHECK(has_flag(offset(at, kPage), " rr ") && !has_flag(at, " rr "));
+  REQUIRE(madvise(at, 4 * kPage, MADV_SEQUENTIAL) == 0);
+  CHECK(has_flag(offset(at, kPage), " sr ") && !has_flag(offset(at, kPage), " rr "));
+  REQUIRE(madvise(at, 4 * kPage, MADV_NORMAL) == 0);
+  CHECK(!has_flag(offset(at, kPage), " sr ") && !has_flag(offset(at, kPage), " rr "));
+  munmap(at, 4 * kPage);
 }
 
 CASE(locked_memory_has_pages_of_its_own) {

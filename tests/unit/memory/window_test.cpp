@@ -183,13 +183,16 @@ TEST_CASE_METHOD(Fixture, "what /proc/self/maps says about a file follows splits
 
 TEST_CASE_METHOD(Fixture, "msync and madvise learn which ranges of windows are concerned") {
   const PhysicalAddress at = map(0, 16, true);
-  map(20, 4, false);
+  const PhysicalAddress own = map(20, 4, false);
+  machine.map(space, 4 * kPageSize, PROT_READ, MAP_FIXED, page(30));
   VirtualAddress from = page(2);
   WindowRanges ranges;
   space.window_ranges(&from, page(100), &ranges);
-  CHECK(ranges.count == 1);
+  CHECK(ranges.count == 2);
   CHECK(ranges.ranges[0].address == at + 2 * kPageSize);
   CHECK(ranges.ranges[0].length == 14 * kPageSize);
+  CHECK(ranges.ranges[1].address == own);
+  CHECK(ranges.ranges[1].length == 4 * kPageSize);
   CHECK(from == page(100));
   machine.write(space, page(3), 9);
   CHECK(space.advise(page(0), 16 * kPageSize, MADV_REMOVE).is_ok());
