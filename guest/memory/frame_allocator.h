@@ -52,7 +52,7 @@ class FrameAllocator {
   Result<PhysicalAddress> allocate_page(Clear clear, Ownership ownership);
   Result<PhysicalAddress> allocate_node(Clear clear, Ownership ownership);
   Result<PhysicalAddress> allocate_large(Clear clear, Ownership ownership);
-  // Whether an ENOMEM of late may have come from here: hardly a frame is left.
+  // Whether an ENOMEM of late may have come from here: hardly a frame is left, and no more come.
   bool is_short();
   // 2^order frames for the kernel, physically contiguous and aligned to their size; not cleared.
   Result<PhysicalAddress> allocate_kernel(u32 order);

@@ -241,7 +241,8 @@ u64 FrameAllocator::release_free_blocks(u64 bytes_max) {
 
 bool FrameAllocator::is_short() {
   constexpr u64 kFewFrames = 64;
-  return counts().free < kFewFrames;
+  const u64 seen_chunks = chunk_count_.load(std::memory_order_relaxed);
+  return counts().free < kFewFrames && grow(seen_chunks).is_error();
 }
 
 u64 FrameAllocator::free_dirty_bytes() {

@@ -157,6 +157,13 @@ TEST_CASE_METHOD(PressureFixture,
   CHECK(main.ready_counts().ready == 2);
 }
 
+TEST_CASE_METHOD(PressureFixture,
+                 "memory is short when no frame is left and the arena can't grow") {
+  CHECK(!frame_allocator.is_short());
+  const Hog hog;
+  CHECK(frame_allocator.is_short());
+}
+
 TEST_CASE_METHOD(PressureFixture, "mprotect that finds no memory half-way has changed nothing") {
   map(main, 0, 1024, 0);
   machine.write(main, page(0), 1);
