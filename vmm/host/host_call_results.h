@@ -2,5 +2,5 @@
 // host_call.h holds the numbers to hypercall/abi.h.
 #pragma once
 
-#define DBOS_HOST_CALL_INTERRUPTED -512
-#define DBOS_HOST_CALL_NOT_STARTED -513
+#define DBOS_HOST_CALL_INTERRUPTED (-512)
+#define DBOS_HOST_CALL_NOT_STARTED (-513)
