@@ -219,6 +219,23 @@ enum class VmaKind : uint8_t {
 // What /proc/self/maps calls memory that has no file.
 enum class VmaName : uint8_t { kNone, kHeap, kStack, kVdso, kVvar };
 
+// Of kNone, and of what the guest says and is none of these: empty.
+constexpr const char* text_of(VmaName name) {
+  switch (name) {
+    case VmaName::kHeap:
+      return "[heap]";
+    case VmaName::kStack:
+      return "[stack]";
+    case VmaName::kVdso:
+      return "[vdso]";
+    case VmaName::kVvar:
+      return "[vvar]";
+    case VmaName::kNone:
+      break;
+  }
+  return "";
+}
+
 // Offsets in bytes, of fields of 8 bytes unless a width is given. Lists are linked by pointers, 0
 // ends them.
 struct KernelView {

@@ -46,12 +46,8 @@ Result<void> write_forced(AddressSpace& space, VirtualAddress address, const voi
 
 void name_mapping(const VmaInfo& info, DebugMapping* mapping) {
   static_assert(sizeof mapping->path == sizeof info.path);
-  const char* const name = info.name == VmaName::kVdso    ? "[vdso]"
-                           : info.name == VmaName::kVvar  ? "[vvar]"
-                           : info.name == VmaName::kStack ? "[stack]"
-                           : info.name == VmaName::kHeap  ? "[heap]"
-                                                          : nullptr;
-  if (name != nullptr) {
+  if (info.name != VmaName::kNone) {
+    const char* const name = text_of(info.name);
     __builtin_memcpy(mapping->path, name, __builtin_strlen(name) + 1);
   } else if (info.kind != VmaKind::kAnonymous) {
     __builtin_memcpy(mapping->path, info.path, sizeof info.path);

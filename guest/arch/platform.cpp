@@ -51,12 +51,8 @@ Result<u64> arena_grow(u64 index) {
   return static_cast<u64>(result);
 }
 
-// Repeated when the host thread was killed before the host had seen the call.
 Result<void> memory_release(PhysicalAddress begin, u64 bytes) {
-  i64 result = kInterrupted;
-  while (is_interrupted(result)) {
-    result = hypercall(Service::kMemoryRelease, begin.value(), bytes);
-  }
+  const i64 result = repeat_hypercall(Service::kMemoryRelease, begin.value(), bytes);
   if (result < 0) return error_of(result);
   return {};
 }

@@ -344,6 +344,7 @@ class AddressSpace {
   void adopt(TlbBatch& batch);
   Result<AddressSpace*> create_sharer();
   Result<AddressSpace*> create_copy();
+  bool has_room_for_ready() const;
   bool yield_ready();
   void give_up_ready();
   struct Scattered;

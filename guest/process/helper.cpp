@@ -109,10 +109,7 @@ void wake_helper(HelperWork work) {
   }
   helper.is_awaited.store(true);
   const u32 cpu = helper.cpu.load();
-  if (cpu == 0 || !helper.sleeps.load()) return;
-  // Repeated when the host thread was killed before the host had seen the call.
-  while (is_interrupted(hypercall(Service::kWake, cpu - 1))) {
-  }
+  if (cpu != 0 && helper.sleeps.load()) repeat_hypercall(Service::kWake, cpu - 1);
 }
 
 void leave_helper(Process& first) {

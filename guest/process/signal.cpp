@@ -200,6 +200,14 @@ i64 set_signal_mask(Thread& thread, u64 mask) {
   return result;
 }
 
+i64 hold_signals() {
+  return hypercall(Service::kSignalMask, ~u64{0});
+}
+
+void release_signals(const Thread& thread) {
+  hypercall(Service::kSignalMask, thread.blocked);
+}
+
 void initialize_signals(Process& process, Thread& thread, const BootInformation& boot) {
   for (u32 signal = 1; signal <= kSignalCount; signal++) {
     SignalAction& action = process.actions[signal - 1];

@@ -43,6 +43,11 @@ void force_fault_signal(Thread& thread, TrapFrame& frame, u32 signal, i32 code, 
 // first, and the system call made again.
 i64 set_signal_mask(Thread& thread, u64 mask);
 
+// For host calls that no signal may end: Linux keeps the thread's signals back until
+// release_signals(). kNotStarted: a signal must be delivered first; nothing is held.
+i64 hold_signals();
+void release_signals(const Thread& thread);
+
 // Boot: the handlers and the mask as dbos-run inherited them.
 void initialize_signals(Process& process, Thread& thread, const BootInformation& boot);
 // A new thread, in its parent's process or in a new one.

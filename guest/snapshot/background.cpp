@@ -34,11 +34,7 @@ bool AddressSpace::refill(u32 tables_max) {
   {
     LockGuard guard(lock_);
     if (ready_ == nullptr) return false;
-    const u64 frames_for_copies = 2 * ready_->wanted() * tree_.counts().nodes;
-    if (ready_->is_paused() &&
-        frame_allocator.counts().free >= frames_for_copies + kFramesForOthers) {
-      ready_->resume();
-    }
+    if (ready_->is_paused() && has_room_for_ready()) ready_->resume();
     useless = ready_->remove_useless();
     if (ready_->wants_another()) {
       const Result<AddressSpace*> copy = create_copy();
@@ -50,6 +46,11 @@ bool AddressSpace::refill(u32 tables_max) {
   }
   if (useless != nullptr) destroy(useless);
   return !is_done && has_memory;
+}
+
+bool AddressSpace::has_room_for_ready() const {
+  const u64 frames_for_copies = 2 * ready_->wanted() * tree_.counts().nodes;
+  return frame_allocator.counts().free >= frames_for_copies + kFramesForOthers;
 }
 
 Result<AddressSpace*> AddressSpace::create_copy() {
@@ -78,8 +79,8 @@ bool AddressSpace::yield_ready() {
 
 void AddressSpace::give_up_ready() {
   if (ready_ == nullptr) return;
+  (void)yield_ready();
   tree_.set_follower(nullptr);
-  while (AddressSpace* copy = ready_->remove_any()) destroy(copy);
   heap_delete(ready_);
   ready_ = nullptr;
 }

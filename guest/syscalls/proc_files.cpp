@@ -9,6 +9,7 @@
 #include "guest/platform.h"
 #include "guest/process/process.h"
 #include "guest/process/program_start.h"
+#include "guest/process/signal.h"
 #include "guest/syscalls/proc_status.h"
 
 namespace dbos {
@@ -205,10 +206,10 @@ i64 make_file(Thread& thread, ProcFile file, const char* path, u64 flags) {
 // holds signals back meanwhile.
 i64 open_text(Thread& thread, ProcFile file, const char* path, u64 flags) {
   if ((flags & O_ACCMODE) != O_RDONLY) return -EACCES;
-  const i64 held = hypercall(Service::kSignalMask, ~u64{0});
+  const i64 held = hold_signals();
   if (held < 0) return held;
   const i64 result = make_file(thread, file, path, flags);
-  hypercall(Service::kSignalMask, thread.blocked);
+  release_signals(thread);
   return result;
 }
 

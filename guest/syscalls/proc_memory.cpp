@@ -7,18 +7,7 @@ namespace {
 constexpr u32 kNameColumn = 72;
 
 const char* name_of(const VmaInfo& vma) {
-  switch (vma.name) {
-    case VmaName::kHeap:
-      return "[heap]";
-    case VmaName::kStack:
-      return "[stack]";
-    case VmaName::kVdso:
-      return "[vdso]";
-    case VmaName::kVvar:
-      return "[vvar]";
-    case VmaName::kNone:
-      break;
-  }
+  if (vma.name != VmaName::kNone) return text_of(vma.name);
   return vma.kind == VmaKind::kAnonymous ? "" : vma.path;
 }
 

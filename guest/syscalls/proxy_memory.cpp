@@ -1,8 +1,8 @@
 // The marshaller's view of the program's memory, bound to the address space of the current thread.
-#include "guest/hypercall.h"
 #include "guest/memory/address_space.h"
 #include "guest/memory/frame_allocator.h"
 #include "guest/memory/user_copy.h"
+#include "guest/process/signal.h"
 #include "guest/process/thread.h"
 #include "guest/syscalls/marshal_memory.h"
 
@@ -59,11 +59,11 @@ void free_contiguous(PhysicalAddress address, u64 bytes) {
 }
 
 void hold_signals() {
-  hypercall(Service::kSignalMask, ~u64{0});
+  (void)dbos::hold_signals();
 }
 
 void release_signals() {
-  hypercall(Service::kSignalMask, current_thread().blocked);
+  dbos::release_signals(current_thread());
 }
 
 }  // namespace dbos::marshal_memory

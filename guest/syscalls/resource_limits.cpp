@@ -123,7 +123,8 @@ void inherit_resource_limits(Process& process) {
   process.address_space_limit = host_limit(RLIMIT_AS);
   process.data_limit = host_limit(RLIMIT_DATA);
   process.stack_limit = host_limit(RLIMIT_STACK);
-  apply_lock_limit(process);
+  process.lock_limit = kUnlimited;  // each call that locks asks first
+  apply(process);
 }
 
 }  // namespace dbos

@@ -28,22 +28,6 @@ auto read_steadily(Read read) {
   return last;
 }
 
-const char* name_of(VmaName name) {
-  switch (name) {
-    case VmaName::kHeap:
-      return "[heap]";
-    case VmaName::kStack:
-      return "[stack]";
-    case VmaName::kVdso:
-      return "[vdso]";
-    case VmaName::kVvar:
-      return "[vvar]";
-    case VmaName::kNone:
-      break;
-  }
-  return "";
-}
-
 }  // namespace
 
 template <typename T>
@@ -122,7 +106,7 @@ VmaView KernelReader::read_vma(const KernelView& view, uint64_t at) const {
   vma.end = field<uint64_t>(at, view.vma.end);
   vma.protection = field<uint8_t>(at, view.vma.protection) & 7;
   vma.kind = field<VmaKind>(at, view.vma.kind);
-  vma.name = name_of(field<VmaName>(at, view.vma.name));
+  vma.name = text_of(field<VmaName>(at, view.vma.name));
   const auto window = field<uint64_t>(at, view.vma.window);
   if (window == 0) return vma;
   vma.file_offset = field<uint64_t>(window, view.window.file_offset) +

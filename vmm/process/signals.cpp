@@ -140,9 +140,7 @@ void store_for_guest(SignalContext& vcpu, int signal, const siginfo_t* info, uco
 
 // Whether Linux delivers another signal to this thread when the handler returns.
 bool is_another_pending(ucontext_t* context) {
-  uint64_t pending = 0;
-  raw_call(__NR_rt_sigpending, reinterpret_cast<uint64_t>(&pending), 8);
-  return (pending & ~mask_of(context)) != 0;
+  return (pending_signals() & ~mask_of(context)) != 0;
 }
 
 // The signal was none of the program's. What Linux restarts after a handler goes on; what it never
@@ -272,6 +270,12 @@ uint64_t block_all_signals() {
 
 void set_own_mask(uint64_t mask) {
   raw_mask(mask);
+}
+
+uint64_t pending_signals() {
+  uint64_t pending = 0;
+  raw_call(__NR_rt_sigpending, reinterpret_cast<uint64_t>(&pending), sizeof pending);
+  return pending;
 }
 
 int64_t signal_action(ProcessSignals& process, uint64_t signal, uint64_t disposition,

@@ -46,13 +46,6 @@ bool wait_for_restart(Vcpu& vcpu) {
   return true;
 }
 
-// With all signals blocked.
-bool has_pending_signals() {
-  uint64_t pending = 0;
-  raw_call(__NR_rt_sigpending, reinterpret_cast<uint64_t>(&pending), sizeof pending);
-  return pending != 0;
-}
-
 }  // namespace
 
 bool may_change_credentials(uint32_t call_number) {
@@ -98,7 +91,7 @@ bool park_thread(Vcpu& vcpu) {
   if (!may_park(vcpu)) return false;
   block_all_signals();
   // What is queued for this thread ends with it, and is not for the next one.
-  if (has_pending_signals()) return false;
+  if (pending_signals() != 0) return false;
   vcpu.end_life();
   vcpu.wake_word.store(0);
   vcpu.state.store(VcpuState::kParked);
