@@ -235,9 +235,9 @@ Result<AddressSpace::Touched> AddressSpace::touch_large(const Vma& vma, VirtualA
       // A snapshot may have been taken since it was made; it does not see this block.
       frame_allocator.set_birth_of_large(block, current_epoch());
     }
-    walk.slot->store(leaf(vma, block, true, true).with(Pte::kLarge));
+    walk.slot->store(leaf(vma, block, is_empty, true).with(Pte::kLarge));
     tree_.note_change({begin, begin + kLargePageSize});
-    if (is_zero) batch.invalidate({begin, begin + kLargePageSize});
+    if (is_zero) make_writable(*walk.slot, {begin, begin + kLargePageSize}, batch);
     tree_.counts().anonymous += kFramesPerBlock;
     platform::counters().count(Counter::kFaultFreshLarge);
     return Touched::kDone;
@@ -282,14 +282,23 @@ FaultOutcome AddressSpace::write_private(const Vma& vma, VirtualAddress page, co
     ++copied_pages_;
   }
   platform::counters().count(is_fresh ? Counter::kFaultFresh : Counter::kFaultCopied);
-  walk.slot->store(leaf(vma, frame, true, true));
+  const bool is_empty = walk.entry.is_empty();
+  walk.slot->store(leaf(vma, frame, is_empty, true));
   if (!is_frame) ++tree_.counts().anonymous;
-  if (walk.entry.is_empty()) return result;
+  if (is_empty) return result;
   const VirtualRange range{page, page + kPageSize};
-  batch.invalidate(range);
   if (!is_fresh && !is_frame) --tree_.counts().window;
   if (is_frame && line_->owns(frame_info(source))) batch.unlink(range, source);
+  make_writable(*walk.slot, range, batch);
   return result;
+}
+
+// What was put in another page's place, with the same contents. Nobody may write it while somebody
+// still reads the other one.
+void AddressSpace::make_writable(PteSlot& slot, VirtualRange range, TlbBatch& batch) {
+  batch.invalidate(range);
+  batch.flush();
+  slot.set(Pte::kWritable);
 }
 
 // The last snapshot has ended, so all that this table holds and the line owns is exclusive again.

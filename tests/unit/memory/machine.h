@@ -66,12 +66,36 @@ class Tlb {
     leaves_.clear();
     tables_.clear();
   }
+  // Whoever has no translation in the range yet must not be let write to another page than the one
+  // that this vCPU still reads there.
+  void check_before_forgetting(PhysicalAddress root, VirtualRange range) const {
+    for (const auto& [page, leaf] : leaves_) {
+      const VirtualAddress address(page * kPageSize);
+      if (!range.contains(address)) continue;
+      PhysicalAddress written;
+      if (finds(root, address, &written) && written != leaf.frame) {
+        throw std::runtime_error("a page can be written while a processor reads another for it");
+      }
+    }
+  }
 
  private:
   struct Table {
     PhysicalAddress node;
     bool writable;
   };
+  // Where a write would go, without setting a bit.
+  static bool finds(PhysicalAddress root, VirtualAddress address, PhysicalAddress* frame) {
+    PhysicalAddress at = root;
+    for (Level level = Level::kRoot;; level = below(level)) {
+      const Pte entry = node_at(at).entry(address, level).load();
+      if (!entry.is_present() || !entry.is_writable()) return false;
+      at = entry.address();
+      if (!entry.is_leaf(level)) continue;
+      *frame = at + align_down(address.value() & (span(level) - 1), kPageSize);
+      return true;
+    }
+  }
   static bool suits(const Leaf& leaf, Access access) {
     return access == Access::kRead || (access == Access::kWrite ? leaf.writable : leaf.executable);
   }
@@ -147,7 +171,9 @@ class Machine {
     before_ = frame_allocator.counts();
     host::on_shootdown = [this](AddressSpace& space, VirtualRange range) {
       for (u32 i = 0; i < tlbs_.size(); ++i) {
-        if (in_[i] == &space) tlbs_[i].forget(range);
+        if (in_[i] != &space) continue;
+        tlbs_[i].check_before_forgetting(space.root(), range);
+        tlbs_[i].forget(range);
       }
       ++shootdowns_;
     };
