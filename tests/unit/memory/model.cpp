@@ -166,7 +166,7 @@ void Model::access_page(ModelSpace& space, u32 index, bool write, u32 i) {
   expect(*value == word(page, i),
          "wrong contents: " + std::to_string(*value) + " for " + std::to_string(word(page, i)));
   if (!write) return;
-  const u64 fresh = ++value_;
+  const u64 fresh = fresh_value(page.incarnation, i);
   *value = fresh;
   if (page.kind == Kind::kPrivate && !page.is_own) {
     for (u32 j = 0; j < kWordsPerPage; ++j) page.words[j] = word(page, j);

@@ -148,6 +148,22 @@ class Model {
   }
   void close_objects();
   static bool is_no_memory(Error error) { return error == Error(ENOMEM); }
+  bool may_fail(Error error) const { return is_no_memory(error) && !hog_.empty(); }
+
+  // Each value is written once, so what is found tells where it came from.
+  struct Origin {
+    u64 incarnation;
+    u32 word;
+  };
+  u64 fresh_value(u64 incarnation, u32 word) {
+    origins_.push_back({incarnation, word});
+    return origins_.size();
+  }
+  bool was_written_to(const HostPage& used, u32 word, u64 value) const {
+    if (value == 0 || value > origins_.size()) return false;
+    const Origin& origin = origins_[value - 1];
+    return origin.incarnation == used.incarnation && origin.word == word;
+  }
 
   // ---- Accesses ----
   void access(ModelSpace& space, bool write) {
@@ -226,7 +242,7 @@ class Model {
   std::vector<PhysicalAddress> hog_;
   u32 vcpu_ = 0;
   u32 last_ = 0;
-  u64 value_ = 0;
+  std::vector<Origin> origins_;  // of the values 1, 2, ...
   u64 incarnation_ = 0;
 };
 

@@ -14,7 +14,7 @@ void Model::map(ModelSpace& space) {
   const Result<VirtualAddress> result = space.space->map_anonymous(
       r.address(), r.size(), protection,
       MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | (no_huge ? MAP_STACK : 0));
-  if (result.is_error()) return expect(is_no_memory(result.error()), "mmap failed");
+  if (result.is_error()) return expect(may_fail(result.error()), "mmap failed");
   clear(space, r.begin, r.end);
   for (u32 i = r.begin; i < r.end; ++i) {
     Page& page = space.pages[i];
@@ -38,14 +38,15 @@ void Model::map_window(ModelSpace& space) {
       at, pages * kPageSize, chance(50) ? WindowKind::kFile : WindowKind::kSharedAnonymous, {});
   if (window.is_error()) return platform::window_unmap(at, pages * kPageSize);
   for (u32 page = 0; page < pages; ++page) {
-    for (u64 offset : kWordOffsets) *pointer_to<u64>(at + page * kPageSize + offset) = ++value_;
+    for (u64 offset : kWordOffsets)
+      *pointer_to<u64>(at + page * kPageSize + offset) = fresh_value(0, 0);
   }
   const int protection = random_protection();
   const Result<VirtualAddress> result =
       space.space->map_window(r.address(), r.size(), protection, MAP_FIXED,
                               {window.value(), before * kPageSize, is_shared, true});
   window_release(window.value());
-  if (result.is_error()) return expect(is_no_memory(result.error()), "mmap failed");
+  if (result.is_error()) return expect(may_fail(result.error()), "mmap failed");
   objects_.push_back({window.value(), at, pages});
   clear(space, r.begin, r.end);
   for (u32 i = r.begin; i < r.end; ++i) {
@@ -62,7 +63,7 @@ void Model::unmap(ModelSpace& space) {
   const Range r = range();
   name("munmap", r);
   const Result<void> result = space.space->unmap(r.address(), r.size());
-  if (result.is_error()) return expect(is_no_memory(result.error()), "munmap failed");
+  if (result.is_error()) return expect(may_fail(result.error()), "munmap failed");
   clear(space, r.begin, r.end);
 }
 
@@ -174,9 +175,10 @@ void Model::remap(ModelSpace& space) {
   const Result<VirtualAddress> result =
       space.space->remap(from.address(), from.size(), new_length * kPageSize, flags, to.address());
   if (result.is_error() && is_no_memory(result.error()) && !hog_.empty()) {
-    // The target, and what was to be cut off, may be gone.
+    // The target, and what was to be cut off, may be gone. What was to be moved is not.
     if (!in_place) resync_unmapped(space, to);
-    return resync_unmapped(space, from);
+    if (new_length < length) resync_unmapped(space, {from.begin + new_length, from.end});
+    return;
   }
   const auto fails = [&](int code) {
     expect(result.is_error() && result.error() == Error(code),

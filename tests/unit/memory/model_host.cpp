@@ -100,14 +100,13 @@ void Model::host_works(u32 vcpu) {
     // Never another page's contents: what it held, or what was written in place since.
     for (u32 j = 0; j < kWordsPerPage; ++j) {
       const u64 found = *pointer_to<u64>(used.physical + kWordOffsets[j]);
-      expect(found == used.words[j] || (page != nullptr && found == page->words[j]) ||
-                 page == nullptr || found < value_,
+      expect(found == used.words[j] || was_written_to(used, j, found),
              "the host reads what is not the buffer's");
     }
     return;
   }
   const u32 i = static_cast<u32>(pick(kWordsPerPage));
-  const u64 fresh = ++value_;
+  const u64 fresh = fresh_value(used.incarnation, i);
   *pointer_to<u64>(used.physical + kWordOffsets[i]) = fresh;
   if (!used.is_window && page != nullptr && !page->is_uncertain) page->words[i] = fresh;
   if (page != nullptr && page->is_uncertain) {
