@@ -28,4 +28,28 @@ inline i64 repeat_hypercall(Service service, u64 a0, u64 a1 = 0) {
 // made: fewer than `count` when one was interrupted.
 u32 hypercall_batch(Call* calls, u32 count);
 
+// Gathers calls of services that are never interrupted, and makes as many with one exit as there is
+// room for; the last ones when it is destroyed.
+class CallBatch {
+ public:
+  CallBatch() = default;
+  ~CallBatch() { send(); }
+  CallBatch(const CallBatch&) = delete;
+  CallBatch& operator=(const CallBatch&) = delete;
+
+  void add(Service service, u64 argument) {
+    calls_[count_++] = Call{static_cast<u32>(service), 0, {argument}, 0};
+    if (count_ == kCallBatchMax) send();
+  }
+
+ private:
+  void send() {
+    for (u32 done = 0; done < count_;) done += hypercall_batch(calls_ + done, count_ - done);
+    count_ = 0;
+  }
+
+  Call calls_[kCallBatchMax];
+  u32 count_ = 0;
+};
+
 }  // namespace dbos

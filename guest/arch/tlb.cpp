@@ -42,6 +42,23 @@ bool has_flushed(const Cpu& target, u64 request) {
   return target.flushes_served.load() >= request || target.place.load() == CpuPlace::kHost;
 }
 
+// Asks all that use the space for a flush; adds those that have to be waited for.
+void interrupt_users(AddressSpace& space, u32 self, VcpuSet& waiting) {
+  CallBatch interrupts;
+  space.vcpus().for_each([&](u32 index) {
+    if (index == self) return;
+    Cpu& target = cpu_at(index);
+    target.flushes_requested.fetch_add(1);
+    const bool is_called = __atomic_exchange_n(&page_of(index).attention, 1, __ATOMIC_SEQ_CST) != 0;
+    if (target.place.load() == CpuPlace::kHost) return;
+    waiting.add(index);
+    // It comes into the kernel, or is there and looks before it leaves.
+    if (is_called) return;
+    interrupts.add(Service::kInterrupt, index);
+    platform::counters().count(Counter::kShootdowns);
+  });
+}
+
 }  // namespace
 
 void serve_flush_request() {
@@ -92,23 +109,16 @@ void flush_local(VirtualAddress address) {
 void shootdown(AddressSpace& space, VirtualRange range) {
   const u32 self = current_vcpu();
   if (current_cpu().active_space == &space) flush_range(range);
+  // What was changed in the tables is seen by whoever is not in the set yet.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
   VcpuSet waiting;
-  space.vcpus().for_each([&](u32 index) {
-    if (index == self) return;
-    Cpu& target = cpu_at(index);
-    target.flushes_requested.fetch_add(1);
-    __atomic_store_n(&page_of(index).attention, 1, __ATOMIC_SEQ_CST);
-    if (target.place.load() == CpuPlace::kHost) return;
-    hypercall(Service::kInterrupt, index);
-    counters().count(Counter::kShootdowns);
-    waiting.add(index);
-  });
+  interrupt_users(space, self, waiting);
   waiting.for_each([](u32 index) {
     const Cpu& target = cpu_at(index);
     const u64 request = target.flushes_requested.load();
     for (u32 turns = 1; !has_flushed(target, request); ++turns) {
       relax(turns);
-      // The host may have had no room for the first one.
+      // Whoever set attention may not have come to the call.
       if (turns % kTurnsBeforeAnother == 0) hypercall(Service::kInterrupt, index);
     }
   });

@@ -22,7 +22,10 @@ class Spinlock {
     while (!holder_.compare_exchange_weak(expected, self, std::memory_order_acquire)) {
       DBOS_ASSERT(expected != self);
       expected = kFree;
-      platform::relax(++turns);
+      // Only looked at while it is taken: an attempt takes the cache line from its holder.
+      do {
+        platform::relax(++turns);
+      } while (holder_.load(std::memory_order_relaxed) != kFree);
     }
   }
   void unlock() {

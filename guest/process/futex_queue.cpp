@@ -89,16 +89,8 @@ void FutexWakeList::take(FutexBucket& bucket, Thread& waiter) {
 }
 
 void FutexWakeList::wake_all() {
-  u32 done = 0;
-  while (done < count_) {
-    Call calls[kCallBatchMax];
-    const u32 left = count_ - done;
-    const u32 batch = left < kCallBatchMax ? left : kCallBatchMax;
-    for (u32 i = 0; i < batch; ++i) {
-      calls[i] = Call{static_cast<u32>(Service::kWake), 0, {vcpus_[done + i]}, 0};
-    }
-    done += hypercall_batch(calls, batch);
-  }
+  CallBatch calls;
+  for (u32 i = 0; i < count_; ++i) calls.add(Service::kWake, vcpus_[i]);
   count_ = 0;
 }
 
