@@ -217,7 +217,9 @@ static const char* huge_pages(void) {
   static const char name[] = "huge";
   const int64_t file = CALL(SYS_MEMFD_CREATE, physical(name), 4);  // MFD_HUGETLB
   if (file >= 0) CHECK(CALL(DBOS_SERVICE_WINDOW_MAP, file, 0, 4096, 3, 1) == -ENOMEM);
-  CHECK(CALL(DBOS_SERVICE_WINDOW_MAP, -1, 0, 4096, 3, 0x40001) == -ENOMEM);  // MAP_HUGETLB
+  CHECK(CALL(DBOS_SERVICE_WINDOW_MAP, -1, 0, 4096, 3, 0x40001) == -EINVAL);  // MAP_HUGETLB
+  CHECK(CALL(DBOS_SERVICE_WINDOW_MAP, -1, 0, 4096, 3, 3) == -EINVAL);  // MAP_SHARED_VALIDATE
+  CHECK(CALL(DBOS_SERVICE_WINDOW_MAP, -1, 0, DBOS_WINDOW_SIZE_MAX + 4096, 3, 1) == -ENOMEM);
   return NULL;
 }
 

@@ -29,8 +29,8 @@ int64_t protect_none(uint64_t address, uint64_t length) {
 }
 
 // Linux makes a mapping of such pages longer than it was asked to, over what lies behind.
-bool has_huge_pages(int descriptor, int flags) {
-  if (descriptor < 0) return (flags & MAP_HUGETLB) != 0;
+bool has_huge_pages(int descriptor) {
+  if (descriptor < 0) return false;
   struct statfs file_system = {};
   const int64_t result = raw_call(__NR_fstatfs, static_cast<uint64_t>(descriptor),
                                   reinterpret_cast<uint64_t>(&file_system));
@@ -46,20 +46,18 @@ bool Window::contains(uint64_t address, uint64_t length) const {
 }
 
 int64_t Window::map(int descriptor, uint64_t offset, uint64_t length, int protection, int flags) {
-  const int kind = flags & MAP_TYPE;
+  const int kind = flags & ~MAP_NORESERVE;
   if (!is_page_aligned(offset) || length == 0) return -EINVAL;
-  if (length > kWindowSizeMax) return -ENOMEM;
-  if (kind != MAP_SHARED && kind != MAP_PRIVATE && kind != MAP_SHARED_VALIDATE) return -EINVAL;
-  if (has_huge_pages(descriptor, flags)) return -ENOMEM;
+  if (kind != MAP_SHARED && kind != MAP_PRIVATE) return -EINVAL;
+  if (length > kWindowSizeMax || has_huge_pages(descriptor)) return -ENOMEM;
   length = (length + kPageSize - 1) & ~(kPageSize - 1);
   const HostLockGuard guard(lock_);
   mend(guard);
   const uint64_t address = allocate(length);
   if (address == 0) return -ENOMEM;
-  const int passed = flags & (MAP_TYPE | MAP_NORESERVE | MAP_SYNC | MAP_HUGETLB);
   const int anonymous = descriptor < 0 ? MAP_ANONYMOUS : 0;
   int64_t result = raw_call(__NR_mmap, address, length, static_cast<uint64_t>(protection),
-                            static_cast<uint64_t>(passed | anonymous | MAP_FIXED),
+                            static_cast<uint64_t>(flags | anonymous | MAP_FIXED),
                             static_cast<uint64_t>(static_cast<int64_t>(descriptor)), offset);
   if (result >= 0) result = add_slots(address + length);
   if (result >= 0) return static_cast<int64_t>(address);
