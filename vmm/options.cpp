@@ -137,8 +137,8 @@ void declare_debugging_options(CLI::App& app, RawOptions& raw, Options& options,
   app.add_flag("--trace", options.trace, "Print each system call of the program on standard error");
   statistics = app.add_flag("--stats{-}", raw.statistics,
                             "When the program ends, print counters as JSON: on standard error, or "
-                            "to FILE with --stats=FILE. Not if a signal ends it, or if it "
-                            "executes another program");
+                            "to FILE with --stats=FILE. Not if a signal from outside ends it, "
+                            "or if it executes another program");
   app.add_option("--gdb", options.gdb_address,
                  "Stop before the program's first instruction and wait for gdb there ('target "
                  "remote'): HOST:PORT, :PORT (on this machine only), or the path of a socket")
