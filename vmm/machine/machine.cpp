@@ -42,6 +42,13 @@ int system_ioctl(int descriptor, unsigned long request, uint64_t argument) {
   return ioctl(descriptor, request, argument);
 }
 
+int enable_capability(int vm_descriptor, uint32_t number, uint64_t argument) {
+  kvm_enable_cap enabling = {};
+  enabling.cap = number;
+  enabling.args[0] = argument;
+  return ioctl(vm_descriptor, KVM_ENABLE_CAP, &enabling);
+}
+
 void check(int64_t result, const char* what) {
   if (result >= 0) return;
   errno = static_cast<int>(-result);
@@ -91,11 +98,13 @@ void Machine::open_kvm() {
   vm_descriptor_ = keep_descriptor(vm);
   run_size_ = static_cast<uint64_t>(ioctl(kvm_descriptor_, KVM_GET_VCPU_MMAP_SIZE, 0));
   system_ioctl(vm_descriptor_, KVM_SET_TSS_ADDR, kTssAddress);
-  kvm_enable_cap split = {};
-  split.cap = KVM_CAP_SPLIT_IRQCHIP;
-  if (ioctl(vm_descriptor_, KVM_ENABLE_CAP, &split) < 0) {
+  if (enable_capability(vm_descriptor_, KVM_CAP_SPLIT_IRQCHIP, 0) < 0) {
     throw StartError::with_errno("KVM can't make local interrupt controllers");
   }
+  // Where HLT does not exit (the guest kernel has none), KVM does not have pages fetched behind the
+  // guest's back. That would be tried for ever with a page of a file that was cut: the guest is not
+  // told that there is none. Older kernels can't do it.
+  (void)enable_capability(vm_descriptor_, KVM_CAP_X86_DISABLE_EXITS, KVM_X86_DISABLE_EXITS_HLT);
 }
 
 void Machine::make_regions() {
