@@ -162,6 +162,8 @@ TEST_CASE_METHOD(PressureFixture,
   CHECK(!frame_allocator.is_short());
   const Hog hog;
   CHECK(frame_allocator.is_short());
+  host::set_arena_limit(arena_bytes_for_tests + 16 * kMiB);
+  CHECK(!frame_allocator.is_short());
 }
 
 TEST_CASE_METHOD(PressureFixture, "mprotect that finds no memory half-way has changed nothing") {

@@ -196,6 +196,8 @@ TEST_CASE("snapshots taken while threads write are each of one moment") {
     }
   });
 
+  while (uses_ready_tables() && main->ready_counts().ready == 0) std::this_thread::yield();
+
   // This thread is the one that forks: it enters the snapshot, looks, writes, forks again, leaves.
   std::vector<AddressSpace*> kept;
   try {
@@ -229,6 +231,7 @@ TEST_CASE("snapshots taken while threads write are each of one moment") {
   if (uses_ready_tables()) {
     const ReadyCounts counts = main->ready_counts();
     CHECK(counts.handed_over + counts.missed == rounds());
+    CHECK(counts.handed_over > 0);
   }
   vcpus.enter(nullptr);
   for (AddressSpace* each : kept) AddressSpace::destroy(each);
