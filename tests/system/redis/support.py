@@ -266,11 +266,13 @@ class PairWriters:
         for thread in self.threads:
             thread.join(PATIENCE_S)
         check(not self.errors, "writers:", self.errors)
+
+    def count(self):
         return sum(self.counts)
 
     def await_writes(self, more):
-        goal = sum(self.counts) + more
-        await_that(lambda: sum(self.counts) >= goal or self.errors, f"{more} more transactions")
+        goal = self.count() + more
+        await_that(lambda: self.count() >= goal or self.errors, f"{more} more transactions")
         check(not self.errors, "writers:", self.errors)
 
 
