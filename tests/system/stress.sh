@@ -1,14 +1,14 @@
 # Random transactions with snapshots every second, see programs/stress.cpp. DBOS_STRESS_S says how long
-# each strategy is tried (default 40 s); the hour, in two runs of one machine:
+# each strategy is tried (default 40 s, at least 31); the hour, in two runs of one machine:
 #   tools/dbos-vm run --timeout 4500 -- env DBOS_STRESS_S=1800 tests/system/run --only stress build
 # shellcheck shell=bash disable=SC2034,SC2154 # names that support.sh and run share
 
 readonly stress_s=${DBOS_STRESS_S:-40}
 
 stress() { # stress STRATEGY
-  local line last='' frames first=() status=0
+  local line last='' frames first=() quiet=0 status=0
   mkfifo input output
-  "${dbos[@]}" --snapshot="$1" "$DBOS_BUILD/tests/system/stress" "$stress_s" \
+  "${dbos[@]}" --snapshot="$1" --stats=counters "$DBOS_BUILD/tests/system/stress" "$stress_s" \
     <input >output 2>errors &
   local program=$!
   exec 7>input 8<output
@@ -16,6 +16,7 @@ stress() { # stress STRATEGY
     echo "$line"
     last=$line
     [[ $line = quiet* ]] || continue
+    quiet=$((quiet + 1))
     await 30 nothing_kept "$program"
     read -ra frames < <(frames_of "$program")
     echo "pages ${frames[0]}, tables ${frames[1]}"
@@ -28,10 +29,20 @@ stress() { # stress STRATEGY
   wait "$program" || status=$?
   cat errors
   expect 'the exit status' 0 "$status"
+  expect 'standard error' '' "$(<errors)"
   expect 'the last line' 'no torn view' "$last"
+  ((quiet > 1)) || fail 'pages were not counted twice'
+  count_snapshots counters
 }
 
 seconds[stress_shared]=$((stress_s * 2 + 120))
-test_stress_shared() { stress shared; }
+test_stress_shared() {
+  stress shared
+  expect 'ready copies' 0 "$ready"
+}
+
 seconds[stress_ready]=$((stress_s * 2 + 120))
-test_stress_ready() { stress ready; }
+test_stress_ready() {
+  stress ready
+  some_were_ready counters
+}

@@ -143,6 +143,21 @@ nothing_kept() { # nothing_kept PROGRAM: for snapshots
   [[ $(frames_of "$1") = *' 0' ]]
 }
 
+exits_of() { # exits_of FILE INDEX: of the counters that --stats wrote
+  "$python" -c "import json; print(json.load(open('$1'))['exits']$2)"
+}
+
+# Sets `ready` and `shared` to how many snapshots came to be in either way.
+count_snapshots() { # count_snapshots FILE, which --stats wrote
+  ready=$(exits_of "$1" '["snapshots"]["ready"]') shared=$(exits_of "$1" '["snapshots"]["shared"]')
+  echo "snapshots: ready $ready, shared $shared"
+}
+
+some_were_ready() { # some_were_ready FILE
+  count_snapshots "$1"
+  ((ready > 0)) || fail 'no snapshot was handed a ready copy'
+}
+
 free_port() {
   "$python" -c 'import socket
 s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
