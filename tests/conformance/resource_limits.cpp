@@ -1,4 +1,5 @@
 // The limits on memory: whose they are, and that they hold in the programs that are executed.
+#include <pthread.h>
 #include <sys/resource.h>
 
 #include "support.h"
@@ -94,6 +95,32 @@ CASE(limits_of_a_child_are_set_from_outside) {
   CHECK_EQ(soft(RLIMIT_AS), before);
   go.post();
   CHECK(exited(status_of(child)));
+}
+
+// Of an ordinary user, who has this process at least.
+CASE(processes_and_threads_beyond_the_limit_are_refused_until_it_is_raised) {
+  CHECK(exited(run_child([] {
+    if (getuid() == 0) REQUIRE(setuid(65534) == 0);
+    const rlim_t before = soft(RLIMIT_NPROC);
+    auto start_nothing = [](pthread_t* thread) {
+      return pthread_create(
+          thread, nullptr, [](void*) -> void* { return nullptr; }, nullptr);
+    };
+    pthread_t thread;
+    for (int turn = 0; turn < 3; ++turn) {
+      set_soft(RLIMIT_NPROC, 1);
+      for (int i = 0; i < 10; ++i) {
+        CHECK_ERRNO(fork(), EAGAIN);
+        CHECK_ERRNO(vfork(), EAGAIN);
+        CHECK_EQ(start_nothing(&thread), EAGAIN);
+      }
+      set_soft(RLIMIT_NPROC, before);
+      CHECK(exited(run_child([] {})));
+    }
+    REQUIRE(start_nothing(&thread) == 0);
+    CHECK_EQ(pthread_join(thread, nullptr), 0);
+    CHECK(exited(run_child([] {})));
+  })));
 }
 
 CHECK_MAIN
