@@ -68,7 +68,7 @@ blocks = []
 while True: blocks.append(b"x" * (1 << 20))' >out 2>err || status=$?
   case $status in
     1) grep -q MemoryError err ;;
-    137) : ;;
+    137) grep -q 'out of guest memory' err ;;
     *) fail "status $status: $(head -c 300 err)" ;;
   esac
   # A child that takes too much ends alone.
@@ -105,6 +105,10 @@ test_signals_from_outside() {
   done
 }
 
+stopped() { # stopped PROGRAM: all its threads
+  ! cut -d ')' -f 2 /proc/"$1"/task/*/stat | grep -qv '^ T'
+}
+
 test_stop_and_continue() {
   local pid lines
   "${dbos[@]}" "$python" -c 'import time
@@ -112,7 +116,7 @@ while True: print("x", flush=True); time.sleep(0.05)' >out &
   pid=$!
   await 30 test -s out
   kill -STOP $pid
-  sleep 0.3
+  await 30 stopped $pid
   lines=$(wc -l <out)
   sleep 0.5
   expect 'lines while stopped' "$lines" "$(wc -l <out)"
@@ -130,13 +134,12 @@ import os, time
 for n in range(3):
     if os.fork() == 0:
         if n == 2: os.fork()
+        os.write(1, b"child\n")
         while n == 1: pass
         time.sleep(1000)
-print("ready", flush=True)
 time.sleep(1000)' >out &
   pid=$!
-  await 30 grep -q ready out
-  sleep 0.2
+  await 30 bash -c '[ $(wc -l <out) = 4 ]'
   kill -KILL $pid
   wait $pid || true
   await 10 bash -c '! pgrep -f "[t]ime.sleep.1000" >/dev/null'
