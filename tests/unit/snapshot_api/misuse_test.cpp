@@ -142,6 +142,33 @@ TEST_CASE("a forked process may create snapshots of its own") {
   CHECK(start(snapshot.handle) == DBOS_OK);
 }
 
+// The snapshot holds the pipe open as well.
+TEST_CASE("a snapshot ends when its creator is killed") {
+  int ends[2];
+  REQUIRE(pipe(ends) == 0);
+  const pid_t creator = fork();
+  if (creator == 0) {
+    dbos_snapshot own{};
+    dbos_run run{};
+    int32_t status = 0;
+    const bool is_alive = dbos_snapshot_create(nullptr, &own) == DBOS_OK &&
+                          dbos_run_start(own, return_three, nullptr, 0, &run) == DBOS_OK &&
+                          dbos_run_wait(run, -1, &status, nullptr, 0, nullptr) == DBOS_OK &&
+                          dbos_run_start(own, sleep_for_ever, nullptr, 0, &run) == DBOS_OK;
+    if (is_alive && write(ends[1], "s", 1) == 1) raise(SIGKILL);
+    _exit(1);
+  }
+  close(ends[1]);
+  int status = 0;
+  REQUIRE(waitpid(creator, &status, 0) == creator);
+  CHECK(WIFSIGNALED(status));
+  char byte;
+  CHECK(read(ends[0], &byte, 1) == 1);
+  pollfd hung_up{ends[0], 0, 0};
+  CHECK(poll(&hung_up, 1, 10'000) == 1);
+  close(ends[0]);
+}
+
 TEST_CASE("a run that takes long is not waited for longer than asked") {
   const Snapshot snapshot;
   const dbos_run run = snapshot.start(sleep_for_ever, 0);
