@@ -270,6 +270,7 @@ class AddressSpace {
   Result<VirtualAddress> place(VirtualAddress hint, u64 length, int flags) const;
   Result<VirtualAddress> find_gap(u64 length) const;
   Result<Vma*> insert_vma(const Vma& description);
+  Result<PageTree::Clearing> prepare_unmap(VirtualRange range, TlbBatch& batch);
   Result<void> unmap_range(VirtualRange range, TlbBatch& batch, DroppedWindows& dropped);
   void remove_vma(Vma* vma, DroppedWindows& dropped);
   enum class CountLimit : bool { kKept, kExceeded };  // the latter for a moment, by munmap

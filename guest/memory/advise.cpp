@@ -140,9 +140,9 @@ Result<void> AddressSpace::advise_vma(Vma* vma, VirtualRange range, int advice, 
 }
 
 Result<void> AddressSpace::discard(VirtualRange range, TlbBatch& batch) {
-  DBOS_RETURN_IF_ERROR(tree_.prepare_clear(range, range, batch));
+  const PageTree::Clearing prepared = DBOS_TRY(tree_.prepare_clear(range, range, batch));
   note_resident();
-  tree_.clear(range, range, batch);
+  tree_.clear(prepared, batch);
   return {};
 }
 

@@ -245,6 +245,11 @@ Result<void> AddressSpace::unmap(VirtualAddress address, u64 length) {
   return unmap_range(range_of(address, length), batch, dropped);
 }
 
+Result<PageTree::Clearing> AddressSpace::prepare_unmap(VirtualRange range, TlbBatch& batch) {
+  DBOS_RETURN_IF_ERROR(split_at(range, CountLimit::kExceeded));
+  return tree_.prepare_clear(range, freeable_around(range), batch);
+}
+
 // After an error nothing is unmapped.
 Result<void> AddressSpace::unmap_range(VirtualRange range, TlbBatch& batch,
                                        DroppedWindows& dropped) {
@@ -255,15 +260,13 @@ Result<void> AddressSpace::unmap_range(VirtualRange range, TlbBatch& batch,
       vmas_.count() >= kVmaCountMax) {
     return Error(ENOMEM);
   }
-  Result<void> ready = split_at(range, CountLimit::kExceeded);
-  const VirtualRange freeable = freeable_around(range);
-  if (ready.is_ok()) ready = tree_.prepare_clear(range, freeable, batch);
-  if (ready.is_error()) {
+  const Result<PageTree::Clearing> prepared = prepare_unmap(range, batch);
+  if (prepared.is_error()) {
     merge_range(range, dropped);
-    return ready;
+    return prepared.error();
   }
   note_resident();
-  tree_.clear(range, freeable, batch);
+  tree_.clear(prepared.value(), batch);
   Vma* vma = vmas_.find_ending_after(range.begin);
   while (vma != nullptr && vma->begin() < range.end) {
     Vma* next = vma->next;

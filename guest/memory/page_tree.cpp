@@ -159,9 +159,12 @@ void PageTree::unlink_entry(Pte entry, Level level, VirtualAddress base, bool is
   }
 }
 
-Result<void> PageTree::prepare_clear(VirtualRange range, VirtualRange freeable, TlbBatch& batch) {
+Result<PageTree::Clearing> PageTree::prepare_clear(VirtualRange range, VirtualRange freeable,
+                                                   TlbBatch& batch) {
+  DBOS_ASSERT(freeable.contains(range));
   DBOS_RETURN_IF_ERROR(isolate(range.begin, freeable, batch));
-  return isolate(range.end, freeable, batch);
+  DBOS_RETURN_IF_ERROR(isolate(range.end, freeable, batch));
+  return Clearing(range, freeable);
 }
 
 // Makes the nodes that a boundary cuts through exclusive, and splits the large page that it cuts.
@@ -181,26 +184,26 @@ Result<void> PageTree::isolate(VirtualAddress boundary, VirtualRange freeable, T
   }
 }
 
-void PageTree::clear(VirtualRange range, VirtualRange freeable, TlbBatch& batch) {
-  clear_below(node_at(root_), Level::kRoot, VirtualAddress(0), range, freeable, batch);
-  note_change(range);
+void PageTree::clear(const Clearing& prepared, TlbBatch& batch) {
+  clear_below(node_at(root_), Level::kRoot, VirtualAddress(0), prepared, batch);
+  note_change(prepared.range_);
 }
 
-void PageTree::clear_below(Node& node, Level level, VirtualAddress base, VirtualRange range,
-                           VirtualRange freeable, TlbBatch& batch) {
-  const VirtualRange part = entries_in(level, base, range);
+void PageTree::clear_below(Node& node, Level level, VirtualAddress base, const Clearing& prepared,
+                           TlbBatch& batch) {
+  const VirtualRange part = entries_in(level, base, prepared.range_);
   for (VirtualAddress at = part.begin; at < part.end; at = at + span(level)) {
     PteSlot& slot = node.entry(at, level);
     const Pte entry = slot.load();
     if (entry.is_empty()) continue;
     const VirtualRange covered = entry_range(at, level);
     const bool is_leaf = entry.is_leaf(level);
-    if (range.contains(covered) || (!is_leaf && freeable.contains(covered))) {
+    if (prepared.range_.contains(covered) || (!is_leaf && prepared.freeable_.contains(covered))) {
       unlink_entry(slot.exchange(Pte()), level, covered.begin, true, batch);
       batch.invalidate(covered);
     } else {
       DBOS_ASSERT(!is_leaf && is_exclusive(entry.address()));
-      clear_below(node_at(entry.address()), below(level), covered.begin, range, freeable, batch);
+      clear_below(node_at(entry.address()), below(level), covered.begin, prepared, batch);
     }
   }
 }

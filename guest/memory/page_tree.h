@@ -103,11 +103,17 @@ class PageTree {
   // Replaces that table by a large page. What the table maps has been unlinked, or is in that page.
   void merge(VirtualAddress begin, Pte page, TlbBatch& batch);
 
-  // Makes clear() of the same ranges safe: it can't fail, so a call that returns an error has
-  // changed nothing. `freeable` contains `range` and has no other vma in it; nodes that lie in it
-  // are dropped.
-  Result<void> prepare_clear(VirtualRange range, VirtualRange freeable, TlbBatch& batch);
-  void clear(VirtualRange range, VirtualRange freeable, TlbBatch& batch);
+  // What clear() takes. prepare_clear() alone makes it: clear() relies on what that did.
+  class Clearing {
+    friend class PageTree;
+    Clearing(VirtualRange range, VirtualRange freeable) : range_(range), freeable_(freeable) {}
+    VirtualRange range_;
+    VirtualRange freeable_;
+  };
+  // Makes clear() safe: it can't fail, so a call that returns an error has changed nothing.
+  // `freeable` contains `range` and has no other vma in it; nodes that lie in it are dropped.
+  Result<Clearing> prepare_clear(VirtualRange range, VirtualRange freeable, TlbBatch& batch);
+  void clear(const Clearing& prepared, TlbBatch& batch);
 
   // Changes the rights of what is there. Rights that are added to shared pages are left to the
   // fault handler. ENOMEM: none has changed.
@@ -171,8 +177,8 @@ class PageTree {
   Result<void> clone_node(PteSlot& slot, TlbBatch& batch);
   void unlink_entry(Pte entry, Level level, VirtualAddress base, bool is_owned, TlbBatch& batch);
   Result<void> isolate(VirtualAddress boundary, VirtualRange freeable, TlbBatch& batch);
-  void clear_below(Node& node, Level level, VirtualAddress base, VirtualRange range,
-                   VirtualRange freeable, TlbBatch& batch);
+  void clear_below(Node& node, Level level, VirtualAddress base, const Clearing& prepared,
+                   TlbBatch& batch);
   Result<void> prepare_protect(Node& node, Level level, VirtualAddress base, VirtualRange range,
                                bool adds_only, TlbBatch& batch);
   void protect_below(Node& node, Level level, VirtualAddress base, VirtualRange range,

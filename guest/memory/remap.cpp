@@ -199,17 +199,17 @@ Result<void> AddressSpace::insert_moved(const Vma& moved, const Vma* tail,
 Result<void> AddressSpace::move_pages(VirtualRange source, VirtualRange target, bool keep_old) {
   TlbBatch batch(*this, *line_, pins_);
   const VirtualRange moved_to{target.begin, target.begin + source.size()};
-  const VirtualRange around_source = freeable_around(source);
-  const VirtualRange around_target = freeable_around(target);
-  DBOS_RETURN_IF_ERROR(tree_.prepare_clear(source, around_source, batch));
-  DBOS_RETURN_IF_ERROR(tree_.prepare_clear(moved_to, around_target, batch));
+  const VirtualRange freeable = keep_old ? source : freeable_around(source);
+  const PageTree::Clearing left = DBOS_TRY(tree_.prepare_clear(source, freeable, batch));
+  const PageTree::Clearing made =
+      DBOS_TRY(tree_.prepare_clear(moved_to, freeable_around(target), batch));
   const Result<void> moved = tree_.move(source, target.begin, batch);
   if (moved.is_error()) {
-    tree_.clear(moved_to, around_target, batch);  // the nodes it made
+    tree_.clear(made, batch);
     return moved;
   }
   if (!pins_.is_empty()) pins_.follow(source, target.begin);
-  tree_.clear(source, keep_old ? source : around_source, batch);
+  tree_.clear(left, batch);
   return {};
 }
 

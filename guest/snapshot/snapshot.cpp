@@ -100,8 +100,7 @@ Result<void> AddressSpace::copy_from(AddressSpace& parent, Epoch previous_depart
     if (!vma->has(VmaFlag::kDontFork) && !vma->has(VmaFlag::kWipeOnFork)) continue;
     const VirtualRange freeable =
         vma->has(VmaFlag::kDontFork) ? freeable_around(vma->range) : vma->range;
-    DBOS_RETURN_IF_ERROR(tree_.prepare_clear(vma->range, freeable, batch));
-    tree_.clear(vma->range, freeable, batch);
+    tree_.clear(DBOS_TRY(tree_.prepare_clear(vma->range, freeable, batch)), batch);
   }
   return {};
 }
