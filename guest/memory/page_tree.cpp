@@ -243,19 +243,20 @@ Result<void> PageTree::prepare_protect(Node& node, Level level, VirtualAddress b
   return {};
 }
 
-// Nodes that are shared still are to get rights only, which is left to the fault handler.
+// Nodes that are shared still are to get rights only, which is left to the fault handler. So is a
+// leaf that the range cuts: its node was shared when prepare_protect() looked, and is not any more.
 void PageTree::protect_below(Node& node, Level level, VirtualAddress base, VirtualRange range,
                              Protection to, TlbBatch& batch) {
   const VirtualRange part = entries_in(level, base, range);
   for (VirtualAddress at = part.begin; at < part.end; at = at + span(level)) {
     PteSlot& slot = node.entry(at, level);
-    const VirtualAddress begin = entry_range(at, level).begin;
+    const VirtualRange covered = entry_range(at, level);
     const Pte entry = slot.load();
     if (entry.is_empty()) continue;
     if (entry.is_leaf(level)) {
-      protect_leaf(slot, level, begin, to, batch);
+      if (range.contains(covered)) protect_leaf(slot, level, covered.begin, to, batch);
     } else if (is_exclusive(entry.address())) {
-      protect_below(node_at(entry.address()), below(level), begin, range, to, batch);
+      protect_below(node_at(entry.address()), below(level), covered.begin, range, to, batch);
     }
   }
 }

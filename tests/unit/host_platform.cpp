@@ -69,6 +69,7 @@ namespace host {
 std::function<void(AddressSpace&, VirtualRange)> on_shootdown;
 std::function<void(VirtualAddress)> on_flush_local;
 std::function<void(PhysicalAddress)> on_populate;
+std::function<void()> on_arena_grow;
 std::function<bool()> on_no_memory;
 std::function<void(u64)> on_copy_limit;
 
@@ -147,6 +148,7 @@ PhysicalAddress physical_of(const void* direct_map_pointer) {
 }
 
 Result<u64> arena_grow(u64 index) {
+  if (host::on_arena_grow) host::on_arena_grow();
   const u64 begin = index * kArenaChunkSize;
   if (begin >= arena_limit) return Error(ENOMEM);
   const u64 left = arena_limit - begin;

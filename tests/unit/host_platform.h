@@ -25,6 +25,9 @@ extern std::function<void(AddressSpace&, VirtualRange)> on_shootdown;
 extern std::function<void(VirtualAddress)> on_flush_local;
 extern std::function<void(PhysicalAddress)> on_populate;
 
+// Called when no frame is free, before more of the arena is given.
+extern std::function<void()> on_arena_grow;
+
 // Called for platform::make_room() and platform::limit_copies().
 extern std::function<bool()> on_no_memory;
 extern std::function<void(u64)> on_copy_limit;

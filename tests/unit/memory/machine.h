@@ -161,6 +161,33 @@ inline PhysicalAddress kernel_root_for_tests() {
   return root;
 }
 
+// All frames that are left, until it goes.
+class Hog {
+ public:
+  Hog() {
+    while (true) {
+      const Result<PhysicalAddress> frame = frame_allocator.allocate_page(Clear::kNo, Ownership{});
+      if (frame.is_error()) break;
+      frames_.push_back(frame.value());
+    }
+  }
+  ~Hog() {
+    while (!frames_.empty()) give_back(1);
+  }
+  Hog(const Hog&) = delete;
+  Hog& operator=(const Hog&) = delete;
+
+  // The frames that it took last.
+  void give_back(size_t count) {
+    for (; count != 0 && !frames_.empty(); --count, frames_.pop_back()) {
+      frame_allocator.free(frames_.back());
+    }
+  }
+
+ private:
+  std::vector<PhysicalAddress> frames_;
+};
+
 // Every test makes one; it checks at its end that everything was given back.
 class Machine {
  public:

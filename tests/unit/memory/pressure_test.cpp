@@ -8,26 +8,6 @@
 namespace dbos::test {
 namespace {
 
-// All frames that are left, until it goes.
-class Hog {
- public:
-  Hog() {
-    while (true) {
-      const Result<PhysicalAddress> frame = frame_allocator.allocate_page(Clear::kNo, Ownership{});
-      if (frame.is_error()) break;
-      frames_.push_back(frame.value());
-    }
-  }
-  ~Hog() {
-    for (PhysicalAddress frame : frames_) frame_allocator.free(frame);
-  }
-  Hog(const Hog&) = delete;
-  Hog& operator=(const Hog&) = delete;
-
- private:
-  std::vector<PhysicalAddress> frames_;
-};
-
 struct PressureFixture : SnapshotFixture {
   ~PressureFixture() {
     set_copy_limit(kUnlimited);

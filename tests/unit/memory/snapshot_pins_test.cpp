@@ -151,17 +151,9 @@ TEST_CASE_METHOD(SnapshotFixture, "a snapshot that runs out of memory leaves not
   map(main, 0, 600);
   fill(main, 0, 600, 1);
   main.pin({page(0), page(600)}, Access::kWrite);
-  std::vector<PhysicalAddress> hog;
-  while (true) {
-    const Result<PhysicalAddress> frame = frame_allocator.allocate_page(Clear::kNo, Ownership{});
-    if (frame.is_error()) break;
-    hog.push_back(frame.value());
-  }
-  for (size_t spare = 0; spare < 620 && !hog.empty(); spare += 31) {
-    for (int i = 0; i < 31; ++i) {
-      frame_allocator.free(hog.back());
-      hog.pop_back();
-    }
+  Hog hog;
+  for (size_t spare = 0; spare < 620; spare += 31) {
+    hog.give_back(31);
     const Result<AddressSpace*> result = main.snapshot();
     if (result.is_ok()) {
       AddressSpace::destroy(result.value());
@@ -170,7 +162,7 @@ TEST_CASE_METHOD(SnapshotFixture, "a snapshot that runs out of memory leaves not
       CHECK(result.error() == Error(ENOMEM));
     }
   }
-  for (PhysicalAddress frame : hog) frame_allocator.free(frame);
+  hog.give_back(~size_t{0});
   for (u64 i = 0; i < 600; ++i) CHECK(machine.read(main, page(i)) == i + 1);
   main.unpin();
   CHECK(lines() == 1);
