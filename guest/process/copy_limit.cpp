@@ -56,20 +56,23 @@ void end_process_of(const Candidate& snapshot, const char* why) {
 }
 
 // Ends the snapshot that keeps most, or waits for one that is ending, until `is_enough()`. Returns
-// whether it is, or one is gone.
+// whether it is, or one is gone. A snapshot whose process has not begun yet is ended when it has;
+// where one can't be ended, the next one is.
 template <typename Enough>
 bool end_snapshot(const char* why, Counter counter, Enough is_enough) {
   const u64 before = ended_processes();
-  if (is_enough()) return true;
-  const Candidate snapshot = condemn_snapshot();
-  if (!snapshot.exists) return is_enough();
-  if (snapshot.process_id != 0) {
-    platform::counters().count(counter);
-    end_process_of(snapshot, why);
-  }
   const auto is_over = [&] { return ended_processes() != before || is_enough(); };
   const u64 until_ns = clock_now(CLOCK_MONOTONIC) + kPatience_ns;
-  while (!is_over() && clock_now(CLOCK_MONOTONIC) < until_ns) sleep_for(kLook_ns);
+  while (!is_over() && may_limit()) {
+    const u64 now_ns = clock_now(CLOCK_MONOTONIC);
+    const Candidate snapshot = condemn_snapshot(now_ns, kPatience_ns);
+    if (!snapshot.exists || (!snapshot.is_condemned && now_ns >= until_ns)) break;
+    if (snapshot.process_id != 0) {
+      platform::counters().count(counter);
+      end_process_of(snapshot, why);
+    }
+    sleep_for(kLook_ns);
+  }
   return is_over();
 }
 

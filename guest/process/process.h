@@ -24,7 +24,7 @@ struct SpaceUse {
 
 struct Process {
   Spinlock lock;  // guards the fields below but for `actions`, which signal_lock guards
-  i32 process_id;
+  std::atomic<i32> process_id;  // 0: it has not begun. Read without the lock
   AddressSpace* space;
   bool is_first;       // dbos-run's own
   bool borrows_space;  // its parent's, as after vfork
@@ -41,7 +41,7 @@ struct Process {
   // Guarded by the process table's lock:
   Process* previous;  // of all processes
   Process* next;
-  bool is_condemned;  // it was told to end, for the memory that it keeps
+  u64 condemned_at_ns;  // when it was told to end, for the memory that it keeps; 0: it was not
 };
 
 inline Process& current_process() {

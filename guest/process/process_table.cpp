@@ -101,14 +101,17 @@ void release_process(Process& process) {
 }
 
 // A process that shares its parent's memory keeps nothing.
-Candidate condemn_snapshot() {
+Candidate condemn_snapshot(u64 now_ns, u64 patience_ns) {
   const LockGuard guard(table_lock);
   Process* chosen = nullptr;
-  Candidate result = {processes_ending.load() != 0, 0, 0};
+  Candidate result = {processes_ending.load() != 0, false, 0, 0};
   for (Process* process = first_process; process != nullptr; process = process->next) {
     const Line& line = process->space->line();
     if (process->is_first || process->borrows_space || line.departure() == 0) continue;
-    if (process->is_condemned) return {true, 0, 0};
+    if (process->condemned_at_ns != 0) {
+      if (process->condemned_at_ns + patience_ns <= now_ns) continue;
+      return {true, true, 0, 0};
+    }
     const u64 kept = (line.retired_pages() + line.retired_nodes()) * kPageSize;
     const bool is_more = chosen == nullptr || kept > result.kept_bytes;
     result.exists = true;
@@ -117,7 +120,8 @@ Candidate condemn_snapshot() {
     result.process_id = process->process_id;
     result.kept_bytes = kept;
   }
-  if (chosen != nullptr) chosen->is_condemned = true;
+  result.is_condemned = chosen != nullptr;
+  if (chosen != nullptr) chosen->condemned_at_ns = now_ns;
   return result;
 }
 

@@ -24,13 +24,15 @@ bool visit_process(i32 process_id, Visit visit) {
 }
 
 // The forked process whose memory is a snapshot and keeps most of its parent's old pages. It is
-// condemned then: none is chosen until it is gone.
+// condemned then: none is chosen until it is gone, or does not go for `patience_ns`. (SIGKILL ends
+// nobody at once who waits for a disk that does not answer.)
 struct Candidate {
-  bool exists;     // there is one at all, or one that is ending
-  i32 process_id;  // 0: it has not begun yet, or another one is condemned, or ending
+  bool exists;        // there is one, or one that is ending, of whom nobody has lost patience
+  bool is_condemned;  // one is
+  i32 process_id;     // of the one that is chosen now; 0: none is, or it has not begun yet
   u64 kept_bytes;
 };
-Candidate condemn_snapshot();
+Candidate condemn_snapshot(u64 now_ns, u64 patience_ns);
 // How many processes have been released, with what they kept.
 u64 ended_processes();
 

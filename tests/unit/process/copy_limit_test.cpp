@@ -1,0 +1,172 @@
+// Which children are ended for the memory that they keep, and how long main waits for it.
+
+#include "guest/process/copy_limit.h"
+
+#include <asm/unistd_64.h>
+
+#include <catch2/catch.hpp>
+#include <functional>
+#include <vector>
+
+#include "guest/hypercall.h"
+#include "guest/process/clock.h"
+#include "guest/process/helper.h"
+#include "guest/process/process_table.h"
+#include "guest/process/signal.h"
+#include "tests/unit/memory/machine.h"
+
+namespace dbos {
+namespace {
+
+constexpr u64 kSecond_ns = 1'000'000'000;
+
+Thread main_thread;
+HypercallPage main_page;
+u64 now_ns = kSecond_ns;
+std::function<void()> on_sleep;  // after each look
+std::function<void(i32)> on_kill;
+
+}  // namespace
+
+// ---- What is below the process table ----
+
+Thread& current_thread() {
+  return main_thread;
+}
+HypercallPage& current_hypercall_page() {
+  return main_page;
+}
+u64 clock_now(u32) {
+  return now_ns;
+}
+void copy_signal_actions(Process&, Process&) {}
+void wake_helper(HelperWork) {}
+void leave_helper(Process&) {}
+
+i64 hypercall(u32 number, u64 a0, u64, u64, u64, u64, u64) {
+  if (number == static_cast<u32>(Service::kPark)) {
+    now_ns = a0;
+    if (on_sleep) on_sleep();
+    return -ETIMEDOUT;
+  }
+  if (number == __NR_kill) on_kill(static_cast<i32>(a0));
+  return 0;
+}
+
+namespace test {
+namespace {
+
+constexpr VirtualAddress kHeap{0x1000'0000};
+constexpr u64 kHeapPages = 64;
+
+class CopyLimitFixture {
+ public:
+  CopyLimitFixture() {
+    AddressSpace* space = AddressSpace::create(kernel_root_for_tests()).value();
+    main = create_process(*space, nullptr).value();
+    main_thread.process = main;
+    (void)space->map_anonymous(kHeap, kHeapPages * kPageSize, PROT_READ | PROT_WRITE,
+                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_STACK);
+    write_heap(kHeapPages);
+    (void)end_snapshot_for_memory();  // what has ended before does not count
+    on_kill = [this](i32 id) { killed.push_back(id); };
+    began_ns = now_ns;
+  }
+  ~CopyLimitFixture() {
+    set_copy_limit(kUnlimited);
+    on_sleep = nullptr;
+    on_kill = nullptr;
+    release_process(*main);
+  }
+
+  Process& fork(i32 id) {
+    AddressSpace* space = main->space->snapshot().value();
+    Process& child = *create_process(*space, main).value();
+    child.process_id = id;
+    return child;
+  }
+  void write_heap(u64 pages) {
+    for (u64 i = 0; i < pages; ++i) {
+      (void)main->space->handle_fault(kHeap + i * kPageSize, Access::kWrite);
+    }
+  }
+  u64 waited_ns() const { return now_ns - began_ns; }
+
+  Process* main;
+  std::vector<i32> killed;
+  u64 began_ns;
+};
+
+}  // namespace
+
+TEST_CASE_METHOD(CopyLimitFixture, "where there is no snapshot, none is ended") {
+  CHECK(!end_snapshot_for_memory());
+  CHECK(waited_ns() == 0);
+}
+
+TEST_CASE_METHOD(CopyLimitFixture, "the snapshot that keeps most is ended, and waited for") {
+  Process& first = fork(11);
+  write_heap(20);
+  Process& second = fork(12);
+  write_heap(5);
+  on_sleep = [&] {
+    if (waited_ns() >= kSecond_ns) release_process(first), on_sleep = nullptr;
+  };
+  CHECK(end_snapshot_for_memory());
+  CHECK(killed == std::vector<i32>{11});
+  CHECK(waited_ns() == kSecond_ns);
+  release_process(second);
+}
+
+TEST_CASE_METHOD(CopyLimitFixture, "a snapshot whose process has not begun is ended when it has") {
+  Process& child = fork(0);
+  write_heap(20);
+  on_sleep = [&] {
+    if (waited_ns() >= kSecond_ns) child.process_id = 11;
+    if (!killed.empty()) release_process(child), on_sleep = nullptr;
+  };
+  CHECK(end_snapshot_for_memory());
+  CHECK(killed == std::vector<i32>{11});
+  CHECK(waited_ns() < 2 * kSecond_ns);
+}
+
+TEST_CASE_METHOD(CopyLimitFixture,
+                 "main does not wait for ever for a process that does not begin") {
+  Process& child = fork(0);
+  CHECK(!end_snapshot_for_memory());
+  CHECK(waited_ns() == 10 * kSecond_ns);
+  release_process(child);
+}
+
+TEST_CASE_METHOD(CopyLimitFixture, "where a snapshot can't be ended, the next one is") {
+  Process& stuck = fork(11);
+  write_heap(20);
+  Process& other = fork(12);
+  write_heap(5);
+  on_sleep = [&] {
+    if (killed.size() == 2) release_process(other), on_sleep = nullptr;
+  };
+  CHECK(end_snapshot_for_memory());
+  CHECK(killed == std::vector<i32>{11, 12});
+  CHECK(!end_snapshot_for_memory());  // nobody is left, and nobody waits for him again
+  CHECK(waited_ns() < 11 * kSecond_ns);
+  release_process(stuck);
+}
+
+TEST_CASE_METHOD(CopyLimitFixture, "a snapshot that can't be ended delays one copied page only") {
+  BootInformation boot{};
+  boot.flags = DBOS_BOOT_COW_KILL;
+  boot.cow_limit = kPageSize;
+  prepare_copy_limit(boot);
+  Process& stuck = fork(11);
+  write_heap(20);
+  keep_copy_limit(20 * kPageSize);
+  CHECK(waited_ns() == 10 * kSecond_ns);
+  keep_copy_limit(20 * kPageSize);
+  CHECK(waited_ns() == 10 * kSecond_ns);
+  CHECK(killed == std::vector<i32>{11});
+  release_process(stuck);
+}
+
+}  // namespace test
+}  // namespace dbos
