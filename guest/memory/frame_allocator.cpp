@@ -219,15 +219,7 @@ void FrameAllocator::merge_large(PhysicalAddress large) {
 Result<PhysicalAddress> FrameAllocator::allocate_kernel(u32 order) {
   DBOS_ASSERT(order <= kMaxOrder);
   const u32 count = 1u << order;
-  FrameNumber first;
-  while (true) {
-    const u64 seen_chunks = chunk_count_.load(std::memory_order_relaxed);
-    {
-      LockGuard guard(lock_);
-      if (take_run(order, first)) break;
-    }
-    DBOS_RETURN_IF_ERROR(grow(seen_chunks));
-  }
+  const FrameNumber first = DBOS_TRY(find_run(order));
   for (u32 i = 0; i < count; ++i) {
     FrameInfo& info = frame_info(FrameNumber(first.value() + i));
     DBOS_ASSERT(info.state() == FrameState::kFree);

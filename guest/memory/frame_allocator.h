@@ -52,8 +52,9 @@ class FrameAllocator {
   Result<PhysicalAddress> allocate_page(Clear clear, Ownership ownership);
   Result<PhysicalAddress> allocate_node(Clear clear, Ownership ownership);
   Result<PhysicalAddress> allocate_large(Clear clear, Ownership ownership);
-  // Whether an ENOMEM of late may have come from here: hardly a frame is left, and no more come.
-  bool is_short();
+  // Sees to it that there are some frames, and grows the arena for that. False: hardly one is left,
+  // so an ENOMEM of late may have come from here.
+  bool ensure_frames();
   // 2^order frames for the kernel, physically contiguous and aligned to their size; not cleared.
   Result<PhysicalAddress> allocate_kernel(u32 order);
 
@@ -166,6 +167,7 @@ class FrameAllocator {
   void link(BlockList& list, u32 block);
   void unlink(BlockList& list, u32 block);
   // Without it:
+  Result<FrameNumber> find_run(u32 order);
   Result<void> grow(u64 seen_chunks);
 
   static u32 block_of(FrameNumber frame) {

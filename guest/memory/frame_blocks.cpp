@@ -195,6 +195,23 @@ void FrameAllocator::unlink(BlockList& list, u32 block) {
 
 // ---- Growing and giving back ----
 
+Result<FrameNumber> FrameAllocator::find_run(u32 order) {
+  FrameNumber first;
+  Result<void> grown;
+  while (grown.is_ok()) {
+    const u64 seen_chunks = chunk_count_.load(std::memory_order_relaxed);
+    {
+      LockGuard guard(lock_);
+      if (take_run(order, first)) return first;
+    }
+    grown = grow(seen_chunks);
+  }
+  drain_caches();
+  LockGuard guard(lock_);
+  if (take_run(order, first)) return first;
+  return grown.error();
+}
+
 // Adds a chunk, unless somebody else did since the caller counted them.
 Result<void> FrameAllocator::grow(u64 seen_chunks) {
   LockGuard growth_guard(growth_lock_);
@@ -239,10 +256,15 @@ u64 FrameAllocator::release_free_blocks(u64 bytes_max) {
   return released;
 }
 
-bool FrameAllocator::is_short() {
+// What lies in caches does not count: whoever needed a frame has tried those.
+bool FrameAllocator::ensure_frames() {
   constexpr u64 kFewFrames = 64;
   const u64 seen_chunks = chunk_count_.load(std::memory_order_relaxed);
-  return counts().free < kFewFrames && grow(seen_chunks).is_error();
+  {
+    LockGuard guard(lock_);
+    if (free_frames_ >= kFewFrames) return true;
+  }
+  return grow(seen_chunks).is_ok();
 }
 
 u64 FrameAllocator::free_dirty_bytes() {

@@ -195,7 +195,7 @@ bool dispatch_time(Thread& thread, u64 number, const Arguments& a, i64& result) 
 
 // Memory that is kept for snapshots is not refused to the program: they go first.
 bool finds_room(Thread& thread, i64 result) {
-  return result == -ENOMEM && frame_allocator.is_short() && thread.space->make_room();
+  return result == -ENOMEM && !frame_allocator.ensure_frames() && thread.space->make_room();
 }
 
 i64 dispatch(Thread& thread, TrapFrame& frame) {

@@ -48,7 +48,7 @@ bool is_writable(VirtualAddress address, u64 size) {
 
 Result<PhysicalAddress> allocate_contiguous(u64 bytes) {
   Result<PhysicalAddress> result = frame_allocator.allocate_kernel(order_of(bytes));
-  while (result.is_error() && frame_allocator.is_short() && current_thread().space->make_room()) {
+  while (result.is_error() && current_thread().space->make_room()) {
     result = frame_allocator.allocate_kernel(order_of(bytes));
   }
   return result;

@@ -139,11 +139,27 @@ TEST_CASE_METHOD(PressureFixture,
 
 TEST_CASE_METHOD(PressureFixture,
                  "memory is short when no frame is left and the arena can't grow") {
-  CHECK(!frame_allocator.is_short());
+  CHECK(frame_allocator.ensure_frames());
   const Hog hog;
-  CHECK(frame_allocator.is_short());
+  CHECK(!frame_allocator.ensure_frames());
   host::set_arena_limit(arena_bytes_for_tests + 16 * kMiB);
-  CHECK(!frame_allocator.is_short());
+  CHECK(frame_allocator.ensure_frames());
+}
+
+TEST_CASE_METHOD(PressureFixture, "frames in the caches of vCPUs can be had, but are no surplus") {
+  constexpr u32 kVcpus = 8;
+  constexpr u32 kInEach = 16;
+  Hog hog;
+  for (u32 vcpu = 1; vcpu <= kVcpus; ++vcpu) {
+    host::set_vcpu(vcpu);
+    hog.give_back(kInEach);
+  }
+  host::set_vcpu(0);
+  CHECK(frame_allocator.counts().free == kVcpus * kInEach);
+  CHECK(!frame_allocator.ensure_frames());
+  const Result<PhysicalAddress> frame = frame_allocator.allocate_kernel(0);
+  REQUIRE(frame.is_ok());
+  frame_allocator.free_kernel(frame.value(), 0);
 }
 
 TEST_CASE_METHOD(PressureFixture, "mprotect that finds no memory half-way has changed nothing") {
