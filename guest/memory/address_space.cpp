@@ -99,11 +99,6 @@ LargePages AddressSpace::large_pages() {
 
 // ---- Pins ----
 
-void AddressSpace::pin(VirtualRange range, Access access) {
-  LockGuard guard(lock_);
-  pins_.add(platform::current_vcpu(), range, access);
-}
-
 void AddressSpace::unpin() {
   unpin(platform::current_vcpu());
 }

@@ -216,8 +216,6 @@ class AddressSpace {
   ResolveOutcome try_resolve(VirtualAddress address, u64 length, Access access,
                              HostSegment* segments, u32 segments_max, Pin pin,
                              const PopulateRequest* populated = nullptr);
-  // Pins a range without looking at it.
-  void pin(VirtualRange range, Access access);
   // This vCPU's host call is over.
   void unpin();
   void unpin(u32 vcpu);

@@ -160,9 +160,10 @@ class PageTree {
   VirtualAddress next_table(VirtualAddress from) const;
   // Gives this tree, which share() made, a copy of its own of a page that a host call writes to,
   // and leaves the frame to `parent`. Does nothing where the page wasn't exclusively the parent's
-  // before this snapshot: the host can't be writing to it. ENOMEM: destroy this tree.
-  Result<void> copy_pinned(PageTree& parent, VirtualAddress page, Epoch previous_departure,
-                           Epoch departure);
+  // before this snapshot: the host can't be writing to it. Returns where the next page may be for
+  // which there is something to do. ENOMEM: destroy this tree.
+  Result<VirtualAddress> copy_pinned(PageTree& parent, VirtualAddress page,
+                                     Epoch previous_departure, Epoch departure);
   // Makes the retired items of a dead line, which this tree refers to, the tree's own
   // (adoption.cpp).
   void adopt(LineId from);

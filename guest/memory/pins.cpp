@@ -30,12 +30,14 @@ namespace {
 PinnedRange* next_range(PinSlot& slot) {
   if (slot.range_count < kPinnedRangesInline) return &slot.ranges[slot.range_count];
   if (slot.range_count == kPinnedRangesMax) return nullptr;
-  if (slot.more_ranges == nullptr) {
-    const Result<PhysicalAddress> memory = frame_allocator.allocate_kernel(kMoreRangesOrder);
+  const u32 more = slot.range_count - kPinnedRangesInline;
+  PinnedRange*& page = slot.more_ranges[more / kRangesPerPage];
+  if (page == nullptr) {
+    const Result<PhysicalAddress> memory = frame_allocator.allocate_kernel(0);
     if (memory.is_error()) return nullptr;
-    slot.more_ranges = pointer_to<PinnedRange>(memory.value());
+    page = pointer_to<PinnedRange>(memory.value());
   }
-  return &slot.more_ranges[slot.range_count - kPinnedRangesInline];
+  return &page[more % kRangesPerPage];
 }
 
 }  // namespace
@@ -73,9 +75,9 @@ void PinSet::remove(u32 vcpu, Line& line, DroppedWindows& dropped) {
   (slot.previous == nullptr ? first_ : slot.previous->next) = slot.next;
   if (slot.next != nullptr) slot.next->previous = slot.previous;
   slot.is_active = false;
-  if (slot.more_ranges != nullptr) {
-    frame_allocator.free_kernel(platform::physical_of(slot.more_ranges), kMoreRangesOrder);
-    slot.more_ranges = nullptr;
+  for (PinnedRange*& page : slot.more_ranges) {
+    if (page != nullptr) frame_allocator.free_kernel(platform::physical_of(page), 0);
+    page = nullptr;
   }
 
   while (!slot.deferred.is_empty()) line.dispose(slot.deferred.pop().address());

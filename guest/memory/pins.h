@@ -16,7 +16,7 @@
 namespace dbos {
 
 inline constexpr u32 kPinnedRangesInline = 16;
-inline constexpr u32 kMoreRangesOrder = 3;  // 32 KiB
+inline constexpr u32 kMorePages = 6;
 inline constexpr u32 kPinnedWindowsMax = 16;
 
 struct PinnedRange {
@@ -24,13 +24,15 @@ struct PinnedRange {
   Access access;
 };
 
-inline constexpr u32 kPinnedRangesMax =
-    kPinnedRangesInline + (kPageSize << kMoreRangesOrder) / sizeof(PinnedRange);
+inline constexpr u32 kRangesPerPage = kPageSize / sizeof(PinnedRange);
+inline constexpr u32 kPinnedRangesMax = kPinnedRangesInline + kMorePages * kRangesPerPage;
 static_assert(kPinnedRangesMax > 1024, "Linux's IOV_MAX");
 
 struct PinSlot {
   PinnedRange ranges[kPinnedRangesInline] = {};
-  PinnedRange* more_ranges = nullptr;  // as long as they are needed
+  // Pages with kRangesPerPage more of them, as long as they are needed. Single pages: they can be
+  // had when memory is in pieces.
+  PinnedRange* more_ranges[kMorePages] = {};
   u32 range_count = 0;
   // Mappings that the call uses; each holds a reference.
   WindowObject* windows[kPinnedWindowsMax] = {};
@@ -46,7 +48,9 @@ struct PinSlot {
   bool is_active = false;
 
   const PinnedRange& range(u32 i) const {
-    return i < kPinnedRangesInline ? ranges[i] : more_ranges[i - kPinnedRangesInline];
+    if (i < kPinnedRangesInline) return ranges[i];
+    const u32 more = i - kPinnedRangesInline;
+    return more_ranges[more / kRangesPerPage][more % kRangesPerPage];
   }
   bool overlaps(VirtualRange wanted) const {
     for (u32 i = 0; i < range_count; ++i) {

@@ -24,8 +24,8 @@ void PageTree::share(PageTree& parent) {
 // (its birth moves past the snapshot) and this tree gets a clone, unless it has a node of its own
 // there; what both refer to becomes read-only in both. The parent's root is read-only until its
 // next fault, so no processor writes meanwhile.
-Result<void> PageTree::copy_pinned(PageTree& parent, VirtualAddress page, Epoch previous_departure,
-                                   Epoch departure) {
+Result<VirtualAddress> PageTree::copy_pinned(PageTree& parent, VirtualAddress page,
+                                             Epoch previous_departure, Epoch departure) {
   const auto was_exclusive = [&](const FrameInfo& info) {
     return parent.line_->owns(info) && info.birth() > previous_departure;
   };
@@ -35,19 +35,20 @@ Result<void> PageTree::copy_pinned(PageTree& parent, VirtualAddress page, Epoch 
     PteSlot& slot = node_at(at).entry(page, level);
     PteSlot& own_slot = node_at(own_at).entry(page, level);
     Pte entry = slot.load();
-    if (entry.is_empty()) return {};
+    const VirtualAddress behind(align_down(page.value(), span(level)) + span(level));
+    if (entry.is_empty()) return behind;
     const PhysicalAddress item = entry.address();
-    if (!is_arena(item) || shared_zero.contains(item)) return {};
+    if (!is_arena(item) || shared_zero.contains(item)) return behind;
     FrameInfo& info = frame_info(item);
-    if (!was_exclusive(info)) return {};
+    if (!was_exclusive(info)) return behind;
     if (level == Level::kPage) {
-      if (info.birth() > departure) return {};  // two pins of the same page
+      if (info.birth() > departure) return behind;  // two pins of the same page
       const PhysicalAddress copy =
           DBOS_TRY(frame_allocator.allocate_page(Clear::kNo, line_->ownership()));
       copy_memory_in_use(copy, item, kPageSize);
       own_slot.store(entry.with_address(copy));
       info.set_birth(departure + 1);
-      return {};
+      return behind;
     }
     if (own_slot.load().is_leaf(level)) DBOS_RETURN_IF_ERROR(split(own_slot));
     if (entry.is_leaf(level)) {

@@ -64,11 +64,12 @@ Result<void> AddressSpace::copy_from(AddressSpace& parent, Epoch previous_depart
   // 3. What host calls in flight write to is the parent's, and a copy is the snapshot's.
   Result<void> result;
   parent.pins_.for_each_written([&](VirtualRange range) {
-    const u64 end = align_up(range.end.value(), kPageSize);
-    for (u64 at = align_down(range.begin.value(), kPageSize); at < end && result.is_ok();
-         at += kPageSize) {
-      result = tree_.copy_pinned(parent.tree_, VirtualAddress(at), previous_departure,
-                                 line_->departure());
+    VirtualAddress at(align_down(range.begin.value(), kPageSize));
+    while (at < range.end && result.is_ok()) {
+      const Result<VirtualAddress> next =
+          tree_.copy_pinned(parent.tree_, at, previous_departure, line_->departure());
+      if (next.is_error()) result = next.error();
+      if (next.is_ok()) at = next.value();
     }
   });
   if (result.is_error()) return result;

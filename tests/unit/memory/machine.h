@@ -177,6 +177,13 @@ class Hog {
   Hog(const Hog&) = delete;
   Hog& operator=(const Hog&) = delete;
 
+  // Frames that are no neighbours.
+  void scatter(size_t count) {
+    for (size_t i = 0; i < frames_.size() && count != 0; i += 2, --count) {
+      std::swap(frames_[i], frames_.back());
+      give_back(1);
+    }
+  }
   // The frames that it took last.
   void give_back(size_t count) {
     for (; count != 0 && !frames_.empty(); --count, frames_.pop_back()) {

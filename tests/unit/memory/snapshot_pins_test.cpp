@@ -59,7 +59,9 @@ TEST_CASE_METHOD(SnapshotFixture, "a snapshot copies the pages of many buffers, 
   map(main, 0, 8 * kBuffers);
   fill(main, 0, 8 * kBuffers, 1);
   const FrameCounts before = frame_allocator.counts();
-  for (u64 i = 0; i < kBuffers; ++i) main.pin({page(8 * i), page(8 * i + 1)}, Access::kWrite);
+  for (u64 i = 0; i < kBuffers; ++i) {
+    main.pins().add(0, {page(8 * i), page(8 * i + 1)}, Access::kWrite);
+  }
   AddressSpace& snapshot = machine.take_snapshot(main);
   CHECK(frame_allocator.counts().pages == before.pages + kBuffers);
   for (u64 i = 0; i < 8 * kBuffers; ++i) {
@@ -68,6 +70,28 @@ TEST_CASE_METHOD(SnapshotFixture, "a snapshot copies the pages of many buffers, 
   main.unpin();
   machine.destroy(snapshot);
   CHECK(frame_allocator.counts().kernel == before.kernel);
+}
+
+TEST_CASE_METHOD(SnapshotFixture, "many buffers stay apart where memory is in pieces") {
+  constexpr u64 kBuffers = 100;
+  Hog hog;
+  hog.scatter(kBuffers);
+  for (u64 i = 0; i < kBuffers; ++i) {
+    main.pins().add(0, {page(8 * i), page(8 * i + 1)}, Access::kWrite);
+  }
+  CHECK(main.pins().overlaps({page(8 * 50), page(8 * 50 + 1)}));
+  CHECK(!main.pins().overlaps({page(8 * 50 + 1), page(8 * 51)}));
+  main.unpin();
+}
+
+TEST_CASE_METHOD(SnapshotFixture, "a snapshot does not walk what is empty in a pinned range") {
+  map(main, 0, 8);
+  fill(main, 0, 8, 1);
+  main.pins().add(0, {VirtualAddress(0), VirtualAddress(kProgramEnd)}, Access::kWrite);
+  AddressSpace& snapshot = machine.take_snapshot(main);
+  for (u64 i = 0; i < 8; ++i) CHECK(frame_of(main, i) != frame_of(snapshot, i));
+  check_memory_invariants();
+  main.unpin();
 }
 
 TEST_CASE_METHOD(SnapshotFixture, "a pinned piece of a large page splits it") {
@@ -150,7 +174,7 @@ TEST_CASE_METHOD(SnapshotFixture, "segments: neighbours are merged, the first ba
 TEST_CASE_METHOD(SnapshotFixture, "a snapshot that runs out of memory leaves nothing behind") {
   map(main, 0, 600);
   fill(main, 0, 600, 1);
-  main.pin({page(0), page(600)}, Access::kWrite);
+  main.pins().add(0, {page(0), page(600)}, Access::kWrite);
   Hog hog;
   for (size_t spare = 0; spare < 620; spare += 31) {
     hog.give_back(31);
