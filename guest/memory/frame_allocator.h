@@ -121,6 +121,7 @@ class FrameAllocator {
 
   struct BlockList {
     u32 head = 0;
+    u32 next_look = 0;  // where a search for a run goes on; 0: at the head
     u64 count = 0;
   };
 
@@ -161,13 +162,16 @@ class FrameAllocator {
   void give_frame(FrameNumber frame);
   u32 take_free_block(bool prefer_zero);  // 0: none
   void open_block(u32 block, BlockUse use);
-  bool take_run(u32 order, FrameNumber& first);
+  bool take_fresh_run(u32 order, FrameNumber& first);
   u32 find_run_at_cursor(u32 order);
-  bool take_run_from_list(BlockUse use, u32 order, FrameNumber& first);
+  bool take_returned_run(BlockUse use, u32 order, u64 looks, FrameNumber& first);
+  static u32 find_run_in_block(u32 block, u32 order);
+  bool take_run_of_block(u32 block, u32 order, FrameNumber& first);
   void link(BlockList& list, u32 block);
   void unlink(BlockList& list, u32 block);
   // Without it:
   Result<FrameNumber> find_run(u32 order);
+  bool try_run(u32 order, FrameNumber& first);
   Result<void> grow(u64 seen_chunks);
 
   static u32 block_of(FrameNumber frame) {

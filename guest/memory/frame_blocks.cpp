@@ -96,15 +96,11 @@ void FrameAllocator::open_block(u32 block, BlockUse use) {
   link(partial(use), block);
 }
 
-// 2^order free frames, aligned: from where a block was not used yet, else from frames that came
-// back.
-bool FrameAllocator::take_run(u32 order, FrameNumber& first) {
+// 2^order free frames, aligned, from where a block was not used yet.
+bool FrameAllocator::take_fresh_run(u32 order, FrameNumber& first) {
   const u32 count = 1u << order;
   const u32 block = find_run_at_cursor(order);
-  if (block == 0) {
-    return take_run_from_list(BlockUse::kTables, order, first) ||
-           take_run_from_list(BlockUse::kPages, order, first);
-  }
+  if (block == 0) return false;
   BlockInfo& info = block_info(block);
   const u32 begin = static_cast<u32>(align_up(info.cursor, count));
   // What alignment skips goes to the single frames.
@@ -138,38 +134,56 @@ u32 FrameAllocator::find_run_at_cursor(u32 order) {
   return block;
 }
 
-// Memory is scarce: looks everywhere. Rebuilds the list of the block that it finds.
-bool FrameAllocator::take_run_from_list(BlockUse use, u32 order, FrameNumber& first) {
-  const u32 count = 1u << order;
-  for (u32 block = partial(use).head; block != 0; block = block_info(block).next) {
-    BlockInfo& info = block_info(block);
-    const u32 base = first_frame(block).value();
-    for (u32 begin = 0; begin < kFramesPerBlock; begin += count) {
-      u32 free = 0;
-      while (free < count &&
-             frame_info(FrameNumber(base + begin + free)).state() == FrameState::kFree) {
-        ++free;
-      }
-      if (free != count) continue;
-      info.free_head = FrameNumber();
-      info.cursor = kFramesPerBlock;
-      for (u32 i = 0; i < kFramesPerBlock; ++i) {
-        const FrameNumber frame(base + i);
-        if (i - begin < count || frame_info(frame).state() != FrameState::kFree) continue;
-        frame_info(frame).set_next(info.free_head);
-        info.free_head = frame;
-      }
-      info.free_count = static_cast<u16>(info.free_count - count);
-      free_frames_ -= count;
-      first = FrameNumber(base + begin);
-      if (info.free_count == 0) {
-        unlink(partial(info.use), block);
-        info.state = BlockState::kFull;
-      }
-      return true;
-    }
+// The same from frames that came back, in one of the next `looks` partly used blocks.
+bool FrameAllocator::take_returned_run(BlockUse use, u32 order, u64 looks, FrameNumber& first) {
+  BlockList& list = partial(use);
+  if (list.count < looks) looks = list.count;
+  for (; looks != 0 && list.head != 0; --looks) {
+    if (list.next_look == 0) list.next_look = list.head;
+    if (take_run_of_block(list.next_look, order, first)) return true;
+    list.next_look = block_info(list.next_look).next;
   }
   return false;
+}
+
+// The index of its first frame; kFramesPerBlock: there is none.
+u32 FrameAllocator::find_run_in_block(u32 block, u32 order) {
+  const u32 count = 1u << order;
+  if (block_info(block).free_count < count) return kFramesPerBlock;
+  for (u32 begin = 0; begin < kFramesPerBlock; begin += count) {
+    u32 free = 0;
+    while (free < count &&
+           frame_info(FrameNumber(first_frame(block).value() + begin + free)).state() ==
+               FrameState::kFree) {
+      ++free;
+    }
+    if (free == count) return begin;
+  }
+  return kFramesPerBlock;
+}
+
+// Rebuilds the block's list.
+bool FrameAllocator::take_run_of_block(u32 block, u32 order, FrameNumber& first) {
+  const u32 count = 1u << order;
+  BlockInfo& info = block_info(block);
+  const u32 begin = find_run_in_block(block, order);
+  if (begin == kFramesPerBlock) return false;
+  info.free_head = FrameNumber();
+  info.cursor = kFramesPerBlock;
+  for (u32 i = 0; i < kFramesPerBlock; ++i) {
+    const FrameNumber frame(first_frame(block).value() + i);
+    if (i - begin < count || frame_info(frame).state() != FrameState::kFree) continue;
+    frame_info(frame).set_next(info.free_head);
+    info.free_head = frame;
+  }
+  info.free_count = static_cast<u16>(info.free_count - count);
+  free_frames_ -= count;
+  first = FrameNumber(first_frame(block).value() + begin);
+  if (info.free_count == 0) {
+    unlink(partial(info.use), block);
+    info.state = BlockState::kFull;
+  }
+  return true;
 }
 
 void FrameAllocator::link(BlockList& list, u32 block) {
@@ -183,6 +197,7 @@ void FrameAllocator::link(BlockList& list, u32 block) {
 
 void FrameAllocator::unlink(BlockList& list, u32 block) {
   BlockInfo& info = block_info(block);
+  if (list.next_look == block) list.next_look = info.next;
   if (info.previous != 0) {
     block_info(info.previous).next = info.next;
   } else {
@@ -193,24 +208,43 @@ void FrameAllocator::unlink(BlockList& list, u32 block) {
   --list.count;
 }
 
-// ---- Growing and giving back ----
+// ---- Runs, without the lock ----
+
+// Where no block has a run that was not used yet, memory is scarce: looks everywhere, at a few
+// blocks for one taking of the lock, so that nobody waits long for it.
+bool FrameAllocator::try_run(u32 order, FrameNumber& first) {
+  {
+    LockGuard guard(lock_);
+    if (take_fresh_run(order, first)) return true;
+  }
+  constexpr u64 kLooksAtOnce = 64;
+  for (const BlockUse use : {BlockUse::kTables, BlockUse::kPages}) {
+    u64 looked = 0;
+    u64 count = 0;
+    do {
+      LockGuard guard(lock_);
+      if (take_returned_run(use, order, kLooksAtOnce, first)) return true;
+      looked += kLooksAtOnce;
+      count = partial(use).count;
+    } while (looked < count);
+  }
+  return false;
+}
 
 Result<FrameNumber> FrameAllocator::find_run(u32 order) {
   FrameNumber first;
   Result<void> grown;
   while (grown.is_ok()) {
     const u64 seen_chunks = chunk_count_.load(std::memory_order_relaxed);
-    {
-      LockGuard guard(lock_);
-      if (take_run(order, first)) return first;
-    }
+    if (try_run(order, first)) return first;
     grown = grow(seen_chunks);
   }
   drain_caches();
-  LockGuard guard(lock_);
-  if (take_run(order, first)) return first;
+  if (try_run(order, first)) return first;
   return grown.error();
 }
+
+// ---- Growing and giving back ----
 
 // Adds a chunk, unless somebody else did since the caller counted them.
 Result<void> FrameAllocator::grow(u64 seen_chunks) {

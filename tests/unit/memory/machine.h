@@ -5,6 +5,7 @@
 #include <linux/mman.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -177,12 +178,27 @@ class Hog {
   Hog(const Hog&) = delete;
   Hog& operator=(const Hog&) = delete;
 
-  // Frames that are no neighbours.
-  void scatter(size_t count) {
-    for (size_t i = 0; i < frames_.size() && count != 0; i += 2, --count) {
-      std::swap(frames_[i], frames_.back());
-      give_back(1);
+  // Gives back frames with an even number, and keeps their neighbours. Returns the first of them.
+  PhysicalAddress scatter(size_t count) {
+    PhysicalAddress first;
+    std::vector<PhysicalAddress> kept;
+    for (size_t i = 0; i < frames_.size(); ++i) {
+      const bool is_even = FrameNumber::of(frames_[i]).value() % 2 == 0;
+      const bool has_pair = i + 1 < frames_.size() && frames_[i + 1] == frames_[i] + kPageSize;
+      if (count == 0 || !is_even || !has_pair) {
+        kept.push_back(frames_[i]);
+        continue;
+      }
+      if (first.is_null()) first = frames_[i];
+      frame_allocator.free(frames_[i]);
+      --count;
     }
+    frames_ = kept;
+    return first;
+  }
+  void give_back(PhysicalAddress frame) {
+    frames_.erase(std::find(frames_.begin(), frames_.end(), frame));
+    frame_allocator.free(frame);
   }
   // The frames that it took last.
   void give_back(size_t count) {

@@ -162,6 +162,19 @@ TEST_CASE_METHOD(PressureFixture, "frames in the caches of vCPUs can be had, but
   frame_allocator.free_kernel(frame.value(), 0);
 }
 
+TEST_CASE_METHOD(PressureFixture, "a run is found in the last of many blocks that are in pieces") {
+  Hog hog;
+  const PhysicalAddress first = hog.scatter(200 * kFramesPerBlock / 2);
+  CHECK(frame_allocator.allocate_kernel(1).is_error());
+  hog.give_back(first + kPageSize);
+  const Result<PhysicalAddress> run = frame_allocator.allocate_kernel(1);
+  REQUIRE(run.is_ok());
+  CHECK(run.value() == first);
+  CHECK(frame_allocator.allocate_kernel(1).is_error());
+  frame_allocator.free_kernel(run.value(), 1);
+  frame_allocator.check_invariants();
+}
+
 TEST_CASE_METHOD(PressureFixture, "mprotect that finds no memory half-way has changed nothing") {
   map(main, 0, 1024, 0);
   machine.write(main, page(0), 1);
