@@ -155,8 +155,14 @@ bool AddressSpace::query(VirtualAddress address, VmaInfo* info) {
 }
 
 PageUsage AddressSpace::usage(VirtualRange range) {
-  LockGuard guard(lock_);
-  return tree_.usage(range);
+  PageUsage result;
+  while (range.size() != 0) {
+    const VirtualRange stretch = first_stretch(range);
+    LockGuard guard(lock_);
+    tree_.add_usage(stretch, result);
+    range.begin = stretch.end;
+  }
+  return result;
 }
 
 SpaceStatistics AddressSpace::statistics() {

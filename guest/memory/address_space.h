@@ -121,6 +121,13 @@ struct WindowRanges {
   u32 count = 0;
 };
 
+// What takes time for each page is done to so much with the lock, so that faults elsewhere, and
+// flushes of others, wait some milliseconds at most.
+constexpr VirtualRange first_stretch(VirtualRange range) {
+  const VirtualAddress next(align_down(range.begin.value(), kGiB) + kGiB);
+  return {range.begin, next < range.end ? next : range.end};
+}
+
 class AddressSpace {
  public:
   // An empty one, of a line of its own, with the kernel's half of the tables.
@@ -301,6 +308,7 @@ class AddressSpace {
   Result<void> extend(Vma* vma, u64 old_length, u64 new_length, WindowObject* longer,
                       DroppedWindows& dropped);
   // (advise.cpp)
+  Result<void> advise_stretch(VirtualRange range, int advice, bool& has_hole);  // without the lock
   Result<void> advise_vma(Vma* vma, VirtualRange range, int advice, TlbBatch& batch);
   Result<void> discard(VirtualRange range, TlbBatch& batch);
   Result<void> change_flags(Vma* vma, VirtualRange range, VmaFlags clear, VmaFlags set);

@@ -39,6 +39,11 @@ constexpr bool is_known(int advice) {
   }
 }
 
+constexpr bool discards(int advice) {
+  return advice == MADV_DONTNEED || advice == kDontNeedLocked || advice == MADV_FREE ||
+         advice == MADV_REMOVE;
+}
+
 }  // namespace
 
 // ---- madvise ----
@@ -48,7 +53,7 @@ Result<void> AddressSpace::advise(VirtualAddress address, u64 length, int advice
   if (!is_aligned(address.value(), kPageSize)) return Error(EINVAL);
   const u64 size = align_up(length, kPageSize);
   if (length != 0 && size == 0) return Error(EINVAL);
-  const VirtualRange range{address, address + size};
+  VirtualRange range{address, address + size};
   if (range.end < range.begin) return Error(EINVAL);
   if (size == 0) return {};
 
@@ -66,10 +71,21 @@ Result<void> AddressSpace::advise(VirtualAddress address, u64 length, int advice
     }
   }
 
+  bool has_hole = kProgramTablesEnd < range.end;
+  if (has_hole) range.end = kProgramTablesEnd;
+  while (range.begin < range.end) {
+    const VirtualRange stretch = discards(advice) ? first_stretch(range) : range;
+    DBOS_RETURN_IF_ERROR(advise_stretch(stretch, advice, has_hole));
+    range.begin = stretch.end;
+  }
+  return has_hole ? Result<void>(Error(ENOMEM)) : Result<void>();
+}
+
+// As in Linux, other calls may see a part of it done.
+Result<void> AddressSpace::advise_stretch(VirtualRange range, int advice, bool& has_hole) {
   DroppedWindows dropped;
   LockGuard guard(lock_);
   TlbBatch batch(*this, *line_, pins_);
-  bool has_hole = false;
   VirtualAddress at = range.begin;
   Result<void> result;
   while (at < range.end) {
@@ -88,9 +104,7 @@ Result<void> AddressSpace::advise(VirtualAddress address, u64 length, int advice
     at = piece.end;
   }
   merge_range(range, dropped);
-  if (result.is_error()) return result;
-  if (has_hole) return Error(ENOMEM);
-  return {};
+  return result;
 }
 
 Result<void> AddressSpace::advise_vma(Vma* vma, VirtualRange range, int advice, TlbBatch& batch) {

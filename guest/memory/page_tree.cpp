@@ -339,8 +339,7 @@ void PageTree::move_entries(VirtualRange from, VirtualAddress to, TlbBatch& batc
 
 // ---- Looking ----
 
-PageUsage PageTree::usage(VirtualRange range) const {
-  PageUsage usage;
+void PageTree::add_usage(VirtualRange range, PageUsage& usage) const {
   for_each_leaf(range, [&](VirtualAddress address, Pte entry, Level level, bool is_path_writable) {
     const PhysicalAddress item = entry.address();
     if (is_arena(item) && shared_zero.contains(item)) return;
@@ -362,7 +361,6 @@ PageUsage PageTree::usage(VirtualRange range) const {
     (is_private ? (is_dirty ? usage.private_dirty : usage.private_clean)
                 : (is_dirty ? usage.shared_dirty : usage.shared_clean)) += pages;
   });
-  return usage;
 }
 
 }  // namespace dbos

@@ -127,7 +127,7 @@ class PageTree {
   bool is_exclusive(PhysicalAddress item) const { return line_->is_exclusive(frame_info(item)); }
 
   // Counts what `range` maps.
-  PageUsage usage(VirtualRange range) const;
+  void add_usage(VirtualRange range, PageUsage& usage) const;
   // Calls visit(address, entry, level, is_path_writable) for every leaf in the range.
   template <typename Visit>
   void for_each_leaf(VirtualRange range, Visit visit) const {

@@ -45,4 +45,21 @@ TEST_CASE("a snapshot keeps what was, and either side's writes stay its own") {
   check_memory_invariants();
 }
 
+// No one holds the lock for more than 1 GiB of what takes time for each page.
+TEST_CASE("memory is discarded and counted in stretches") {
+  Machine machine;
+  AddressSpace& space = machine.new_space();
+  constexpr VirtualAddress kBegin{kGiB / 4};
+  constexpr u64 kLength = 3 * kGiB;
+  machine.map(space, kLength, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_STACK, kBegin);
+  for (u64 at = 0; at < kLength; at += kGiB / 2) machine.write(space, kBegin + at, 1);
+  CHECK(space.usage({kBegin + kPageSize, kBegin + kLength}).present == 5);
+  const u64 before = machine.shootdowns();
+  CHECK(space.advise(kBegin, kLength, MADV_DONTNEED).is_ok());
+  CHECK(machine.shootdowns() == before + 3);  // from 0.25 GiB on, at 2.75 GiB last
+  CHECK(space.usage({kBegin, kBegin + kLength}).present == 0);
+  CHECK(space.advise(kBegin, u64{1} << 62, MADV_DONTNEED).error() == Error(ENOMEM));
+  check_memory_invariants();
+}
+
 }  // namespace dbos::test
