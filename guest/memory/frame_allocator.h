@@ -121,6 +121,7 @@ class FrameAllocator {
 
   struct BlockList {
     u32 head = 0;
+    u32 tail = 0;
     u32 next_look = 0;  // where a search for a run goes on; 0: at the head
     u64 count = 0;
   };

@@ -190,7 +190,7 @@ void FrameAllocator::link(BlockList& list, u32 block) {
   BlockInfo& info = block_info(block);
   info.previous = 0;
   info.next = list.head;
-  if (list.head != 0) block_info(list.head).previous = block;
+  (list.head != 0 ? block_info(list.head).previous : list.tail) = block;
   list.head = block;
   ++list.count;
 }
@@ -204,7 +204,7 @@ void FrameAllocator::unlink(BlockList& list, u32 block) {
     DBOS_ASSERT(list.head == block);
     list.head = info.next;
   }
-  if (info.next != 0) block_info(info.next).previous = info.previous;
+  (info.next != 0 ? block_info(info.next).previous : list.tail) = info.previous;
   --list.count;
 }
 
@@ -266,13 +266,14 @@ Result<void> FrameAllocator::grow(u64 seen_chunks) {
   return {};
 }
 
+// Those that have been free longest: the others are the next to be allocated.
 u64 FrameAllocator::release_free_blocks(u64 bytes_max) {
   u64 released = 0;
   while (released + kLargePageSize <= bytes_max) {
     u32 block = 0;
     {
       LockGuard guard(lock_);
-      block = free_dirty_.head;
+      block = free_dirty_.tail;
       if (block == 0) break;
       unlink(free_dirty_, block);
       block_info(block).state = BlockState::kFull;  // nobody else's meanwhile

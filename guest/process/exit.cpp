@@ -22,27 +22,23 @@ void unlink_thread(Process& process, Thread& thread) {
   --process.thread_count;
 }
 
-// A thread leaves the address space before it stops counting in its process: whoever is the last to
-// count destroys the space.
-void leave_space(Thread& thread) {
-  thread.space->unpin(thread.vcpu);
-  arch::leave_space(kernel_root());
-}
-
-// Takes the thread out of its process, unless it is the last one.
+// Takes the thread out of its process, unless it is the last one. A thread leaves the address space
+// before it stops counting: whoever is the last to count destroys the space.
 bool leave_unless_last(Thread& thread) {
   Process& process = *thread.process;
+  DBOS_ASSERT(!pin_slot(thread.vcpu).is_active);  // unpin() may call the host
   const LockGuard guard(process.lock);
   if (process.thread_count == 1) return false;
-  leave_space(thread);
+  arch::leave_space(kernel_root());
   unlink_thread(process, thread);
   return true;
 }
 
-// Returns whether the process has no thread any more.
+// Returns whether the process has no thread any more. The thread may have been killed in a call.
 bool leave_as_dead(Thread& thread) {
   Process& process = *thread.process;
-  leave_space(thread);
+  thread.space->unpin(thread.vcpu);
+  arch::leave_space(kernel_root());
   const LockGuard guard(process.lock);
   unlink_thread(process, thread);
   return process.thread_count == 0;

@@ -71,7 +71,8 @@ void line_depart(Line& line, Line& parent, Tables tables) {
   DBOS_ASSERT(line.parent_ == nullptr && line.newest_child_ == nullptr);
   line.parent_ = &parent;
   line.tables_ = tables;
-  line.departure_ = epoch.load(std::memory_order_relaxed);
+  const Epoch departure = current_epoch();
+  line.departure_.store(departure, std::memory_order_relaxed);
   line.taken_ticks_ = __builtin_ia32_rdtsc();
   ++snapshots_taken;
   line.older_ = parent.newest_child_;
@@ -79,7 +80,7 @@ void line_depart(Line& line, Line& parent, Tables tables) {
   parent.newest_child_ = &line;
   ++parent.children_;
   parent.note_newest_child();
-  epoch.store(line.departure_ + 1, std::memory_order_relaxed);
+  epoch.store(departure + 1, std::memory_order_relaxed);
 }
 
 void Line::dispose(PhysicalAddress item) {
@@ -96,7 +97,7 @@ void Line::dispose(PhysicalAddress item) {
   {
     LockGuard guard(lines_lock);
     Line* heir = newest_child_before(kEndOfTime, is_node);
-    if (heir != nullptr && heir->departure_ >= info.birth()) {
+    if (heir != nullptr && heir->departure() >= info.birth()) {
       heir->retire(FrameNumber::of(item));
       is_retired = true;
     }
@@ -118,7 +119,7 @@ void Line::retire(FrameNumber item) {
 Line* Line::newest_child_before(Epoch before, bool sees_nodes) const {
   Line* child = newest_child_;
   while (child != nullptr &&
-         (child->departure_ >= before || (sees_nodes && child->tables_ == Tables::kOwn))) {
+         (child->departure() >= before || (sees_nodes && child->tables_ == Tables::kOwn))) {
     child = child->older_;
   }
   return child;
@@ -138,7 +139,7 @@ void Line::leave_parent() {
 
 void Line::note_newest_child() {
   const auto departure_of = [](const Line* child) {
-    return child == nullptr ? 0 : child->departure_;
+    return child == nullptr ? 0 : child->departure();
   };
   newest_departure_.store(departure_of(newest_child_), std::memory_order_release);
   newest_sharer_.store(departure_of(newest_child_before(kEndOfTime, true)),
@@ -156,15 +157,15 @@ class DeadlistDrain {
       FrameList free;
       {
         LockGuard guard(lines_lock);
-        Line* page_heir = dead_.parent_->newest_child_before(dead_.departure_, false);
-        Line* node_heir = dead_.parent_->newest_child_before(dead_.departure_, true);
+        Line* page_heir = dead_.parent_->newest_child_before(dead_.departure(), false);
+        Line* node_heir = dead_.parent_->newest_child_before(dead_.departure(), true);
         for (u32 i = 0; i < kDrainBatch && !dead_.deadlist_.is_empty(); ++i) {
           const FrameNumber item = dead_.deadlist_.pop();
           FrameInfo& info = frame_info(item);
           info.change(FrameState::kRetired, FrameState::kUnlinked);
           frame_allocator.count_retired(info.kind(), -1);
           Line* heir = info.kind() == FrameKind::kNode ? node_heir : page_heir;
-          if (heir != nullptr && heir->departure_ >= info.birth()) {
+          if (heir != nullptr && heir->departure() >= info.birth()) {
             heir->retire(item);
           } else {
             free.push(item);
@@ -251,7 +252,7 @@ FrameList Line::take_parents_place() {
     LockGuard guard(lines_lock);
     DBOS_ASSERT(!parent->has_space_ && parent->children_ == 1);
     parent_ = parent->parent_;
-    departure_ = parent->departure_;
+    departure_.store(parent->departure(), std::memory_order_relaxed);
     tables_ = parent->tables_;
     deadlist_ = parent->deadlist_;
     retired_pages_.store(parent->retired_pages_.load());

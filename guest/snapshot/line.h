@@ -68,7 +68,7 @@ class alignas(256) Line {
  public:
   // The line's address in the arena in units of its alignment: unique among those that exist.
   LineId id() const { return id_; }
-  Epoch departure() const { return departure_; }
+  Epoch departure() const { return departure_.load(std::memory_order_relaxed); }
   Epoch newest_departure() const { return newest_departure_.load(std::memory_order_acquire); }
 
   // What an item that is allocated now belongs to.
@@ -123,7 +123,7 @@ class alignas(256) Line {
 
   LineId id_ = LineId::kNone;
   Line* parent_ = nullptr;
-  Epoch departure_ = 0;
+  std::atomic<Epoch> departure_{0};
   u64 taken_ticks_ = 0;  // when this snapshot was taken, by the TSC
   // Of the live lines that left this one; 0: there is none. Grows only with the lock of this line's
   // address space; a reader that holds it and sees too new a value merely copies once too often.

@@ -198,6 +198,17 @@ TEST_CASE("blocks that were given back to the host read as zero and are not clea
   }
 }
 
+TEST_CASE("the block that was freed last is not the one that is given back to the host") {
+  Frames frames;
+  frame_allocator.release_free_blocks(kUnlimited);
+  const PhysicalAddress first = frame_allocator.allocate_large(Clear::kYes, kNobody).value();
+  const PhysicalAddress last = frame_allocator.allocate_large(Clear::kYes, kNobody).value();
+  frame_allocator.free(first);
+  frame_allocator.free(last);
+  CHECK(frame_allocator.release_free_blocks(kLargePageSize) == kLargePageSize);
+  CHECK(frames.large(Clear::kNo) == last);
+}
+
 TEST_CASE("a frame that is freed twice is caught") {
   Frames frames;
   const PhysicalAddress frame = frame_allocator.allocate_page(Clear::kNo, kNobody).value();
