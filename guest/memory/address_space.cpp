@@ -10,23 +10,18 @@ constinit AddressSpace* first_space = nullptr;
 
 }  // namespace
 
-Result<AddressSpace*> AddressSpace::create_on(Line* line, PhysicalAddress kernel_root) {
-  AddressSpace* space = heap_new<AddressSpace>();
-  if (space == nullptr) return Error(ENOMEM);
-  space->line_ = line;
-  const Result<void> made = space->tree_.initialize(*line, kernel_root);
-  if (made.is_error()) {
-    heap_delete(space);
-    return made.error();
-  }
-  space->enlist();
-  return space;
-}
-
 Result<AddressSpace*> AddressSpace::create(PhysicalAddress kernel_root) {
   Line* line = DBOS_TRY(line_create());
-  const Result<AddressSpace*> space = create_on(line, kernel_root);
-  if (space.is_error()) line_end(line);
+  AddressSpace* space = heap_new<AddressSpace>();
+  Result<void> made = Error(ENOMEM);
+  if (space != nullptr) made = space->tree_.initialize(*line, kernel_root);
+  if (made.is_error()) {
+    heap_delete(space);
+    line_end(line);
+    return made.error();
+  }
+  space->line_ = line;
+  space->enlist();
   return space;
 }
 

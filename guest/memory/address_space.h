@@ -265,7 +265,6 @@ class AddressSpace {
   AddressSpace() = default;
   ~AddressSpace() = default;
 
-  static Result<AddressSpace*> create_on(Line* line, PhysicalAddress kernel_root);
   void enlist();
   void delist();
 
@@ -350,8 +349,6 @@ class AddressSpace {
 
   // (guest/snapshot/)
   void adopt(TlbBatch& batch);
-  Result<AddressSpace*> create_sharer();
-  Result<AddressSpace*> create_copy();
   bool has_room_for_ready() const;
   bool yield_ready();
   void give_up_ready();
@@ -361,8 +358,8 @@ class AddressSpace {
   bool is_scattered(VirtualAddress begin, Scattered& found);
   bool is_unchanged(const Scattered& found);
   void replace_table(const Scattered& found, PhysicalAddress block, TlbBatch& batch);
-  Result<void> fill(AddressSpace& child, bool is_ready, Epoch previous_departure);
-  Result<void> copy_from(AddressSpace& parent, Epoch previous_departure);
+  Result<void> share_with(AddressSpace& child, bool is_ready, Epoch previous_departure);
+  Result<void> inherit(AddressSpace& parent, Epoch previous_departure);
 
   Spinlock lock_;
   Line* line_ = nullptr;

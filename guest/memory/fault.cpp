@@ -158,6 +158,8 @@ Pte AddressSpace::leaf(const Vma& vma, PhysicalAddress frame, bool writable, boo
 // exclusive again. `may_write`: it is the line's alone, or shared on purpose.
 void AddressSpace::grant(const Vma& vma, VirtualAddress page, const Walk& walk, Access access,
                          bool may_write) {
+  DBOS_ASSERT(!may_write || !is_arena(walk.entry.address()) ||
+              tree_.is_exclusive(walk.entry.address()));
   u64 to_set = Pte::kPresent | Pte::kAccessed;
   u64 to_clear = Pte::kHeld;
   if (may_write && vma.protection.may_write()) to_set |= Pte::kWritable;
@@ -304,6 +306,9 @@ void AddressSpace::make_writable(PteSlot& slot, VirtualRange range, TlbBatch& ba
 // The last snapshot has ended, so all that this table holds and the line owns is exclusive again.
 // One fault for all of it costs less than a second one would (0.5 us for 512 entries).
 void AddressSpace::grant_neighbours(const Vma& vma, VirtualAddress page, const Walk& walk) {
+  const PteSlot* above = tree_.find_table(page);
+  DBOS_ASSERT(above != nullptr && above->load().is_writable() &&
+              tree_.is_exclusive(above->load().address()));
   PteSlot* slots = walk.slot - entry_index(page, Level::kPage);
   const VirtualAddress table(align_down(page.value(), kLargePageSize));
   const VirtualRange piece = vma.range.intersect({table, table + kLargePageSize});

@@ -4,13 +4,6 @@ namespace dbos {
 
 constinit FrameAllocator frame_allocator;
 
-namespace {
-
-constexpr u64 frames_of(FrameKind kind) {
-  return kind == FrameKind::kLarge ? kFramesPerBlock : 1;
-}
-}  // namespace
-
 // ---- Single frames: the vCPU's cache, then the blocks ----
 
 Result<PhysicalAddress> FrameAllocator::allocate_page(Clear clear, Ownership ownership) {

@@ -96,6 +96,9 @@ class FrameInfo {
 static_assert(sizeof(FrameInfo) == 16);
 
 inline constexpr u64 kFramesPerBlock = kLargePageSize / kPageSize;
+constexpr u64 frames_of(FrameKind kind) {
+  return kind == FrameKind::kLarge ? kFramesPerBlock : 1;
+}
 inline constexpr u64 kFramesPerChunk = kArenaChunkSize / kPageSize;
 inline constexpr u64 kBlocksPerChunk = kArenaChunkSize / kLargePageSize;
 inline constexpr u64 kFrameTableSize = kFramesPerChunk * sizeof(FrameInfo);

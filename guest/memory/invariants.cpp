@@ -12,10 +12,6 @@
 namespace dbos {
 namespace {
 
-u64 pages_of(Level level) {
-  return span(level) / kPageSize;
-}
-
 bool is_live(FrameState state) {
   return state == FrameState::kLinked || state == FrameState::kRetired ||
          state == FrameState::kUnlinked;
@@ -123,7 +119,7 @@ u64 check_list(const FrameList& list, FrameState state, u64* nodes) {
     if (info.kind() == FrameKind::kNode) {
       ++*nodes;
     } else {
-      pages += info.kind() == FrameKind::kLarge ? kFramesPerBlock : 1;
+      pages += frames_of(info.kind());
     }
   }
   return pages;

@@ -6,10 +6,6 @@
 namespace dbos {
 namespace {
 
-constexpr u64 pages_of(Level level) {
-  return span(level) / kPageSize;
-}
-
 constexpr VirtualRange entry_range(VirtualAddress base, Level level) {
   return {base, base + span(level)};
 }

@@ -26,6 +26,9 @@ constexpr Level below(Level level) {
 constexpr u64 span(Level level) {
   return u64{1} << (12 + 9 * (static_cast<u8>(level) - 1));
 }
+constexpr u64 pages_of(Level level) {
+  return span(level) / kPageSize;
+}
 constexpr u32 entry_index(VirtualAddress address, Level level) {
   return static_cast<u32>(address.value() / span(level)) & 511;
 }

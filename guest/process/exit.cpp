@@ -46,10 +46,6 @@ bool leave_as_dead(Thread& thread) {
 
 enum class Released : u64 { kNo, kYes };
 
-bool is_dying() {
-  return current_hypercall_page().dying != 0;
-}
-
 // Ends the host's process. Comes back only if this thread has not released what it held, and
 // another host thread has adopted the vCPU. If it has released it, and was killed before the host
 // had seen the call, it is adopted as well: it repeats the call, and the adopter takes that as its

@@ -36,10 +36,6 @@ struct Helper {
 };
 constinit Helper helper = {};
 
-bool is_dying() {
-  return current_hypercall_page().dying != 0;
-}
-
 // Sleeps until `until` (CLOCK_MONOTONIC, ns; kUnlimited: for good) or until there is work.
 void sleep_until(u64 until) {
   helper.sleeps.store(true);

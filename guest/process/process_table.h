@@ -30,7 +30,7 @@ struct Candidate {
   bool exists;        // there is one, or one that is ending, of whom nobody has lost patience
   bool is_condemned;  // one is
   i32 process_id;     // of the one that is chosen now; 0: none is, or it has not begun yet
-  u64 kept_bytes;
+  u64 kept_bytes;     // of its parent's: what it has written itself does not count
 };
 Candidate condemn_snapshot(u64 now_ns, u64 patience_ns);
 // How many processes have been released, with what they kept.

@@ -37,9 +37,12 @@ bool AddressSpace::refill(u32 tables_max) {
     if (ready_->is_paused() && has_room_for_ready()) ready_->resume();
     useless = ready_->remove_useless();
     if (ready_->wants_another()) {
-      const Result<AddressSpace*> copy = create_copy();
+      const Result<AddressSpace*> copy = create(tree_.root());
       has_memory = copy.is_ok();
-      if (has_memory) ready_->add(copy.value());
+      if (has_memory) {
+        copy.value()->is_copy_ = true;
+        ready_->add(copy.value());
+      }
     }
     ready_->advance(tables_max);
     is_done = ready_->is_done();
@@ -51,17 +54,6 @@ bool AddressSpace::refill(u32 tables_max) {
 bool AddressSpace::has_room_for_ready() const {
   const u64 frames_for_copies = 2 * ready_->wanted() * tree_.counts().nodes;
   return frame_allocator.counts().free >= frames_for_copies + kFramesForOthers;
-}
-
-Result<AddressSpace*> AddressSpace::create_copy() {
-  Line* line = DBOS_TRY(line_create());
-  const Result<AddressSpace*> made = create_on(line, tree_.root());
-  if (made.is_error()) {
-    line_end(line);
-    return made.error();
-  }
-  made.value()->is_copy_ = true;
-  return made;
 }
 
 bool AddressSpace::yield_ready() {

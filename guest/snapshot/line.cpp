@@ -16,14 +16,9 @@ constinit Line* all_lines = nullptr;
 constexpr u32 kDrainBatch = 64;
 constexpr Epoch kEndOfTime = ~Epoch{0};
 
-u64 pages_of(FrameKind kind) {
-  if (kind == FrameKind::kNode) return 0;
-  return kind == FrameKind::kLarge ? kFramesPerBlock : 1;
-}
-
 void set_owner(PhysicalAddress item, LineId owner) {
-  const u64 pages = frame_info(item).kind() == FrameKind::kLarge ? kFramesPerBlock : 1;
-  for (u64 i = 0; i < pages; ++i) frame_info(item + i * kPageSize).set_owner(owner);
+  const u64 frames = frames_of(frame_info(item).kind());
+  for (u64 i = 0; i < frames; ++i) frame_info(item + i * kPageSize).set_owner(owner);
 }
 
 LineId id_of(const Line* line) {
@@ -57,12 +52,6 @@ Result<Line*> line_create() {
   if (all_lines != nullptr) all_lines->previous_ = line;
   all_lines = line;
   ++line_total;
-  return line;
-}
-
-Result<Line*> line_branch(Line& parent) {
-  Line* line = DBOS_TRY(line_create());
-  line_depart(*line, parent, Tables::kShared);
   return line;
 }
 
@@ -110,8 +99,8 @@ void Line::retire(FrameNumber item) {
   const FrameKind kind = info.kind();
   info.change(FrameState::kUnlinked, FrameState::kRetired);
   deadlist_.push(item);
-  retired_pages_.fetch_add(pages_of(kind), std::memory_order_relaxed);
-  if (kind == FrameKind::kNode) retired_nodes_.fetch_add(1, std::memory_order_relaxed);
+  (kind == FrameKind::kNode ? retired_nodes_ : retired_pages_)
+      .fetch_add(frames_of(kind), std::memory_order_relaxed);
   frame_allocator.count_retired(kind, 1);
 }
 
@@ -148,37 +137,29 @@ void Line::note_newest_child() {
 
 // Passes a dead line's deadlist on: each item to the next older live sibling that sees it, the
 // others to the frame allocator. Until then the items are nobody's but this drain's.
-class DeadlistDrain {
- public:
-  explicit DeadlistDrain(Line& dead) : dead_(dead) {}
-
-  void run() {
-    while (!dead_.deadlist_.is_empty()) {
-      FrameList free;
-      {
-        LockGuard guard(lines_lock);
-        Line* page_heir = dead_.parent_->newest_child_before(dead_.departure(), false);
-        Line* node_heir = dead_.parent_->newest_child_before(dead_.departure(), true);
-        for (u32 i = 0; i < kDrainBatch && !dead_.deadlist_.is_empty(); ++i) {
-          const FrameNumber item = dead_.deadlist_.pop();
-          FrameInfo& info = frame_info(item);
-          info.change(FrameState::kRetired, FrameState::kUnlinked);
-          frame_allocator.count_retired(info.kind(), -1);
-          Line* heir = info.kind() == FrameKind::kNode ? node_heir : page_heir;
-          if (heir != nullptr && heir->departure() >= info.birth()) {
-            heir->retire(item);
-          } else {
-            free.push(item);
-          }
+void Line::drain() {
+  while (!deadlist_.is_empty()) {
+    FrameList free;
+    {
+      LockGuard guard(lines_lock);
+      Line* page_heir = parent_->newest_child_before(departure(), false);
+      Line* node_heir = parent_->newest_child_before(departure(), true);
+      for (u32 i = 0; i < kDrainBatch && !deadlist_.is_empty(); ++i) {
+        const FrameNumber item = deadlist_.pop();
+        FrameInfo& info = frame_info(item);
+        info.change(FrameState::kRetired, FrameState::kUnlinked);
+        frame_allocator.count_retired(info.kind(), -1);
+        Line* heir = info.kind() == FrameKind::kNode ? node_heir : page_heir;
+        if (heir != nullptr && heir->departure() >= info.birth()) {
+          heir->retire(item);
+        } else {
+          free.push(item);
         }
       }
-      while (!free.is_empty()) frame_allocator.free(free.pop().address());
     }
+    while (!free.is_empty()) frame_allocator.free(free.pop().address());
   }
-
- private:
-  Line& dead_;
-};
+}
 
 void line_end(Line* line) {
   {
@@ -196,7 +177,7 @@ void line_end(Line* line) {
         LockGuard guard(lines_lock);
         line->leave_parent();
       }
-      DeadlistDrain(*line).run();
+      line->drain();
     }
     DBOS_ASSERT(line->deadlist_.is_empty());
     Line* next = nullptr;

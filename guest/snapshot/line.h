@@ -41,14 +41,13 @@ namespace dbos {
 
 class Line;
 
-// The line of the first address space, or of one that starts anew. ENOMEM.
+// The line of an address space that has left nobody yet. ENOMEM.
 Result<Line*> line_create();
-// Whether a snapshot sees the page tables of what it was taken of, or has its own.
+// Whether a snapshot sees the page tables of what it was taken of, or has its own. A line that
+// takes its parent's place (adoption.cpp) says what the parent said, which may have seen more.
 enum class Tables : bool { kOwn, kShared };
-// The line of a snapshot of `parent`, which departs in the current epoch; that epoch ends. With the
-// lock of parent's address space. ENOMEM.
-Result<Line*> line_branch(Line& parent);
-// The same for a line that was created before and has not left anybody yet.
+// Makes it the line of a snapshot of `parent`, which departs in the current epoch; that epoch ends.
+// With the lock of parent's address space.
 void line_depart(Line& line, Line& parent, Tables tables);
 // The line's address space is gone and has unlinked everything; `line` is not to be used any more.
 void line_end(Line* line);
@@ -112,9 +111,9 @@ class alignas(256) Line {
   friend Result<Line*> line_create();
   friend void line_depart(Line& line, Line& parent, Tables tables);
   friend void line_end(Line* line);
-  friend class DeadlistDrain;
 
   void retire(FrameNumber item);
+  void drain();
   Line* newest_child_before(Epoch before, bool sees_nodes) const;
   void leave_parent();
   void note_newest_child();

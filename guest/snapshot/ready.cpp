@@ -108,8 +108,8 @@ AddressSpace* ReadyTables::remove_any() {
 
 void ReadyTables::advance(u32 tables_max) {
   apply_all();
-  Copy* copy = find_unfinished();
-  if (copy != nullptr) make(*copy, tables_max);
+  const u32 unfinished = find_unfinished();
+  if (unfinished != count_) make(copies_[unfinished], tables_max);
 }
 
 void ReadyTables::make(Copy& copy, u32 tables_max) {
@@ -125,15 +125,10 @@ void ReadyTables::make(Copy& copy, u32 tables_max) {
   }
 }
 
-const ReadyTables::Copy* ReadyTables::find_unfinished() const {
-  for (u32 i = 0; i < count_; ++i) {
-    if (!copies_[i].is_broken && !copies_[i].is_complete()) return &copies_[i];
-  }
-  return nullptr;
-}
-
-ReadyTables::Copy* ReadyTables::find_unfinished() {
-  return const_cast<Copy*>(static_cast<const ReadyTables*>(this)->find_unfinished());
+u32 ReadyTables::find_unfinished() const {
+  u32 i = 0;
+  while (i < count_ && (copies_[i].is_broken || copies_[i].is_complete())) ++i;
+  return i;
 }
 
 bool ReadyTables::all_are_complete() const {

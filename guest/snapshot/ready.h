@@ -62,7 +62,7 @@ class ReadyTables {
   // ---- In the background ----
   // Whether another copy is to be begun, with add().
   bool wants_another() const {
-    return !is_paused_ && count_ < wanted_ && find_unfinished() == nullptr;
+    return !is_paused_ && count_ < wanted_ && find_unfinished() == count_;
   }
   void add(AddressSpace* empty);
   // A copy that is broken or not wanted any more, for the caller to destroy; nullptr: none.
@@ -112,8 +112,7 @@ class ReadyTables {
   void apply(VirtualRange range);
   void apply_all();
   void make(Copy& copy, u32 tables_max);
-  Copy* find_unfinished();
-  const Copy* find_unfinished() const;
+  u32 find_unfinished() const;  // count_: there is none
   bool all_are_complete() const;
   AddressSpace* remove(u32 index);
 

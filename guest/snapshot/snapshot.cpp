@@ -17,23 +17,21 @@ Result<AddressSpace*> AddressSpace::snapshot() {
   const Epoch previous_departure = line_->newest_departure();
   AddressSpace* child = ready_ == nullptr ? nullptr : ready_->take();
   const bool is_ready = child != nullptr;
-  if (is_ready) {
-    line_depart(*child->line_, *line_, Tables::kOwn);
-    child->is_copy_ = false;
-  } else {
-    child = DBOS_TRY(create_sharer());
-  }
-  const Result<void> filled = fill(*child, is_ready, previous_departure);
-  if (filled.is_error()) {
+  if (!is_ready) child = DBOS_TRY(create(tree_.root()));
+  child->is_copy_ = false;
+  line_depart(*child->line_, *line_, is_ready ? Tables::kOwn : Tables::kShared);
+  const Result<void> shared = share_with(*child, is_ready, previous_departure);
+  if (shared.is_error()) {
     // With the lock: what was pinned and not copied yet must not be taken for the child's.
     destroy(child);
-    return filled.error();
+    return shared.error();
   }
   platform::counters().count(is_ready ? Counter::kSnapshotReady : Counter::kSnapshotShared);
   return child;
 }
 
-Result<void> AddressSpace::fill(AddressSpace& child, bool is_ready, Epoch previous_departure) {
+Result<void> AddressSpace::share_with(AddressSpace& child, bool is_ready,
+                                      Epoch previous_departure) {
   child.parent_copied_pages_ = copied_pages_;
   LockGuard child_guard(child.lock_);
   // 1. Both roots lose their right to write ...
@@ -43,18 +41,11 @@ Result<void> AddressSpace::fill(AddressSpace& child, bool is_ready, Epoch previo
   child.tree_.counts().window = tree_.counts().window;
   // 2. ... and from here on nobody writes to what is shared, but for the host.
   platform::shootdown(*this, {VirtualAddress(0), VirtualAddress(kProgramEnd)});
-  return child.copy_from(*this, previous_departure);
-}
-
-Result<AddressSpace*> AddressSpace::create_sharer() {
-  Line* line = DBOS_TRY(line_branch(*line_));
-  const Result<AddressSpace*> made = create_on(line, tree_.root());
-  if (made.is_error()) line_end(line);
-  return made;
+  return child.inherit(*this, previous_departure);
 }
 
 // With both locks.
-Result<void> AddressSpace::copy_from(AddressSpace& parent, Epoch previous_departure) {
+Result<void> AddressSpace::inherit(AddressSpace& parent, Epoch previous_departure) {
   mmap_base_ = parent.mmap_base_;
   brk_start_ = parent.brk_start_;
   brk_ = parent.brk_;
