@@ -43,9 +43,10 @@ int64_t close_range(const DescriptorGuard& guard, const uint64_t arguments[6]) {
 }
 
 // The VMM counts on it that the threads of a process share one table of descriptors (their vCPUs
-// and the guard), and that all processes see the same ids (HostLock, and who is whose parent).
+// and the guard), and that all processes see the same ids (HostLock, and who is whose parent). With
+// a user namespace anybody could mount and chroot, which hides the names of files (memory_files.h).
 bool may_unshare(uint64_t flags) {
-  return (flags & (CLONE_FILES | CLONE_NEWPID)) == 0;
+  return (flags & (CLONE_FILES | CLONE_NEWPID | CLONE_NEWUSER)) == 0;
 }
 
 // setns. Without a type Linux takes any, so it is told the one that was looked at: another thread
