@@ -28,6 +28,7 @@ struct Process {
   AddressSpace* space;
   bool is_first;       // dbos-run's own
   bool borrows_space;  // its parent's, as after vfork
+  bool is_dumpable;    // it said so (PR_SET_DUMPABLE); if not, Linux knows
   SpaceUse* space_use;
   Thread* threads;
   u32 thread_count;

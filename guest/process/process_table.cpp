@@ -65,6 +65,7 @@ Result<Process*> create_process(AddressSpace& space, Process* parent) {
   process->thread_count = 1;
   if (parent != nullptr) {
     copy_signal_actions(*process, *parent);
+    process->is_dumpable = parent->is_dumpable;
     process->address_space_limit = parent->address_space_limit;
     process->data_limit = parent->data_limit;
     process->stack_limit = parent->stack_limit;

@@ -76,12 +76,28 @@ i64 resource_usage(const Thread& thread, const u64 arguments[6]) {
   return written.is_error() ? -EFAULT : 0;
 }
 
+// For Linux it is a matter of the memory, and that is the VMM's, some of whose threads keep rights
+// that the program gives up. So Linux hears only of a program that wants less.
+i64 set_dumpable(Process& process, const u64 arguments[6]) {
+  const bool is_dumpable = arguments[1] == 1;
+  if (!is_dumpable) {
+    const i64 result = proxy_system_call(__NR_prctl, arguments);
+    if (result < 0) return result;
+  }
+  process.is_dumpable = is_dumpable;
+  return 0;
+}
+
 i64 process_control(Thread& thread, const u64 arguments[6]) {
   switch (static_cast<int>(arguments[0])) {
     case PR_SET_THP_DISABLE:
       return system_set_thp_disable(thread, arguments);
     case PR_GET_THP_DISABLE:
       return system_get_thp_disable(thread, arguments);
+    case PR_SET_DUMPABLE:
+      return set_dumpable(*thread.process, arguments);
+    case PR_GET_DUMPABLE:
+      return thread.process->is_dumpable ? 1 : proxy_system_call(__NR_prctl, arguments);
     default:
       return proxy_system_call(__NR_prctl, arguments);
   }

@@ -267,6 +267,10 @@ CASE(process_controls) {
   CHECK(exited(run_child([] {
     CHECK_EQ(prctl(PR_SET_DUMPABLE, 0), 0);
     CHECK_EQ(prctl(PR_GET_DUMPABLE), 0);
+    CHECK_ERRNO(prctl(PR_SET_DUMPABLE, 2), EINVAL);
+    CHECK_EQ(prctl(PR_SET_DUMPABLE, 1), 0);
+    CHECK_EQ(prctl(PR_GET_DUMPABLE), 1);
+    CHECK(exited(run_child([] { CHECK_EQ(prctl(PR_GET_DUMPABLE), 1); })));
     CHECK_EQ(prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0), 0);
     CHECK_EQ(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
     CHECK_EQ(prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0), 1);

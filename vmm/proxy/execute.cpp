@@ -5,6 +5,7 @@
 #include <asm/unistd.h>
 #include <linux/close_range.h>
 #include <linux/nsfs.h>
+#include <linux/prctl.h>
 #include <linux/sched.h>
 #include <sys/mman.h>
 
@@ -76,6 +77,9 @@ int64_t refuse(const DescriptorGuard& guard, uint32_t number, const uint64_t arg
                                                                                   : -EAFNOSUPPORT;
     case __NR_unshare:
       return may_unshare(arguments[0]) ? 0 : -EINVAL;
+    case __NR_prctl:  // the VMM's memory may be closed to the program's user, and not opened again
+      return static_cast<int32_t>(arguments[0]) == PR_SET_DUMPABLE && arguments[1] != 0 ? -EINVAL
+                                                                                        : 0;
     case __NR_pidfd_getfd:
       return descriptors_of_all_processes().is_ours(static_cast<int>(arguments[1])) ? -EBADF : 0;
     case __NR_kcmp:

@@ -4,6 +4,7 @@
 #include <linux/close_range.h>
 #include <sched.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -198,6 +199,17 @@ TEST_CASE("a process has descriptors of the VMM's that another has not") {
   CHECK(child->next_ours(771) == 792);
   CHECK(child->next_ours(793) == -1);
   CHECK(!parent->is_ours(792));
+}
+
+// Some threads of the VMM keep rights that the program gives up.
+TEST_CASE("the VMM's memory is not opened to a user whom the program has become") {
+  constexpr uint64_t kHighBit = uint64_t{1} << 32;  // Linux looks at the low half of the option
+  CHECK(execute(SYS_prctl, PR_SET_DUMPABLE, 0) == 0);
+  CHECK(execute(SYS_prctl, PR_SET_DUMPABLE, 1) < 0);
+  CHECK(execute(SYS_prctl, kHighBit | PR_SET_DUMPABLE, 1) < 0);
+  CHECK(execute(SYS_prctl, PR_SET_PTRACER, static_cast<uint64_t>(-1)) == -EINVAL);
+  CHECK(prctl(PR_GET_DUMPABLE) == 0);
+  prctl(PR_SET_DUMPABLE, 1);
 }
 
 TEST_CASE("threads keep one table of descriptors, and processes one set of ids") {
