@@ -81,6 +81,38 @@ static const char* arena_with_gaps(void) {
   return NULL;
 }
 
+// --- KVM -----------------------------------------------------------------------------------------
+
+enum { EFER_SVME = 1 << 12 };
+static const uint32_t kvm_features = 0x40000001, msr_efer = 0xc0000080;
+static const uint32_t msr_kvm_wall_clock = 0x4b564d00, msr_kvm_steal_time = 0x4b564d03;
+
+// rdmsr and wrmsr of what was read, but for `set`; a jump to it faults, or comes back by faulting.
+static volatile uint32_t msr, msr_set, msr_written;
+extern const char change_msr[], change_cr4[];
+__asm__(
+    "change_msr: movl $0, msr_written; mov msr, %ecx; rdmsr; or msr_set, %eax; wrmsr\n"
+    "  movl $1, msr_written; ud2\n"
+    "change_cr4: movl $0, msr_written; mov %cr4, %rax; or $1 << 13, %rax; mov %rax, %cr4\n"
+    "  movl $1, msr_written; ud2\n");
+
+static bool msr_can_be_changed(uint32_t number, uint32_t set) {
+  msr = number, msr_set = set;
+  return jump_faults((uint64_t)change_msr) && msr_written;
+}
+
+// Nested virtualization, and interfaces of KVM's that CPUID does not name.
+static const char* kvm_is_as_small_as_can_be(void) {
+  uint32_t a = kvm_features, b, c = 0, d;
+  __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+  CHECK((a & ~(1u << 5 | 1u << 9)) == 0 && (d & ~1u) == 0);
+  CHECK(!msr_can_be_changed(msr_efer, EFER_SVME));
+  CHECK(jump_faults((uint64_t)change_cr4) && !msr_written);
+  CHECK(!msr_can_be_changed(msr_kvm_wall_clock, 0));
+  CHECK((a & 1u << 5) == 0 || msr_can_be_changed(msr_kvm_steal_time, 0));
+  return NULL;
+}
+
 // --- Entries -------------------------------------------------------------------------------------
 
 _Noreturn void run_first(const struct entry_state* state) {
@@ -88,6 +120,7 @@ _Noreturn void run_first(const struct entry_state* state) {
   set_up_traps();
   run_test("page_tables_are_not_followed", page_tables_are_not_followed);
   run_test("arena_with_gaps", arena_with_gaps);
+  run_test("kvm_is_as_small_as_can_be", kvm_is_as_small_as_can_be);
   stop(0);
 }
 

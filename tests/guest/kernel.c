@@ -84,11 +84,11 @@ __asm__(
     "  push resume_at; pop (%rsp); movb $1, probe_faulted; movq $0, resume_at; iretq\n"
     "unexpected_trap: and $-16, %rsp; call report_trap\n"
     // bool probe(uint64_t address, uint64_t kind): 0 read, 1 write, 2 jump
-    "probe: mov $1f, %rax; mov %rax, resume_at; movb $0, probe_faulted; mov %rsp, %rdx\n"
+    "probe: mov $1f, %rax; mov %rax, resume_at; movb $0, probe_faulted; mov %rsp, %r8\n"
     "  cmp $1, %rsi; je 2f; ja 3f; mov (%rdi), %al; jmp 1f\n"
     "2: mov (%rdi), %al; mov %al, (%rdi); jmp 1f\n"
     "3: jmp *%rdi\n"
-    "1: mov %rdx, %rsp; movq $0, resume_at; movzbl probe_faulted, %eax; ret\n"
+    "1: mov %r8, %rsp; movq $0, resume_at; movzbl probe_faulted, %eax; ret\n"
     ".globl wait_in_region, region_begin, region_end, region_restart\n"
     "wait_in_region: mov %rsp, region_stack\n"
     "region_begin: pause; jmp region_begin\n"

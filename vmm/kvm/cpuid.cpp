@@ -1,6 +1,7 @@
 // Bits: AMD64 APM volume 3, appendix E; Intel SDM volume 2, CPUID.
 #include "vmm/kvm/cpuid.h"
 
+#include <asm/kvm_para.h>
 #include <asm/unistd.h>
 #include <sys/ioctl.h>
 
@@ -31,6 +32,35 @@ kvm_cpuid_entry2* find(std::vector<uint8_t>& cpuid, uint32_t leaf, uint32_t subl
   return nullptr;
 }
 
+// What no guest kernel here needs, and is much code in Linux to attack: nested virtualization,
+// enclaves, performance counters, and KVM's own interfaces but for two.
+void hide_attack_surface(kvm_cpuid_entry2& entry) {
+  constexpr uint32_t kSoftware = 1u << KVM_FEATURE_STEAL_TIME | 1u << KVM_FEATURE_PV_TLB_FLUSH;
+  switch (entry.function) {
+    case 1:
+      entry.ecx &= ~(1u << 5 | 1u << 15);  // VMX, PDCM
+      break;
+    case 7:
+      if (entry.index == 0) entry.ebx &= ~(1u << 2);  // SGX
+      break;
+    case KVM_CPUID_FEATURES:
+      entry.eax &= kSoftware;
+      entry.edx &= 1u << KVM_HINTS_REALTIME;
+      break;
+    case 0x80000001:
+      entry.ecx &= ~(1u << 2 | 1u << 23);  // SVM, PERFCTR_CORE
+      break;
+    case 0xa:         // Intel's performance counters
+    case 0x12:        // SGX
+    case 0x8000000a:  // SVM
+    case 0x80000022:  // AMD's performance counters
+      entry.eax = entry.ebx = entry.ecx = entry.edx = 0;
+      break;
+    default:
+      break;
+  }
+}
+
 }  // namespace
 
 std::vector<uint8_t> supported_cpuid(int kvm_descriptor) {
@@ -44,6 +74,7 @@ std::vector<uint8_t> supported_cpuid(int kvm_descriptor) {
 }
 
 uint64_t restrict_cpuid(std::vector<uint8_t>& cpuid) {
+  for (kvm_cpuid_entry2& entry : entries_of(cpuid.data())) hide_attack_surface(entry);
   if (auto* leaf1 = find(cpuid, 1, 0); leaf1 != nullptr) {
     leaf1->ecx |= 1u << 21;               // x2APIC, which KVM emulates on every host
     leaf1->ecx &= ~(1u << 3 | 1u << 24);  // MONITOR, TSC deadline timer
@@ -75,6 +106,16 @@ bool has_gigabyte_pages(std::vector<uint8_t>& cpuid) {
   return extended != nullptr && (extended->edx & (1u << 26)) != 0;
 }
 
+int64_t disable_performance_counters(int vm_descriptor) {
+  kvm_enable_cap none = {};
+  none.cap = KVM_CAP_PMU_CAPABILITY;
+  none.args[0] = KVM_PMU_CAP_DISABLE;
+  const int supported = ioctl(vm_descriptor, KVM_CHECK_EXTENSION, KVM_CAP_PMU_CAPABILITY);
+  if (supported <= 0) return 0;  // there are none, or KVM is older than 5.18
+  return raw_call(__NR_ioctl, static_cast<uint64_t>(vm_descriptor), KVM_ENABLE_CAP,
+                  reinterpret_cast<uint64_t>(&none));
+}
+
 int64_t set_cpuid(int vcpu_descriptor, const std::vector<uint8_t>& cpuid, uint32_t index) {
   alignas(kvm_cpuid2) uint8_t bytes[kBytesMax];
   std::memcpy(bytes, cpuid.data(), kBytesMax);
@@ -83,6 +124,13 @@ int64_t set_cpuid(int vcpu_descriptor, const std::vector<uint8_t>& cpuid, uint32
     if (entry.function == 0xb || entry.function == 0x1f) entry.edx = index;
     if (entry.function == 0x8000001e) entry.eax = index;
   }
+  // KVM offers its own interfaces to guests whose CPUID lacks them, unless it is told not to; one
+  // older than 5.10 can't be.
+  kvm_enable_cap strict = {};
+  strict.cap = KVM_CAP_ENFORCE_PV_FEATURE_CPUID;
+  strict.args[0] = 1;
+  raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu_descriptor), KVM_ENABLE_CAP,
+           reinterpret_cast<uint64_t>(&strict));
   return raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu_descriptor), KVM_SET_CPUID2,
                   reinterpret_cast<uint64_t>(bytes));
 }

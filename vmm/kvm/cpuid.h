@@ -10,7 +10,8 @@ namespace dbos::vmm {
 std::vector<uint8_t> supported_cpuid(int kvm_descriptor);
 
 // Takes out what the guest kernel does not manage (protection keys, shadow stacks, AMX, five-level
-// paging). Returns the XCR0 that is left: 0 where the CPU has no XSAVE.
+// paging), and what would only be surface to attack. Returns the XCR0 that is left: 0 where the CPU
+// has no XSAVE.
 uint64_t restrict_cpuid(std::vector<uint8_t>& cpuid);
 
 // How many bits of a guest-physical address count.
@@ -18,6 +19,9 @@ uint32_t physical_address_bits(std::vector<uint8_t>& cpuid);
 
 // Many a hypervisor hides them from its guests.
 bool has_gigabyte_pages(std::vector<uint8_t>& cpuid);
+
+// A guest's performance counters are perf events of its host thread. 0 or -errno.
+int64_t disable_performance_counters(int vm_descriptor);
 
 // Gives a vCPU its CPUID, with its own local APIC id. Result: 0 or -errno.
 int64_t set_cpuid(int vcpu_descriptor, const std::vector<uint8_t>& cpuid, uint32_t index);

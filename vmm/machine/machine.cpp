@@ -38,10 +38,6 @@ constexpr uint64_t kEferLongModeEnable = 1 << 8;
 constexpr uint64_t kEferLongModeActive = 1 << 10;
 constexpr uint64_t kEferNoExecuteEnable = 1 << 11;
 
-int system_ioctl(int descriptor, unsigned long request, uint64_t argument) {
-  return ioctl(descriptor, request, argument);
-}
-
 int enable_capability(int vm_descriptor, uint32_t number, uint64_t argument) {
   kvm_enable_cap enabling = {};
   enabling.cap = number;
@@ -96,8 +92,13 @@ void Machine::open_kvm() {
   const int vm = ioctl(kvm_descriptor_, KVM_CREATE_VM, 0);
   if (vm < 0) throw StartError::with_errno("KVM can't make a virtual machine");
   vm_descriptor_ = keep_descriptor(vm);
-  run_size_ = static_cast<uint64_t>(ioctl(kvm_descriptor_, KVM_GET_VCPU_MMAP_SIZE, 0));
-  system_ioctl(vm_descriptor_, KVM_SET_TSS_ADDR, kTssAddress);
+  const int run_size = ioctl(kvm_descriptor_, KVM_GET_VCPU_MMAP_SIZE, 0);
+  if (run_size < 0) throw StartError::with_errno("KVM does not say how large a vCPU's block is");
+  run_size_ = static_cast<uint64_t>(run_size);
+  if (ioctl(vm_descriptor_, KVM_SET_TSS_ADDR, kTssAddress) < 0) {
+    throw StartError::with_errno("KVM can't place its task state segment");
+  }
+  check(disable_performance_counters(vm_descriptor_), "leave out the performance counters");
   if (enable_capability(vm_descriptor_, KVM_CAP_SPLIT_IRQCHIP, 0) < 0) {
     throw StartError::with_errno("KVM can't make local interrupt controllers");
   }
@@ -231,7 +232,9 @@ int64_t Machine::reset_vcpu(const Vcpu& vcpu, uint64_t start_argument) {
 bool Machine::inject_exception(const Vcpu& vcpu, uint8_t vector) const {
   kvm_vcpu_events events = {};
   const auto descriptor = static_cast<uint64_t>(vcpu.descriptor);
-  raw_call(__NR_ioctl, descriptor, KVM_GET_VCPU_EVENTS, reinterpret_cast<uint64_t>(&events));
+  const int64_t result =
+      raw_call(__NR_ioctl, descriptor, KVM_GET_VCPU_EVENTS, reinterpret_cast<uint64_t>(&events));
+  if (result < 0) return false;
   if (events.exception.injected != 0 || events.exception.pending != 0) return false;
   events.exception.injected = 1;
   events.exception.nr = vector;

@@ -2,6 +2,7 @@
 
 #include <catch2/catch.hpp>
 #include <cstring>
+#include <span>
 #include <vector>
 
 #include "vmm/kvm/kvm_api.h"
@@ -48,6 +49,31 @@ TEST_CASE("Pages of 1 GiB are there if CPUID says so") {
   REQUIRE_FALSE(has_gigabyte_pages(without));
   auto silent = cpuid_with({});
   REQUIRE_FALSE(has_gigabyte_pages(silent));
+}
+
+TEST_CASE("A guest is offered no virtualization, no counters and few of KVM's interfaces") {
+  const uint32_t all = ~0u;
+  std::vector<kvm_cpuid_entry2> entries;
+  for (const uint32_t function :
+       {1u, 0xau, 0x12u, 0x40000000u, 0x40000001u, 0x80000001u, 0x8000000au, 0x80000022u}) {
+    kvm_cpuid_entry2 entry = leaf(function, all, all);
+    entry.ebx = entry.ecx = all;
+    entries.push_back(entry);
+  }
+  auto cpuid = cpuid_with(entries);
+  restrict_cpuid(cpuid);
+  const auto* const list = reinterpret_cast<const kvm_cpuid2*>(cpuid.data());
+  for (const kvm_cpuid_entry2& entry : std::span(list->entries, list->nent)) {
+    const uint32_t any = entry.eax | entry.ebx | entry.ecx | entry.edx;
+    INFO("leaf " << std::hex << entry.function);
+    if (entry.function == 1) CHECK((entry.ecx & 1u << 5) == 0);           // VMX
+    if (entry.function == 0x80000001) CHECK((entry.ecx & 1u << 2) == 0);  // SVM
+    if (entry.function == 0x40000001) CHECK(entry.eax == (1u << 5 | 1u << 9));
+    if (entry.function == 0x40000001) CHECK(entry.edx == 1);
+    if (entry.function == 0xa || entry.function == 0x12) CHECK(any == 0);
+    if (entry.function == 0x8000000a || entry.function == 0x80000022) CHECK(any == 0);
+    if (entry.function == 0x40000000) CHECK(entry.eax == all);
+  }
 }
 
 TEST_CASE("The arena ends where the CPU's physical addresses do") {
