@@ -2,6 +2,7 @@
 
 #include <asm/unistd.h>
 #include <linux/futex.h>
+#include <linux/prctl.h>
 #include <linux/time_types.h>
 
 #include <cerrno>
@@ -29,7 +30,8 @@ uint32_t parked_count(const HostProcess& process) {
 
 bool may_park(const Vcpu& vcpu) {
   return vcpu.keeps_thread.load() != 0 && vcpu.process->changed_attributes.load() == 0 &&
-         vcpu.page->thread_id != vcpu.page->process_id && parked_count(*vcpu.process) < kParkedMax;
+         vcpu.host_thread.load() != vcpu.process->process_id &&
+         parked_count(*vcpu.process) < kParkedMax;
 }
 
 // Sleeps until somebody takes the vCPU. False: nobody did.
@@ -66,9 +68,27 @@ bool may_change_credentials(uint32_t call_number) {
   }
 }
 
-void note_thread_attributes(Vcpu& vcpu, uint32_t call_number) {
-  switch (call_number) {
+bool takes_rights(int32_t prctl_option) {
+  switch (prctl_option) {
+    case PR_SET_NO_NEW_PRIVS:
+    case PR_SET_KEEPCAPS:
+    case PR_SET_SECUREBITS:
+    case PR_CAPBSET_DROP:
+    case PR_CAP_AMBIENT:
+    case PR_SET_SPECULATION_CTRL:
+      return true;
+    default:
+      return false;
+  }
+}
+
+void note_thread_attributes(Vcpu& vcpu, const Call& call) {
+  switch (call.number) {
     case __NR_prctl:
+      // The threads that it makes inherit all of them, also by way of others.
+      if (takes_rights(static_cast<int32_t>(call.arguments[0]))) {
+        vcpu.process->changed_attributes.store(1);
+      }
       vcpu.keeps_thread.store(0);
       return;
     case __NR_sched_setaffinity:
@@ -83,7 +103,7 @@ void note_thread_attributes(Vcpu& vcpu, uint32_t call_number) {
       vcpu.process->changed_attributes.store(1);
       return;
     default:
-      if (may_change_credentials(call_number)) vcpu.process->changed_attributes.store(1);
+      if (may_change_credentials(call.number)) vcpu.process->changed_attributes.store(1);
   }
 }
 

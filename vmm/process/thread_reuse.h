@@ -17,7 +17,7 @@ namespace dbos::vmm {
 bool may_change_credentials(uint32_t call_number);
 
 // To be told of each system call that the program makes on the host.
-void note_thread_attributes(Vcpu& vcpu, uint32_t call_number);
+void note_thread_attributes(Vcpu& vcpu, const Call& call);
 
 // At the end of a program thread: parks the calling host thread. True: it has become a new program
 // thread, whose vCPU is to be run. False: it has to end.

@@ -63,7 +63,7 @@ int64_t perform(Vcpu& vcpu, const Call& call) {
   if (!is_allowed(vcpu, call)) return is_adopted ? -EINTR : -EPERM;
   if (call.number >= kServiceBase) return execute_service(vcpu, call);
   if (is_death_signal_call(vcpu, call)) return perform_death_signal_call(vcpu, call);
-  note_thread_attributes(vcpu, call.number);
+  note_thread_attributes(vcpu, call);
   const int64_t result = execute_call(machine().memory(), call, &vcpu.page->signal.number);
   keep_death_signal(*vcpu.process, call.number);
   return hide_own_descriptors(machine().memory(), call, refuse_memory_file(call, result));
