@@ -113,6 +113,33 @@ static const char* kvm_is_as_small_as_can_be(void) {
   return NULL;
 }
 
+// --- Files ---------------------------------------------------------------------------------------
+
+// /proc/self/mem is known whatever it is called. Needs root, as the emulated machine has.
+static const char* memory_under_another_name(void) {
+  enum { CURRENT_DIRECTORY = -100, CREATE = 0100, WRITE_ONLY = 1, READ_AND_WRITE = 2, BIND = 4096 };
+  static const char memory[] = "/proc/self/mem", name[] = "/tmp/other-name", none[] = "";
+  const int64_t file = CALL(SYS_OPENAT, CURRENT_DIRECTORY, physical(name), CREATE, 0600);
+  CHECK(file >= 0 && CALL(SYS_CLOSE, file) == 0);
+  CHECK(CALL(SYS_MOUNT, physical(memory), physical(name), physical(none), BIND) == 0);
+  const int64_t readable = CALL(SYS_OPENAT, CURRENT_DIRECTORY, physical(name), 0);
+  const int64_t both = CALL(SYS_OPENAT, CURRENT_DIRECTORY, physical(name), READ_AND_WRITE);
+  const int64_t writable = CALL(SYS_OPENAT, CURRENT_DIRECTORY, physical(name), WRITE_ONLY);
+  CHECK(CALL(SYS_UMOUNT, physical(name), 0) == 0);
+  CHECK(readable == -EACCES && both == -EACCES && writable == -EACCES);
+  return NULL;
+}
+
+// A device that may take addresses in what is written: one of no known kind.
+static const char* devices_are_not_written(void) {
+  enum { CURRENT_DIRECTORY = -100, READ_AND_WRITE = 2 };
+  static const char kvm[] = "/dev/kvm", null[] = "/dev/null";
+  CHECK(CALL(SYS_OPENAT, CURRENT_DIRECTORY, physical(kvm), READ_AND_WRITE) == -EACCES);
+  const int64_t file = CALL(SYS_OPENAT, CURRENT_DIRECTORY, physical(null), READ_AND_WRITE);
+  CHECK(file >= 0 && CALL(SYS_CLOSE, file) == 0);
+  return NULL;
+}
+
 // --- Entries -------------------------------------------------------------------------------------
 
 _Noreturn void run_first(const struct entry_state* state) {
@@ -120,6 +147,8 @@ _Noreturn void run_first(const struct entry_state* state) {
   set_up_traps();
   run_test("page_tables_are_not_followed", page_tables_are_not_followed);
   run_test("arena_with_gaps", arena_with_gaps);
+  run_test("memory_under_another_name", memory_under_another_name);
+  run_test("devices_are_not_written", devices_are_not_written);
   run_test("kvm_is_as_small_as_can_be", kvm_is_as_small_as_can_be);
   stop(0);
 }

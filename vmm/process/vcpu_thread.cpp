@@ -26,7 +26,7 @@
 #include "vmm/process/tidy_up.h"
 #include "vmm/proxy/execute.h"
 #include "vmm/proxy/hide_descriptors.h"
-#include "vmm/proxy/memory_files.h"
+#include "vmm/proxy/opened_files.h"
 
 namespace dbos::vmm {
 namespace {
@@ -66,7 +66,7 @@ int64_t perform(Vcpu& vcpu, const Call& call) {
   note_thread_attributes(vcpu, call);
   const int64_t result = execute_call(machine().memory(), call, &vcpu.page->signal.number);
   keep_death_signal(*vcpu.process, call.number);
-  return hide_own_descriptors(machine().memory(), call, refuse_memory_file(call, result));
+  return hide_own_descriptors(machine().memory(), call, refuse_opened_file(call, result));
 }
 
 Next make_calls(Vcpu& vcpu) {

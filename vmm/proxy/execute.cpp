@@ -45,7 +45,7 @@ int64_t close_range(const DescriptorGuard& guard, const uint64_t arguments[6]) {
 
 // The VMM counts on it that the threads of a process share one table of descriptors (their vCPUs
 // and the guard), and that all processes see the same ids (HostLock, and who is whose parent). With
-// a user namespace anybody could mount and chroot, which hides the names of files (memory_files.h).
+// a user namespace anybody could mount and chroot, which hides the names of files (opened_files.h).
 bool may_unshare(uint64_t flags) {
   return (flags & (CLONE_FILES | CLONE_NEWPID | CLONE_NEWUSER)) == 0;
 }
