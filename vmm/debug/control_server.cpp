@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 #include <linux/close_range.h>
 #include <poll.h>
-#include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
 #include <sys/socket.h>
@@ -26,8 +25,7 @@
 #include "vmm/host/host_call.h"
 #include "vmm/log.h"
 #include "vmm/observe/metrics.h"
-#include "vmm/process/signals.h"
-#include "vmm/proxy/hide_descriptors.h"
+#include "vmm/process/service_thread.h"
 
 namespace dbos::vmm {
 namespace {
@@ -83,10 +81,7 @@ class ControlServer {
   static void drop_debugger(Client& client);
   void send_output(Client& client);
   void end_slow_ones();
-  int patience_ms() {
-    if (context_.trace().is_on()) return kTracePeriod_ms;
-    return count(ClientKind::kMetrics) != 0 ? kPatiencePeriod_ms : -1;
-  }
+  int patience_ms();
   void drop_ended();
   size_t count(ClientKind kind) const {
     return static_cast<size_t>(std::count_if(clients_.begin(), clients_.end(),
@@ -109,6 +104,11 @@ pollfd ControlServer::events_of(const Client& client) {
   const bool may_ask = !client.is_ending && !is_behind && session.output.size() < kOutputMax;
   const int events = (may_ask ? POLLIN : 0) | (has_output ? POLLOUT : 0);
   return {client.socket, static_cast<short>(events), 0};
+}
+
+int ControlServer::patience_ms() {
+  if (context_.trace().is_on()) return kTracePeriod_ms;
+  return count(ClientKind::kMetrics) != 0 ? kPatiencePeriod_ms : -1;
 }
 
 void ControlServer::turn() {
@@ -312,7 +312,7 @@ int64_t take_own_descriptors(int vm_descriptor) {
 void* run_control_thread(void* argument) {
   auto& start = *static_cast<ThreadStart*>(argument);
   Machine& machine = *start.machine;
-  hide_own_thread(static_cast<int>(raw_call(__NR_gettid)));
+  begin_service_thread("dbos-control");
   const auto error = static_cast<int>(take_own_descriptors(machine.vm_descriptor()));
   int control = -1;
   int metrics = -1;
@@ -335,18 +335,9 @@ void* run_control_thread(void* argument) {
 
 void start_thread(ThreadStart& start) {
   sem_init(&start.is_ready, 0, 0);
-  const uint64_t mask = block_all_signals();
-  pthread_attr_t attributes;
-  pthread_attr_init(&attributes);
-  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-  pthread_attr_setstacksize(&attributes, kStackSize);
-  pthread_t thread;
-  const int result = pthread_create(&thread, &attributes, run_control_thread, &start);
-  pthread_attr_destroy(&attributes);
-  if (result == 0) pthread_setname_np(thread, "dbos-control");
-  set_own_mask(mask);
-  if (result != 0) {
-    errno = result;
+  const int error = start_service_thread(kStackSize, run_control_thread, &start);
+  if (error != 0) {
+    errno = error;
     throw StartError::with_errno("can't make the thread for dbos-dbg and --metrics");
   }
   while (sem_wait(&start.is_ready) != 0) {

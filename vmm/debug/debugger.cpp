@@ -1,8 +1,6 @@
 #include "vmm/debug/debugger.h"
 
-#include <asm/unistd.h>
 #include <poll.h>
-#include <pthread.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -14,10 +12,8 @@
 #include "vmm/debug/debug_session.h"
 #include "vmm/debug/stop.h"
 #include "vmm/error.h"
-#include "vmm/host/host_call.h"
 #include "vmm/host/keep_descriptor.h"
-#include "vmm/process/signals.h"
-#include "vmm/proxy/hide_descriptors.h"
+#include "vmm/process/service_thread.h"
 
 namespace dbos::vmm {
 namespace {
@@ -104,7 +100,7 @@ void serve(DebugChannel& client) {
 }
 
 void* run_debugger(void* /*argument*/) {
-  hide_own_thread(static_cast<int>(raw_call(__NR_gettid)));
+  begin_service_thread("dbos-debugger");
   for (;;) {
     pollfd woken = {descriptors.wakes_debugger, POLLIN, 0};
     if (poll(&woken, 1, -1) <= 0) continue;
@@ -125,18 +121,9 @@ int make_wake_up() {
 void start_debugger() {
   waiting = new std::deque<std::shared_ptr<DebugChannel>>;  // the thread never ends
   descriptors = {make_wake_up(), make_wake_up()};
-  const uint64_t mask = block_all_signals();
-  pthread_attr_t attributes;
-  pthread_attr_init(&attributes);
-  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-  pthread_attr_setstacksize(&attributes, kStackSize);
-  pthread_t thread;
-  const int result = pthread_create(&thread, &attributes, run_debugger, nullptr);
-  pthread_attr_destroy(&attributes);
-  if (result == 0) pthread_setname_np(thread, "dbos-debugger");
-  set_own_mask(mask);
-  if (result == 0) return;
-  errno = result;
+  const int error = start_service_thread(kStackSize, run_debugger, nullptr);
+  if (error == 0) return;
+  errno = error;
   throw StartError::with_errno("can't make the thread that debugs for dbos-dbg");
 }
 

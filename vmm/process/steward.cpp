@@ -3,7 +3,6 @@
 #include <asm/unistd.h>
 #include <linux/futex.h>
 #include <linux/time_types.h>
-#include <pthread.h>
 #include <time.h>
 
 #include <bitset>
@@ -14,6 +13,7 @@
 #include "vmm/process/attention.h"
 #include "vmm/process/handover.h"
 #include "vmm/process/host_process.h"
+#include "vmm/process/service_thread.h"
 #include "vmm/process/signals.h"
 #include "vmm/process/thread_block.h"
 #include "vmm/process/vcpu_thread.h"
@@ -21,6 +21,7 @@
 namespace dbos::vmm {
 namespace {
 
+constexpr size_t kStackSize = 1 << 20;
 constexpr uint32_t kWatchedMax = 127;          // FUTEX_WAITV_MAX is 128, and one is the doorbell
 constexpr int64_t kPatience_ns = 200'000'000;  // for what is beyond kWatchedMax
 // For a thread block: a second in all.
@@ -72,6 +73,7 @@ uint32_t collect(const HostProcess& own, futex_waitv* watched) {
 
 void* run_steward(void* argument) {
   const auto& own = *static_cast<const HostProcess*>(argument);
+  begin_service_thread("dbos-steward");
   set_own_descriptors(*own.descriptors);
   raw_call(__NR_set_tid_address, reinterpret_cast<uint64_t>(&steward_thread));
   for (;;) {
@@ -123,16 +125,9 @@ void start_steward(const HostProcess& process) {
   uint32_t expected = 0;
   if (!may_host(process)) return;
   if (!steward_thread.compare_exchange_strong(expected, 1)) return;
-  const uint64_t mask = block_all_signals();
-  pthread_attr_t attributes;
-  pthread_attr_init(&attributes);
-  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-  pthread_t thread;
-  const int result =
-      pthread_create(&thread, &attributes, run_steward, const_cast<HostProcess*>(&process));
-  pthread_attr_destroy(&attributes);
-  if (result != 0) steward_thread.store(0);
-  set_own_mask(mask);
+  const int error =
+      start_service_thread(kStackSize, run_steward, const_cast<HostProcess*>(&process));
+  if (error != 0) steward_thread.store(0);
 }
 
 void keep_steward(const HostProcess& process) {

@@ -9,6 +9,7 @@
 
 #include "vmm/host/descriptor_guard.h"
 #include "vmm/host/host_call.h"
+#include "vmm/host/host_lock.h"
 #include "vmm/proxy/descriptor_link.h"
 
 namespace dbos::vmm {
@@ -98,8 +99,9 @@ int64_t hide_own_descriptors(const GuestMemory& memory, const Call& call, int64_
 
 void hide_own_thread(int thread_id) {
   for (std::atomic<int>& own : own_threads) {
-    int expected = 0;
-    if (own.compare_exchange_strong(expected, thread_id)) return;
+    int before = own.load();
+    const bool is_free = before == 0 || !shares_our_memory(static_cast<uint32_t>(before));
+    if (is_free && own.compare_exchange_strong(before, thread_id)) return;
   }
 }
 

@@ -1,0 +1,35 @@
+#include "vmm/process/service_thread.h"
+
+#include <asm/unistd.h>
+#include <linux/prctl.h>
+#include <pthread.h>
+#include <sched.h>
+
+#include <cstdint>
+
+#include "vmm/host/host_call.h"
+#include "vmm/process/signals.h"
+#include "vmm/proxy/hide_descriptors.h"
+
+namespace dbos::vmm {
+
+int start_service_thread(size_t stack_size, void* (*run)(void*), void* argument) {
+  const uint64_t mask = block_all_signals();
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+  pthread_attr_setstacksize(&attributes, stack_size);
+  pthread_t thread;
+  const int error = pthread_create(&thread, &attributes, run, argument);
+  pthread_attr_destroy(&attributes);
+  set_own_mask(mask);
+  return error;
+}
+
+void begin_service_thread(const char* name) {
+  hide_own_thread(static_cast<int>(raw_call(__NR_gettid)));
+  raw_call(__NR_prctl, PR_SET_NAME, reinterpret_cast<uint64_t>(name));
+  raw_call(__NR_unshare, CLONE_FS);
+}
+
+}  // namespace dbos::vmm
