@@ -278,6 +278,14 @@ os.abort()'
   [[ -e mine ]]
 }
 
+# A slip: the socket's place is a file.
+test_gdb_spares_files() {
+  echo precious >file
+  one 'exit 125' "${dbos[@]}" --gdb ./file true
+  grep -q "can't listen at --gdb ./file: Address already in use" one.err
+  expect 'the file' precious "$(<file)"
+}
+
 # A guest kernel that can't go on always says so, with its own part of the call chain and where the program
 # called it. The program's names are not looked up: they are in files that damaged memory tells of.
 seconds[guest_kernel_report]=300

@@ -1,29 +1,28 @@
 #include "vmm/debug/gdb_server.h"
 
 #include <asm/unistd.h>
-#include <netdb.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <pthread.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
-#include <cstring>
-#include <memory>
+#include <cerrno>
+#include <stdexcept>
 
 #include "vmm/debug/gdb_session.h"
+#include "vmm/debug/listen.h"
 #include "vmm/error.h"
 #include "vmm/host/host_call.h"
 #include "vmm/host/keep_descriptor.h"
 #include "vmm/log.h"
-#include "vmm/process/signals.h"
+#include "vmm/process/service_thread.h"
 
 namespace dbos::vmm {
 namespace {
 
+constexpr size_t kStackSize = 2 << 20;
 constexpr int kPatienceOfEnd_ms = 1000;  // for gdb to read that the program has ended
 constexpr int kPatienceOfStranger_ms = 200;
 constexpr int kPatienceOfSend_ms = 10'000;
@@ -33,66 +32,19 @@ constexpr useconds_t kPauseAfterFailure_us = 50'000;
 
 int listener = -1;
 std::string where;
-char socket_path[sizeof(sockaddr_un::sun_path)];
+// Of the socket's file: the program may change what its path means.
+int socket_folder = -1;
+std::string socket_name;
 
-// What a dbos-run that was killed left behind: nobody listens there.
-void remove_stale_socket(const sockaddr_un& address) {
-  const int descriptor = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  const int result =
-      connect(descriptor, reinterpret_cast<const sockaddr*>(&address), sizeof address);
-  if (result < 0 && errno == ECONNREFUSED) unlink(address.sun_path);
-  close(descriptor);
-}
-
-int listen_at_path(const std::string& path) {
-  sockaddr_un address = {};
-  address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof address.sun_path) {
-    throw StartError("the path of --gdb " + path + " is too long for a socket");
+int listen_at(const std::string& address) {
+  try {
+    return address.find('/') != std::string::npos
+               ? listen_at_path(address)
+               : listen_on_network(parse_network_address(address));
+  } catch (const std::invalid_argument& error) {
+    throw StartError("--gdb takes HOST:PORT, :PORT or the path of a socket; '" + address + "' " +
+                     error.what());
   }
-  path.copy(address.sun_path, path.size());
-  const int descriptor = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  remove_stale_socket(address);
-  const mode_t mask = umask(0177);
-  const int bound = bind(descriptor, reinterpret_cast<const sockaddr*>(&address), sizeof address);
-  const int error = errno;
-  umask(mask);
-  errno = error;
-  if (descriptor < 0 || bound < 0) throw StartError::with_errno("can't make the socket {}", path);
-  path.copy(socket_path, path.size());
-  return descriptor;
-}
-
-int listen_at_port(const std::string& address, const std::string& host, const std::string& port) {
-  addrinfo hints = {};
-  hints.ai_family = AF_UNSPEC;
-  hints.ai_socktype = SOCK_STREAM;
-  addrinfo* found = nullptr;
-  const std::string name = host.empty() ? "127.0.0.1" : host;
-  if (const int error = getaddrinfo(name.c_str(), port.c_str(), &hints, &found); error != 0) {
-    throw StartError("can't listen at --gdb " + address + ": " + gai_strerror(error));
-  }
-  const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> guard(found, freeaddrinfo);
-  const int descriptor = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  const int yes = 1;
-  setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
-  if (descriptor < 0 || bind(descriptor, found->ai_addr, found->ai_addrlen) < 0) {
-    throw StartError::with_errno("can't listen at --gdb {}", address);
-  }
-  return descriptor;
-}
-
-int make_listener(const std::string& address) {
-  if (address.find('/') != std::string::npos) return listen_at_path(address);
-  const size_t colon = address.rfind(':');
-  if (colon == std::string::npos || colon + 1 == address.size()) {
-    throw StartError("--gdb takes HOST:PORT, :PORT or the path of a socket, not '" + address + "'");
-  }
-  std::string host = address.substr(0, colon);
-  if (host.size() > 2 && host.front() == '[' && host.back() == ']') {
-    host = host.substr(1, host.size() - 2);
-  }
-  return listen_at_port(address, host, address.substr(colon + 1));
 }
 
 int accept_one() {
@@ -191,6 +143,7 @@ void serve(int connection) {
 }
 
 void* run_server(void* /*argument*/) {
+  begin_service_thread("dbos-gdb");
   for (;;) {
     pollfd waiting = {listener, POLLIN, 0};
     if (poll(&waiting, 1, -1) <= 0) continue;
@@ -205,20 +158,28 @@ void* run_server(void* /*argument*/) {
 }  // namespace
 
 void start_gdb_server(const std::string& address) {
-  const int descriptor = make_listener(address);
-  if (listen(descriptor, 8) < 0) throw StartError::with_errno("can't listen at --gdb {}", address);
+  const int descriptor = listen_at(address);
+  if (descriptor < 0) {
+    errno = -descriptor;
+    throw StartError::with_errno("can't listen at --gdb {}", address);
+  }
   listener = keep_descriptor(descriptor);
   where = address;
-  const uint64_t mask = block_all_signals();
-  pthread_t thread;
-  const int error = pthread_create(&thread, nullptr, run_server, nullptr);
-  set_own_mask(mask);
-  if (error != 0) throw StartError("can't start the thread that serves gdb");
-  pthread_detach(thread);
+  if (const size_t slash = address.rfind('/'); slash != std::string::npos) {
+    const std::string folder = address.substr(0, slash + 1);
+    socket_folder = keep_descriptor(open(folder.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+    socket_name = address.substr(slash + 1);
+  }
+  const int error = start_service_thread(kStackSize, run_server, nullptr);
+  if (error == 0) return;
+  errno = error;
+  throw StartError::with_errno("can't make the thread that serves gdb");
 }
 
 void remove_gdb_socket() {
-  if (socket_path[0] != 0) raw_call(__NR_unlink, reinterpret_cast<uint64_t>(socket_path));
+  if (socket_folder < 0) return;
+  raw_call(__NR_unlinkat, static_cast<uint64_t>(socket_folder),
+           reinterpret_cast<uint64_t>(socket_name.c_str()), 0);
 }
 
 }  // namespace dbos::vmm

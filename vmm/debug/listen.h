@@ -1,4 +1,4 @@
-// The sockets that the control thread listens on. -errno where that fails.
+// Sockets that listen, and at which accept() does not wait. -errno where that fails.
 #pragma once
 
 #include <string>
@@ -8,6 +8,8 @@
 namespace dbos::vmm {
 
 int listen_on_abstract_socket(const std::string& name);
+// Only the owner may connect. The socket of somebody who is gone is removed, any other file stays.
+int listen_at_path(const std::string& path);
 int listen_on_network(const NetworkAddress& address);
 
 // Whether the process at the other end of a Unix socket may look at ours. `peer`: its id.
