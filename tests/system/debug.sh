@@ -276,6 +276,15 @@ os.abort()'
   touch mine
   one 'signal 11' bash -c 'ulimit -f 4; exec "$@"' - "${dbos[@]}" --core mine "$debugged" crash
   [[ -e mine ]]
+  # What somebody else has put there is not written.
+  echo precious >precious
+  ln -s precious link
+  one 'signal 11' "${dbos[@]}" --core link "$debugged" crash
+  grep -q 'no core in link: Too many levels of symbolic links' one.err
+  ln precious other
+  one 'signal 11' "${dbos[@]}" --core other "$debugged" crash
+  grep -q 'no core in other: that file has another name, too' one.err
+  expect 'the file' precious "$(<precious)"
 }
 
 # A slip: the socket's place is a file.

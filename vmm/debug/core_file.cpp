@@ -190,6 +190,7 @@ bool write_at(int descriptor, uint64_t offset, const void* data, size_t size) {
   const auto* bytes = static_cast<const char*>(data);
   while (size > 0) {
     const ssize_t done = pwrite(descriptor, bytes, size, static_cast<off_t>(offset));
+    if (done == 0) errno = ENOSPC;
     if (done <= 0) return false;
     bytes += done;
     offset += static_cast<uint64_t>(done);

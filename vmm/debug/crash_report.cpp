@@ -79,6 +79,17 @@ std::string report_text(const Vcpu& vcpu, int signal) {
   return text;
 }
 
+// Empty: this file may be one. It is made empty.
+std::string why_no_core(int descriptor) {
+  struct stat file = {};
+  if (fstat(descriptor, &file) != 0) return std::strerror(errno);
+  // A pipe that nobody reads would hold the program for good.
+  if (!S_ISREG(file.st_mode)) return "that is no regular file";
+  if (file.st_uid != geteuid()) return "that file belongs to another user";
+  if (file.st_nlink != 1) return "that file has another name, too";
+  return ftruncate(descriptor, 0) == 0 ? "" : std::strerror(errno);
+}
+
 void write_core_at_death(const Vcpu& vcpu, int signal) {
   const std::string error = write_core_file(the_options->core_file, vcpu.index, signal);
   write_report(error.empty() ? "core: " + the_options->core_file
@@ -112,17 +123,15 @@ void handle_crash(Vcpu& vcpu, int signal) {
 }
 
 std::string write_core_file(const std::string& path, uint32_t vcpu, int signal) {
-  constexpr int kFlags = O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK;
+  // What somebody else has put there is not ours to write: as Linux's own cores.
+  constexpr int kFlags = O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW;
   int descriptor = open(path.c_str(), kFlags | O_EXCL, 0600);
   const bool is_new = descriptor >= 0;
-  if (!is_new && errno == EEXIST) descriptor = open(path.c_str(), kFlags | O_TRUNC, 0600);
+  if (!is_new && errno == EEXIST) descriptor = open(path.c_str(), kFlags, 0600);
   if (descriptor < 0) return std::strerror(errno);
   const int kept = keep_descriptor(descriptor);
-  struct stat file = {};
-  // A pipe that nobody reads would hold the program for good.
-  const bool is_file = fstat(kept, &file) == 0 && S_ISREG(file.st_mode);
-  std::string error = "that is no regular file";
-  if (is_file) error = write_core(kept, describe_program(vcpu, signal), read_page);
+  std::string error = why_no_core(kept);
+  if (error.empty()) error = write_core(kept, describe_program(vcpu, signal), read_page);
   close_kept(kept);
   // A part of a core is of no use, and may be what has filled the disk.
   if (is_new && !error.empty()) unlink(path.c_str());
