@@ -18,6 +18,7 @@ seconds[dbos_dbg_trace]=240
 test_dbos_dbg_trace() { dbg_test trace; }
 seconds[dbos_dbg_hostile_clients]=240
 test_dbos_dbg_hostile_clients() { dbg_test hostile; }
+test_dbos_dbg_and_a_stranger() { dbg_test stranger; }
 seconds[dbos_run_metrics]=240
 test_dbos_run_metrics() { dbg_test metrics; }
 
@@ -33,6 +34,16 @@ seconds[dbos_dbg_debugger_vanishes]=300
 test_dbos_dbg_debugger_vanishes() { debug_test vanishes; }
 seconds[dbos_dbg_gdb]=300
 test_dbos_dbg_gdb() { debug_test gdb; }
+
+# What the program does to its root directory is not the control thread's.
+test_dbos_dbg_and_a_jail() {
+  mkdir jail
+  "${dbos[@]}" "$python" -c 'import os, time; os.chroot("jail"); print("in", flush=True); time.sleep(60)' >jailed &
+  await 30 grep -q in jailed
+  one 'exit 0' "$DBOS_BUILD/tools/dbos-dbg" -p "$!" ps
+  kill "$!"
+  grep -q python one.out
+}
 
 test_dbos_dbg_without_a_program() {
   local dbg=$DBOS_BUILD/tools/dbos-dbg

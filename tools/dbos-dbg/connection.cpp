@@ -14,6 +14,17 @@ namespace {
 
 constexpr timeval kPatience = {10, 0};  // for an answer: the other end never waits for the guest
 
+// Names and texts come from the program's memory, and may hold what a terminal obeys.
+void make_printable(Json& json) {
+  if (json.is_structured()) {
+    for (Json& part : json) make_printable(part);
+  } else if (json.is_string()) {
+    auto& text = json.get_ref<std::string&>();
+    const auto is_obeyed = [](unsigned char c) { return (c < 0x20 && c != '\n') || c == 0x7f; };
+    std::replace_if(text.begin(), text.end(), is_obeyed, '?');
+  }
+}
+
 }  // namespace
 
 Connection::Connection(const std::string& socket_name) {
@@ -40,7 +51,7 @@ Connection::Connection(const std::string& socket_name) {
     close(socket_);
     throw Failure("can't attach: the socket belongs to another user");
   }
-  peer_ = credentials.pid;
+  peer_ = {credentials.pid, credentials.uid, credentials.gid};
 }
 
 Connection::~Connection() {
@@ -63,6 +74,7 @@ std::optional<Json> Connection::receive(Wait wait) {
     if (end != std::string::npos) {
       Json json = Json::parse(buffer_.substr(0, end), nullptr, false);
       buffer_.erase(0, end + 1);
+      make_printable(json);
       if (json.is_object()) return json;
       throw Failure("dbos-run's answer can't be read: is it of another version?");
     }

@@ -40,8 +40,13 @@ class Connection {
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
 
-  // The process at the other end, as it is called here.
-  pid_t peer() const { return peer_; }
+  // The process at the other end, as it is called here, and who has started it.
+  struct Peer {
+    pid_t process;
+    uid_t user;
+    gid_t group;
+  };
+  const Peer& peer() const { return peer_; }
   // For gdb's protocol, when the other end speaks that; nothing was received behind the answer.
   int socket() const { return socket_; }
 
@@ -60,7 +65,7 @@ class Connection {
 
  private:
   int socket_ = -1;
-  pid_t peer_ = 0;
+  Peer peer_ = {};
   std::string buffer_;
   uint64_t last_id_ = 0;
   bool has_ended_ = false;

@@ -1,6 +1,7 @@
 #include "tools/dbos-dbg/machines.h"
 
 #include <fmt/format.h>
+#include <grp.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -9,6 +10,7 @@
 #include <sstream>
 
 #include "tools/dbos-dbg/connection.h"
+#include "vmm/loader/printable.h"
 
 namespace dbos::dbg {
 namespace {
@@ -37,13 +39,30 @@ std::string text_of(const std::string& file) {
   return text.str();
 }
 
-Machine describe(const std::string& socket_name, pid_t process) {
-  Machine machine{process, socket_name, text_of(fmt::format("/proc/{}/comm", process)),
-                  text_of(fmt::format("/proc/{}/cmdline", process))};
+Machine describe(const std::string& socket_name) {
+  const Connection::Peer peer = Connection(socket_name).peer();
+  Machine machine{peer.process,
+                  peer.user,
+                  peer.group,
+                  socket_name,
+                  text_of(fmt::format("/proc/{}/comm", peer.process)),
+                  text_of(fmt::format("/proc/{}/cmdline", peer.process))};
   while (!machine.name.empty() && machine.name.back() == '\n') machine.name.pop_back();
+  machine.name = vmm::printable(machine.name);
   std::replace(machine.command.begin(), machine.command.end(), '\0', ' ');
   while (!machine.command.empty() && machine.command.back() == ' ') machine.command.pop_back();
+  machine.command = vmm::printable(machine.command);
   return machine;
+}
+
+// Anybody may listen at such a name. Root looks at what is there, and reads the files that it
+// names, with the rights of whoever has started it.
+void become_owner(const Machine& machine) {
+  if (geteuid() != 0 || machine.user == 0) return;
+  const bool is_done = setgroups(0, nullptr) == 0 &&
+                       setresgid(machine.group, machine.group, machine.group) == 0 &&
+                       setresuid(machine.user, machine.user, machine.user) == 0;
+  if (!is_done) throw Failure("can't become the user who has started the program");
 }
 
 std::string list_of(const std::vector<Machine>& machines) {
@@ -61,7 +80,7 @@ std::vector<Machine> find_machines() {
   for (const std::string& name : socket_names()) {
     if (!is_ours(name)) continue;
     try {
-      machines.push_back(describe(name, Connection(name).peer()));
+      machines.push_back(describe(name));
     } catch (const Failure&) {
       continue;  // it has ended meanwhile
     }
@@ -88,6 +107,7 @@ Machine choose_machine(const std::string& wanted) {
     throw Failure(fmt::format("several programs run under dbos-run: {}; choose with -p PROCESS",
                               list_of(found)));
   }
+  become_owner(found.front());
   return found.front();
 }
 

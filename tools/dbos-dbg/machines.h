@@ -10,6 +10,8 @@ namespace dbos::dbg {
 
 struct Machine {
   pid_t process;
+  uid_t user;  // who has started it
+  gid_t group;
   std::string socket;   // the abstract name, without the NUL in front
   std::string name;     // of the process
   std::string command;  // its arguments, dbos-run's own included
@@ -19,7 +21,7 @@ struct Machine {
 std::vector<Machine> find_machines();
 
 // The one that `wanted` names: a process id, a name, or, when it is empty, the only one there is.
-// Throws Failure.
+// From here on root has the rights of that machine's user only. Throws Failure.
 Machine choose_machine(const std::string& wanted);
 
 }  // namespace dbos::dbg

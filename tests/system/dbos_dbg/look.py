@@ -4,6 +4,7 @@ import json
 import os
 import re
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -282,4 +283,45 @@ def metrics():
     server.shutdown("NOSAVE")
 
 
-main({"looks": looks, "page_tables": page_tables, "trace": trace, "hostile": hostile, "metrics": metrics}[sys.argv[1]])
+NOBODY = 65534
+
+
+def serve_as_nobody(ready):
+    """Answers dbos-dbg maps with a mapping whose name tells what rights the client has."""
+    os.setgid(NOBODY)
+    os.setuid(NOBODY)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"\0dbos-run/{NOBODY}/{os.getpid()}")
+        listener.listen()
+        os.write(ready, b"x")
+        while True:
+            client, _ = listener.accept()
+            line = client.makefile("rb").readline()
+            if not line:
+                continue  # it only wanted to know who listens
+            peer, _, _ = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            with open(f"/proc/{peer}/status") as status:
+                rights = " ".join(re.search("Uid:(.*)", status.read())[1].split())
+            mapping = {"begin": 0, "end": 4096, "protection": "r--p", "offset": 0, "name": f"\033[2J users {rights}"}
+            answer = {"ok": True, "id": json.loads(line)["id"], "result": {"mappings": [mapping]}}
+            client.sendall(json.dumps(answer).encode() + b"\n")
+
+
+def stranger():
+    """Root looks at what another user's process says with that user's rights, and prints what can be printed."""
+    is_ready, ready = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        serve_as_nobody(ready)
+    try:
+        os.read(is_ready, 1)
+        said = subprocess.run([DBG, "-p", str(pid), "maps"], capture_output=True, text=True, timeout=PATIENCE_S)
+    finally:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+    check_equal("status", (0, ""), (said.returncode, said.stderr))
+    check_equal("what root prints", f"?[2J users {NOBODY} {NOBODY} {NOBODY} {NOBODY}",
+                said.stdout.rstrip().split(" ", 3)[3])
+
+
+main({"looks": looks, "stranger": stranger, "page_tables": page_tables, "trace": trace, "hostile": hostile, "metrics": metrics}[sys.argv[1]])
