@@ -9,6 +9,7 @@
 #include <cstring>
 #include <string_view>
 
+#include "hypercall/syscall_kinds.h"
 #include "vmm/host/descriptor_guard.h"
 #include "vmm/host/host_call.h"
 #include "vmm/log.h"
@@ -72,18 +73,28 @@ class StringArray {
 
 constexpr uint64_t kShownPathMax = 200;
 
-// Only before a program that can be executed: execvp() tries every directory of PATH. The path is
-// the guest's to change, but stays mapped.
-void log_execution(const Vcpu& vcpu, uint64_t directory, uint64_t path, uint64_t flags) {
+// Copied once: another vCPU may change it.
+int64_t copy_path(char (&path)[syscalls::kPathMax], uint64_t address) {
+  const GuestMemory& memory = machine().memory();
+  for (uint64_t i = 0; i < sizeof path; ++i) {
+    if (!memory.is_plain(address + i, 1)) return -EFAULT;
+    path[i] = *reinterpret_cast<const volatile char*>(address + i);
+    if (path[i] == 0) return 0;
+  }
+  return -ENAMETOOLONG;
+}
+
+// Only before a program that can be executed: execvp() tries every directory of PATH.
+void log_execution(const Vcpu& vcpu, uint64_t directory, const char* path, uint64_t flags) {
   const bool is_first = vcpu.process->parent == nullptr;
   const LogLevel level = is_first ? LogLevel::kWarning : LogLevel::kInfo;
   if (!is_logged(level)) return;
-  const bool is_executable = raw_call(__NR_faccessat2, directory, path, X_OK, flags) == 0;
+  const bool is_executable =
+      raw_call(__NR_faccessat2, directory, reinterpret_cast<uint64_t>(path), X_OK, flags) == 0;
   if (!is_executable) return;
-  const auto* const shown = reinterpret_cast<const char*>(path);
   log_line(level, "{} {} executes {} and leaves the guest: Linux runs it from now on",
            is_first ? "the first process," : "process", vcpu.process->process_id,
-           std::string_view(shown, strnlen(shown, kShownPathMax)));
+           std::string_view(path, strnlen(path, kShownPathMax)));
 }
 
 // The guest keeps these limits, which would hit the VMM, until a program is executed.
@@ -110,18 +121,22 @@ void exchange_limits(MemoryLimits& limits) {
 
 int64_t execute_program(Vcpu& vcpu, const Call& call) {
   const uint64_t* const a = call.arguments;
-  if (!is_string(a[1])) return -EFAULT;
+  char path[syscalls::kPathMax];
+  int64_t result = copy_path(path, a[1]);
+  if (result < 0) return result;
   const bool has_limits = a[5] != 0;
   if (has_limits && !machine().memory().is_plain(a[5], sizeof(MemoryLimits))) return -EFAULT;
   StringArray arguments;
   StringArray environment;
-  int64_t result = arguments.copy(a[2]);
+  result = arguments.copy(a[2]);
   if (result == 0) result = environment.copy(a[3]);
   if (result < 0) return result;
   const bool is_ours = own_descriptors().is_ours(static_cast<int>(a[0]));
   const uint64_t directory = is_ours ? DescriptorGuard::kNone : a[0];
-  const uint64_t passed[6] = {directory, a[1], arguments.address(), environment.address(), a[4], 0};
-  log_execution(vcpu, a[0], a[1], a[4]);
+  const uint64_t passed[6] = {
+      directory, reinterpret_cast<uint64_t>(path), arguments.address(), environment.address(), a[4],
+      0};
+  log_execution(vcpu, directory, path, a[4]);
   // The new program does not belong to the machine any more.
   const int death_signal = lend_death_signal(*vcpu.process);
   vcpu.process->ended_by_itself.store(1);  // its children live on whatever the new program's end is
