@@ -59,6 +59,11 @@ int64_t Window::map(int descriptor, uint64_t offset, uint64_t length, int protec
   int64_t result = raw_call(__NR_mmap, address, length, static_cast<uint64_t>(protection),
                             static_cast<uint64_t>(flags | anonymous | MAP_FIXED),
                             static_cast<uint64_t>(static_cast<int64_t>(descriptor)), offset);
+  // Whether it may be executed is known now. The VMM is not to find the guest's code among its own.
+  if (result >= 0 && (protection & PROT_EXEC) != 0) {
+    result =
+        raw_call(__NR_mprotect, address, length, static_cast<uint64_t>(protection & ~PROT_EXEC));
+  }
   if (result >= 0) result = add_slots(address + length);
   if (result >= 0) return static_cast<int64_t>(address);
   protect_none(address, length);
