@@ -107,7 +107,8 @@ std::vector<DebugMapping> program_mappings() {
 
 std::string program_path() {
   // The guest may have written there since.
-  const uint64_t offset = boot_information().executable_path_offset;
+  const uint64_t offset =
+      __atomic_load_n(&boot_information().executable_path_offset, __ATOMIC_RELAXED);
   if (offset >= kBootInformationSizeMax) return {};
   const char* const text = reinterpret_cast<const char*>(&boot_information()) + offset;
   return {text, strnlen(text, kBootInformationSizeMax - offset)};

@@ -53,7 +53,8 @@ std::string format_code(uint64_t address, const MemoryReader& read) {
 
 std::string format_last_calls(const HypercallPage& page) {
   std::string text;
-  const uint32_t count = std::min(page.call_count, kCallBatchMax);
+  const uint32_t given = __atomic_load_n(&page.call_count, __ATOMIC_RELAXED);
+  const uint32_t count = std::min(given, kCallBatchMax);
   for (uint32_t i = 0; i < count; ++i) {
     const Call& call = page.calls[i];
     fmt::format_to(std::back_inserter(text),

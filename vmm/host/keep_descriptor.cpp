@@ -55,8 +55,8 @@ int keep_descriptor(int descriptor) {
 }
 
 void close_kept(int descriptor) {
+  close(descriptor);  // first: nobody may use it in between
   own_descriptors().remove(descriptor);
-  close(descriptor);
 }
 
 }  // namespace dbos::vmm

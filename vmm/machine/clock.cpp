@@ -52,7 +52,7 @@ T load(const T& field) {
 
 uint64_t scale(uint64_t ticks, const ClockParameters& line) {
   return static_cast<uint64_t>((static_cast<unsigned __int128>(ticks) * load(line.multiplier)) >>
-                               load(line.shift));
+                               (load(line.shift) & 63));
 }
 
 }  // namespace

@@ -58,7 +58,7 @@ void add_counters(Figures& figures, const VcpuCounters& counters) {
     CallFigures& call = figures.calls[i];
     call.count += counters.calls[i];
     call.failed += counters.failed[i];
-    const uint32_t row = counters.row_of_call[i];
+    const uint32_t row = __atomic_load_n(&counters.row_of_call[i], __ATOMIC_RELAXED);
     if (row != 0 && row < VcpuCounters::kRows) add(call.latency, counters.rows[row]);
   }
   add(figures.other_calls, counters.rows[0]);

@@ -34,7 +34,7 @@ template <typename T>
 bool KernelReader::load(uint64_t pointer, T& value) const {
   const uint64_t address = physical_of(pointer);
   if (pointer == 0 || !memory_.is_plain(address, sizeof value)) return false;
-  std::memcpy(&value, reinterpret_cast<const void*>(address), sizeof value);
+  read_guest(&value, address, sizeof value);
   return true;
 }
 

@@ -235,6 +235,7 @@ int64_t execute_service(Vcpu& vcpu, const Call& call) {
     case Service::kSignalMask:
       return signal_mask(vcpu, a[0]);
     case Service::kDie:
+      if (a[0] == 0 || a[0] > DBOS_SIGNAL_COUNT) return -EINVAL;
       end_by_signal(vcpu, static_cast<int>(a[0]));
     case Service::kPark:
       watch_steward(vcpu);

@@ -18,12 +18,6 @@ uint64_t address_of(const void* pointer) {
   return reinterpret_cast<uint64_t>(pointer);
 }
 
-// Reads guest memory once: the compiler may not read it again later.
-void read_guest(void* copy, uint64_t address, size_t bytes) {
-  std::memcpy(copy, reinterpret_cast<const void*>(address), bytes);
-  asm volatile("" ::: "memory");
-}
-
 }  // namespace
 
 CallArguments::CallArguments(const GuestMemory& memory, const DescriptorGuard& guard,

@@ -5,12 +5,20 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "hypercall/layout.h"
 #include "vmm/host/host_lock.h"
 
 namespace dbos::vmm {
+
+// Reads guest memory once: the compiler may not read it again later.
+inline void read_guest(void* copy, uint64_t address, size_t bytes) {
+  std::memcpy(copy, reinterpret_cast<const void*>(address), bytes);
+  asm volatile("" ::: "memory");
+}
 
 class GuestMemory {
  public:
