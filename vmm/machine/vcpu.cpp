@@ -1,7 +1,9 @@
 #include "vmm/machine/vcpu.h"
 
+#include <atomic>
 #include <cerrno>
 
+#include "vmm/log.h"
 #include "vmm/machine/machine.h"
 #include "vmm/process/exit_statistics.h"
 #include "vmm/process/handover.h"
@@ -27,6 +29,13 @@ ExitStatistics exit_statistics[kVcpuCountMax];
 ThreadBlock* new_thread_block(const HostProcess& process) {
   ThreadBlock* const block = process.parent != nullptr ? ask_for_spare_block() : nullptr;
   return block != nullptr ? block : make_thread_block();
+}
+
+// Once: the program sees no more than a thread that can't be made.
+void tell_failure(int64_t error) {
+  static std::atomic<bool> has_told{false};
+  if (has_told.exchange(true)) return;
+  log_line(LogLevel::kInfo, "a vCPU could not be made: errno {}", -error);
 }
 
 }  // namespace
@@ -111,7 +120,10 @@ Vcpu* VcpuPool::create(const HostProcess& process) {
     const int64_t result = make(vcpu, process);
     // Somebody was killed while he made it, and its descriptor is gone with him.
     const bool is_lost = result == -EEXIST;
-    if (result < 0 && !is_lost) return nullptr;
+    if (result < 0 && !is_lost) {
+      tell_failure(result);
+      return nullptr;
+    }
     // Now that the descriptor is there: a fork that sees the number copies the descriptor.
     if (!is_lost) vcpu.sequence = take_sequence();
     vcpu.state.store(is_lost ? VcpuState::kLost : VcpuState::kBusy);

@@ -67,8 +67,9 @@ int64_t request_attention(Vcpu& vcpu) {
 void bring_into_kernel(const Vcpu& vcpu) {
   if (__atomic_load_n(&vcpu.page->attention, __ATOMIC_SEQ_CST) == 0) return;
   kvm_regs registers = {};
-  raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu.descriptor), KVM_GET_REGS,
-           reinterpret_cast<uint64_t>(&registers));
+  const int64_t result = raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu.descriptor), KVM_GET_REGS,
+                                  reinterpret_cast<uint64_t>(&registers));
+  if (result < 0) return;
   if (registers.rip < kKernelImageBase) {
     // An exception that is on its way already does as well.
     machine().inject_exception(vcpu, kAttentionVector);
