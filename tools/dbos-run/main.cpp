@@ -138,10 +138,15 @@ Workload find_workload(const Options& options, const KernelImage& kernel) {
   return {load_program(found.real_path), options.command, found.real_path, found.execution_name};
 }
 
-// Starts the clock page if the counter can be trusted, and says what the machine offers then.
-void set_clock_and_features(const Options& options, const Machine& machine,
+// Starts the clock page if the counter can be trusted, and says what the machine offers then. The
+// vCPU has run: before that KVM has not yet given it a counter of its own.
+void set_clock_and_features(const Options& options, const Machine& machine, const Vcpu& vcpu,
                             MachineParameters& parameters) {
-  if (uses_tsc(options.clock)) {
+  if (!machine.has_host_tsc(vcpu)) {
+    log_line(options.clock == ClockSource::kTsc ? LogLevel::kWarning : LogLevel::kInfo,
+             "Linux finds the time stamp counter unstable, and KVM changes the program's: it reads "
+             "the time by asking Linux");
+  } else if (uses_tsc(options.clock)) {
     const ClockWriter& clock = start_clock(*reinterpret_cast<ClockPage*>(kClockPageAddress));
     if (clock.is_enabled()) parameters.features |= kFeatureClock;
     parameters.tsc_khz = clock.tsc_khz();
@@ -191,7 +196,7 @@ void set_clock_and_features(const Options& options, const Machine& machine,
   parameters.flags = boot_flags(options);
   parameters.cow_limit = options.cow_limit;
   parameters.ready_copies = options.ready_copies;
-  set_clock_and_features(options, *machine, parameters);
+  set_clock_and_features(options, *machine, vcpu, parameters);
   check_features(kernel, parameters.features);
   const ProgramStart start{workload.arguments, environment, workload.path, workload.name};
   const std::span destination(reinterpret_cast<std::byte*>(kBootInformationAddress),

@@ -95,6 +95,10 @@ void ClockWriter::refresh() {
   }
 }
 
+void ClockWriter::turn_off() {
+  __atomic_store_n(&page_.enabled, 0, __ATOMIC_RELEASE);
+}
+
 // Whoever finds a claim that has expired takes it over.
 bool ClockWriter::claim(uint64_t now, uint64_t* claimed) {
   uint64_t seen = claim_.load(std::memory_order_relaxed);
@@ -106,7 +110,7 @@ bool ClockWriter::claim(uint64_t now, uint64_t* claimed) {
 void ClockWriter::draw(uint64_t claimed) {
   const ClockSample sample = clocks_.sample();
   if (!update_rate(sample)) {
-    __atomic_store_n(&page_.enabled, 0, __ATOMIC_RELEASE);
+    turn_off();
     return;
   }
   publish(sample, make_line(sample), claimed);
@@ -195,8 +199,13 @@ ClockWriter& start_clock(ClockPage& page) {
   return *the_writer;
 }
 
-int64_t refresh_clock() {
-  if (the_writer.has_value()) the_writer->refresh();
+int64_t refresh_clock(bool guest_has_host_tsc) {
+  if (!the_writer.has_value()) return 0;
+  if (guest_has_host_tsc) {
+    the_writer->refresh();
+  } else {
+    the_writer->turn_off();
+  }
   return 0;
 }
 

@@ -45,6 +45,9 @@ class ClockWriter {
   // Async-signal-safe, and safe in every process that shares this memory.
   void refresh();
 
+  // For good: the guest's counter does not follow the line any more. From any process, at any time.
+  void turn_off();
+
   bool is_enabled() const { return page_.enabled != 0; }
   // As measured by start(); 0 where the counter is not trusted.
   uint64_t tsc_khz() const { return static_cast<uint64_t>(ticks_per_ns_ * 1e6); }
@@ -78,7 +81,9 @@ class ClockWriter {
 };
 
 // The one writer of this dbos-run. Service::kClockRefresh; before start_clock() it does nothing.
+// Linux may find the counter unstable at any time, and KVM then gives each vCPU a counter that
+// drifts from the host's: `guest_has_host_tsc` is of the vCPU that asks.
 ClockWriter& start_clock(ClockPage& page);
-int64_t refresh_clock();
+int64_t refresh_clock(bool guest_has_host_tsc);
 
 }  // namespace dbos::vmm

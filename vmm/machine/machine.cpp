@@ -51,6 +51,15 @@ void check(int64_t result, const char* what) {
   throw StartError::with_errno("can't {}", what);
 }
 
+int64_t access_tsc_offset(const Vcpu& vcpu, uint64_t request, uint64_t& offset) {
+  kvm_device_attr attribute = {};
+  attribute.group = KVM_VCPU_TSC_CTRL;
+  attribute.attr = KVM_VCPU_TSC_OFFSET;
+  attribute.addr = reinterpret_cast<uint64_t>(&offset);
+  return raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu.descriptor), request,
+                  reinterpret_cast<uint64_t>(&attribute));
+}
+
 }  // namespace
 
 Machine::Machine(uint64_t arena_size_max, const KernelImage& kernel)
@@ -172,13 +181,8 @@ int64_t Machine::initialize_vcpu(Vcpu& vcpu) {
     if (result < 0) return result;
   }
   // The guest's TSC is the host's, so that the clock page's parameters hold on every vCPU.
-  const uint64_t no_offset = 0;
-  kvm_device_attr offset = {};
-  offset.group = KVM_VCPU_TSC_CTRL;
-  offset.attr = KVM_VCPU_TSC_OFFSET;
-  offset.addr = reinterpret_cast<uint64_t>(&no_offset);
-  result = raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu.descriptor), KVM_SET_DEVICE_ATTR,
-                    reinterpret_cast<uint64_t>(&offset));
+  uint64_t no_offset = 0;
+  result = access_tsc_offset(vcpu, KVM_SET_DEVICE_ATTR, no_offset);
   if (result < 0) return result;
   kvm_mp_state state = {KVM_MP_STATE_RUNNABLE};
   result = raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu.descriptor), KVM_SET_MP_STATE,
@@ -227,6 +231,11 @@ int64_t Machine::reset_vcpu(const Vcpu& vcpu, uint64_t start_argument) {
   registers.rsi = start_argument;
   return raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu.descriptor), KVM_SET_REGS,
                   reinterpret_cast<uint64_t>(&registers));
+}
+
+bool Machine::has_host_tsc(const Vcpu& vcpu) const {
+  uint64_t offset = 0;
+  return access_tsc_offset(vcpu, KVM_GET_DEVICE_ATTR, offset) >= 0 && offset == 0;
 }
 
 bool Machine::inject_exception(const Vcpu& vcpu, uint8_t vector) const {

@@ -44,6 +44,10 @@ class Machine {
   // are the boot tables, from the beginning or because the thread before left them so.
   int64_t reset_vcpu(const Vcpu& vcpu, uint64_t start_argument);
 
+  // Whether the vCPU's counter still is the host's. KVM keeps it so only while Linux trusts the
+  // counter. By the thread that runs the vCPU.
+  bool has_host_tsc(const Vcpu& vcpu) const;
+
   // The vCPU takes this exception, without an error code, when it is next run. False, with nothing
   // done: another one is on its way. By the thread that runs the vCPU.
   bool inject_exception(const Vcpu& vcpu, uint8_t vector) const;

@@ -169,6 +169,22 @@ TEST_CASE("a counter that went back turns the page off") {
   CHECK(f.read(clock_id::kMonotonic, ns) == ClockAnswer::kUnknown);
 }
 
+TEST_CASE(
+    "a guest's counter that is not the host's turns the page off, also before it is out of date") {
+  alignas(4096) static ClockPage page{};
+  CHECK(refresh_clock(false) == 0);  // there is no page yet
+  const ClockWriter& writer = start_clock(page);
+  REQUIRE(writer.is_enabled());
+  CHECK(refresh_clock(true) == 0);
+  CHECK(writer.is_enabled());
+  CHECK(refresh_clock(false) == 0);
+  CHECK_FALSE(writer.is_enabled());
+  uint64_t ns = 0;
+  CHECK(read_clock_page(page, clock_id::kMonotonic, read_tsc_ordered, ns) == ClockAnswer::kUnknown);
+  CHECK(refresh_clock(true) == 0);
+  CHECK_FALSE(writer.is_enabled());
+}
+
 TEST_CASE("a rate that has changed for good is followed") {
   Fixture f;
   f.clocks.tsc_per_ns = 2.6;
