@@ -90,6 +90,40 @@ test_good_options() {
   done
 }
 
+refusing() { # refusing NUMBER ERRNO COMMAND...: under a seccomp profile
+  "$python" -B "$here/programs/refuse_call.py" "$@"
+}
+
+readonly process_vm_readv=310 futex_waitv=449
+
+# Without it all processes would look dead, or alive.
+test_process_vm_readv_is_refused() {
+  local error
+  for error in 1 38; do
+    refused 125 'process_vm_readv.*--cap-add SYS_PTRACE' refusing "$process_vm_readv" "$error" "${dbos[@]}" /bin/true
+  done
+}
+
+# Who watches for killed children does not burn a processor then, and what they held is released.
+test_futex_waitv_is_refused() {
+  refusing "$futex_waitv" 38 "${dbos[@]}" --log-level info "$python" -c '
+import os, resource, signal, time
+for _ in range(3):
+    child = os.fork()
+    if child == 0: time.sleep(100)
+    time.sleep(0.3)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+def used():
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+before = used()
+time.sleep(3)
+print(f"{used() - before:.2f} s of a processor")
+assert used() - before < 1.5' 2>one.err || fail "$(tail -n 3 one.err)"
+  expect 'lines about it' 1 "$(grep -c 'futex_waitv is refused (errno 38)' one.err)"
+}
+
 # What is printed and lost is no success.
 test_output_that_is_lost() {
   full() { # full COMMAND...: with a standard output on a full disk

@@ -9,7 +9,6 @@
 #include <sys/uio.h>
 
 #include <atomic>
-#include <cerrno>
 #include <cstdint>
 
 #include "vmm/host/host_call.h"
@@ -23,9 +22,8 @@ inline bool shares_our_memory(uint32_t thread) {
   char byte = 0;
   iovec own = {&byte, 1};
   iovec other = {&byte, 1};
-  const int64_t result = raw_call(__NR_process_vm_readv, thread, reinterpret_cast<uint64_t>(&own),
-                                  1, reinterpret_cast<uint64_t>(&other), 1, 0);
-  return result == 1 || result == -ENOSYS;
+  return raw_call(__NR_process_vm_readv, thread, reinterpret_cast<uint64_t>(&own), 1,
+                  reinterpret_cast<uint64_t>(&other), 1, 0) == 1;
 }
 
 class HostLock {

@@ -6,10 +6,12 @@
 #include <time.h>
 
 #include <bitset>
+#include <cerrno>
 
 #include "vmm/host/host_call.h"
 #include "vmm/host/host_lock.h"
 #include "vmm/kvm/kvm_api.h"
+#include "vmm/log.h"
 #include "vmm/process/attention.h"
 #include "vmm/process/handover.h"
 #include "vmm/process/host_process.h"
@@ -71,6 +73,19 @@ uint32_t collect(const HostProcess& own, futex_waitv* watched) {
   return count;
 }
 
+// Under a seccomp profile that does not know futex_waitv: looks again from time to time.
+void wait_without_waitv(int64_t result) {
+  static bool is_told = false;
+  if (!is_told) {
+    log_line(LogLevel::kInfo,
+             "futex_waitv is refused (errno {}): what a killed process held is released later",
+             -result);
+  }
+  is_told = true;
+  constexpr __kernel_timespec kPause = {0, kPatience_ns};
+  raw_call(__NR_nanosleep, reinterpret_cast<uint64_t>(&kPause), 0);
+}
+
 void* run_steward(void* argument) {
   const auto& own = *static_cast<const HostProcess*>(argument);
   begin_service_thread("dbos-steward");
@@ -87,8 +102,12 @@ void* run_steward(void* argument) {
     const int64_t deadline = now.tv_sec * 1'000'000'000 + now.tv_nsec + kPatience_ns;
     const __kernel_timespec until = {deadline / 1'000'000'000, deadline % 1'000'000'000};
     const bool all_watched = count <= kWatchedMax;
-    raw_call(__NR_futex_waitv, reinterpret_cast<uint64_t>(watched), count, 0,
-             all_watched ? 0 : reinterpret_cast<uint64_t>(&until), CLOCK_MONOTONIC);
+    const int64_t result =
+        raw_call(__NR_futex_waitv, reinterpret_cast<uint64_t>(watched), count, 0,
+                 all_watched ? 0 : reinterpret_cast<uint64_t>(&until), CLOCK_MONOTONIC);
+    const bool has_waited =
+        result >= 0 || result == -EAGAIN || result == -EINTR || result == -ETIMEDOUT;
+    if (!has_waited) wait_without_waitv(result);
   }
   return nullptr;
 }

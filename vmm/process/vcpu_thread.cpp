@@ -347,8 +347,9 @@ Vcpu& adopt_first_thread(Machine& machine) {
   // Under a seccomp profile that forbids this, every holder of a HostLock would look dead.
   if (!shares_our_memory(static_cast<uint32_t>(raw_call(__NR_gettid)))) {
     throw StartError(
-        "process_vm_readv is forbidden here, perhaps by a container's seccomp profile: dbos-run "
-        "needs it to tell which of its processes live");
+        "the system call process_vm_readv is refused here, probably by a container's seccomp "
+        "profile (Podman's and CRI-O's want --cap-add SYS_PTRACE): dbos-run needs it to tell which "
+        "of its processes live");
   }
   HostProcess* const process = acquire_process(nullptr);
   process->process_id = static_cast<uint32_t>(raw_call(__NR_getpid));
