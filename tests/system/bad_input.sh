@@ -124,6 +124,18 @@ assert used() - before < 1.5' 2>one.err || fail "$(tail -n 3 one.err)"
   expect 'lines about it' 1 "$(grep -c 'futex_waitv is refused (errno 38)' one.err)"
 }
 
+# A signal that is pending for dbos-run interrupts the making of the machine.
+test_interrupted_start() {
+  need strace
+  one 'exit 0' strace -o calls -e trace=ioctl "${dbos[@]}" --ring-check
+  local first
+  first=$(grep -n KVM_CREATE_VM calls | head -n 1 | cut -d : -f 1)
+  one 'exit 0' strace -o calls -e "inject=ioctl:error=EINTR:when=$first..$((first + 4))" "${dbos[@]}" --ring-check
+  expect 'attempts' 6 "$(grep -c KVM_CREATE_VM calls)"
+  one 'exit 125' strace -o calls -e "inject=ioctl:error=ENOMEM:when=$first" "${dbos[@]}" --ring-check
+  grep -q "KVM can't make a virtual machine: .*memory" one.err
+}
+
 # What is printed and lost is no success.
 test_output_that_is_lost() {
   full() { # full COMMAND...: with a standard output on a full disk

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 
 #include "vmm/error.h"
 #include "vmm/host/host_call.h"
@@ -43,6 +44,17 @@ int enable_capability(int vm_descriptor, uint32_t number, uint64_t argument) {
   enabling.cap = number;
   enabling.args[0] = argument;
   return ioctl(vm_descriptor, KVM_ENABLE_CAP, &enabling);
+}
+
+// Any signal that is pending for this thread, a stop and a timer too, interrupts it.
+int create_vm(int kvm_descriptor) {
+  constexpr int kAttemptsMax = 1000;
+  int vm = -1;
+  for (int attempt = 0; attempt < kAttemptsMax; ++attempt) {
+    vm = ioctl(kvm_descriptor, KVM_CREATE_VM, 0);
+    if (vm >= 0 || errno != EINTR) break;
+  }
+  return vm;
 }
 
 void check(int64_t result, const char* what) {
@@ -98,7 +110,7 @@ void Machine::open_kvm() {
   if (const std::string missing = missing_capabilities(kvm_descriptor_); !missing.empty()) {
     throw StartError("this kernel's KVM lacks " + missing + ": a newer kernel is needed");
   }
-  const int vm = ioctl(kvm_descriptor_, KVM_CREATE_VM, 0);
+  const int vm = create_vm(kvm_descriptor_);
   if (vm < 0) throw StartError::with_errno("KVM can't make a virtual machine");
   vm_descriptor_ = keep_descriptor(vm);
   const int run_size = ioctl(kvm_descriptor_, KVM_GET_VCPU_MMAP_SIZE, 0);
