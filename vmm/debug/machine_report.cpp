@@ -7,6 +7,7 @@
 #include <string>
 
 #include "vmm/debug/backtrace.h"
+#include "vmm/debug/exit_text.h"
 #include "vmm/debug/guest_walk.h"
 #include "vmm/debug/large_stack.h"
 #include "vmm/debug/report_text.h"
@@ -49,7 +50,21 @@ std::string backtrace_of(const Vcpu& vcpu, const ProgramFrame& now, const Memory
   return format_backtrace(frames, 0);
 }
 
-void write_machine_report(Vcpu& vcpu, const char* reason) {
+std::string format_control_state(const Vcpu& vcpu, const kvm_sregs& special) {
+  kvm_vcpu_events events = {};
+  raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu.descriptor), KVM_GET_VCPU_EVENTS,
+           reinterpret_cast<uint64_t>(&events));
+  std::string text =
+      fmt::format("cr0 {:016x}  cr2 {:016x}  cr3 {:016x}  cr4 {:016x}  efer {:016x}\n", special.cr0,
+                  special.cr2, special.cr3, special.cr4, special.efer);
+  if (events.exception.injected != 0 || events.exception.pending != 0) {
+    fmt::format_to(std::back_inserter(text), "exception {} is on its way, error code {:#x}\n",
+                   uint32_t{events.exception.nr}, uint32_t{events.exception.error_code});
+  }
+  return text;
+}
+
+void write_machine_report(Vcpu& vcpu, const char* reason, int64_t result) {
   const auto descriptor = static_cast<uint64_t>(vcpu.descriptor);
   kvm_regs registers = {};
   kvm_sregs special = {};
@@ -59,13 +74,8 @@ void write_machine_report(Vcpu& vcpu, const char* reason) {
   const MemoryReader read = [&](uint64_t address, void* destination, size_t size) {
     return read_virtual(machine().memory(), special.cr3, address, destination, size);
   };
-  std::string text =
-      fmt::format("{} (vCPU {}, KVM exit reason {})\n", reason, vcpu.index, vcpu.run->exit_reason);
-  if (vcpu.run->exit_reason == KVM_EXIT_MMIO) {
-    fmt::format_to(std::back_inserter(text), "no memory at guest-physical address {:#x}\n",
-                   vcpu.run->mmio.phys_addr);
-  }
-  fmt::format_to(std::back_inserter(text), "cr2 {:016x}  cr3 {:016x}\n", special.cr2, special.cr3);
+  const std::string text = fmt::format("{} (vCPU {})\n", reason, vcpu.index) +
+                           format_exit(*vcpu.run, result) + format_control_state(vcpu, special);
   // In two parts: the second one follows what the guest has in its memory, which may be damaged.
   write_report(text + format_registers(now) + format_code(now.rip, read) +
                format_last_calls(*vcpu.page));
@@ -74,9 +84,9 @@ void write_machine_report(Vcpu& vcpu, const char* reason) {
 
 }  // namespace
 
-void die_with_report(Vcpu& vcpu, const char* reason) {
+void die_with_report(Vcpu& vcpu, const char* reason, int64_t result) {
   block_all_signals();
-  run_on_large_stack([&] { write_machine_report(vcpu, reason); });
+  run_on_large_stack([&] { write_machine_report(vcpu, reason, result); });
   for (;;) raw_call(__NR_exit_group, static_cast<uint64_t>(ExitStatus::kGuestPanic));
 }
 

@@ -5,8 +5,8 @@
 
 namespace dbos::vmm {
 
-// Prints `reason`, the vCPU's registers, the instructions at its RIP and its call chain, and ends
-// the process with ExitStatus::kGuestPanic.
-[[noreturn]] void die_with_report(Vcpu& vcpu, const char* reason);
+// Prints `reason`, what KVM says (`result`: KVM_RUN's), the vCPU's registers, the instructions at
+// its RIP and its call chain, and ends the process with ExitStatus::kGuestPanic.
+[[noreturn]] void die_with_report(Vcpu& vcpu, const char* reason, int64_t result = 0);
 
 }  // namespace dbos::vmm

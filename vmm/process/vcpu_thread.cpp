@@ -232,7 +232,7 @@ Next handle_run(Vcpu& vcpu, int64_t result) {
     return Next::kRun;
   }
   if (give_up_adopted(vcpu)) return Next::kLeave;
-  die_with_report(vcpu, "KVM refused to run the guest");
+  die_with_report(vcpu, "KVM refused to run the guest", result);
 }
 
 Next run_once(Vcpu& vcpu) {
