@@ -42,6 +42,8 @@ struct Cpu {
   bool no_fault;  // a fault on program memory goes straight to its fixup (peek_program_nofault)
 
   u64 machine_check_instruction;  // of the last one, see trap.cpp
+  u64 machine_check_destination;
+  u32 machine_checks;  // of the kernel's, at that place
 
   // TLB shootdowns, see tlb.cpp.
   std::atomic<CpuPlace> place;

@@ -198,10 +198,28 @@ bool drops_file_translations(TrapFrame& frame) {
   return true;
 }
 
+// In the kernel's own memory: Linux had none to give, and a page fault of its own would have waited
+// for it. The VMM waits for a millisecond each time. A string instruction that comes further is
+// another access.
+bool tries_again(const TrapFrame& frame) {
+  constexpr u32 kAttemptsMax = 1000;
+  arch::Cpu& cpu = current_cpu();
+  const bool is_same =
+      cpu.machine_check_instruction == frame.rip && cpu.machine_check_destination == frame.rdi;
+  cpu.machine_check_instruction = frame.rip;
+  cpu.machine_check_destination = frame.rdi;
+  cpu.machine_checks = is_same ? cpu.machine_checks + 1 : 1;
+  return cpu.machine_checks < kAttemptsMax;
+}
+
+// The kernel may hold the address space's lock there: it says itself what is to be done.
+bool handles_machine_check(TrapFrame& frame) {
+  if (is_in_program(frame)) return drops_file_translations(frame);
+  return apply_fixup(frame) || tries_again(frame);
+}
+
 void handle_exception(TrapFrame& frame) {
-  // The kernel may hold the address space's lock there, and says itself what is to be done.
-  if (frame.vector == kMachineCheck && !is_in_program(frame) && apply_fixup(frame)) return;
-  if (frame.vector == kMachineCheck && drops_file_translations(frame)) return;
+  if (frame.vector == kMachineCheck && handles_machine_check(frame)) return;
   if (!is_in_program(frame)) {
     if (is_failed_return(frame)) send_failed_return(frame);
     if (apply_fixup(frame)) return;

@@ -20,6 +20,21 @@ test_faults_of_the_program() {
   both "$python" -c "$run_code" 31c0c3
 }
 
+# Linux refuses KVM memory for a moment. While the program makes calls the VMM's ioctls are KVM_RUN, and where that
+# answers EFAULT two more, which inject the exception.
+test_memory_that_is_missing_for_a_moment() {
+  need strace
+  local error
+  for error in ENOMEM EFAULT; do
+    one 'exit 0' strace -o calls -e trace=ioctl -e "inject=ioctl:error=$error:when=2000..2060+4" "${dbos[@]}" "$python" -c '
+import os
+for _ in range(3000): os.stat("/")
+print("done")'
+    expect "with $error" 'done' "$(<one.out)"
+    expect "runs that ended with $error" 16 "$(grep -c "KVM_RUN.*$error.*INJECTED" calls)"
+  done
+}
+
 test_bad_pointers_of_the_program() {
   both -e 'signal 11' "$python" -c 'import ctypes; ctypes.string_at(0)'
   both -e 'signal 11' "$python" -c 'import ctypes; ctypes.memset(0x7fff00000000, 1, 1)'

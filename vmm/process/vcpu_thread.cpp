@@ -2,8 +2,10 @@
 
 #include <asm/unistd.h>
 #include <linux/sched.h>
+#include <linux/time_types.h>
 
 #include <algorithm>
+#include <cerrno>
 
 #include "vmm/debug/machine_report.h"
 #include "vmm/debug/stop.h"
@@ -33,6 +35,8 @@ namespace {
 
 // A page of a file mapping that is no more (the file was cut): the guest kernel makes it SIGBUS.
 constexpr uint8_t kMachineCheckVector = 18;
+
+constexpr int kMemoryAttemptsMax = 1000;  // a millisecond each
 
 constexpr uint64_t kThreadFlags =
     CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
@@ -220,6 +224,11 @@ int64_t start_host_thread(Vcpu& creator, Vcpu& vcpu, uint64_t flags, ThreadEntry
   return result;
 }
 
+void pause_for_memory() {
+  constexpr __kernel_timespec kPause = {0, 1'000'000};
+  raw_call(__NR_nanosleep, reinterpret_cast<uint64_t>(&kPause), 0);
+}
+
 // `result`: KVM_RUN's.
 Next handle_run(Vcpu& vcpu, int64_t result) {
   if (result == 0) return handle_exit(vcpu);
@@ -228,6 +237,8 @@ Next handle_run(Vcpu& vcpu, int64_t result) {
     return Next::kRun;
   }
   if (result == -EFAULT) {
+    // Or Linux has no memory for a page of the guest's own, and may have some in a moment.
+    pause_for_memory();
     machine().inject_exception(vcpu, kMachineCheckVector);
     return Next::kRun;
   }
@@ -235,8 +246,17 @@ Next handle_run(Vcpu& vcpu, int64_t result) {
   die_with_report(vcpu, "KVM refused to run the guest", result);
 }
 
+// Where a cgroup refuses KVM memory for its tables, a page fault of Linux's own would wait for it.
+int64_t run_guest(const Vcpu& vcpu) {
+  for (int attempt = 1;; ++attempt) {
+    const int64_t result = raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu.descriptor), KVM_RUN, 0);
+    if (result != -ENOMEM || attempt == kMemoryAttemptsMax) return result;
+    pause_for_memory();
+  }
+}
+
 Next run_once(Vcpu& vcpu) {
-  const int64_t result = raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu.descriptor), KVM_RUN, 0);
+  const int64_t result = run_guest(vcpu);
   ExitWatch watch(*vcpu.statistics, kind_of_exit(vcpu, result));
   const Next next = handle_run(vcpu, result);
   watch.finish();
