@@ -80,11 +80,12 @@ void bring_into_kernel(const Vcpu& vcpu) {
 
 void leave_guest(Vcpu& vcpu) {
   vcpu.runs_guest.store(0);
-  while (vcpu.kicks_sent.load() != vcpu.kicks_received.load()) raw_call(__NR_sched_yield);
+  take_last_kicks(vcpu);
 }
 
 void enter_guest(Vcpu& vcpu) {
   vcpu.runs_guest.store(1);
+  listen_to_kicks(vcpu);
 }
 
 }  // namespace dbos::vmm

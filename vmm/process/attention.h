@@ -4,7 +4,8 @@
 // thread makes a host call, which it would end with EINTR. So the thread says when it runs the
 // guest, and both sides count (sequentially consistent):
 //   sender: kicks_sent + 1, then read runs_guest     -> not: kicks_sent - 1, nothing to do
-//   thread: runs_guest = 0, then wait until kicks_sent == kicks_received, then the call
+//   thread: runs_guest = 0, then wait until kicks_received reaches kicks_sent, then the call
+// A sender that is killed in between leaves a count behind, which the thread writes off.
 // A thread in the VMM goes back to the guest kernel, which looks at HypercallPage::attention
 // itself.
 #pragma once

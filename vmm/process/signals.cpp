@@ -164,6 +164,32 @@ bool take_kick(SignalContext& vcpu, const siginfo_t& info) {
   return true;
 }
 
+// Signal 64, which the program can't have now. Blocked, it would stay with Linux, but no kick would
+// take the thread out of KVM_RUN then; a second one is blocked all the same.
+void keep_for_later(SignalContext& vcpu, const siginfo_t& info, ucontext_t* context) {
+  if (vcpu.runs_guest.load() != 0 && vcpu.has_kept.load() == 0) {
+    vcpu.kept = info;
+    vcpu.has_kept.store(1);
+    return;
+  }
+  mask_of(context) |= bit(kParentDeathSignal);
+  vcpu.blocks_kicks.store(1);
+  send_again(kParentDeathSignal, &info, true);
+}
+
+// What a mask change of the VMM's own does to 64.
+void change_mask(uint64_t how, uint64_t signals) {
+  raw_call(__NR_rt_sigprocmask, how, reinterpret_cast<uint64_t>(&signals), 0, 8);
+}
+
+// Whoever sends a kick may be killed, or stopped, before it does or takes its count back. One that
+// comes late is counted ahead.
+constexpr int kTurnsBeforeLost = 1000;
+
+int32_t missing_kicks(const SignalContext& context) {
+  return static_cast<int32_t>(context.kicks_sent.load() - context.kicks_received.load());
+}
+
 void handle_signal(int signal, siginfo_t* info, void* opaque) {
   auto* context = static_cast<ucontext_t*>(opaque);
   SignalContext* vcpu = current_context;
@@ -186,7 +212,17 @@ void handle_signal(int signal, siginfo_t* info, void* opaque) {
     send_again(signal, info, false);
     return;
   }
-  switch (vcpu->dispositions->disposition[signal].load(std::memory_order_relaxed)) {
+  // Only signal 64 can come while the slot is taken or while the program blocks it.
+  const bool blocked = (vcpu->program_mask.load(std::memory_order_relaxed) & bit(signal)) != 0;
+  const SignalDisposition disposition =
+      vcpu->dispositions->disposition[signal].load(std::memory_order_relaxed);
+  const bool comes_too_early = vcpu->page->signal.number != 0 || blocked;
+  if (signal == kParentDeathSignal && comes_too_early &&
+      disposition != SignalDisposition::kIgnore) {
+    keep_for_later(*vcpu, *info, context);
+    return;
+  }
+  switch (disposition) {
     case SignalDisposition::kIgnore:
       return;
     case SignalDisposition::kDefault:
@@ -198,13 +234,6 @@ void handle_signal(int signal, siginfo_t* info, void* opaque) {
       break;  // or it changed after Linux chose this handler: the guest performs the default
     case SignalDisposition::kCatch:
       break;
-  }
-  // Only signal 64 can come while the slot is taken or while the program blocks it.
-  const bool blocked = (vcpu->program_mask.load(std::memory_order_relaxed) & bit(signal)) != 0;
-  if (signal == kParentDeathSignal && (vcpu->page->signal.number != 0 || blocked)) {
-    mask_of(context) |= bit(signal);
-    send_again(signal, info, true);
-    return;
   }
   store_for_guest(*vcpu, signal, info, context);
 }
@@ -328,6 +357,32 @@ void die_by_signal(int signal) {
   // Not reached with a signal that ends a process; nothing else must run on in its place.
   raw_call(__NR_exit_group, 128 + static_cast<uint64_t>(signal));
   __builtin_unreachable();
+}
+
+void reset_signal_64(SignalContext& context) {
+  context.has_kept.store(0);
+  context.blocks_kicks.store(0);
+}
+
+void take_last_kicks(SignalContext& context) {
+  for (int turn = 0; missing_kicks(context) > 0; ++turn) {
+    listen_to_kicks(context);
+    raw_call(__NR_sched_yield);
+    const bool is_lost =
+        turn >= kTurnsBeforeLost && (pending_signals() & bit(kParentDeathSignal)) == 0;
+    if (is_lost) context.kicks_received.fetch_add(1);
+  }
+  if (context.has_kept.load() == 0) return;
+  change_mask(SIG_BLOCK, bit(kParentDeathSignal));
+  context.blocks_kicks.store(1);
+  context.has_kept.store(0);
+  send_again(kParentDeathSignal, &context.kept, true);
+}
+
+void listen_to_kicks(SignalContext& context) {
+  if (context.blocks_kicks.load() == 0) return;
+  context.blocks_kicks.store(0);
+  change_mask(SIG_UNBLOCK, bit(kParentDeathSignal));
 }
 
 int64_t send_kick(uint32_t process, uint32_t thread) {

@@ -8,8 +8,8 @@
 //
 // While a stored signal waits for the guest, every signal of that thread is blocked, so one slot is
 // enough. Signal 64 is the exception: the VMM uses it as parent-death notice and to interrupt vCPUs
-// (attention.h), and leaves it open; one that is the program's and comes at a bad time is queued
-// again.
+// (attention.h), and leaves it open while the guest runs; one that is the program's and comes at a
+// bad time is kept, and Linux has it while the thread makes host calls.
 //
 // No locks: a handler may run at any instruction, and SIGKILL may end a process at any instruction
 // whose memory others share.
@@ -41,6 +41,11 @@ struct SignalContext {
   std::atomic<uint32_t> runs_guest{0};
   std::atomic<uint32_t> kicks_sent{0};
   std::atomic<uint32_t> kicks_received{0};
+  // A signal 64 of the program's own that came while the guest ran and could not have it yet.
+  std::atomic<uint32_t> has_kept{0};
+  siginfo_t kept = {};
+  // The host thread blocks 64, so that Linux keeps such a one pending.
+  std::atomic<uint32_t> blocks_kicks{0};
 };
 
 // What this process inherited from its parent: bit n - 1 is signal n.
@@ -84,6 +89,14 @@ int64_t signal_action(ProcessSignals& process, uint64_t signal, uint64_t disposi
                       uint64_t flags);
 int64_t signal_mask(SignalContext& context, uint64_t mask);
 [[noreturn]] void die_by_signal(int signal);
+
+// By the thread of `context`: forgets what the one before left.
+void reset_signal_64(SignalContext& context);
+// Waits for the kicks that were sent before runs_guest became 0, and gives Linux back what was
+// kept: a host call, such as sigtimedwait, may ask for it.
+void take_last_kicks(SignalContext& context);
+// Before the guest runs, and with runs_guest set: kicks can come.
+void listen_to_kicks(SignalContext& context);
 
 // Takes a thread of this process out of KVM_RUN (attention.h); its kicks_received counts it.
 // -errno.

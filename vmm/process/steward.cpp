@@ -45,6 +45,7 @@ bool begin_adoption(Vcpu& vcpu, const HostProcess& own) {
   __atomic_store_n(&vcpu.page->attention, 1, __ATOMIC_SEQ_CST);
   vcpu.run->immediate_exit = 0;
   vcpu.kicks_received.store(vcpu.kicks_sent.load());  // those that the dead thread did not take
+  reset_signal_64(vcpu);
   // Killed before it came that far: it begins, finds that it is dying, and ends.
   if (vcpu.is_unset.load() != 0 && set_first_registers(vcpu) < 0) {
     vcpu.state.store(VcpuState::kLost);

@@ -176,6 +176,7 @@ void prepare_page(Vcpu& vcpu, const Vcpu& creator, uint64_t start_argument, Birt
   vcpu.page->park_word = 0;
   vcpu.page->signal.number = 0;
   vcpu.page->attention = 0;
+  reset_signal_64(vcpu);
   vcpu.making.child.store(nullptr);
   vcpu.page->start_argument = start_argument;
   vcpu.is_unset.store(1);

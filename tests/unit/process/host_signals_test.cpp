@@ -283,6 +283,63 @@ TEST_CASE("signal 64 waits while the program blocks it") {
   CHECK(f.take() == 64);
 }
 
+TEST_CASE("a thread that blocks signal 64 is kicked out of the guest while one is pending") {
+  Fixture f;
+  f.choose(64, SignalDisposition::kCatch);
+  CHECK(signal_mask(f.context, bit(64)) == 0);
+  f.context.runs_guest = 1;
+  raise(64);
+  CHECK(f.page.signal.number == 0);
+  CHECK((real_mask() & bit(64)) == 0);
+  f.context.kicks_sent.fetch_add(1);
+  CHECK(send_kick(static_cast<uint32_t>(getpid()), static_cast<uint32_t>(raw_call(__NR_gettid))) ==
+        0);
+  CHECK(f.context.kicks_received == 1);
+  CHECK(f.immediate_exit == 1);
+
+  // Host calls find it, and the next run of the guest can be interrupted again.
+  f.context.runs_guest = 0;
+  take_last_kicks(f.context);
+  CHECK((pending_signals() & bit(64)) != 0);
+  f.context.runs_guest = 1;
+  listen_to_kicks(f.context);
+  CHECK((real_mask() & bit(64)) == 0);
+  CHECK(pending_signals() == 0);
+  f.context.runs_guest = 0;
+  take_last_kicks(f.context);
+  CHECK(signal_mask(f.context, 0) == 0);
+  CHECK(f.take() == 64);
+  CHECK(f.page.signal.number == 0);
+}
+
+TEST_CASE("a blocked signal 64 waits, whatever it will do") {
+  const int status = status_of([] {
+    Fixture child;
+    child.choose(64, SignalDisposition::kDefault);
+    signal_mask(child.context, bit(64));
+    raise(64);
+    _exit((pending_signals() & bit(64)) != 0 ? 0 : 2);
+  });
+  CHECK(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 0);
+}
+
+TEST_CASE("a kick that was counted and never sent is not waited for, and may still come") {
+  Fixture f;
+  const auto kick = [] {
+    return send_kick(static_cast<uint32_t>(getpid()), static_cast<uint32_t>(raw_call(__NR_gettid)));
+  };
+  f.context.kicks_sent.fetch_add(2);
+  CHECK(kick() == 0);
+  take_last_kicks(f.context);
+  CHECK(f.context.kicks_received == 2);
+  CHECK(kick() == 0);
+  take_last_kicks(f.context);
+  f.context.kicks_sent.fetch_add(1);
+  take_last_kicks(f.context);
+  CHECK(f.context.kicks_received == 3);
+}
+
 TEST_CASE("dying by a signal shows in the exit status") {
   for (const int signal : {SIGTERM, SIGSEGV, SIGKILL, 64}) {
     static int by;
