@@ -255,14 +255,13 @@ bool Machine::inject_exception(const Vcpu& vcpu, uint8_t vector) const {
   const auto descriptor = static_cast<uint64_t>(vcpu.descriptor);
   const int64_t result =
       raw_call(__NR_ioctl, descriptor, KVM_GET_VCPU_EVENTS, reinterpret_cast<uint64_t>(&events));
-  if (result < 0) return false;
-  if (events.exception.injected != 0 || events.exception.pending != 0) return false;
+  if (result < 0 || events.exception.injected != 0 || events.exception.pending != 0) return false;
   events.exception.injected = 1;
   events.exception.nr = vector;
   events.exception.has_error_code = 0;
   events.flags = 0;
-  raw_call(__NR_ioctl, descriptor, KVM_SET_VCPU_EVENTS, reinterpret_cast<uint64_t>(&events));
-  return true;
+  return raw_call(__NR_ioctl, descriptor, KVM_SET_VCPU_EVENTS,
+                  reinterpret_cast<uint64_t>(&events)) >= 0;
 }
 
 int64_t Machine::make_trace_region() {

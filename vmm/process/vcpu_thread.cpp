@@ -114,6 +114,11 @@ ExitKind kind_of_exit(const Vcpu& vcpu, int64_t result) {
   return number == static_cast<uint32_t>(Service::kPark) ? ExitKind::kPark : ExitKind::kService;
 }
 
+void handle_interrupted_run(Vcpu& vcpu) {
+  vcpu.run->immediate_exit = 0;
+  bring_into_kernel(vcpu);
+}
+
 Next handle_exit(Vcpu& vcpu) {
   switch (vcpu.run->exit_reason) {
     case KVM_EXIT_IO:
@@ -125,6 +130,7 @@ Next handle_exit(Vcpu& vcpu) {
       }
       break;
     case KVM_EXIT_INTR:
+      handle_interrupted_run(vcpu);
       return Next::kRun;
     case KVM_EXIT_DEBUG:
       note_debug_exit(vcpu);
@@ -134,11 +140,6 @@ Next handle_exit(Vcpu& vcpu) {
   }
   if (give_up_adopted(vcpu)) return Next::kLeave;
   die_with_report(vcpu, "the guest stopped in a way that the VMM does not know");
-}
-
-void handle_interrupted_run(Vcpu& vcpu) {
-  vcpu.run->immediate_exit = 0;
-  bring_into_kernel(vcpu);
 }
 
 void start_thread(void* argument) {
