@@ -17,6 +17,25 @@ test_ring_check() {
   expect 'standard error' '' "$(<one.err)"
 }
 
+# Mappings of the guest's memory for which Linux is asked for large pages.
+asked_for() { # asked_for OPTION...
+  "${dbos[@]}" "$@" "$python" -c 'import time; open("touched", "w").close(); time.sleep(60)' &
+  local program=$!
+  await 30 test -e touched
+  grep -Ec '^VmFlags:.* hg( |$)' "/proc/$program/smaps" || true
+  kill "$program"
+  wait "$program" || true
+  rm touched
+}
+
+test_large_pages_of_the_host_are_asked_for() {
+  # The run is redirected, or its background process would keep the pipe open.
+  asked_for >with
+  asked_for --no-large-pages >without
+  (($(<with) > 0)) || fail 'no mapping asks for large pages'
+  expect 'with --no-large-pages' 0 "$(<without)"
+}
+
 # What a program gives up for itself (redis's disable-thp) is not taken from the whole machine.
 test_large_pages_of_the_host_stay() {
   [[ $(</sys/kernel/mm/transparent_hugepage/enabled) != *'[never]'* ]] || skip 'this Linux has large pages turned off'

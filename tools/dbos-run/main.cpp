@@ -47,7 +47,7 @@ KernelImage built_in_image() {
 
 int print_ring_check() {
   // Never freed, here and below: other processes and threads use it until the very end.
-  auto* const machine = new Machine(kArenaChunkSize, built_in_image());
+  auto* const machine = new Machine(kArenaChunkSize, HostPages::kSmall, built_in_image());
   set_machine(*machine);
   Vcpu& vcpu = adopt_first_thread(*machine);
   const RingCheck check = check_ring(vcpu);
@@ -158,6 +158,16 @@ void set_clock_and_features(const Options& options, const Machine& machine, cons
   if (parameters.extended_state_mask != 0) parameters.features |= kFeatureXsave;
 }
 
+HostPages arena_pages(const Options& options) {
+  if (!options.large_pages) return HostPages::kSmall;
+  if (are_large_pages_off()) {
+    log_line(LogLevel::kInfo,
+             "Linux gives no large pages (/sys/kernel/mm/transparent_hugepage/enabled is never): "
+             "first touches and address translation cost more");
+  }
+  return HostPages::kLarge;
+}
+
 [[noreturn]] void run_program(const Options& options) {
   const InheritedSignals inherited = inherited_signals();
   std::vector<std::byte> kernel_file;
@@ -167,7 +177,7 @@ void set_clock_and_features(const Options& options, const Machine& machine, cons
   Workload workload = find_workload(options, kernel);
   log_workload(workload);
   if (options.statistics) enable_statistics(options.statistics_file);
-  auto* const machine = new Machine(options.memory_size, kernel);
+  auto* const machine = new Machine(options.memory_size, arena_pages(options), kernel);
   set_machine(*machine);
   Vcpu& vcpu = adopt_first_thread(*machine);
   log_line(LogLevel::kInfo, "the machine has at most {:.1f} GiB of memory and {} virtual CPUs",

@@ -74,8 +74,11 @@ int64_t access_tsc_offset(const Vcpu& vcpu, uint64_t request, uint64_t& offset) 
 
 }  // namespace
 
-Machine::Machine(uint64_t arena_size_max, const KernelImage& kernel)
-    : arena_size_max_(arena_size_max), kernel_entry_(kernel.entry), vcpus_(*this) {
+Machine::Machine(uint64_t arena_size_max, HostPages arena_pages, const KernelImage& kernel)
+    : arena_size_max_(arena_size_max),
+      arena_pages_(arena_pages),
+      kernel_entry_(kernel.entry),
+      vcpus_(*this) {
   open_kvm();
   make_regions();
   read_cpuid();
@@ -278,7 +281,7 @@ int64_t Machine::grow_arena(uint64_t index) {
   const uint64_t address = kArenaBase + offset;
   const HostLockGuard guard(arena_lock_);
   if (memory_.contains(address, size)) return static_cast<int64_t>(size);
-  int64_t result = commit_region(address, size, HostPages::kLarge);
+  int64_t result = commit_region(address, size, arena_pages_);
   if (result < 0) return result;
   result = add_memory_slot(vm_descriptor_, address, size);
   // EEXIST: somebody was killed when he had added it.

@@ -8,6 +8,7 @@
 #include "hypercall/abi.h"
 #include "vmm/kvm/cpuid.h"
 #include "vmm/loader/kernel_file.h"
+#include "vmm/machine/regions.h"
 #include "vmm/machine/vcpu.h"
 #include "vmm/machine/window.h"
 #include "vmm/proxy/guest_memory.h"
@@ -18,7 +19,7 @@ class Machine {
  public:
   // Opens /dev/kvm, checks what it offers, and makes a machine with this guest kernel in it and no
   // vCPU. Throws StartError.
-  Machine(uint64_t arena_size_max, const KernelImage& kernel);
+  Machine(uint64_t arena_size_max, HostPages arena_pages, const KernelImage& kernel);
   Machine(const Machine&) = delete;
   Machine& operator=(const Machine&) = delete;
 
@@ -68,6 +69,7 @@ class Machine {
   int vm_descriptor_ = -1;
   uint64_t run_size_ = 0;
   uint64_t arena_size_max_;
+  HostPages arena_pages_;
   uint64_t kernel_entry_;
   uint64_t kernel_root_ = 0;
   uint64_t extended_state_mask_ = 0;

@@ -5,6 +5,8 @@
 #include <sys/mman.h>
 
 #include <atomic>
+#include <fstream>
+#include <string>
 
 #include "vmm/error.h"
 #include "vmm/host/host_call.h"
@@ -46,6 +48,17 @@ int64_t commit_region(uint64_t address, uint64_t size, HostPages pages) {
   // Large pages of the host make the second level's walks short. A refusal changes nothing else.
   if (pages == HostPages::kLarge) raw_call(__NR_madvise, address, size, MADV_HUGEPAGE);
   return 0;
+}
+
+bool are_large_pages_off(std::string_view setting) {
+  return setting.find("[never]") != std::string_view::npos;
+}
+
+bool are_large_pages_off() {
+  std::ifstream file("/sys/kernel/mm/transparent_hugepage/enabled");
+  std::string setting;
+  std::getline(file, setting);
+  return are_large_pages_off(setting);
 }
 
 int64_t populate_arena(uint64_t address, uint64_t size) {

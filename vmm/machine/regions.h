@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 #include "hypercall/layout.h"
 
@@ -33,7 +34,13 @@ int64_t add_memory_slot(int vm_descriptor, uint64_t address, uint64_t size);
 // Reserves a region of host addresses without memory behind it. Throws StartError.
 void reserve_region(uint64_t address, uint64_t size, const char* what);
 
+// kSmall: as Linux's own setting says. kLarge: large ones are asked for, where Linux has them.
 enum class HostPages { kSmall, kLarge };
+
+// Whether Linux gives nobody large pages, by /sys/kernel/mm/transparent_hugepage/enabled or its
+// text: "always madvise [never]". False where there is no such file.
+bool are_large_pages_off();
+bool are_large_pages_off(std::string_view setting);
 
 // Makes a reserved range usable: anonymous memory, not counted against overcommit.
 // Result: 0 or -errno.

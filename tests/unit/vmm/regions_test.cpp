@@ -27,5 +27,12 @@ TEST_CASE("memory that Linux does not make present is told") {
   CHECK(populate_arena(address, kSize) == 0);
 }
 
+TEST_CASE("Linux's setting of large pages is read") {
+  CHECK(are_large_pages_off("always madvise [never]\n"));
+  CHECK_FALSE(are_large_pages_off("[always] madvise never\n"));
+  CHECK_FALSE(are_large_pages_off("always [madvise] never\n"));
+  CHECK_FALSE(are_large_pages_off(""));
+}
+
 }  // namespace
 }  // namespace dbos::vmm
