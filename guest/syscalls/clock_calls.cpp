@@ -67,7 +67,7 @@ i64 system_gettimeofday(VirtualAddress address, VirtualAddress zone_address) {
 
 i64 system_time(VirtualAddress address) {
   TimeSpec time{};
-  const i64 result = get_time(clock_id::kRealtime, time);
+  const i64 result = get_time(clock_id::kRealtimeCoarse, time);
   if (result < 0) return result;
   if (address.value() != 0) {
     const Result<void> written = write_program(address, time.seconds);

@@ -24,8 +24,12 @@ inline u64 read_tsc_ordered() {
   return (static_cast<u64>(high) << 32) | low;
 }
 
-// The field of the clock's offset; false: not a clock of the page. The coarse clocks are as fine as
-// the others, which is the one thing that a program can't hold against them.
+// time() and CLOCK_REALTIME_COARSE are of Linux's last tick, and so are the times of files, which
+// must not lie before them. A second that has just begun may not have begun there.
+inline constexpr u64 kTickNanoseconds = 20'000'000;  // 100 Hz at least, and one that comes late
+
+// The field of the clock's offset; false: not a clock of the page. CLOCK_MONOTONIC_COARSE is as
+// fine as the others: nothing else tells its time.
 inline bool select_clock(const ClockParameters& parameters, u32 clock, i64& offset) {
   switch (clock) {
     case clock_id::kMonotonic:
@@ -33,7 +37,6 @@ inline bool select_clock(const ClockParameters& parameters, u32 clock, i64& offs
       offset = 0;
       return true;
     case clock_id::kRealtime:
-    case clock_id::kRealtimeCoarse:
       offset = __atomic_load_n(&parameters.realtime_offset_ns, __ATOMIC_ACQUIRE);
       return true;
     case clock_id::kBoottime:

@@ -77,7 +77,9 @@ DBOS_VDSO_ALIAS(gettimeofday) int gettimeofday(TimeValue* value, void* zone);
 
 long __vdso_time(long* seconds) {
   u64 now;
-  if (!read(clock_id::kRealtime, now)) return system_call(kNumberTime, seconds);
+  const bool is_known =
+      read(clock_id::kRealtime, now) && now % kNanosecondsPerSecond >= kTickNanoseconds;
+  if (!is_known) return system_call(kNumberTime, seconds);
   const long answer = static_cast<long>(now / kNanosecondsPerSecond);
   if (seconds != nullptr) *seconds = answer;
   return answer;

@@ -6,6 +6,7 @@
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/sysinfo.h>
 #include <sys/time.h>
 #include <sys/times.h>
@@ -38,6 +39,37 @@ CASE(every_clock_can_be_read) {
   timespec time = {};
   CHECK_ERRNO(clock_gettime(static_cast<clockid_t>(77), &time), EINVAL);
   CHECK_ERRNO(clock_getres(static_cast<clockid_t>(77), &time), EINVAL);
+}
+
+// Linux stamps files with the time of its last tick.
+CASE(files_are_not_older_than_the_coarse_time) {
+  const int file = memfd_create("times", MFD_CLOEXEC);
+  REQUIRE(file >= 0);
+  auto changed = [&] {
+    REQUIRE(ftruncate(file, 0) == 0);
+    struct stat status = {};
+    REQUIRE(fstat(file, &status) == 0);
+    return status.st_mtim;
+  };
+  for (int i = 0; i < 200; ++i) {
+    timespec time = {};
+    clock_gettime(CLOCK_REALTIME_COARSE, &time);
+    CHECK(later_or_equal(changed(), time));
+  }
+  // Around the beginning of a second.
+  for (int i = 0; i < 3; ++i) {
+    timespec now = {};
+    clock_gettime(CLOCK_REALTIME, &now);
+    sleep_ms((999'900'000 - std::min(now.tv_nsec, 999'000'000L)) / 1'000'000);
+    const time_t before = time(nullptr);
+    for (time_t seen = before; seen == before;) {
+      seen = time(nullptr);
+      CHECK(changed().tv_sec >= seen);
+      const time_t called = syscall(SYS_time, nullptr);
+      CHECK(changed().tv_sec >= called);
+    }
+  }
+  close(file);
 }
 
 CASE(clocks_never_go_back) {

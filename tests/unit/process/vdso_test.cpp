@@ -63,10 +63,8 @@ bool agrees(int (*clock_gettime_of_vdso)(int, timespec*), int clock) {
   timespec after{};
   syscall(SYS_clock_gettime, clock, &before);
   if (clock_gettime_of_vdso(clock, &now) != 0) return false;
-  // Linux's coarse clocks stand still until its next tick, which comes late on a busy host.
-  const int fine = clock == CLOCK_REALTIME_COARSE    ? CLOCK_REALTIME
-                   : clock == CLOCK_MONOTONIC_COARSE ? CLOCK_MONOTONIC
-                                                     : clock;
+  // Linux's coarse clock stands still until its next tick, which comes late on a busy host.
+  const int fine = clock == CLOCK_MONOTONIC_COARSE ? CLOCK_MONOTONIC : clock;
   syscall(SYS_clock_gettime, fine, &after);
   constexpr int64_t kTolerance = 5'000'000;  // the coarse clocks' tick
   return nanoseconds(now) > nanoseconds(before) - kTolerance &&
