@@ -10,6 +10,7 @@
 #include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <termios.h>
 
 #include <functional>
 #include <thread>
@@ -208,6 +209,34 @@ CASE(waiting_for_events_is_never_restarted) {
   thread.join();
   close(epoll);
   sigaction(SIGUSR1, &old, nullptr);
+}
+
+// A program in the background that changes the terminal gets SIGTTOU first.
+CASE(terminal_is_not_changed_from_the_background) {
+  CHECK(exited(run_child([] {
+    setsid();
+    const int master = posix_openpt(O_RDWR | O_CLOEXEC);
+    REQUIRE(master >= 0 && grantpt(master) == 0 && unlockpt(master) == 0);
+    const int terminal = open(ptsname(master), O_RDWR | O_CLOEXEC);  // becomes the session's
+    REQUIRE(terminal >= 0);
+    CHECK(exited(run_child([=] {
+      REQUIRE(setpgid(0, 0) == 0);
+      termios before = {}, after = {};
+      CHECK_EQ(tcgetattr(terminal, &before), 0);
+      termios quiet = before;
+      quiet.c_lflag &= ~static_cast<tcflag_t>(ECHO);
+      install(SIGTTOU, [](int) { ++handled; });
+      const int handled_before = handled;
+      CHECK_ERRNO(tcsetattr(terminal, TCSANOW, &quiet), EINTR);
+      CHECK_EQ(handled, handled_before + 1);
+      CHECK_EQ(tcgetattr(terminal, &after), 0);
+      CHECK_EQ(after.c_lflag, before.c_lflag);
+      CHECK_ERRNO(tcsetpgrp(terminal, getpgrp()), EINTR);
+      CHECK(tcgetpgrp(terminal) != getpgrp());
+      signal(SIGTTOU, SIG_IGN);
+      CHECK_EQ(tcsetattr(terminal, TCSANOW, &quiet), 0);
+    })));
+  })));
 }
 
 CASE(waiting_for_a_child) {
