@@ -344,6 +344,26 @@ CASE(standard_library_threads) {
   waiter.join();
 }
 
+CASE(name_that_another_thread_gave_ends_with_the_thread) {
+  for (int i = 0; i < 10; ++i) {
+    pthread_t thread = start([](void*) -> void* {
+      sleep_ms(20);
+      return nullptr;
+    });
+    CHECK_EQ(pthread_setname_np(thread, "named"), 0);
+    join(thread);
+    char own[16] = "", next[16] = "";
+    CHECK_EQ(pthread_getname_np(pthread_self(), own, sizeof own), 0);
+    join(start(
+        [](void* name) -> void* {
+          pthread_getname_np(pthread_self(), static_cast<char*>(name), 16);
+          return nullptr;
+        },
+        next));
+    CHECK(strcmp(own, next) == 0);
+  }
+}
+
 CASE(exceptions_cross_frames_in_threads) {
   std::atomic<int> caught{0};
   std::vector<std::thread> threads;

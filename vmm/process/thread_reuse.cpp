@@ -18,6 +18,15 @@ namespace {
 constexpr __kernel_timespec kPatience = {1, 0};
 constexpr uint32_t kParkedMax = 16;
 
+// What the next thread of a vCPU is to be called.
+constexpr size_t kNameSize = 16;
+char names[kVcpuCountMax][kNameSize];
+
+void change_name(long request, const Vcpu& vcpu) {
+  raw_call(__NR_prctl, static_cast<uint64_t>(request),
+           reinterpret_cast<uint64_t>(names[vcpu.index]));
+}
+
 uint32_t parked_count(const HostProcess& process) {
   VcpuPool& vcpus = machine().vcpus();
   uint32_t count = 0;
@@ -116,6 +125,7 @@ bool park_thread(Vcpu& vcpu) {
   vcpu.wake_word.store(0);
   vcpu.state.store(VcpuState::kParked);
   if (!wait_for_restart(vcpu)) return false;
+  change_name(PR_SET_NAME, vcpu);
   if (set_first_registers(vcpu) < 0) return false;
   signal_mask(vcpu, vcpu.program_mask.load());
   return true;
@@ -130,7 +140,10 @@ Vcpu* take_parked_thread(const Vcpu& creator) {
     Vcpu& vcpu = vcpus.at(i);
     VcpuState expected = VcpuState::kParked;
     const bool fits = vcpu.process == creator.process && vcpu.host_thread.load() != 0;
-    if (fits && vcpu.state.compare_exchange_strong(expected, VcpuState::kBusy)) return &vcpu;
+    if (fits && vcpu.state.compare_exchange_strong(expected, VcpuState::kBusy)) {
+      change_name(PR_GET_NAME, vcpu);  // of the creator: this thread's may be another's gift
+      return &vcpu;
+    }
   }
   return nullptr;
 }

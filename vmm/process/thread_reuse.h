@@ -3,8 +3,9 @@
 // A vCPU that gets another host thread makes KVM wait for an RCU grace period on its first run (10
 // to 20 ms; virt/kvm/kvm_main.c, KVM_RUN, until Linux 6.13). So a program thread's end parks its
 // host thread, with all signals blocked, and the next thread of the same process takes it over,
-// with its id. A new thread inherits its creator's priority, affinity, name and so on; a process
-// that changes such attributes gets fresh host threads, which inherit them from Linux.
+// with its id and its creator's name. A new thread inherits its creator's priority, affinity and so
+// on, too; a process that changes such attributes gets fresh host threads, which inherit them from
+// Linux.
 #pragma once
 
 #include <cstdint>
