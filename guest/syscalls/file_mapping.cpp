@@ -18,21 +18,6 @@ u64 host_descriptor(i32 descriptor) {
   return static_cast<u64>(static_cast<i64>(descriptor));
 }
 
-// "/proc/self/fd/N".
-void write_link_name(char* name, i32 descriptor) {
-  constexpr char kPrefix[] = "/proc/self/fd/";
-  __builtin_memcpy(name, kPrefix, sizeof kPrefix);
-  char* end = name + sizeof kPrefix - 1;
-  char digits[12];
-  u32 count = 0;
-  do {
-    digits[count++] = static_cast<char>('0' + descriptor % 10);
-    descriptor /= 10;
-  } while (descriptor != 0);
-  while (count > 0) *end++ = digits[--count];
-  *end = 0;
-}
-
 // Linux's encoding of a device number in stat (new_encode_dev).
 u32 device_major(u64 device) {
   return static_cast<u32>(device >> 8 & 0xfff);
@@ -49,8 +34,8 @@ struct Description {
 // One exit for both questions. What Linux does not answer stays empty.
 void describe(i32 descriptor, u64 offset, const char* path, Description& description) {
   struct stat status = {};
-  char link[32];
-  write_link_name(link, descriptor);
+  char link[kDescriptorLinkSize];
+  write_descriptor_link(link, descriptor);
   Call calls[2] = {{__NR_fstat, 0, {host_descriptor(descriptor), host_pointer(&status)}, 0},
                    {__NR_readlink,
                     0,
@@ -78,6 +63,20 @@ Result<FileMapping> make_object(PhysicalAddress address, u64 length, WindowKind 
 }
 
 }  // namespace
+
+void write_descriptor_link(char (&link)[kDescriptorLinkSize], i32 descriptor) {
+  constexpr char kPrefix[] = "/proc/self/fd/";
+  __builtin_memcpy(link, kPrefix, sizeof kPrefix);
+  char* end = link + sizeof kPrefix - 1;
+  char digits[12];
+  u32 count = 0;
+  do {
+    digits[count++] = static_cast<char>('0' + descriptor % 10);
+    descriptor /= 10;
+  } while (descriptor != 0);
+  while (count > 0) *end++ = digits[--count];
+  *end = 0;
+}
 
 Result<FileMapping> map_file(i32 descriptor, u64 offset, u64 length, FileUse use,
                              const char* path) {

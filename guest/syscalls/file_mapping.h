@@ -6,6 +6,10 @@
 
 namespace dbos {
 
+// "/proc/self/fd/N", which names what a descriptor is open for.
+inline constexpr u64 kDescriptorLinkSize = 32;
+void write_descriptor_link(char (&link)[kDescriptorLinkSize], i32 descriptor);
+
 struct FileMapping {
   WindowObject* object;  // with one reference, the caller's
   bool may_write;        // a shared mapping that Linux lets be written

@@ -1,8 +1,10 @@
 #include "guest/syscalls/proc_files.h"
 
+#include <asm/stat.h>
 #include <asm/unistd_64.h>
 #include <linux/fcntl.h>
 #include <linux/memfd.h>
+#include <linux/stat.h>
 
 #include "guest/hypercall.h"
 #include "guest/memory/user_copy.h"
@@ -10,6 +12,7 @@
 #include "guest/process/process.h"
 #include "guest/process/program_start.h"
 #include "guest/process/signal.h"
+#include "guest/syscalls/file_mapping.h"
 #include "guest/syscalls/proc_status.h"
 
 namespace dbos {
@@ -189,6 +192,18 @@ Result<void> fill(i64 descriptor, const ProcText& text) {
   return {};
 }
 
+// Puts a description that can be read alone in the place of the one that was written to.
+void open_for_reading(i64 descriptor, u64 flags) {
+  char link[kDescriptorLinkSize];
+  write_descriptor_link(link, static_cast<i32>(descriptor));
+  const u64 closing = flags & O_CLOEXEC;
+  const i64 reader =
+      hypercall(__NR_openat, kCurrentDirectory, host_pointer(link), O_RDONLY | closing);
+  if (reader < 0) return;  // at the limit of open files
+  hypercall(__NR_dup3, static_cast<u64>(reader), static_cast<u64>(descriptor), closing);
+  hypercall(__NR_close, static_cast<u64>(reader));
+}
+
 i64 make_file(Thread& thread, ProcFile file, const char* path, u64 flags) {
   ProcText text;
   const Result<void> written = write_file(text, thread, file, path);
@@ -197,7 +212,10 @@ i64 make_file(Thread& thread, ProcFile file, const char* path, u64 flags) {
   const i64 descriptor = hypercall(__NR_memfd_create, host_pointer(path), memory_flags);
   if (descriptor < 0) return descriptor;
   const Result<void> filled = fill(descriptor, text);
-  if (filled.is_ok()) return descriptor;
+  if (filled.is_ok()) {
+    open_for_reading(descriptor, flags);
+    return descriptor;
+  }
   hypercall(__NR_close, static_cast<u64>(descriptor));
   return negative(filled.error());
 }
@@ -278,6 +296,76 @@ i64 read_executable_link(VirtualAddress buffer, i64 size) {
   return written.is_error() ? negative(written.error()) : static_cast<i64>(copied);
 }
 
+i64 copied_to(VirtualAddress buffer, const void* status, u64 size, i64 result) {
+  if (result < 0) return result;
+  return result_of(copy_to_program(buffer, status, size));
+}
+
+// stat, access and the like. `a`: the path and what follows it. False: none of them, or not about
+// what is behind the link.
+bool look_at_executable(u64 number, const u64* a, i64& result) {
+  union {
+    struct stat status;
+    struct statx extended;
+  } buffer = {};
+  const u64 path = host_pointer(executable_path());
+  const u64 address = host_pointer(&buffer);
+  switch (number) {
+    case __NR_stat:
+      result = copied_to(VirtualAddress(a[1]), &buffer, sizeof buffer.status,
+                         hypercall(__NR_stat, path, address));
+      return true;
+    case __NR_newfstatat:
+      if ((a[2] & AT_SYMLINK_NOFOLLOW) != 0) return false;
+      result = copied_to(VirtualAddress(a[1]), &buffer, sizeof buffer.status,
+                         hypercall(__NR_newfstatat, kCurrentDirectory, path, address, a[2]));
+      return true;
+    case __NR_statx:
+      if ((a[1] & AT_SYMLINK_NOFOLLOW) != 0) return false;
+      result = copied_to(VirtualAddress(a[3]), &buffer, sizeof buffer.extended,
+                         hypercall(__NR_statx, kCurrentDirectory, path, a[1], a[2], address));
+      return true;
+    case __NR_access:
+    case __NR_faccessat:
+      result = hypercall(__NR_faccessat, kCurrentDirectory, path, a[1]);
+      return true;
+    case __NR_faccessat2:
+      if ((a[2] & AT_SYMLINK_NOFOLLOW) != 0) return false;
+      result = hypercall(__NR_faccessat2, kCurrentDirectory, path, a[1], a[2]);
+      return true;
+    default:
+      return false;
+  }
+}
+
+// The calls that name such a file; the directory of the second ones is before the path.
+bool names_file(u64 number) {
+  switch (number) {
+    case __NR_open:
+    case __NR_creat:
+    case __NR_readlink:
+    case __NR_stat:
+    case __NR_access:
+      return true;
+    default:
+      return false;
+  }
+}
+bool names_file_in_directory(u64 number) {
+  switch (number) {
+    case __NR_openat:
+    case __NR_openat2:
+    case __NR_readlinkat:
+    case __NR_newfstatat:
+    case __NR_statx:
+    case __NR_faccessat:
+    case __NR_faccessat2:
+      return true;
+    default:
+      return false;
+  }
+}
+
 }  // namespace
 
 const char* executable_behind(Thread& thread, const char* path) {
@@ -291,8 +379,8 @@ bool dispatch_proc_file(Thread& thread, u64 number, const u64 arguments[6], i64&
   const bool is_readlink = number == __NR_readlink || number == __NR_readlinkat;
   const bool is_open = number == __NR_open || number == __NR_openat || number == __NR_openat2 ||
                        number == __NR_creat;
-  if (!is_open && !is_readlink) return false;
-  const bool is_at = number != __NR_open && number != __NR_creat && number != __NR_readlink;
+  const bool is_at = names_file_in_directory(number);
+  if (!is_at && !names_file(number)) return false;
   const u64* const a = arguments + (is_at ? 1 : 0);  // past the directory: the path is absolute
 
   char path[kPathMax];
@@ -302,6 +390,7 @@ bool dispatch_proc_file(Thread& thread, u64 number, const u64 arguments[6], i64&
   if (!is_own(thread, parsed.process) || !is_own(thread, parsed.thread)) return false;
   if (!is_open) {
     if (parsed.file != ProcFile::kExecutable) return false;
+    if (!is_readlink) return look_at_executable(number, a, result);
     result = read_executable_link(VirtualAddress(a[1]), static_cast<i32>(a[2]));
     return true;
   }

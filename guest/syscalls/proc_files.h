@@ -10,7 +10,8 @@
 
 namespace dbos {
 
-// open, openat, readlink and readlinkat. False: no such call, or not such a file.
+// Calls that open one of these files, read the link or look at what is behind it. False: no such
+// call, or not such a file.
 bool dispatch_proc_file(Thread& thread, u64 number, const u64 arguments[6], i64& result);
 
 // Where the program's executable is, if that is what the path names (in the kernel's memory;

@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <sys/auxv.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 
 #include <thread>
 
@@ -141,6 +142,41 @@ CASE(names_of_the_program) {
   CHECK_EQ(read(file, magic, 4), 4);
   CHECK(memcmp(magic, "\177ELF", 4) == 0);
   close(file);
+}
+
+CASE(file_of_the_program_is_behind_its_link) {
+  const char* link = "/proc/self/exe";
+  struct stat by_name = {}, by_link = {};
+  CHECK_EQ(fstatat(AT_FDCWD, check::self.c_str(), &by_name, 0), 0);
+  auto is_same = [&] {
+    return by_link.st_ino == by_name.st_ino && by_link.st_dev == by_name.st_dev;
+  };
+  CHECK_EQ(syscall(SYS_stat, link, &by_link), 0);
+  CHECK(is_same() && by_link.st_size == by_name.st_size);
+  by_link = {};
+  CHECK_EQ(fstatat(AT_FDCWD, link, &by_link, 0), 0);
+  CHECK(is_same());
+  CHECK_EQ(fstatat(AT_FDCWD, link, &by_link, AT_SYMLINK_NOFOLLOW), 0);
+  CHECK(S_ISLNK(by_link.st_mode));
+  struct statx extended = {};
+  CHECK_EQ(statx(AT_FDCWD, link, 0, STATX_BASIC_STATS, &extended), 0);
+  CHECK_EQ(extended.stx_ino, by_name.st_ino);
+  CHECK_EQ(access(link, X_OK), 0);
+  CHECK_EQ(faccessat(AT_FDCWD, link, R_OK, 0), 0);
+  CHECK_ERRNO(fstatat(AT_FDCWD, link, nowhere<struct stat>(), 0), EFAULT);
+  CHECK_ERRNO(access(link, 0x100), EINVAL);
+}
+
+CASE(text_files_can_be_read_alone) {
+  for (const char* path : {"/proc/self/statm", "/proc/self/maps"}) {
+    const int file = open(path, O_RDONLY | O_CLOEXEC);
+    CHECK_EQ(fcntl(file, F_GETFL) & O_ACCMODE, O_RDONLY);
+    CHECK_EQ(fcntl(file, F_GETFD), FD_CLOEXEC);
+    CHECK_ERRNO(write(file, "x", 1), EBADF);
+    char byte = 0;
+    CHECK_EQ(read(file, &byte, 1), 1);
+    close(file);
+  }
 }
 
 CASE(environment_is_the_one_at_the_start) {
