@@ -282,7 +282,8 @@ Result<void> AddressSpace::unmap_range(VirtualRange range, TlbBatch& batch,
 
 Result<void> AddressSpace::protect(VirtualAddress address, u64 length, int protection) {
   const bool grows_down = (protection & PROT_GROWSDOWN) != 0;
-  if (grows_down && (protection & PROT_GROWSUP) != 0) return Error(EINVAL);
+  const bool grows_up = (protection & PROT_GROWSUP) != 0;
+  if (grows_down && grows_up) return Error(EINVAL);
   if (!is_aligned(address.value(), kPageSize)) return Error(EINVAL);
   if (length == 0) return {};
   length = align_up(length, kPageSize);
@@ -302,6 +303,8 @@ Result<void> AddressSpace::protect(VirtualAddress address, u64 length, int prote
     range.begin = vma->begin();
   } else if (range.begin < vma->begin()) {
     return Error(ENOMEM);
+  } else if (grows_up) {
+    return Error(EINVAL);  // no mapping does
   }
 
   TlbBatch batch(*this, *line_, pins_);

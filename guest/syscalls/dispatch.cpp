@@ -199,7 +199,7 @@ bool finds_room(Thread& thread, i64 result) {
 }
 
 i64 dispatch(Thread& thread, TrapFrame& frame) {
-  const u64 number = frame.error_code;
+  const auto number = static_cast<u32>(frame.error_code);
   const Arguments a{{frame.rdi, frame.rsi, frame.rdx, frame.r10, frame.r8, frame.r9}};
   i64 result = 0;
   if (dispatch_process(thread, frame, number, a, result)) return result;
@@ -208,9 +208,9 @@ i64 dispatch(Thread& thread, TrapFrame& frame) {
   }
   if (dispatch_time(thread, number, a, result)) return result;
   if (dispatch_signal(thread, frame, number, a, result)) return result;
-  if (dispatch_proc_file(thread, static_cast<u32>(number), a.value, result)) return result;
+  if (dispatch_proc_file(thread, number, a.value, result)) return result;
   if (dispatch_filtered(thread, number, a.value, result)) return result;
-  return proxy_system_call(number > 0xffff ? 0xffff : static_cast<u32>(number), a.value);
+  return proxy_system_call(number > 0xffff ? 0xffff : number, a.value);
 }
 
 }  // namespace

@@ -78,6 +78,7 @@ class Marshaller {
 
   // Calls that move data (marshal_stream.cpp).
   i64 run_bulk(u32 index);
+  i64 run_random(u32 index);
   i64 run_vector(u32 index);
   i64 run_stream(const Buffer* buffers, u32 count, u32 index);
   i64 run_part(const Buffer* buffers, u32 count, u64 skip, u32 index, bool* more);

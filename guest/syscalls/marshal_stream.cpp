@@ -79,8 +79,29 @@ HostAccess Marshaller::access_of(u32 index) const {
 }
 
 i64 Marshaller::run_bulk(u32 index) {
+  if (number_ == __NR_getrandom) return run_random(index);
   const Buffer buffer{program_[index], program_[call_.arguments[index].count_from]};
   return run_stream(&buffer, 1, index);
+}
+
+// There is no form with iovecs, and Linux gives all that it was asked for.
+i64 Marshaller::run_random(u32 index) {
+  u64& address = program_[index];
+  u64& size = program_[call_.arguments[index].count_from];
+  const u64 wanted = size < kTransferMax ? size : kTransferMax;
+  const u64 mark = bounce_.mark();
+  u64 done = 0;
+  for (;;) {
+    size = wanted - done < kGatherMax ? wanted - done : kGatherMax;
+    const Buffer piece{address, size};
+    const i64 result = run_stream(&piece, 1, index);
+    if (result < 0) return done == 0 ? result : static_cast<i64>(done);
+    done += static_cast<u64>(result);
+    address += static_cast<u64>(result);
+    if (done == wanted || static_cast<u64>(result) < size) return static_cast<i64>(done);
+    marshal_memory::release();
+    bounce_.rewind(mark);
+  }
 }
 
 i64 Marshaller::run_vector(u32 index) {

@@ -21,10 +21,6 @@ namespace {
 
 constexpr u64 kPagesAtOnce = 512;  // for mincore
 
-i64 errno_of(FaultKind kind) {
-  return kind == FaultKind::kOutOfMemory ? -ENOMEM : -EFAULT;
-}
-
 bool has(int flags, int flag) {
   return (flags & flag) != 0;
 }
@@ -97,6 +93,8 @@ Result<VirtualAddress> map(Thread& thread, u64 address, u64 length, int protecti
   }
   // No large pages are reserved for anybody, as on a Linux that was not told to.
   if (has(flags, MAP_ANONYMOUS) && has(flags, MAP_HUGETLB)) return Error(ENOMEM);
+  const bool validates = (flags & MAP_TYPE) == MAP_SHARED_VALIDATE;
+  if (has(flags, MAP_ANONYMOUS) && validates) return Error(EINVAL);
   const bool shared = DBOS_TRY(is_shared(flags));
   if (has(flags, MAP_ANONYMOUS) && !shared) {
     if (is_obvious_overcommit(length, protection, flags)) return Error(ENOMEM);
@@ -268,7 +266,8 @@ i64 system_mlock(Thread& thread, u64 address, u64 length, int flags) {
   const VirtualRange range{VirtualAddress(align_down(address, kPageSize)),
                            VirtualAddress(align_up(address + length, kPageSize))};
   const FaultKind kind = thread.space->populate_locked(range);
-  return kind == FaultKind::kResolved || kind == FaultKind::kNoAccess ? 0 : errno_of(kind);
+  if (kind == FaultKind::kResolved || kind == FaultKind::kNoAccess) return 0;
+  return kind == FaultKind::kOutOfMemory ? -EAGAIN : -ENOMEM;  // as POSIX wants them
 }
 
 // Linux ignores it, too, when not all can be made present.

@@ -54,6 +54,7 @@ CASE(mmap_refuses_bad_arguments) {
   const int rw = PROT_READ | PROT_WRITE, anonymous = MAP_PRIVATE | MAP_ANONYMOUS;
   CHECK_ERRNO(map(nullptr, 0, rw, anonymous, -1, 0), EINVAL);
   CHECK_ERRNO(map(nullptr, kPage, rw, MAP_ANONYMOUS, -1, 0), EINVAL);  // neither shared nor private
+  CHECK_ERRNO(map(nullptr, kPage, rw, MAP_SHARED_VALIDATE | MAP_ANONYMOUS, -1, 0), EINVAL);
   CHECK_ERRNO(map(nullptr, kPage, rw, MAP_PRIVATE, -1, 0), EBADF);
   CHECK_ERRNO(map(nullptr, kPage, rw, MAP_PRIVATE, 99999, 0), EBADF);
   CHECK_ERRNO(map(nullptr, ~size_t{0}, rw, anonymous, -1, 0), ENOMEM);

@@ -67,6 +67,7 @@ CASE(mprotect_refuses_bad_arguments) {
   CHECK_EQ(mprotect(at, 0, PROT_READ), 0);
   CHECK_EQ(mprotect(offset(at, kPage), 0, PROT_READ), 0);
   CHECK_ERRNO(mprotect(at, kPage, PROT_GROWSDOWN | PROT_GROWSUP | PROT_READ), EINVAL);
+  CHECK_ERRNO(mprotect(at, kPage, PROT_GROWSUP | PROT_READ), EINVAL);
   CHECK_ERRNO(mprotect(at, kPage, 0x40000000), EINVAL);
   munmap(at, 3 * kPage);
 }
@@ -210,6 +211,17 @@ CASE(locked_memory_is_resident_and_stays_usable) {
   CHECK_ERRNO(mlockall(0x100), EINVAL);
   CHECK_ERRNO(mlockall(MCL_ONFAULT), EINVAL);
   CHECK_EQ(munlockall(), 0);
+}
+
+CASE(locking_past_the_end_of_a_file) {
+  const int file = memfd_create("short", MFD_CLOEXEC);
+  REQUIRE(ftruncate(file, kPage) == 0);
+  void* at = mmap(nullptr, 2 * kPage, PROT_READ, MAP_SHARED, file, 0);
+  REQUIRE(at != MAP_FAILED);
+  CHECK_EQ(mlock(at, kPage), 0);
+  CHECK_ERRNO(mlock(at, 2 * kPage), ENOMEM);
+  munmap(at, 2 * kPage);
+  close(file);
 }
 
 CASE(break_moves_up_and_down) {

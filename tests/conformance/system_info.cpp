@@ -364,6 +364,10 @@ CASE(random_bytes) {
   CHECK_ERRNO(getentropy(nowhere(), 257), EIO);
   std::vector<unsigned char> big(100000);
   CHECK_EQ(getrandom(big.data(), big.size(), 0), 100000);
+  std::vector<unsigned char> large(4 * kMiB + 5);
+  CHECK_EQ(getrandom(large.data(), large.size(), 0), large.size());
+  CHECK(memcmp(large.data(), large.data() + 2 * kMiB, kMiB) != 0);
+  CHECK(!all_are(large.data() + 4 * kMiB - 64, 69, 0));
   int counts[256] = {};
   for (unsigned char one : big) ++counts[one];
   for (int count : counts) CHECK(count > 200 && count < 700);
@@ -392,6 +396,7 @@ CASE(unknown_calls_are_refused) {
   CHECK_ERRNO(syscall(5000), ENOSYS);
   CHECK_ERRNO(syscall(-1), ENOSYS);
   CHECK_ERRNO(syscall(1l << 31), ENOSYS);
+  CHECK_EQ(syscall(1l << 32 | SYS_getpid), getpid());  // the number has 32 bits
 }
 
 CASE(registers_survive_a_system_call) {
