@@ -274,6 +274,59 @@ CASE(death_signal_of_the_parent) {
   REQUIRE(prctl(PR_SET_CHILD_SUBREAPER, 0) == 0);
 }
 
+// Linux tells an orphan of the end of each process that adopts it.
+CASE(orphan_of_several) {
+  Pipe tell, go;
+  const pid_t first = start_child([&] {
+    REQUIRE(prctl(PR_SET_CHILD_SUBREAPER, 1) == 0);
+    const pid_t second = start_child([&] {
+      start_child([&] {
+        sigset_t set = set_of(SIGUSR2);
+        sigprocmask(SIG_BLOCK, &set, nullptr);
+        REQUIRE(prctl(PR_SET_PDEATHSIG, SIGUSR2) == 0);
+        tell.post('r');
+        int got = 0;
+        for (int i = 0; i < 2; ++i) {
+          sigwait(&set, &got);
+          tell.post(got == SIGUSR2 ? 'y' : 'n');
+        }
+        go.close_write();
+        go.take();
+        tell.post('e');
+      });
+      CHECK_EQ(tell.take(), 'r');
+    });
+    CHECK(exited(status_of(second)));
+    CHECK_EQ(tell.take(), 'y');
+  });
+  CHECK(exited(status_of(first)));
+  CHECK_EQ(tell.take(), 'y');
+  go.close_write();
+  CHECK_EQ(tell.take(), 'e');
+}
+
+CASE(orphan_of_several_at_once) {
+  for (int i = 0; i < 20; ++i) {
+    Pipe tell, go;
+    const pid_t first = start_child([&] {
+      REQUIRE(prctl(PR_SET_CHILD_SUBREAPER, 1) == 0);
+      const pid_t second = start_child([&] {
+        start_child([&] {
+          go.close_write();
+          tell.post('r');
+          go.take();
+          tell.post('e');
+        });
+        CHECK_EQ(tell.take(), 'r');
+      });
+      CHECK(exited(status_of(second)));
+    });
+    CHECK(exited(status_of(first)));
+    go.close_write();
+    CHECK_EQ(tell.take(), 'e');
+  }
+}
+
 // dbos-run has a use of its own for SIGRTMAX.
 CASE(highest_signal_from_the_parent) {
   Pipe ready;

@@ -22,7 +22,8 @@ size_t index_of(const HostProcess& process) {
 
 bool is_needed(const HostProcess& process) {
   for (const HostProcess& other : processes) {
-    if (other.record.load() != RecordState::kFree && other.parent == &process) return true;
+    const bool refers = other.parent == &process || other.guardian.load() == &process;
+    if (other.record.load() != RecordState::kFree && refers) return true;
   }
   VcpuPool& vcpus = machine().vcpus();
   for (uint32_t i = 0; i < vcpus.count(); ++i) {
@@ -55,14 +56,13 @@ void release_ended() {
   }
 }
 
-// The calling process's record: that of a host thread that is there, because the record of one that
-// is gone stays for a while, and Linux may have given its id away again.
-const HostProcess* current_process() {
-  const auto id = static_cast<uint32_t>(raw_call(__NR_getpid));
+// The record of a process with a host thread that is there, because the record of one that is gone
+// stays for a while, and Linux may have given its id away again. Null: it is none of ours.
+HostProcess* process_with_id(uint32_t id) {
   VcpuPool& vcpus = machine().vcpus();
   for (uint32_t i = 0; i < vcpus.count(); ++i) {
     const Vcpu& vcpu = vcpus.at(i);
-    const HostProcess* const process = vcpu.process;
+    HostProcess* const process = vcpu.process;
     const bool is_there = process != nullptr && vcpu.host_thread.load() != 0;
     if (is_there && process->process_id == id) return process;
   }
@@ -82,8 +82,27 @@ void raise_as(const siginfo_t& info, uint32_t signal) {
   }
 }
 
-bool has_lost_parent(const HostProcess& process) {
-  return raw_call(__NR_getppid) != process.parent_process_id;
+uint32_t current_parent() {
+  return static_cast<uint32_t>(raw_call(__NR_getppid));
+}
+
+bool has_lost_guardian(const HostProcess& process) {
+  return current_parent() != process.guardian_id.load();
+}
+
+bool was_guardian_killed(const HostProcess& process) {
+  const HostProcess* const guardian = process.guardian.load();
+  return has_lost_guardian(process) && guardian != nullptr && guardian->ended_by_itself.load() == 0;
+}
+
+// The parent is the next to be told of. A notice that waits is the end of one in between, which
+// had adopted the process and is gone as well: until it was taken, the old one stays.
+void follow_parent(HostProcess& process) {
+  const bool is_notice_pending = (pending_signals() >> (kParentDeathSignal - 1) & 1) != 0;
+  if (is_notice_pending || !has_lost_guardian(process)) return;
+  const uint32_t id = current_parent();
+  process.guardian.store(process_with_id(id));
+  process.guardian_id.store(id);
 }
 
 }  // namespace
@@ -96,7 +115,8 @@ HostProcess* acquire_process(HostProcess* parent) {
       process.parent = parent;
       process.fork_sequence = 0;
       process.process_id = 0;
-      process.parent_process_id = parent == nullptr ? 0 : parent->process_id;
+      process.guardian_id.store(parent == nullptr ? 0 : parent->process_id);
+      process.guardian.store(parent);
       process.has_forked.store(0);
       process.ended_by_itself.store(0);
       process.death_signal.store(0);
@@ -149,20 +169,21 @@ const HostProcess* another_process(const HostProcess& than) {
 
 void watch_parent(HostProcess& process) {
   raw_call(__NR_prctl, PR_SET_PDEATHSIG, kParentDeathSignal);
-  const bool was_killed = has_lost_parent(process) && process.parent->ended_by_itself.load() == 0;
-  if (was_killed) die_with_parent();
+  if (was_guardian_killed(process)) die_with_parent();
 }
 
 bool take_parent_death_notice(const siginfo_t& info) {
-  const HostProcess* const process = current_process();
+  const auto id = static_cast<uint32_t>(raw_call(__NR_getpid));
+  HostProcess* const process = process_with_id(id);
   if (process == nullptr || process->parent == nullptr) return false;
   // PDEATHSIG's has this code (kernel/exit.c: SEND_SIG_NOINFO). kill(2) by a parent that lives
   // looks the same, and is lost; what it sends with sigqueue or tgkill is not.
   if (info.si_code != SI_USER) return false;
-  if (static_cast<uint32_t>(info.si_pid) != process->parent_process_id) return false;
-  const bool was_killed = has_lost_parent(*process) && process->parent->ended_by_itself.load() == 0;
-  if (was_killed) die_with_parent();
+  const bool is_guardians = static_cast<uint32_t>(info.si_pid) == process->guardian_id.load();
+  if (!is_guardians && !has_lost_guardian(*process)) return false;
+  if (was_guardian_killed(*process)) die_with_parent();
   // Otherwise the parent, or only the thread of it that forked us, has ended by itself.
+  follow_parent(*process);
   const uint32_t chosen = process->death_signal.load();
   if (chosen == kParentDeathSignal) return false;
   if (chosen != 0) raise_as(info, chosen);

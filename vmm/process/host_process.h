@@ -21,7 +21,9 @@ struct HostProcess {
   uint64_t fork_sequence;  // vCPUs that the parent had before this sequence number are ours too
   std::atomic<RecordState> record;
   uint32_t process_id;
-  uint32_t parent_process_id;
+  // Whose end Linux tells: the parent, then each process that adopts its orphan.
+  std::atomic<uint32_t> guardian_id;
+  std::atomic<HostProcess*> guardian;  // null: a process that is none of ours
   ProcessSignals signals;
   DescriptorGuard* descriptors;              // the VMM's own in its table
   std::atomic<uint32_t> changed_attributes;  // of its threads, see thread_reuse.h
@@ -45,8 +47,9 @@ bool is_fork_of_ours(uint64_t process_id);
 // One of the program's other processes that lives, and runs in the guest. Null: there is none.
 const HostProcess* another_process(const HostProcess& than);
 
-// In the new process: asks Linux to tell when the parent dies. A process of ours whose parent was
-// killed (kill -9 of dbos-run) must end as well; one whose parent ended by itself must live on.
+// In the new process: asks Linux to tell when the parent dies, and when one dies that adopted it. A
+// process of ours whose parent was killed (kill -9 of dbos-run) must end as well; one whose parent
+// ended by itself must live on.
 void watch_parent(HostProcess& process);
 
 // A ParentDeathHook (signals.h) for the calling process: whether signal 64 is the notice of the
