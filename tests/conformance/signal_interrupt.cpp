@@ -211,6 +211,54 @@ CASE(waiting_for_events_is_never_restarted) {
   sigaction(SIGUSR1, &old, nullptr);
 }
 
+// The end of its parent, of which dbos-run is told, makes a wait no longer.
+CASE(relative_timeouts_go_on_when_the_parent_ends) {
+  struct Wait {
+    const char* name;
+    std::function<long()> make;
+  };
+  const timespec whole = {4, 0};
+  static epoll_event event;
+  const int epoll = epoll_create1(EPOLL_CLOEXEC);
+  sigset_t set = set_of(SIGUSR2);
+  sigprocmask(SIG_BLOCK, &set, nullptr);
+  const Wait waits[] = {
+      {"nanosleep", [&] { return nanosleep(&whole, nullptr); }},
+      {"clock_nanosleep", [&] { return clock_nanosleep(CLOCK_MONOTONIC, 0, &whole, nullptr); }},
+      {"poll", [&] { return poll(nullptr, 0, 4000); }},
+      {"ppoll", [&] { return ppoll(nullptr, 0, &whole, nullptr); }},
+      {"select",
+       [&] {
+         timeval time = {4, 0};
+         return select(0, nullptr, nullptr, nullptr, &time);
+       }},
+      {"epoll_wait", [&] { return epoll_wait(epoll, &event, 1, 4000); }},
+      {"sigtimedwait", [&] { return sigtimedwait(&set, nullptr, &whole); }},
+  };
+  constexpr size_t kCount = sizeof waits / sizeof waits[0];
+  Pipe tell[kCount];
+  for (size_t i = 0; i < kCount; ++i) {
+    start_child([&, i] {
+      start_child([&, i] {
+        const double begin = seconds();
+        waits[i].make();
+        const double length = seconds() - begin;
+        tell[i].post(length >= 3.99 && length < 7.0 ? 'y' : 'n');
+      });
+      sleep_ms(3500);
+    });
+  }
+  for (size_t i = 0; i < kCount; ++i) {
+    const bool is_right = tell[i].take() == 'y';
+    if (!is_right) check::print("%s\n", waits[i].name);
+    CHECK(is_right);
+  }
+  while (wait(nullptr) > 0) {
+  }
+  sigprocmask(SIG_UNBLOCK, &set, nullptr);
+  close(epoll);
+}
+
 // A program in the background that changes the terminal gets SIGTTOU first.
 CASE(terminal_is_not_changed_from_the_background) {
   CHECK(exited(run_child([] {

@@ -10,9 +10,9 @@
 
         .section .text, "ax", @progbits
         .globl  dbos_host_call, dbos_host_call_check, dbos_host_call_end
-        .globl  dbos_host_call_not_started, dbos_host_call_interrupted
+        .globl  dbos_host_call_not_started, dbos_host_call_interrupted, dbos_host_call_again
         .hidden dbos_host_call_check, dbos_host_call_end
-        .hidden dbos_host_call_not_started, dbos_host_call_interrupted
+        .hidden dbos_host_call_not_started, dbos_host_call_interrupted, dbos_host_call_again
         .type   dbos_host_call, @function
         .p2align 5
 
@@ -40,6 +40,9 @@ dbos_host_call_not_started:
         ret
 dbos_host_call_interrupted:
         movq    $DBOS_HOST_CALL_INTERRUPTED, %rax
+        ret
+dbos_host_call_again:
+        movq    $DBOS_HOST_CALL_AGAIN, %rax
         ret
         .cfi_endproc
         .size   dbos_host_call, . - dbos_host_call

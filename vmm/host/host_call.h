@@ -11,13 +11,22 @@ namespace dbos::vmm {
 
 static_assert(DBOS_HOST_CALL_INTERRUPTED == kInterrupted);
 static_assert(DBOS_HOST_CALL_NOT_STARTED == kNotStarted);
+inline constexpr int64_t kMakeAgain = DBOS_HOST_CALL_AGAIN;
 
 // Makes Linux system call `number`. If *pending is not 0 before the call starts, or a signal for
 // the program arrives first, the call is not made and the result is kNotStarted (hypercall/abi.h).
 // When Linux would restart the call after a handler with SA_RESTART, it is kInterrupted. EINTR:
-// Linux would not restart it.
+// Linux would not restart it. kMakeAgain: it would not, but the signal was none of the program's.
 extern "C" int64_t dbos_host_call(const volatile uint32_t* pending, uint64_t number,
                                   const uint64_t arguments[6]);
+
+// For calls without a relative timeout.
+inline int64_t host_call(const volatile uint32_t* pending, uint64_t number,
+                         const uint64_t arguments[6]) {
+  int64_t result = kMakeAgain;
+  while (result == kMakeAgain) result = dbos_host_call(pending, number, arguments);
+  return result;
+}
 
 // A system call that no signal interrupts or that does not block. Result: value or -errno.
 inline int64_t raw_call(long number, uint64_t a0 = 0, uint64_t a1 = 0, uint64_t a2 = 0,

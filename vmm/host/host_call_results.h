@@ -4,3 +4,5 @@
 
 #define DBOS_HOST_CALL_INTERRUPTED (-512)
 #define DBOS_HOST_CALL_NOT_STARTED (-513)
+// A signal of the VMM's own ended it, which the guest is not told of.
+#define DBOS_HOST_CALL_AGAIN (-514)

@@ -143,7 +143,7 @@ int64_t execute_program(Vcpu& vcpu, const Call& call) {
   MemoryLimits limits = {};
   if (has_limits) limits = *reinterpret_cast<const MemoryLimits*>(a[5]);
   if (has_limits) exchange_limits(limits);
-  result = dbos_host_call(&vcpu.page->signal.number, __NR_execveat, passed);
+  result = host_call(&vcpu.page->signal.number, __NR_execveat, passed);
   if (has_limits) exchange_limits(limits);
   vcpu.process->ended_by_itself.store(0);
   restore_death_signal(*vcpu.process, death_signal);

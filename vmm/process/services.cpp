@@ -118,7 +118,7 @@ int64_t park(Vcpu& vcpu, const Call& call) {
       FUTEX_BITSET_MATCH_ANY};
   int64_t result = 0;
   while (__atomic_load_n(&page.park_word, __ATOMIC_SEQ_CST) == 0) {
-    result = dbos_host_call(&page.signal.number, __NR_futex, arguments);
+    result = host_call(&page.signal.number, __NR_futex, arguments);
     if (result != 0 && result != -EAGAIN) break;
     result = 0;
   }

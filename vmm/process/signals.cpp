@@ -14,6 +14,7 @@ extern const char dbos_host_call_check[];
 extern const char dbos_host_call_end[];
 extern const char dbos_host_call_not_started[];
 extern const char dbos_host_call_interrupted[];
+extern const char dbos_host_call_again[];
 void dbos_signal_restorer();
 }
 
@@ -144,14 +145,14 @@ bool is_another_pending(ucontext_t* context) {
 }
 
 // The signal was none of the program's. What Linux restarts after a handler goes on; what it never
-// does has ended with EINTR, and the guest makes it again (a relative timeout begins anew).
+// does has ended with EINTR, and who made it makes it again.
 void make_host_call_again(const SignalContext& vcpu, ucontext_t* context) {
   greg_t* registers = context->uc_mcontext.gregs;
   const auto end = static_cast<greg_t>(reinterpret_cast<uintptr_t>(dbos_host_call_end));
   const bool has_ended =
       registers[REG_RIP] == end && registers[REG_RCX] == end && registers[REG_RAX] == -EINTR;
   if (!has_ended || vcpu.page->signal.number != 0 || is_another_pending(context)) return;
-  registers[REG_RIP] = static_cast<greg_t>(reinterpret_cast<uintptr_t>(dbos_host_call_interrupted));
+  registers[REG_RIP] = static_cast<greg_t>(reinterpret_cast<uintptr_t>(dbos_host_call_again));
 }
 
 // What tells a kick from a signal 64 of the program.
@@ -341,8 +342,7 @@ int64_t signal_mask(SignalContext& context, uint64_t mask) {
   context.program_mask.store(mask, std::memory_order_relaxed);
   const uint64_t host_mask = mask & ~(kNeverBlocked | bit(kParentDeathSignal));
   const uint64_t arguments[6] = {SIG_SETMASK, reinterpret_cast<uint64_t>(&host_mask), 0, 8, 0, 0};
-  const int64_t result =
-      dbos_host_call(&context.page->signal.number, __NR_rt_sigprocmask, arguments);
+  const int64_t result = host_call(&context.page->signal.number, __NR_rt_sigprocmask, arguments);
   if (result < 0) context.program_mask.store(before, std::memory_order_relaxed);
   return result;
 }

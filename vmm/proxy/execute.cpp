@@ -9,8 +9,11 @@
 #include <linux/sched.h>
 #include <sys/mman.h>
 
+#include <algorithm>
+
 #include "vmm/host/host_call.h"
 #include "vmm/proxy/call_arguments.h"
+#include "vmm/proxy/relative_timeout.h"
 
 namespace dbos::vmm {
 
@@ -97,6 +100,20 @@ int64_t refuse(const DescriptorGuard& guard, uint32_t number, const uint64_t arg
   }
 }
 
+int64_t wait_for_call(const GuestMemory& memory, uint32_t number, const uint64_t* checked,
+                      const volatile uint32_t* pending_signal) {
+  RelativeTimeout timeout(memory, number, checked);
+  int64_t result = dbos_host_call(pending_signal, number, checked);
+  if (result != kMakeAgain) return result;
+  uint64_t arguments[6];
+  std::copy(checked, checked + 6, arguments);
+  while (result == kMakeAgain) {
+    timeout.shorten(arguments);
+    result = dbos_host_call(pending_signal, number, arguments);
+  }
+  return result;
+}
+
 DescriptorGuard descriptors_of_first_process;
 thread_local DescriptorGuard* the_own_descriptors = &descriptors_of_first_process;
 DescriptorGuard all_own_descriptors;
@@ -131,7 +148,7 @@ int64_t execute_call(const GuestMemory& memory, const DescriptorGuard& guard, co
   if (error != 0) return error;
   const uint64_t* a = arguments.values();
   const int64_t result = arguments.waits() == Waits::kYes
-                             ? dbos_host_call(pending_signal, call.number, a)
+                             ? wait_for_call(memory, call.number, a, pending_signal)
                              : raw_call(call.number, a[0], a[1], a[2], a[3], a[4], a[5]);
   if (!is_interrupted(result)) arguments.finish(result);
   return result;
