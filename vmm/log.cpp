@@ -4,17 +4,60 @@
 #include <spdlog/details/null_mutex.h>
 #include <spdlog/logger.h>
 #include <spdlog/sinks/base_sink.h>
+#include <sys/stat.h>
 
+#include <csignal>
 #include <cstring>
 #include <memory>
 
+#include "vmm/host/descriptor_guard.h"
 #include "vmm/host/host_call.h"
 #include "vmm/host/keep_descriptor.h"
 
 namespace dbos::vmm {
 namespace {
 
-int log_descriptor = 2;
+constexpr int kStandardError = 2;
+
+int log_descriptor = kStandardError;
+const DescriptorGuard* keeper = nullptr;  // of the process that has it
+struct stat standard_error = {};          // at the start
+
+bool is_as_at_the_start() {
+  struct stat now = {};
+  return raw_call(__NR_fstat, kStandardError, reinterpret_cast<uint64_t>(&now)) == 0 &&
+         now.st_dev == standard_error.st_dev && now.st_ino == standard_error.st_ino &&
+         now.st_rdev == standard_error.st_rdev;
+}
+
+// Of the calling process; -1: it has none. A child has no copy of its own.
+int destination() {
+  if (keeper == nullptr || keeper == &own_descriptors()) return log_descriptor;
+  return is_as_at_the_start() ? kStandardError : -1;
+}
+
+// Of SIGPIPE and SIGXFSZ, which a write may raise: whoever reads standard error may be gone.
+constexpr uint64_t kWriteSignals = uint64_t{1} << (SIGPIPE - 1) | uint64_t{1} << (SIGXFSZ - 1);
+
+uint64_t change_mask(int how, uint64_t mask) {
+  uint64_t before = 0;
+  raw_call(__NR_rt_sigprocmask, static_cast<uint64_t>(how), reinterpret_cast<uint64_t>(&mask),
+           reinterpret_cast<uint64_t>(&before), sizeof mask);
+  return before;
+}
+
+// With kWriteSignals blocked: those that the write raised go, those that waited before stay.
+void write_and_take_signals(std::string_view text) {
+  uint64_t pending = 0;
+  raw_call(__NR_rt_sigpending, reinterpret_cast<uint64_t>(&pending), sizeof pending);
+  const int64_t written = raw_call(__NR_write, static_cast<uint64_t>(destination()),
+                                   reinterpret_cast<uint64_t>(text.data()), text.size());
+  const uint64_t raised = kWriteSignals & ~pending;
+  if (written >= 0 || raised == 0) return;
+  const timespec no_time = {};
+  raw_call(__NR_rt_sigtimedwait, reinterpret_cast<uint64_t>(&raised), 0,
+           reinterpret_cast<uint64_t>(&no_time), sizeof raised);
+}
 
 class LineSink : public spdlog::sinks::base_sink<spdlog::details::null_mutex> {
  protected:
@@ -27,8 +70,7 @@ class LineSink : public spdlog::sinks::base_sink<spdlog::details::null_mutex> {
     std::memcpy(line + kPrefix.size(), message.payload.data(), length);
     const size_t size = kPrefix.size() + length + 1;
     line[size - 1] = '\n';
-    raw_call(__NR_write, static_cast<uint64_t>(log_descriptor), reinterpret_cast<uint64_t>(line),
-             size);
+    write_to_log({line, size});
   }
   void flush_() override {}
 };
@@ -76,9 +118,25 @@ void write_log_line(std::string_view text) {
   logger.log(spdlog::level::critical, spdlog::string_view_t(text.data(), text.size()));
 }
 
+void write_to_log(std::string_view text) {
+  const uint64_t before = change_mask(SIG_BLOCK, kWriteSignals);
+  write_and_take_signals(text);
+  // A handler of ours that ran meanwhile may have left all blocked (signals.h): that stays.
+  const uint64_t now = change_mask(SIG_SETMASK, ~uint64_t{0});
+  change_mask(SIG_SETMASK, now == (before | kWriteSignals) ? before : now);
+}
+
 void keep_log_descriptor() {
-  const int64_t copy = raw_call(__NR_dup, 2);
-  if (copy >= 0) log_descriptor = keep_descriptor(static_cast<int>(copy));
+  const int64_t copy = raw_call(__NR_dup, kStandardError);
+  log_descriptor = copy < 0 ? -1 : keep_descriptor(static_cast<int>(copy));
+  keeper = &own_descriptors();
+  if (copy >= 0) {
+    raw_call(__NR_fstat, kStandardError, reinterpret_cast<uint64_t>(&standard_error));
+  }
+}
+
+void give_up_log_descriptor() {
+  if (own_descriptors().is_ours(log_descriptor)) close_kept(log_descriptor);
 }
 
 }  // namespace dbos::vmm

@@ -30,8 +30,15 @@ void log_line(LogLevel level, fmt::format_string<Values...> format, Values&&... 
   write_log_line(level, {line.data(), line.size()});
 }
 
-// The descriptor that lines go to: standard error, or a private copy of it once that has been made
-// (the program may close its own).
+// As it stands, whatever the level is. Async-signal-safe; raises no signal.
+void write_to_log(std::string_view text);
+
+// Lines go to standard error, or to a private copy of it once that has been made: the program may
+// close its own. Before anything is opened, which might get its number if it is closed.
 void keep_log_descriptor();
+// In a child of the process that keeps it, before it runs: who reads standard error up to its end
+// waits for the program's own descriptors alone. The child's lines go to its standard error while
+// that is what it was.
+void give_up_log_descriptor();
 
 }  // namespace dbos::vmm

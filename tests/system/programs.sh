@@ -55,6 +55,58 @@ test_standard_streams_may_be_closed() {
   diff -u err.native err.dbos
 }
 
+# Who reads standard error to its end waits for the program's processes that have it, and no others.
+test_standard_error_ends_with_the_program() {
+  local side prefix code='
+import os, time
+if os.fork(): os._exit(0)
+os.setsid()
+for descriptor in range(3): os.close(descriptor)
+end = time.time() + 60
+while not os.path.exists("end") and time.time() < end: time.sleep(0.05)
+open("ended", "w")'
+  for side in native dbos; do
+    prefix=()
+    [[ $side = native ]] || prefix=("${dbos[@]}" --stats)
+    rm -f end ended
+    { ${prefix[@]+"${prefix[@]}"} "$python" -c "$code"; } 2>&1 | cat >out
+    [[ ! -e ended ]] || fail "$side: standard error ended with the background process"
+    touch end
+    await 30 test -e ended
+  done
+}
+
+readonly refused_call='
+import ctypes, os, signal, time
+def refused(): ctypes.CDLL(None).syscall(29, 0, 1, 0o600)  # shmget'
+
+test_log_without_a_reader() {
+  local signal
+  for signal in DFL IGN; do
+    one 'exit 0' bash -c '"$@" 2> >(true)' - "${dbos[@]}" "$python" -c "$refused_call
+signal.signal(signal.SIGPIPE, signal.SIG_$signal)
+time.sleep(1); refused(); print('alive')"
+    expect 'standard output' alive "$(<one.out)"
+  done
+}
+
+# The descriptor 2 is another file by then.
+test_log_is_not_written_to_the_programs_files() {
+  local code="$refused_call
+files = [os.open(name, os.O_RDWR | os.O_CREAT, 0o600) for name in ('0', '1', '2', '3')]
+refused()
+if os.fork() == 0: refused(); os._exit(0)
+os.wait()
+open('sizes', 'w').write(str([files[0], [os.fstat(file).st_size for file in files]]))"
+  one 'exit 0' bash -c '"$@" <&- >&- 2>&-' - "${dbos[@]}" --log-level debug "$python" -c "$code"
+  expect sizes '[0, [0, 0, 0, 0]]' "$(<sizes)"
+  one 'exit 0' "${dbos[@]}" --log-level error "$python" -c "$refused_call
+if os.fork() == 0:
+    file = os.open('file', os.O_RDWR | os.O_CREAT, 0o600); os.dup2(file, 2); refused(); os._exit(0)
+os.wait(); print(os.stat('file').st_size)"
+  expect 'what is in the file' 0 "$(<one.out)"
+}
+
 test_input_is_the_programs() {
   seq 30000 >input
   both -i input cat

@@ -218,7 +218,6 @@ HostPages arena_pages(const Options& options) {
   enable_debuggers(options, vcpu);
   start_control(*machine, {options.control, options.metrics});
   workload.program.hand_over_descriptors();
-  keep_log_descriptor();
   // What ps and top show, as execve sets it.
   prctl(PR_SET_NAME, std::filesystem::path(workload.name).filename().c_str());
   vcpu.program_mask.store(inherited.blocked);
@@ -237,6 +236,7 @@ void warn_of_too_much_memory(uint64_t wanted, uint64_t there) {
 }
 
 int run(std::span<const std::string> arguments) {
+  keep_log_descriptor();
   const uint64_t host_memory = host_memory_size();
   const Options options = parse_options(arguments, host_memory);
   set_log_level(options.log_level);

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "vmm/host/host_call.h"
+#include "vmm/log.h"
 
 // Labels in host_call.S.
 extern "C" {
@@ -90,8 +91,7 @@ void send_again(int signal, const siginfo_t* info, bool to_this_thread) {
       "a bug of dbos-run, please report it\n",
       signal, info->si_code, static_cast<unsigned long long>(context->uc_mcontext.gregs[REG_RIP]),
       static_cast<unsigned long long>(reinterpret_cast<uintptr_t>(info->si_addr)));
-  if (length > 0)
-    raw_call(__NR_write, 2, reinterpret_cast<uint64_t>(line), static_cast<uint64_t>(length));
+  if (length > 0) write_to_log({line, static_cast<size_t>(length)});
 }
 
 // Whether the processor raised it in the VMM. One that was queued may claim any code and address:

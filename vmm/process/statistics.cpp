@@ -9,6 +9,7 @@
 
 #include "vmm/debug/figures_json.h"
 #include "vmm/error.h"
+#include "vmm/host/descriptor_guard.h"
 #include "vmm/host/host_call.h"
 #include "vmm/host/keep_descriptor.h"
 #include "vmm/log.h"
@@ -28,6 +29,10 @@ void enable_statistics(const std::string& file) {
   if (descriptor < 0)
     throw StartError::with_errno("can't open the file of --stats={} for writing", file);
   destination = keep_descriptor(descriptor);
+}
+
+void give_up_statistics() {
+  if (own_descriptors().is_ours(destination)) close_kept(destination);
 }
 
 bool write_statistics() {

@@ -9,6 +9,9 @@ namespace dbos::vmm {
 // the file can't be written.
 void enable_statistics(const std::string& file);
 
+// In a child of the first process, which doesn't write them: as give_up_log_descriptor() (log.h).
+void give_up_statistics();
+
 // Writes the counters, if they were asked for. Called at the end of the first process. False: they
 // could not be written, and the log says so.
 bool write_statistics();

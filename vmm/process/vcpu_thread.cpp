@@ -22,6 +22,7 @@
 #include "vmm/process/host_process.h"
 #include "vmm/process/making.h"
 #include "vmm/process/services.h"
+#include "vmm/process/statistics.h"
 #include "vmm/process/steward.h"
 #include "vmm/process/thread_block.h"
 #include "vmm/process/thread_reuse.h"
@@ -161,6 +162,12 @@ void start_process(void* argument) {
   Vcpu& vcpu = *static_cast<Vcpu*>(argument);
   vcpu.process->process_id = static_cast<uint32_t>(raw_call(__NR_getpid));
   inherit_descriptors(*vcpu.process);
+  set_own_descriptors(*vcpu.process->descriptors);
+  const bool is_of_the_first = vcpu.process->parent->parent == nullptr;
+  if (is_of_the_first) {  // in others the numbers are free for other descriptors
+    give_up_log_descriptor();
+    give_up_statistics();
+  }
   watch_parent(*vcpu.process);
   ring_steward();
   start_thread(argument);

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
+#include <csignal>
 #include <string>
 
 namespace dbos::vmm {
@@ -57,6 +58,42 @@ TEST_CASE("a line of the log that is too long is cut, and no format is read into
       written_by([] { log_line(LogLevel::kError, "{}", std::string(3000, 'x')); });
   CHECK(line.size() == 1200);
   CHECK(line.back() == '\n');
+}
+
+sigset_t pending() {
+  sigset_t set;
+  sigpending(&set);
+  return set;
+}
+
+TEST_CASE("a line of the log that nobody can read raises no signal of the program's") {
+  int ends[2];
+  REQUIRE(pipe(ends) == 0);
+  close(ends[0]);
+  const int saved = dup(STDERR_FILENO);
+  dup2(ends[1], STDERR_FILENO);
+  static volatile sig_atomic_t raised;
+  raised = 0;
+  const auto before = signal(SIGPIPE, [](int) { raised = raised + 1; });
+  write_log_line(LogLevel::kError, "to nobody");
+  CHECK(raised == 0);
+  const sigset_t left = pending();
+  CHECK(sigismember(&left, SIGPIPE) == 0);
+  // One that waited before goes on waiting.
+  sigset_t pipe_signal;
+  sigemptyset(&pipe_signal);
+  sigaddset(&pipe_signal, SIGPIPE);
+  sigprocmask(SIG_BLOCK, &pipe_signal, nullptr);
+  raise(SIGPIPE);
+  write_log_line(LogLevel::kError, "to nobody");
+  const sigset_t kept = pending();
+  CHECK(sigismember(&kept, SIGPIPE) == 1);
+  sigprocmask(SIG_UNBLOCK, &pipe_signal, nullptr);
+  CHECK(raised == 1);
+  signal(SIGPIPE, before);
+  dup2(saved, STDERR_FILENO);
+  close(saved);
+  close(ends[1]);
 }
 
 }  // namespace
