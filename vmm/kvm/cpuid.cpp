@@ -33,9 +33,8 @@ kvm_cpuid_entry2* find(std::vector<uint8_t>& cpuid, uint32_t leaf, uint32_t subl
 }
 
 // What no guest kernel here needs, and is much code in Linux to attack: nested virtualization,
-// enclaves, performance counters, and KVM's own interfaces but for two.
+// enclaves, performance counters, and KVM's own interfaces.
 void hide_attack_surface(kvm_cpuid_entry2& entry) {
-  constexpr uint32_t kSoftware = 1u << KVM_FEATURE_STEAL_TIME | 1u << KVM_FEATURE_PV_TLB_FLUSH;
   switch (entry.function) {
     case 1:
       entry.ecx &= ~(1u << 5 | 1u << 15);  // VMX, PDCM
@@ -43,13 +42,10 @@ void hide_attack_surface(kvm_cpuid_entry2& entry) {
     case 7:
       if (entry.index == 0) entry.ebx &= ~(1u << 2);  // SGX
       break;
-    case KVM_CPUID_FEATURES:
-      entry.eax &= kSoftware;
-      entry.edx &= 1u << KVM_HINTS_REALTIME;
-      break;
     case 0x80000001:
       entry.ecx &= ~(1u << 2 | 1u << 23);  // SVM, PERFCTR_CORE
       break;
+    case KVM_CPUID_FEATURES:
     case 0xa:         // Intel's performance counters
     case 0x12:        // SGX
     case 0x8000000a:  // SVM

@@ -51,7 +51,7 @@ TEST_CASE("Pages of 1 GiB are there if CPUID says so") {
   REQUIRE_FALSE(has_gigabyte_pages(silent));
 }
 
-TEST_CASE("A guest is offered no virtualization, no counters and few of KVM's interfaces") {
+TEST_CASE("A guest is offered no virtualization, no counters and none of KVM's interfaces") {
   const uint32_t all = ~0u;
   std::vector<kvm_cpuid_entry2> entries;
   for (const uint32_t function :
@@ -68,8 +68,7 @@ TEST_CASE("A guest is offered no virtualization, no counters and few of KVM's in
     INFO("leaf " << std::hex << entry.function);
     if (entry.function == 1) CHECK((entry.ecx & 1u << 5) == 0);           // VMX
     if (entry.function == 0x80000001) CHECK((entry.ecx & 1u << 2) == 0);  // SVM
-    if (entry.function == 0x40000001) CHECK(entry.eax == (1u << 5 | 1u << 9));
-    if (entry.function == 0x40000001) CHECK(entry.edx == 1);
+    if (entry.function == 0x40000001) CHECK((entry.eax | entry.edx) == 0);
     if (entry.function == 0xa || entry.function == 0x12) CHECK(any == 0);
     if (entry.function == 0x8000000a || entry.function == 0x80000022) CHECK(any == 0);
     if (entry.function == 0x40000000) CHECK(entry.eax == all);

@@ -1,0 +1,55 @@
+# Where there are no more virtual CPUs, or no more frames: what Linux would say, and nothing is lost.
+# shellcheck shell=bash disable=SC2016,SC2034,SC2154 # scripts in quotes; names that support.sh and run share
+
+# All virtual CPUs but those that forks and the helper may have.
+readonly crowding='
+import errno, os, threading
+threading.stack_size(65536)
+def crowd(most):
+    end, threads = threading.Event(), []
+    try:
+        while len(threads) < most:
+            thread = threading.Thread(target=end.wait)
+            thread.start()
+            threads.append(thread)
+    except RuntimeError:
+        pass
+    return end, threads
+def leave(end, threads):
+    end.set()
+    for thread in threads: thread.join()
+def fork():
+    child = os.fork()
+    if child == 0: os._exit(0)
+    return os.waitpid(child, 0)[1]
+for turn in range(2):
+    end, threads = crowd(2000)
+    assert 1000 <= len(threads) < 1024, len(threads)
+    try:
+        fork()
+        assert False, "fork"
+    except OSError as error:
+        assert error.errno == errno.EAGAIN, error
+    leave(end, threads)
+    assert fork() == 0
+end, threads = crowd(100)
+assert len(threads) == 100
+leave(end, threads)
+assert fork() == 0
+print("ready", flush=True)
+input()
+'
+
+seconds[no_virtual_cpu_is_left]=240
+test_no_virtual_cpu_is_left() { leaves_nothing "$crowding"; }
+
+test_fork_without_memory() {
+  one 'exit 0' "${dbos[@]}" --memory 128M "$DBOS_BUILD/tests/system/memory_limit" fork
+  cat one.out
+}
+
+# There is a snapshot, and a call of the program's needs memory that only its end can give.
+test_call_without_memory() {
+  one 'exit 0' "${dbos[@]}" --memory 128M "$DBOS_BUILD/tests/system/memory_limit" call
+  grep -q 'a snapshot, is ended: there is no memory left' one.err
+}
