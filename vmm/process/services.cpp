@@ -198,6 +198,14 @@ void watch_steward(const Vcpu& vcpu) {
   die_by_signal(signal);
 }
 
+// Sleeps: whoever only yields stays runnable, and so takes a processor from the lock's holder
+// (docs/decisions/0021).
+int64_t give_up_processor() {
+  constexpr timespec kMoment{0, 100'000};
+  raw_call(__NR_nanosleep, reinterpret_cast<uint64_t>(&kMoment), 0);
+  return 0;
+}
+
 }  // namespace
 
 int64_t execute_service(Vcpu& vcpu, const Call& call) {
@@ -252,7 +260,7 @@ int64_t execute_service(Vcpu& vcpu, const Call& call) {
       return request_helper(vcpu, a[0], a[1]);
     case Service::kYield:
       watch_steward(vcpu);
-      return raw_call(__NR_sched_yield);
+      return give_up_processor();
     case Service::kTrace:
       print_trace(vcpu.index);
       return 0;
