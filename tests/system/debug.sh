@@ -233,7 +233,7 @@ test_gdb_at_redis() {
   pkill -KILL -x gdb
   wait "$gdb" || true
   expect 'answer to GET' hello "$(redis-cli -p "$port" get greeting)"
-  says 'received signal SIGINT' '#0 .*epoll_wait' '\* 1 +Thread' 'Breakpoint 1, .*dbAdd' '"greeting"' '#0 .*dbAdd' \
+  says 'received signal SIGINT' '#0 .* in ' '\* 1 +Thread' 'Breakpoint 1, .*dbAdd' '"greeting"' '#0 .*dbAdd' \
     '#[1-9].*setCommand' '=> 0x[0-9a-f]+ <dbAdd\+'
   redis-cli -p "$port" shutdown nosave || true
   ends 0

@@ -26,6 +26,11 @@ test_redis_restart() { redis_test save restart; }
 test_redis_save_on_schedule() { redis_test save on_schedule; }
 seconds[redis_saving_child_is_killed]=240
 test_redis_saving_child_is_killed() { redis_test save child_killed; }
+seconds[redis_disk_is_full]=240
+test_redis_disk_is_full() { # what it mounts vanishes with it
+  need redis-server redis-check-rdb
+  unshare --mount "$python" -B "$here/redis/save.py" disk_full
+}
 test_redis_crash_report() { redis_test save crash; }
 test_redis_daemonize() { redis_test save daemon; }
 seconds[redis_plain_replica_of_ours]=300

@@ -98,11 +98,6 @@ print("ready", flush=True)
 input()
 '
 
-one_process() { # one_process PROGRAM: runs in the guest
-  [[ $("$DBOS_BUILD/tools/dbos-dbg" -p "$1" --json ps | "$python" -c '
-import json, sys; print(len({thread["process"] for thread in json.load(sys.stdin)}))') = 1 ]]
-}
-
 # Each makes more virtual CPUs than there were, and leaves while its threads sleep.
 readonly leaving='
 import os, threading, time
@@ -118,24 +113,32 @@ print("ready", flush=True)
 input()
 '
 
-leaves_nothing() { # leaves_nothing PROGRAM: prints 'ready' when its children are gone
-  mkfifo input output
-  "${dbos[@]}" "$python" -c "$1" <input >output 2>errors &
-  local program=$! line
-  exec 7>input 8<output
-  read -r line <&8 || fail "$(tail -n 3 errors)"
-  expect 'the answer' ready "$line"
-  await 30 nothing_kept "$program"
-  await 30 one_process "$program"
-  echo >&7
-  wait "$program"
-}
-
 seconds[children_killed_at_once]=240
 test_children_killed_at_once() { leaves_nothing "$killing"; }
 
 seconds[children_of_many_threads]=240
 test_children_of_many_threads() { leaves_nothing "$leaving"; }
+
+# The first process leaves what its child does to the child: memory of those that are killed comes back.
+readonly orphaning='
+import os, signal
+if os.fork(): os._exit(0)
+data = bytearray(16 << 20)
+for turn in range(20):
+    data[::4096] = bytes([turn]) * (len(data) // 4096)
+    child = os.fork()
+    while child == 0: data[::4096] = bytes(len(data) // 4096)
+    os.kill(child, signal.SIGKILL)
+    assert os.waitpid(child, 0) == (child, signal.SIGKILL)
+more = bytearray(b"m") * (48 << 20)
+print("ready", more.count(b"m") == len(more), data.count(19))
+'
+
+test_children_of_an_orphan_are_killed() {
+  one 'exit 0' "${dbos[@]}" --memory 128M "$python" -c "$orphaning"
+  await 60 grep -q ready one.out
+  expect 'the orphan' 'ready True 4096' "$(<one.out)"
+}
 
 # There is room for the memory once and a half.
 test_main_outlives_its_snapshot() {

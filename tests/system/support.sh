@@ -143,6 +143,24 @@ nothing_kept() { # nothing_kept PROGRAM: for snapshots
   [[ $(frames_of "$1") = *' 0' ]]
 }
 
+one_process() { # one_process PROGRAM: runs in the guest
+  [[ $("$DBOS_BUILD/tools/dbos-dbg" -p "$1" --json ps | "$python" -c '
+import json, sys; print(len({thread["process"] for thread in json.load(sys.stdin)}))') = 1 ]]
+}
+
+leaves_nothing() { # leaves_nothing PROGRAM: prints 'ready' when its children are gone
+  mkfifo input output
+  "${dbos[@]}" "$python" -c "$1" <input >output 2>errors &
+  local program=$! line
+  exec 7>input 8<output
+  read -r line <&8 || fail "$(tail -n 3 errors)"
+  expect 'the answer' ready "$line"
+  await 30 nothing_kept "$program"
+  await 30 one_process "$program"
+  echo >&7
+  wait "$program"
+}
+
 exits_of() { # exits_of FILE INDEX: of the counters that --stats wrote
   "$python" -c "import json; print(json.load(open('$1'))['exits']$2)"
 }

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from support import (DATA_MB, PATIENCE_S, PairWriters, Server, await_that, check, check_equal, check_pairs,
+from support import (DATA_MB, PATIENCE_S, PairWriters, ReplyError, Server, await_that, check, check_equal, check_pairs,
                      check_rdb, child_pids, main, same_data)
 
 
@@ -213,6 +213,59 @@ def child_killed():
     check_equal("files", ["dump.rdb"], sorted(os.listdir(server.directory)))
     plain = Server(plain=True, directory=server.directory)
     check_equal("the last state was saved", b"value", plain("GET", "key"))
+
+
+def small_disk(name, kib):
+    os.makedirs(name)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kib}k", "small", name], check=True)
+    return name
+
+
+def enlarge(disk):
+    subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
+
+
+def disk_full():
+    """A disk that is full fails a save, or writes to the append-only file; with room both work again."""
+    disk = small_disk("for_rdb", 2048)
+    server = Server("--rdbcompression", "no", directory=disk)
+    server.populate(4)
+    digest = server.digest()
+    for _ in range(2):
+        server("BGSAVE")
+        await_that(lambda: server.info("persistence")["rdb_bgsave_in_progress"] == "0", "the end of the save")
+        check_equal("rdb_last_bgsave_status", "err", server.info("persistence")["rdb_last_bgsave_status"])
+        check_equal("files", [], os.listdir(disk))
+        check_equal("children", [], child_pids(server.process.pid))
+        check_equal("digest", digest, server.digest())
+    check("No space left on device" in server.log(), "its log does not name ENOSPC")
+    enlarge(disk)
+    server.background_save()
+    check_rdb(f"{disk}/dump.rdb")
+    server.shutdown("NOSAVE")
+
+    disk = small_disk("for_aof", 2048)
+    options = ("--appendonly", "yes", "--appendfsync", "everysec")
+    server = Server(*options, directory=disk)
+    server("SET", "small", "value")
+    written = 0
+    try:
+        while written < 100:
+            server("SET", f"large:{written}", "v" * 100_000)
+            written += 1
+        raise AssertionError("no write was refused")
+    except ReplyError as error:
+        check("MISCONF" in str(error) and "No space left on device" in str(error), "the refused write:", error)
+    check_equal("aof_last_write_status", "err", server.info("persistence")["aof_last_write_status"])
+    check_equal("GET", b"value", server("GET", "small"))
+    enlarge(disk)
+    await_that(lambda: server.info("persistence")["aof_last_write_status"] == "ok", "writes go on", 30)
+    server("SET", "after", "value")
+    digest = server.digest()
+    server.shutdown()
+    plain = Server(*options, plain=True, directory=disk)
+    check_equal("digest in a plain redis", digest, plain.digest())
+    plain.shutdown()
 
 
 def killed_while_saving():
