@@ -32,6 +32,7 @@ constexpr int kBlockAttemptsMax = 10'000;
 
 std::atomic<uint32_t> doorbell{0};
 std::atomic<uint32_t> steward_thread{0};
+std::atomic<uint32_t> starter{0};  // the thread that makes the steward, until that has begun
 std::atomic<bool> is_wanted{false};
 
 bool begin_adoption(Vcpu& vcpu, const HostProcess& own) {
@@ -92,6 +93,7 @@ void* run_steward(void* argument) {
   begin_service_thread("dbos-steward");
   set_own_descriptors(*own.descriptors);
   raw_call(__NR_set_tid_address, reinterpret_cast<uint64_t>(&steward_thread));
+  starter.store(0);
   for (;;) {
     make_spare_blocks();
     futex_waitv watched[kWatchedMax + 1];
@@ -145,12 +147,18 @@ void start_steward(const HostProcess& process) {
   uint32_t expected = 0;
   if (!may_host(process)) return;
   if (!steward_thread.compare_exchange_strong(expected, 1)) return;
+  starter.store(static_cast<uint32_t>(raw_call(__NR_gettid)));
   const int error =
       start_service_thread(kStackSize, run_steward, const_cast<HostProcess*>(&process));
   if (error != 0) steward_thread.store(0);
 }
 
 void keep_steward(const HostProcess& process) {
+  // A program that goes into the background ends its first process at once, with the steward in it,
+  // perhaps before that could say who it is.
+  uint32_t made_by = starter.load();
+  const bool is_lost = made_by != 0 && !shares_our_memory(made_by);
+  if (is_lost && starter.compare_exchange_strong(made_by, 0)) steward_thread.store(0);
   if (is_wanted.load() && steward_thread.load() == 0) start_steward(process);
 }
 
