@@ -13,6 +13,7 @@
 #include "vmm/host/descriptor_guard.h"
 #include "vmm/host/host_call.h"
 #include "vmm/host/keep_descriptor.h"
+#include "vmm/host/signal_mask.h"
 
 namespace dbos::vmm {
 namespace {
@@ -39,17 +40,9 @@ int destination() {
 // Of SIGPIPE and SIGXFSZ, which a write may raise: whoever reads standard error may be gone.
 constexpr uint64_t kWriteSignals = uint64_t{1} << (SIGPIPE - 1) | uint64_t{1} << (SIGXFSZ - 1);
 
-uint64_t change_mask(int how, uint64_t mask) {
-  uint64_t before = 0;
-  raw_call(__NR_rt_sigprocmask, static_cast<uint64_t>(how), reinterpret_cast<uint64_t>(&mask),
-           reinterpret_cast<uint64_t>(&before), sizeof mask);
-  return before;
-}
-
 // With kWriteSignals blocked: those that the write raised go, those that waited before stay.
 void write_and_take_signals(std::string_view text) {
-  uint64_t pending = 0;
-  raw_call(__NR_rt_sigpending, reinterpret_cast<uint64_t>(&pending), sizeof pending);
+  const uint64_t pending = pending_signals();
   const int64_t written = raw_call(__NR_write, static_cast<uint64_t>(destination()),
                                    reinterpret_cast<uint64_t>(text.data()), text.size());
   const uint64_t raised = kWriteSignals & ~pending;
@@ -119,11 +112,11 @@ void write_log_line(std::string_view text) {
 }
 
 void write_to_log(std::string_view text) {
-  const uint64_t before = change_mask(SIG_BLOCK, kWriteSignals);
+  const uint64_t before = change_signal_mask(SIG_BLOCK, kWriteSignals);
   write_and_take_signals(text);
   // A handler of ours that ran meanwhile may have left all blocked (signals.h): that stays.
-  const uint64_t now = change_mask(SIG_SETMASK, ~uint64_t{0});
-  change_mask(SIG_SETMASK, now == (before | kWriteSignals) ? before : now);
+  const uint64_t now = change_signal_mask(SIG_SETMASK, ~uint64_t{0});
+  change_signal_mask(SIG_SETMASK, now == (before | kWriteSignals) ? before : now);
 }
 
 void keep_log_descriptor() {

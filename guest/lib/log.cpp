@@ -1,6 +1,7 @@
 #include "guest/lib/log.h"
 
 #include "guest/hypercall.h"
+#include "guest/lib/decimal.h"
 #include "guest/platform.h"
 
 namespace dbos {
@@ -24,13 +25,7 @@ LogLine& LogLine::number(i64 value) {
     put('-');
     magnitude = 0 - magnitude;
   }
-  char digits[20];
-  u32 count = 0;
-  do {
-    digits[count++] = static_cast<char>('0' + magnitude % 10);
-    magnitude /= 10;
-  } while (magnitude != 0);
-  while (count > 0) put(digits[--count]);
+  for (const char digit : Decimal(magnitude)) put(digit);
   return *this;
 }
 

@@ -163,6 +163,7 @@ class FrameAllocator {
   void give_frame(FrameNumber frame);
   u32 take_free_block(bool prefer_zero);  // 0: none
   void open_block(u32 block, BlockUse use);
+  void count_taken(u32 block, u32 count);
   bool take_fresh_run(u32 order, FrameNumber& first);
   u32 find_run_at_cursor(u32 order);
   bool take_returned_run(BlockUse use, u32 order, u64 looks, FrameNumber& first);

@@ -33,13 +33,17 @@ bool FrameAllocator::take_frame(bool prefer_zero, BlockUse use, Taken& taken) {
     info.free_head = frame_info(taken.frame).next();
   }
   DBOS_ASSERT(frame_info(taken.frame).state() == FrameState::kFree);
-  --info.free_count;
-  --free_frames_;
-  if (info.free_count == 0) {
-    unlink(partial(info.use), block);
-    info.state = BlockState::kFull;
-  }
+  count_taken(block, 1);
   return true;
+}
+
+void FrameAllocator::count_taken(u32 block, u32 count) {
+  BlockInfo& info = block_info(block);
+  info.free_count = static_cast<u16>(info.free_count - count);
+  free_frames_ -= count;
+  if (info.free_count != 0) return;
+  unlink(partial(info.use), block);
+  info.state = BlockState::kFull;
 }
 
 void FrameAllocator::give_frame(FrameNumber frame) {
@@ -110,13 +114,8 @@ bool FrameAllocator::take_fresh_run(u32 order, FrameNumber& first) {
     info.free_head = skipped;
   }
   info.cursor = static_cast<u16>(begin + count);
-  info.free_count = static_cast<u16>(info.free_count - count);
-  free_frames_ -= count;
   first = FrameNumber(first_frame(block).value() + begin);
-  if (info.free_count == 0) {
-    unlink(partial(info.use), block);
-    info.state = BlockState::kFull;
-  }
+  count_taken(block, count);
   return true;
 }
 
@@ -176,13 +175,8 @@ bool FrameAllocator::take_run_of_block(u32 block, u32 order, FrameNumber& first)
     frame_info(frame).set_next(info.free_head);
     info.free_head = frame;
   }
-  info.free_count = static_cast<u16>(info.free_count - count);
-  free_frames_ -= count;
   first = FrameNumber(first_frame(block).value() + begin);
-  if (info.free_count == 0) {
-    unlink(partial(info.use), block);
-    info.state = BlockState::kFull;
-  }
+  count_taken(block, count);
   return true;
 }
 

@@ -5,6 +5,7 @@
 #include <linux/mman.h>
 
 #include "guest/hypercall.h"
+#include "guest/lib/decimal.h"
 #include "guest/platform.h"
 
 namespace dbos {
@@ -68,13 +69,7 @@ void write_descriptor_link(char (&link)[kDescriptorLinkSize], i32 descriptor) {
   constexpr char kPrefix[] = "/proc/self/fd/";
   __builtin_memcpy(link, kPrefix, sizeof kPrefix);
   char* end = link + sizeof kPrefix - 1;
-  char digits[12];
-  u32 count = 0;
-  do {
-    digits[count++] = static_cast<char>('0' + descriptor % 10);
-    descriptor /= 10;
-  } while (descriptor != 0);
-  while (count > 0) *end++ = digits[--count];
+  for (const char digit : Decimal(static_cast<u32>(descriptor))) *end++ = digit;
   *end = 0;
 }
 

@@ -200,8 +200,10 @@ void open_for_reading(i64 descriptor, u64 flags) {
   const i64 reader =
       hypercall(__NR_openat, kCurrentDirectory, host_pointer(link), O_RDONLY | closing);
   if (reader < 0) return;  // at the limit of open files
-  hypercall(__NR_dup3, static_cast<u64>(reader), static_cast<u64>(descriptor), closing);
-  hypercall(__NR_close, static_cast<u64>(reader));
+  Call calls[2] = {
+      {__NR_dup3, 0, {static_cast<u64>(reader), static_cast<u64>(descriptor), closing}, 0},
+      {__NR_close, 0, {static_cast<u64>(reader)}, 0}};
+  hypercall_batch(calls, 2);
 }
 
 i64 make_file(Thread& thread, ProcFile file, const char* path, u64 flags) {

@@ -1,5 +1,6 @@
 #include "guest/syscalls/proc_text.h"
 
+#include "guest/lib/decimal.h"
 #include "guest/memory/heap.h"
 
 namespace dbos {
@@ -46,15 +47,9 @@ ProcText& ProcText::bytes(const char* data, u64 count) {
 }
 
 ProcText& ProcText::decimal(u64 value, u32 width) {
-  char digits[20];
-  u32 count = 0;
-  do {
-    digits[count++] = static_cast<char>('0' + value % 10);
-    value /= 10;
-  } while (value != 0);
-  for (u32 i = count; i < width; ++i) put(' ');
-  while (count > 0) put(digits[--count]);
-  return *this;
+  const Decimal digits(value);
+  for (u32 i = digits.size(); i < width; ++i) put(' ');
+  return bytes(digits.begin(), digits.size());
 }
 
 ProcText& ProcText::hexadecimal(u64 value, u32 width) {

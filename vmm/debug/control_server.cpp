@@ -335,11 +335,7 @@ void* run_control_thread(void* argument) {
 
 void start_thread(ThreadStart& start) {
   sem_init(&start.is_ready, 0, 0);
-  const int error = start_service_thread(kStackSize, run_control_thread, &start);
-  if (error != 0) {
-    errno = error;
-    throw StartError::with_errno("can't make the thread for dbos-dbg and --metrics");
-  }
+  require_service_thread(kStackSize, run_control_thread, &start, "for dbos-dbg and --metrics");
   while (sem_wait(&start.is_ready) != 0) {
   }
 }

@@ -121,10 +121,7 @@ int make_wake_up() {
 void start_debugger() {
   waiting = new std::deque<std::shared_ptr<DebugChannel>>;  // the thread never ends
   descriptors = {make_wake_up(), make_wake_up()};
-  const int error = start_service_thread(kStackSize, run_debugger, nullptr);
-  if (error == 0) return;
-  errno = error;
-  throw StartError::with_errno("can't make the thread that debugs for dbos-dbg");
+  require_service_thread(kStackSize, run_debugger, nullptr, "that debugs for dbos-dbg");
 }
 
 std::shared_ptr<DebugChannel> open_debug_channel(std::string who, std::string_view input) {

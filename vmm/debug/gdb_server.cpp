@@ -170,10 +170,7 @@ void start_gdb_server(const std::string& address) {
     socket_folder = keep_descriptor(open(folder.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
     socket_name = address.substr(slash + 1);
   }
-  const int error = start_service_thread(kStackSize, run_server, nullptr);
-  if (error == 0) return;
-  errno = error;
-  throw StartError::with_errno("can't make the thread that serves gdb");
+  require_service_thread(kStackSize, run_server, nullptr, "that serves gdb");
 }
 
 void remove_gdb_socket() {

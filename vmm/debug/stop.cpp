@@ -3,7 +3,6 @@
 
 #include <asm/unistd.h>
 #include <linux/futex.h>
-#include <linux/time_types.h>
 #include <sys/eventfd.h>
 
 #include <chrono>
@@ -28,8 +27,7 @@ constexpr uint32_t kPatienceOfStep_ms = 1000;
 using Clock = std::chrono::steady_clock;
 
 void pause() {
-  const __kernel_timespec time = {0, 100'000};
-  raw_call(__NR_nanosleep, reinterpret_cast<uint64_t>(&time), 0);
+  sleep_for(100'000);
 }
 
 // With the lock.

@@ -2,6 +2,9 @@
 // and no lost wake-up between looking for a signal and sleeping in the kernel.
 #pragma once
 
+#include <asm/unistd.h>
+#include <linux/time_types.h>
+
 #include <cstdint>
 
 #include "hypercall/abi.h"
@@ -40,6 +43,12 @@ inline int64_t raw_call(long number, uint64_t a0 = 0, uint64_t a1 = 0, uint64_t 
                : "a"(number), "D"(a0), "S"(a1), "d"(a2), "r"(r10), "r"(r8), "r"(r9)
                : "rcx", "r11", "memory");
   return result;
+}
+
+// Below a second. A signal ends it early.
+inline void sleep_for(long nanoseconds) {
+  const __kernel_timespec time = {0, nanoseconds};
+  raw_call(__NR_nanosleep, reinterpret_cast<uint64_t>(&time), 0);
 }
 
 }  // namespace dbos::vmm

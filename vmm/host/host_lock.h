@@ -5,7 +5,6 @@
 #pragma once
 
 #include <asm/unistd.h>
-#include <linux/time_types.h>
 #include <sys/uio.h>
 
 #include <atomic>
@@ -38,8 +37,7 @@ class HostLock {
       if (!shares_our_memory(holder) && word_.compare_exchange_strong(holder, self)) {
         return Taken::kFromTheDead;
       }
-      const __kernel_timespec pause = {0, 50'000};
-      raw_call(__NR_nanosleep, reinterpret_cast<uint64_t>(&pause), 0);
+      sleep_for(50'000);
     }
   }
   void unlock() { word_.store(0); }

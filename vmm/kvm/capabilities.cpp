@@ -1,8 +1,10 @@
 #include "vmm/kvm/capabilities.h"
 
+#include <asm/unistd.h>
 #include <fmt/format.h>
 #include <sys/ioctl.h>
 
+#include "vmm/host/host_call.h"
 #include "vmm/kvm/kvm_api.h"
 
 namespace dbos::vmm {
@@ -20,6 +22,14 @@ const std::vector<Capability>& required_capabilities() {
       {KVM_CAP_IMMEDIATE_EXIT, 1, "KVM_CAP_IMMEDIATE_EXIT", "signals that are never lost"},
   };
   return table;
+}
+
+int64_t enable_capability(int descriptor, uint32_t number, uint64_t argument) {
+  kvm_enable_cap enabling = {};
+  enabling.cap = number;
+  enabling.args[0] = argument;
+  return raw_call(__NR_ioctl, static_cast<uint64_t>(descriptor), KVM_ENABLE_CAP,
+                  reinterpret_cast<uint64_t>(&enabling));
 }
 
 std::string missing_capabilities(int kvm_descriptor) {

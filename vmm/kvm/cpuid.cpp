@@ -9,6 +9,7 @@
 
 #include "vmm/error.h"
 #include "vmm/host/host_call.h"
+#include "vmm/kvm/capabilities.h"
 #include "vmm/kvm/kvm_api.h"
 
 namespace dbos::vmm {
@@ -103,13 +104,9 @@ bool has_gigabyte_pages(std::vector<uint8_t>& cpuid) {
 }
 
 int64_t disable_performance_counters(int vm_descriptor) {
-  kvm_enable_cap none = {};
-  none.cap = KVM_CAP_PMU_CAPABILITY;
-  none.args[0] = KVM_PMU_CAP_DISABLE;
   const int supported = ioctl(vm_descriptor, KVM_CHECK_EXTENSION, KVM_CAP_PMU_CAPABILITY);
   if (supported <= 0) return 0;  // there are none, or KVM is older than 5.18
-  return raw_call(__NR_ioctl, static_cast<uint64_t>(vm_descriptor), KVM_ENABLE_CAP,
-                  reinterpret_cast<uint64_t>(&none));
+  return enable_capability(vm_descriptor, KVM_CAP_PMU_CAPABILITY, KVM_PMU_CAP_DISABLE);
 }
 
 int64_t set_cpuid(int vcpu_descriptor, const std::vector<uint8_t>& cpuid, uint32_t index) {
@@ -122,11 +119,7 @@ int64_t set_cpuid(int vcpu_descriptor, const std::vector<uint8_t>& cpuid, uint32
   }
   // KVM offers its own interfaces to guests whose CPUID lacks them, unless it is told not to; one
   // older than 5.10 can't be.
-  kvm_enable_cap strict = {};
-  strict.cap = KVM_CAP_ENFORCE_PV_FEATURE_CPUID;
-  strict.args[0] = 1;
-  raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu_descriptor), KVM_ENABLE_CAP,
-           reinterpret_cast<uint64_t>(&strict));
+  (void)enable_capability(vcpu_descriptor, KVM_CAP_ENFORCE_PV_FEATURE_CPUID, 1);
   return raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu_descriptor), KVM_SET_CPUID2,
                   reinterpret_cast<uint64_t>(bytes));
 }

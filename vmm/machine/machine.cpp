@@ -39,13 +39,6 @@ constexpr uint64_t kEferLongModeEnable = 1 << 8;
 constexpr uint64_t kEferLongModeActive = 1 << 10;
 constexpr uint64_t kEferNoExecuteEnable = 1 << 11;
 
-int enable_capability(int vm_descriptor, uint32_t number, uint64_t argument) {
-  kvm_enable_cap enabling = {};
-  enabling.cap = number;
-  enabling.args[0] = argument;
-  return ioctl(vm_descriptor, KVM_ENABLE_CAP, &enabling);
-}
-
 // Any signal that is pending for this thread, a stop and a timer too, interrupts it.
 int create_vm(int kvm_descriptor) {
   constexpr int kAttemptsMax = 1000;
@@ -123,7 +116,8 @@ void Machine::open_kvm() {
     throw StartError::with_errno("KVM can't place its task state segment");
   }
   check(disable_performance_counters(vm_descriptor_), "leave out the performance counters");
-  if (enable_capability(vm_descriptor_, KVM_CAP_SPLIT_IRQCHIP, 0) < 0) {
+  if (const int64_t made = enable_capability(vm_descriptor_, KVM_CAP_SPLIT_IRQCHIP, 0); made < 0) {
+    errno = static_cast<int>(-made);
     throw StartError::with_errno("KVM can't make local interrupt controllers");
   }
   // Where HLT does not exit (the guest kernel has none), KVM does not have pages fetched behind the

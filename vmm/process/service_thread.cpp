@@ -5,8 +5,10 @@
 #include <pthread.h>
 #include <sched.h>
 
+#include <cerrno>
 #include <cstdint>
 
+#include "vmm/error.h"
 #include "vmm/host/host_call.h"
 #include "vmm/process/signals.h"
 #include "vmm/proxy/hide_descriptors.h"
@@ -24,6 +26,14 @@ int start_service_thread(size_t stack_size, void* (*run)(void*), void* argument)
   pthread_attr_destroy(&attributes);
   set_own_mask(mask);
   return error;
+}
+
+void require_service_thread(size_t stack_size, void* (*run)(void*), void* argument,
+                            const char* purpose) {
+  const int error = start_service_thread(stack_size, run, argument);
+  if (error == 0) return;
+  errno = error;
+  throw StartError::with_errno("can't make the thread {}", purpose);
 }
 
 void begin_service_thread(const char* name) {

@@ -198,14 +198,6 @@ void watch_steward(const Vcpu& vcpu) {
   die_by_signal(signal);
 }
 
-// Sleeps: whoever only yields stays runnable, and so takes a processor from the lock's holder
-// (docs/decisions/0021).
-int64_t give_up_processor() {
-  constexpr timespec kMoment{0, 100'000};
-  raw_call(__NR_nanosleep, reinterpret_cast<uint64_t>(&kMoment), 0);
-  return 0;
-}
-
 }  // namespace
 
 int64_t execute_service(Vcpu& vcpu, const Call& call) {
@@ -260,7 +252,10 @@ int64_t execute_service(Vcpu& vcpu, const Call& call) {
       return request_helper(vcpu, a[0], a[1]);
     case Service::kYield:
       watch_steward(vcpu);
-      return give_up_processor();
+      // Whoever only yields stays runnable, and so takes a processor from the lock's holder
+      // (docs/decisions/0021).
+      sleep_for(100'000);
+      return 0;
     case Service::kTrace:
       print_trace(vcpu.index);
       return 0;

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "vmm/host/host_call.h"
+#include "vmm/host/signal_mask.h"
 #include "vmm/log.h"
 
 // Labels in host_call.S.
@@ -56,13 +57,6 @@ bool stays_installed(int signal) {
 int64_t raw_action(int signal, const KernelAction* action, KernelAction* old) {
   return raw_call(__NR_rt_sigaction, static_cast<uint64_t>(signal),
                   reinterpret_cast<uint64_t>(action), reinterpret_cast<uint64_t>(old), 8);
-}
-
-uint64_t raw_mask(uint64_t mask) {
-  uint64_t old = 0;
-  raw_call(__NR_rt_sigprocmask, SIG_SETMASK, reinterpret_cast<uint64_t>(&mask),
-           reinterpret_cast<uint64_t>(&old), 8);
-  return old;
 }
 
 void set_default(int signal) {
@@ -178,11 +172,6 @@ void keep_for_later(SignalContext& vcpu, const siginfo_t& info, ucontext_t* cont
   send_again(kParentDeathSignal, &info, true);
 }
 
-// What a mask change of the VMM's own does to 64.
-void change_mask(uint64_t how, uint64_t signals) {
-  raw_call(__NR_rt_sigprocmask, how, reinterpret_cast<uint64_t>(&signals), 0, 8);
-}
-
 // Whoever sends a kick may be killed, or stopped, before it does or takes its count back. One that
 // comes late is counted ahead.
 constexpr int kTurnsBeforeLost = 1000;
@@ -295,17 +284,11 @@ void set_signal_context(SignalContext* context) {
 }
 
 uint64_t block_all_signals() {
-  return raw_mask(~uint64_t{0});
+  return change_signal_mask(SIG_SETMASK, ~uint64_t{0});
 }
 
 void set_own_mask(uint64_t mask) {
-  raw_mask(mask);
-}
-
-uint64_t pending_signals() {
-  uint64_t pending = 0;
-  raw_call(__NR_rt_sigpending, reinterpret_cast<uint64_t>(&pending), sizeof pending);
-  return pending;
+  change_signal_mask(SIG_SETMASK, mask);
 }
 
 int64_t signal_action(ProcessSignals& process, uint64_t signal, uint64_t disposition,
@@ -348,12 +331,12 @@ int64_t signal_mask(SignalContext& context, uint64_t mask) {
 }
 
 void die_by_signal(int signal) {
-  raw_mask(~uint64_t{0});
+  change_signal_mask(SIG_SETMASK, ~uint64_t{0});
   set_default(signal);
   const auto process = static_cast<uint64_t>(raw_call(__NR_getpid));
   const auto thread = static_cast<uint64_t>(raw_call(__NR_gettid));
   raw_call(__NR_tgkill, process, thread, static_cast<uint64_t>(signal));
-  raw_mask(~bit(signal));
+  change_signal_mask(SIG_SETMASK, ~bit(signal));
   // Not reached with a signal that ends a process; nothing else must run on in its place.
   raw_call(__NR_exit_group, 128 + static_cast<uint64_t>(signal));
   __builtin_unreachable();
@@ -373,7 +356,7 @@ void take_last_kicks(SignalContext& context) {
     if (is_lost) context.kicks_received.fetch_add(1);
   }
   if (context.has_kept.load() == 0) return;
-  change_mask(SIG_BLOCK, bit(kParentDeathSignal));
+  change_signal_mask(SIG_BLOCK, bit(kParentDeathSignal));
   context.blocks_kicks.store(1);
   context.has_kept.store(0);
   send_again(kParentDeathSignal, &context.kept, true);
@@ -382,7 +365,7 @@ void take_last_kicks(SignalContext& context) {
 void listen_to_kicks(SignalContext& context) {
   if (context.blocks_kicks.load() == 0) return;
   context.blocks_kicks.store(0);
-  change_mask(SIG_UNBLOCK, bit(kParentDeathSignal));
+  change_signal_mask(SIG_UNBLOCK, bit(kParentDeathSignal));
 }
 
 int64_t send_kick(uint32_t process, uint32_t thread) {

@@ -79,9 +79,6 @@ void set_signal_context(SignalContext* context);
 // the creation of a thread or process. Returns the mask before.
 uint64_t block_all_signals();
 void set_own_mask(uint64_t mask);
-// Those that wait for the calling thread, or for its process, because it blocks them.
-// Async-signal-safe.
-uint64_t pending_signals();
 
 // Service::kSignalAction, kSignalMask, kDie. `signal_mask` returns kNotStarted, with nothing
 // changed, when a signal waits in the hypercall page.

@@ -27,7 +27,7 @@ constexpr size_t kStackSize = 1 << 20;
 constexpr uint32_t kWatchedMax = 127;          // FUTEX_WAITV_MAX is 128, and one is the doorbell
 constexpr int64_t kPatience_ns = 200'000'000;  // for what is beyond kWatchedMax
 // For a thread block: a second in all.
-constexpr __kernel_timespec kBlockPause = {0, 100'000};
+constexpr long kBlockPause_ns = 100'000;
 constexpr int kBlockAttemptsMax = 10'000;
 
 std::atomic<uint32_t> doorbell{0};
@@ -84,8 +84,7 @@ void wait_without_waitv(int64_t result) {
              -result);
   }
   is_told = true;
-  constexpr __kernel_timespec kPause = {0, kPatience_ns};
-  raw_call(__NR_nanosleep, reinterpret_cast<uint64_t>(&kPause), 0);
+  sleep_for(kPatience_ns);
 }
 
 void* run_steward(void* argument) {
@@ -172,7 +171,7 @@ ThreadBlock* ask_for_spare_block() {
   ring_steward();
   ThreadBlock* block = take_spare_block();
   for (int attempt = 0; block == nullptr && attempt < kBlockAttemptsMax; ++attempt) {
-    raw_call(__NR_nanosleep, reinterpret_cast<uint64_t>(&kBlockPause), 0);
+    sleep_for(kBlockPause_ns);
     block = take_spare_block();
   }
   return block;

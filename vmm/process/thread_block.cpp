@@ -9,6 +9,7 @@
 #include <new>
 
 #include "vmm/host/host_call.h"
+#include "vmm/process/signals.h"
 
 extern "C" int64_t dbos_clone(uint64_t flags, uint64_t stack, uint64_t parent_word,
                               uint64_t child_word, uint64_t thread_pointer);
@@ -48,13 +49,10 @@ ThreadBlock* make_thread_block() {
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);
   pthread_attr_setstacksize(&attributes, kStackSize);
-  uint64_t all = ~uint64_t{0};
-  uint64_t before = 0;
-  raw_call(__NR_rt_sigprocmask, SIG_SETMASK, reinterpret_cast<uint64_t>(&all),
-           reinterpret_cast<uint64_t>(&before), 8);
+  const uint64_t mask = block_all_signals();
   pthread_t thread;
   const int result = pthread_create(&thread, &attributes, become_donor, block);
-  raw_call(__NR_rt_sigprocmask, SIG_SETMASK, reinterpret_cast<uint64_t>(&before), 0, 8);
+  set_own_mask(mask);
   pthread_attr_destroy(&attributes);
   if (result != 0) {
     delete block;

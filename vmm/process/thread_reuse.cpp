@@ -8,6 +8,7 @@
 #include <cerrno>
 
 #include "vmm/host/host_call.h"
+#include "vmm/host/signal_mask.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/vcpu_thread.h"
 

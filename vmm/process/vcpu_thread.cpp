@@ -2,7 +2,6 @@
 
 #include <asm/unistd.h>
 #include <linux/sched.h>
-#include <linux/time_types.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -234,8 +233,7 @@ int64_t start_host_thread(Vcpu& creator, Vcpu& vcpu, uint64_t flags, ThreadEntry
 }
 
 void pause_for_memory() {
-  constexpr __kernel_timespec kPause = {0, 1'000'000};
-  raw_call(__NR_nanosleep, reinterpret_cast<uint64_t>(&kPause), 0);
+  sleep_for(1'000'000);
 }
 
 // `result`: KVM_RUN's.

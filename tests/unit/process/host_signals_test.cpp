@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "vmm/host/host_call.h"
+#include "vmm/host/signal_mask.h"
 #include "vmm/log.h"
 
 namespace dbos::vmm {
