@@ -99,11 +99,22 @@ bool was_guardian_killed(const HostProcess& process) {
 // The parent is the next to be told of. A notice that waits is the end of one in between, which
 // had adopted the process and is gone as well: until it was taken, the old one stays.
 void follow_parent(HostProcess& process) {
-  const bool is_notice_pending = (pending_signals() >> (kParentDeathSignal - 1) & 1) != 0;
-  if (is_notice_pending || !has_lost_guardian(process)) return;
+  // Before the look for a notice: one that comes after that is this parent's.
   const uint32_t id = current_parent();
+  const bool is_notice_pending = (pending_signals() >> (kParentDeathSignal - 1) & 1) != 0;
+  if (is_notice_pending || id == process.guardian_id.load()) return;
   process.guardian.store(process_with_id(id));
   process.guardian_id.store(id);
+}
+
+// Linux changes the parent before it sends the notice (kernel/exit.c: forget_original_parent), so
+// that one in between may be passed over, and its notice comes late. Null: it is none of that kind.
+const HostProcess* passed_over(uint32_t id) {
+  for (const HostProcess& process : processes) {
+    const bool is_it = process.record.load() == RecordState::kLive && process.process_id == id;
+    if (is_it && !shares_our_memory(id)) return &process;
+  }
+  return nullptr;
 }
 
 }  // namespace
@@ -180,9 +191,13 @@ bool take_parent_death_notice(const siginfo_t& info) {
   // PDEATHSIG's has this code (kernel/exit.c: SEND_SIG_NOINFO). kill(2) by a parent that lives
   // looks the same, and is lost; what it sends with sigqueue or tgkill is not.
   if (info.si_code != SI_USER) return false;
-  const bool is_guardians = static_cast<uint32_t>(info.si_pid) == process->guardian_id.load();
-  if (!is_guardians && !has_lost_guardian(*process)) return false;
-  if (was_guardian_killed(*process)) die_with_parent();
+  const auto sender = static_cast<uint32_t>(info.si_pid);
+  const bool is_guardians = sender == process->guardian_id.load() || has_lost_guardian(*process);
+  const HostProcess* const late = is_guardians ? nullptr : passed_over(sender);
+  if (!is_guardians && late == nullptr) return false;
+  const bool was_killed =
+      is_guardians ? was_guardian_killed(*process) : late->ended_by_itself.load() == 0;
+  if (was_killed) die_with_parent();
   // Otherwise the parent, or only the thread of it that forked us, has ended by itself.
   follow_parent(*process);
   const uint32_t chosen = process->death_signal.load();
