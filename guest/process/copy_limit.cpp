@@ -25,7 +25,7 @@ bool ends_snapshots = false;
 constinit std::atomic<u64> seen_ended{0};
 
 bool may_limit() {
-  return current_process().is_first && !is_dying();
+  return current_process().is_main.load() && !is_dying();
 }
 
 // A signal ends it early; then others get a chance to run.

@@ -1,7 +1,7 @@
 // Memory that only snapshots keep: within bounds, and never at main's expense.
 //
 // What main writes after a fork is copied, and the old pages stay for the child. With --cow-limit
-// the first process ("main") is slowed down while they are more than the limit, or the child that
+// main, the eldest process, is slowed down while they are more than the limit, or the child that
 // keeps most is ended (--cow-policy). And where no frame is left at all for main, such a child is
 // ended before main would be. A child that finds no frame ends alone.
 #pragma once

@@ -26,9 +26,10 @@ struct Process {
   Spinlock lock;  // guards the fields below but for `actions`, which signal_lock guards
   std::atomic<i32> process_id;  // 0: it has not begun. Read without the lock
   AddressSpace* space;
-  bool is_first;       // dbos-run's own
-  bool borrows_space;  // its parent's, as after vfork
-  bool is_dumpable;    // it said so (PR_SET_DUMPABLE); if not, Linux knows
+  bool is_first;              // dbos-run's own
+  std::atomic<bool> is_main;  // the eldest, whose memory comes before that of its snapshots
+  bool borrows_space;         // its parent's, as after vfork
+  bool is_dumpable;           // it said so (PR_SET_DUMPABLE); if not, Linux knows
   SpaceUse* space_use;
   Thread* threads;
   u32 thread_count;

@@ -12,22 +12,30 @@ namespace {
 PhysicalAddress the_kernel_root;
 
 constinit Spinlock table_lock;  // before all others
-Process* first_process = nullptr;
+Process* newest_process = nullptr;
 std::atomic<u64> processes_ending{0};  // off the list, and not released yet
 std::atomic<u64> processes_ended{0};
 
 void enlist(Process& process) {
   const LockGuard guard(table_lock);
   process.previous = nullptr;
-  process.next = first_process;
-  if (first_process != nullptr) first_process->previous = &process;
-  first_process = &process;
+  process.next = newest_process;
+  if (newest_process != nullptr) newest_process->previous = &process;
+  newest_process = &process;
+}
+
+// A program that puts itself in the background goes on in a child of the first process.
+void make_eldest_main() {
+  Process* process = newest_process;
+  while (process != nullptr && process->next != nullptr) process = process->next;
+  if (process != nullptr) process->is_main.store(true);
 }
 
 void delist(Process& process) {
   const LockGuard guard(table_lock);
-  (process.previous == nullptr ? first_process : process.previous->next) = process.next;
+  (process.previous == nullptr ? newest_process : process.previous->next) = process.next;
   if (process.next != nullptr) process.next->previous = process.previous;
+  if (process.is_main.load()) make_eldest_main();
 }
 
 }  // namespace
@@ -61,6 +69,7 @@ Result<Process*> create_process(AddressSpace& space, Process* parent) {
   }
   process->space = &space;
   process->is_first = parent == nullptr;
+  process->is_main.store(process->is_first);
   process->borrows_space = parent != nullptr && parent->space == &space;
   process->thread_count = 1;
   if (parent != nullptr) {
@@ -106,9 +115,9 @@ Candidate condemn_snapshot(u64 now_ns, u64 patience_ns) {
   const LockGuard guard(table_lock);
   Process* chosen = nullptr;
   Candidate result = {processes_ending.load() != 0, false, 0, 0};
-  for (Process* process = first_process; process != nullptr; process = process->next) {
+  for (Process* process = newest_process; process != nullptr; process = process->next) {
     const Line& line = process->space->line();
-    if (process->is_first || process->borrows_space || line.departure() == 0) continue;
+    if (process->is_main.load() || process->borrows_space || line.departure() == 0) continue;
     if (process->condemned_at_ns != 0) {
       if (process->condemned_at_ns + patience_ns <= now_ns) continue;
       return {true, true, 0, 0};
@@ -128,7 +137,7 @@ Candidate condemn_snapshot(u64 now_ns, u64 patience_ns) {
 
 bool visit_process(i32 process_id, ProcessVisitor visitor, void* context) {
   const LockGuard guard(table_lock);
-  Process* process = first_process;
+  Process* process = newest_process;
   while (process != nullptr && process->process_id != process_id) process = process->next;
   if (process != nullptr) visitor(context, *process);
   return process != nullptr;

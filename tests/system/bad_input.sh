@@ -219,7 +219,7 @@ if os.fork() == 0:
     open("done", "w").close()
     os._exit(0)
 os._exit(0)'
-  grep -Eq '^dbos-run: the first process ended and process [0-9]+ goes on: --cow-limit, --metrics and dbos-dbg' one.err
+  grep -Eq '^dbos-run: the first process ended and process [0-9]+ goes on: --metrics and dbos-dbg' one.err
   : >go
   await 10 test -e done
 }

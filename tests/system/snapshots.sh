@@ -119,6 +119,32 @@ test_children_killed_at_once() { leaves_nothing "$killing"; }
 seconds[children_of_many_threads]=240
 test_children_of_many_threads() { leaves_nothing "$leaving"; }
 
+# The first process leaves what its child does to the child, which is main then: memory of those that are killed
+# comes back, and one that keeps too much is ended before it.
+readonly orphaning='
+import os, signal
+if os.fork(): os._exit(0)
+data = bytearray(16 << 20)
+for turn in range(20):
+    data[::4096] = bytes([turn]) * (len(data) // 4096)
+    child = os.fork()
+    while child == 0: data[::4096] = bytes(len(data) // 4096)
+    os.kill(child, signal.SIGKILL)
+    assert os.waitpid(child, 0) == (child, signal.SIGKILL)
+more = bytearray(b"m") * (64 << 20)
+print("ready", more.count(b"m") == len(more), data.count(19))
+child = os.fork()
+if child == 0: signal.pause()
+more[::4096] = b"n" * (len(more) // 4096)
+print(os.waitpid(child, 0) == (child, signal.SIGKILL), more.count(b"n"), flush=True)
+'
+
+test_children_of_an_orphan_are_killed() {
+  one 'exit 0' "${dbos[@]}" --memory 128M "$python" -c "$orphaning"
+  await 120 grep -q True.1 one.out
+  expect 'the orphan' $'ready True 4096\nTrue 16384' "$(<one.out)"
+}
+
 # There is room for the memory once and a half.
 test_main_outlives_its_snapshot() {
   one 'exit 0' "${dbos[@]}" --memory 160M "$python" -c "$rewriting" 96

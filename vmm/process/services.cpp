@@ -154,11 +154,10 @@ int64_t result_without_debugger(const Call& call) {
 void warn_of_those_that_go_on(const Vcpu& vcpu) {
   const HostProcess* const other = another_process(*vcpu.process);
   if (other == nullptr) return;
-  log_line(
-      LogLevel::kWarning,
-      "the first process ended and process {} goes on: --cow-limit, --metrics and dbos-dbg end "
-      "with it; run the program in the foreground (redis: --daemonize no)",
-      other->process_id);
+  log_line(LogLevel::kWarning,
+           "the first process ended and process {} goes on: --metrics and dbos-dbg end "
+           "with it; run the program in the foreground (redis: --daemonize no)",
+           other->process_id);
 }
 
 // What remains to be done if it is the first. False: that failed.

@@ -153,6 +153,25 @@ TEST_CASE_METHOD(CopyLimitFixture, "where a snapshot can't be ended, the next on
   release_process(stuck);
 }
 
+TEST_CASE_METHOD(CopyLimitFixture, "when main ends, the eldest of its children is main") {
+  Process& eldest = fork(11);
+  Process& second = fork(12);
+  main_thread.process = &second;
+  release_process(*main);
+  CHECK(!end_snapshot_for_memory());
+  main = main_thread.process = &eldest;
+  release_process(second);
+  CHECK(end_snapshot_for_memory());
+  CHECK(killed.empty());
+  Process& child = fork(13);
+  write_heap(20);
+  on_sleep = [&] {
+    if (!killed.empty()) release_process(child), on_sleep = nullptr;
+  };
+  CHECK(end_snapshot_for_memory());
+  CHECK(killed == std::vector<i32>{13});
+}
+
 TEST_CASE_METHOD(CopyLimitFixture, "a snapshot that can't be ended delays one copied page only") {
   BootInformation boot{};
   boot.flags = DBOS_BOOT_COW_KILL;
