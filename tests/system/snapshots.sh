@@ -119,6 +119,32 @@ test_children_killed_at_once() { leaves_nothing "$killing"; }
 seconds[children_of_many_threads]=240
 test_children_of_many_threads() { leaves_nothing "$leaving"; }
 
+# Each ends after its threads have: the virtual CPUs that it made serve the next one.
+readonly joining='
+import os, threading
+for turn in range(40):
+    child = os.fork()
+    if child == 0:
+        together = threading.Barrier(40)
+        threads = [threading.Thread(target=together.wait) for i in range(39)]
+        for thread in threads: thread.start()
+        together.wait()
+        for thread in threads: thread.join()
+        os._exit(0)
+    assert os.waitpid(child, 0) == (child, 0)
+print("ready")
+'
+
+seconds[virtual_cpus_of_children_come_back]=240
+test_virtual_cpus_of_children_come_back() {
+  one 'exit 0' "${dbos[@]}" --stats=counters "$python" -c "$joining"
+  expect 'the children' 'ready' "$(<one.out)"
+  local vcpus
+  vcpus=$("$python" -c 'import json; print(json.load(open("counters"))["vcpus"])')
+  echo "virtual CPUs: $vcpus"
+  ((vcpus < 200)) || fail "$vcpus virtual CPUs for 40 threads at a time"
+}
+
 # The first process leaves what its child does to the child, which is main then: memory of those that are killed
 # comes back, and one that keeps too much is ended before it.
 readonly orphaning='

@@ -129,8 +129,11 @@ Vcpu* VcpuPool::create(const HostProcess& process) {
     vcpu.state.store(is_lost ? VcpuState::kLost : VcpuState::kBusy);
     count_.store(index + 1);
     if (is_lost) continue;
-    if (process.parent != nullptr) hand_over(vcpu);
-    return &vcpu;
+    if (process.parent == nullptr || hand_over(vcpu)) return &vcpu;
+    // Killed with a lock held, its thread would keep the lock for ever.
+    vcpu.state.store(VcpuState::kLost);
+    tell_failure(-EAGAIN);
+    return nullptr;
   }
   return nullptr;
 }

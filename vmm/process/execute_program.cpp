@@ -139,13 +139,14 @@ int64_t execute_program(Vcpu& vcpu, const Call& call) {
   log_execution(vcpu, directory, path, a[4]);
   // The new program does not belong to the machine any more.
   const int death_signal = lend_death_signal(*vcpu.process);
-  vcpu.process->ended_by_itself.store(1);  // its children live on whatever the new program's end is
+  // Its children live on whatever the new program's end is.
+  vcpu.process->ended_by_itself.fetch_add(kExecutes);
   MemoryLimits limits = {};
   if (has_limits) limits = *reinterpret_cast<const MemoryLimits*>(a[5]);
   if (has_limits) exchange_limits(limits);
   result = host_call(&vcpu.page->signal.number, __NR_execveat, passed);
   if (has_limits) exchange_limits(limits);
-  vcpu.process->ended_by_itself.store(0);
+  vcpu.process->ended_by_itself.fetch_sub(kExecutes);
   restore_death_signal(*vcpu.process, death_signal);
   return result;
 }

@@ -62,14 +62,15 @@ void give_to(Vcpu& vcpu, const HostProcess& own) {
   vcpu.creator = &own;
 }
 
-void give_free_ones_to(const HostProcess& maker, const HostProcess& own) {
+// Whether it has neither a host thread nor a vCPU that is to be adopted.
+bool is_gone(const HostProcess& process) {
   VcpuPool& vcpus = machine().vcpus();
   for (uint32_t i = 0; i < vcpus.count(); ++i) {
-    Vcpu& vcpu = vcpus.at(i);
-    if (vcpu.creator != &maker || !can_lend(vcpu, own) || !vcpus.take(vcpu)) continue;
-    give_to(vcpu, own);
-    vcpus.release(vcpu);
+    const Vcpu& vcpu = vcpus.at(i);
+    const bool is_used = vcpu.host_thread.load() != 0 || vcpu.state.load() == VcpuState::kBusy;
+    if (vcpu.process == &process && is_used) return false;
   }
+  return true;
 }
 
 }  // namespace
@@ -85,8 +86,8 @@ int64_t open_handover() {
   return 0;
 }
 
-void hand_over(const Vcpu& vcpu) {
-  if (sender < 0) return;
+bool hand_over(const Vcpu& vcpu) {
+  if (sender < 0) return true;
   Message message;
   message.index = vcpu.index;
   cmsghdr* const control = CMSG_FIRSTHDR(&message.header);
@@ -94,10 +95,13 @@ void hand_over(const Vcpu& vcpu) {
   control->cmsg_type = SCM_RIGHTS;
   control->cmsg_len = CMSG_LEN(sizeof(int));
   std::memcpy(CMSG_DATA(control), &vcpu.descriptor, sizeof vcpu.descriptor);
-  for (int attempt = 0; !send(message) && errno == EAGAIN && attempt < kAttemptsMax; ++attempt) {
+  for (int attempt = 0; attempt < kAttemptsMax; ++attempt) {
+    if (send(message)) return true;
+    if (errno != EAGAIN) return false;
     ring_steward();
     nanosleep(&kPause, nullptr);
   }
+  return false;
 }
 
 void receive_descriptors(const HostProcess& own) {
@@ -121,12 +125,18 @@ void lend_descriptor(Vcpu& vcpu) {
   std::swap(vcpu.descriptor, vcpu.handed_over);
 }
 
-void return_descriptor(Vcpu& vcpu, const HostProcess& own) {
+void return_descriptor(Vcpu& vcpu) {
   std::swap(vcpu.descriptor, vcpu.handed_over);
-  if (vcpu.creator != vcpu.process) return;
-  const HostProcess& maker = *vcpu.process;
-  give_to(vcpu, own);
-  give_free_ones_to(maker, own);
+}
+
+void take_over_free_vcpus(const HostProcess& own) {
+  VcpuPool& vcpus = machine().vcpus();
+  for (uint32_t i = 0; i < vcpus.count(); ++i) {
+    Vcpu& vcpu = vcpus.at(i);
+    if (!can_lend(vcpu, own) || !is_gone(*vcpu.creator) || !vcpus.take(vcpu)) continue;
+    give_to(vcpu, own);
+    vcpus.release(vcpu);
+  }
 }
 
 }  // namespace dbos::vmm

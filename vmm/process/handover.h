@@ -13,9 +13,9 @@ namespace dbos::vmm {
 // nothing is handed over, and what children with many threads held does not come back.
 int64_t open_handover();
 
-// In the process that has just made `vcpu`. Where it fails (Linux allows only so many descriptors
-// on their way), nobody can adopt that vCPU.
-void hand_over(const Vcpu& vcpu);
+// In the process that has just made `vcpu`. False: it failed (Linux allows only so many descriptors
+// on their way), and nobody could adopt that vCPU.
+bool hand_over(const Vcpu& vcpu);
 
 // In the steward's process, `own`: takes all that have come, as Vcpu::handed_over. Does not block.
 void receive_descriptors(const HostProcess& own);
@@ -25,8 +25,11 @@ void receive_descriptors(const HostProcess& own);
 bool can_lend(const Vcpu& vcpu, const HostProcess& own);
 void lend_descriptor(Vcpu& vcpu);
 
-// At the adoption's end, before the vCPU is free again. A vCPU whose maker is gone is from now on
-// one that `own` has made, and so are the free ones of the same maker.
-void return_descriptor(Vcpu& vcpu, const HostProcess& own);
+// At the adoption's end, before the vCPU is free again.
+void return_descriptor(Vcpu& vcpu);
+
+// The free vCPUs that `own` was handed and whose makers are gone: from now on `own` has made them.
+// Nobody else could use them any more, and KVM takes none back.
+void take_over_free_vcpus(const HostProcess& own);
 
 }  // namespace dbos::vmm

@@ -182,6 +182,7 @@ const HostProcess* another_process(const HostProcess& than) {
 void watch_parent(HostProcess& process) {
   raw_call(__NR_prctl, PR_SET_PDEATHSIG, kParentDeathSignal);
   if (was_guardian_killed(process)) die_with_parent();
+  follow_parent(process);  // it may have ended before this
 }
 
 bool take_parent_death_notice(const siginfo_t& info) {

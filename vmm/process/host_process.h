@@ -13,6 +13,11 @@ namespace dbos::vmm {
 inline constexpr uint32_t kHasForked = 1;
 inline constexpr uint32_t kTidyingUp = 2;
 
+// Of HostProcess::ended_by_itself: by exit or a signal of its own; for each of its threads that is
+// in execve, which may succeed.
+inline constexpr uint32_t kEnded = 1;
+inline constexpr uint32_t kExecutes = 2;
+
 // kChanging: a fork has taken the record and no vCPU refers to it yet, or it is being taken back.
 enum class RecordState : uint32_t { kFree, kChanging, kLive };
 
@@ -28,9 +33,8 @@ struct HostProcess {
   DescriptorGuard* descriptors;              // the VMM's own in its table
   std::atomic<uint32_t> changed_attributes;  // of its threads, see thread_reuse.h
   std::atomic<uint32_t> has_forked;          // kHasForked or kTidyingUp; 0: no, or all is tidy
-  std::atomic<uint32_t>
-      ended_by_itself;                 // exit, execve or a signal of its own: its children live on
-  std::atomic<uint32_t> death_signal;  // the program's, see death_signal.h; 0: none
+  std::atomic<uint32_t> ended_by_itself;     // 0: if it is gone, it was killed
+  std::atomic<uint32_t> death_signal;        // the program's, see death_signal.h; 0: none
 };
 
 // A record for a new process, kChanging. `parent` null: the first. Null at the limit. Once a vCPU

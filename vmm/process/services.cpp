@@ -174,7 +174,7 @@ bool end_first_process(const Vcpu& vcpu) {
     vcpu.end_life();
     vcpu.state.store(VcpuState::kEnded);
   }
-  vcpu.process->ended_by_itself.store(1);
+  vcpu.process->ended_by_itself.fetch_or(kEnded);
   log_line(LogLevel::kDebug, "process {} ends with status {}", vcpu.process->process_id,
            status & 0xff);
   tell_process_end(vcpu, {false, static_cast<int>(status & 0xff)});
@@ -183,13 +183,8 @@ bool end_first_process(const Vcpu& vcpu) {
   for (;;) raw_call(__NR_exit_group, status);
 }
 
-// Not by the helper, whose rights are others than the program's.
-void watch_steward(const Vcpu& vcpu) {
-  if (vcpu.is_helper.load() == 0 && vcpu.adopted.load() == 0) keep_steward(*vcpu.process);
-}
-
 [[noreturn]] void end_by_signal(Vcpu& vcpu, int signal) {
-  vcpu.process->ended_by_itself.store(1);
+  vcpu.process->ended_by_itself.fetch_or(kEnded);
   log_line(LogLevel::kDebug, "process {} ends by signal {}", vcpu.process->process_id, signal);
   tell_process_end(vcpu, {true, signal});
   handle_crash(vcpu, signal);
@@ -237,7 +232,6 @@ int64_t execute_service(Vcpu& vcpu, const Call& call) {
       if (a[0] == 0 || a[0] > DBOS_SIGNAL_COUNT) return -EINVAL;
       end_by_signal(vcpu, static_cast<int>(a[0]));
     case Service::kPark:
-      watch_steward(vcpu);
       return park(vcpu, call);
     case Service::kWake:
       return wake(call);
@@ -250,7 +244,6 @@ int64_t execute_service(Vcpu& vcpu, const Call& call) {
     case Service::kHelper:
       return request_helper(vcpu, a[0], a[1]);
     case Service::kYield:
-      watch_steward(vcpu);
       // Whoever only yields stays runnable, and so takes a processor from the lock's holder
       // (docs/decisions/0021).
       sleep_for(100'000);

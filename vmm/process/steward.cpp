@@ -57,7 +57,7 @@ bool begin_adoption(Vcpu& vcpu, const HostProcess& own) {
 }
 
 void end_adoption(Vcpu& vcpu, const HostProcess& own) {
-  if (!machine().vcpus().is_usable(vcpu, own)) return_descriptor(vcpu, own);
+  if (!machine().vcpus().is_usable(vcpu, own)) return_descriptor(vcpu);
   if (vcpu.state.load() != VcpuState::kLost) machine().vcpus().release(vcpu);
 }
 
@@ -87,6 +87,31 @@ void wait_without_waitv(int64_t result) {
   sleep_for(kPatience_ns);
 }
 
+// One turn over the vCPUs; `adopted` are those that have not ended yet.
+void reap_in_turn(const HostProcess& process, std::bitset<kVcpuCountMax>& adopted) {
+  VcpuPool& vcpus = machine().vcpus();
+  for (uint32_t i = 0; i < vcpus.count(); ++i) {
+    Vcpu& vcpu = vcpus.at(i);
+    if (begin_adoption(vcpu, process)) adopted.set(i);
+    if (!adopted.test(i) || run_adopted(vcpu) == Adopted::kWaits) continue;
+    end_adoption(vcpu, process);
+    adopted.reset(i);
+  }
+}
+
+// The lock that an adopted vCPU waits for may be held by one that came to be meanwhile: each turn
+// looks for descriptors.
+void reap_as_steward(const HostProcess& own) {
+  std::bitset<kVcpuCountMax> adopted;
+  const uint64_t mask = block_all_signals();
+  do {
+    receive_descriptors(own);
+    reap_in_turn(own, adopted);
+  } while (adopted.any());
+  set_own_mask(mask);
+  take_over_free_vcpus(own);
+}
+
 void* run_steward(void* argument) {
   const auto& own = *static_cast<const HostProcess*>(argument);
   begin_service_thread("dbos-steward");
@@ -97,8 +122,7 @@ void* run_steward(void* argument) {
     make_spare_blocks();
     futex_waitv watched[kWatchedMax + 1];
     const uint32_t count = collect(own, watched);
-    receive_descriptors(own);
-    reap_ended_threads(own);
+    reap_as_steward(own);
     timespec now = {};
     clock_gettime(CLOCK_MONOTONIC, &now);
     const int64_t deadline = now.tv_sec * 1'000'000'000 + now.tv_nsec + kPatience_ns;
@@ -126,18 +150,10 @@ bool may_host(const HostProcess& process) {
 
 // By turns: one may wait for a lock that another one held when it died.
 void reap_ended_threads(const HostProcess& process) {
-  VcpuPool& vcpus = machine().vcpus();
   std::bitset<kVcpuCountMax> adopted;
   const uint64_t mask = block_all_signals();
-  do {
-    for (uint32_t i = 0; i < vcpus.count(); ++i) {
-      Vcpu& vcpu = vcpus.at(i);
-      if (begin_adoption(vcpu, process)) adopted.set(i);
-      if (!adopted.test(i) || run_adopted(vcpu) == Adopted::kWaits) continue;
-      end_adoption(vcpu, process);
-      adopted.reset(i);
-    }
-  } while (adopted.any());
+  do reap_in_turn(process, adopted);
+  while (adopted.any());
   set_own_mask(mask);
 }
 
@@ -152,13 +168,15 @@ void start_steward(const HostProcess& process) {
   if (error != 0) steward_thread.store(0);
 }
 
-void keep_steward(const HostProcess& process) {
+void keep_steward(const Vcpu& vcpu) {
+  // The helper's rights are others than the program's.
+  if (vcpu.is_helper.load() != 0 || vcpu.adopted.load() != 0) return;
   // A program that goes into the background ends its first process at once, with the steward in it,
   // perhaps before that could say who it is.
   uint32_t made_by = starter.load();
   const bool is_lost = made_by != 0 && !shares_our_memory(made_by);
   if (is_lost && starter.compare_exchange_strong(made_by, 0)) steward_thread.store(0);
-  if (is_wanted.load() && steward_thread.load() == 0) start_steward(process);
+  if (is_wanted.load() && steward_thread.load() == 0) start_steward(*vcpu.process);
 }
 
 void ring_steward() {

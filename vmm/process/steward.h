@@ -19,9 +19,9 @@ void reap_ended_threads(const HostProcess& process);
 // to have it. From then on there should always be one.
 void start_steward(const HostProcess& process);
 
-// Where a thread waits, perhaps for a lock that a killed one holds: starts the steward again if it
-// went with its process, or could not be started.
-void keep_steward(const HostProcess& process);
+// With each of a thread's calls: starts the steward again if it went with its process, or could not
+// be started. Costs nothing else.
+void keep_steward(const Vcpu& vcpu);
 
 // Tells the steward that there are new threads to watch.
 void ring_steward();

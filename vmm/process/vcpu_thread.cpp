@@ -75,6 +75,7 @@ int64_t perform(Vcpu& vcpu, const Call& call) {
 
 Next make_calls(Vcpu& vcpu) {
   HypercallPage& page = *vcpu.page;
+  keep_steward(vcpu);
   const bool is_due = vcpu.process->has_forked.load() != 0 && vcpu.adopted.load() == 0 &&
                       vcpu.is_helper.load() == 0;
   if (is_due) tidy_up_after_fork(vcpu, copy_of(page.calls[0]));
@@ -199,6 +200,7 @@ Vcpu* acquire_vcpu(const Vcpu& creator, HostProcess& process, uint64_t start_arg
   vcpu->dispositions = &process.signals;
   vcpu->keeps_thread.store(1);
   vcpu->was_run = true;
+  vcpu->page->process_id = 0;  // until it begins: the last user's is nobody's any more
   prepare_page(*vcpu, creator, start_argument, birth);
   return vcpu;
 }
