@@ -43,7 +43,7 @@ Examples:
       and elsewhere: gdb -ex 'target remote :1234'
   dbos-run --kernel my-runtime.elf input.txt
       boots another guest kernel; docs/hypercall-abi.md says how to write one.
-  dbos-run --metrics 9100 redis-server
+  dbos-run --metrics 9180 redis-server
       and 'dbos-dbg ls' finds it, 'dbos-dbg trace' shows its system calls live.
   dbos-run --ring-check
 
@@ -264,6 +264,10 @@ uint64_t cow_limit(const CLI::App& app, const RawOptions& raw, uint64_t memory) 
   const uint64_t limit = size_option("--cow-limit", raw.cow_limit, memory);
   if (limit == 0) {
     throw OptionError("--cow-limit " + raw.cow_limit + " is too little; give at least 2M");
+  }
+  if (limit > memory) {
+    throw OptionError("--cow-limit " + raw.cow_limit +
+                      " is more than --memory; give less, or more memory");
   }
   return limit;
 }

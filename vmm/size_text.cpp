@@ -51,6 +51,9 @@ uint64_t parse_size(std::string_view text, uint64_t whole) {
     if (number > 100) throw SizeError(quoted + " is more than the whole; write at most 100%");
     return whole / 100 * number + whole % 100 * number / 100;
   }
+  if (unit.starts_with('.') || unit.starts_with(',')) {
+    throw SizeError(quoted + " is no whole number; write it in a smaller unit, as 1536M for 1.5G");
+  }
   const uint64_t size = unit_size(unit);
   if (size == kUnknownUnit) {
     throw SizeError(quoted +

@@ -126,7 +126,10 @@ void handle_page_fault(TrapFrame& frame) {
   const SignalOfFault signal = signal_of(fault);
   if (signal.signal == signal_number::kKill) {
     LogLine()
-        .text("out of guest memory (--memory): the program is killed")
+        .text("out of guest memory (--memory): process ")
+        .number(current_process().process_id.load())
+        .text(current_process().is_main.load() ? "" : ", a snapshot,")
+        .text(" is killed")
         .send(LogSeverity::kError);
     die(signal_number::kKill);
   }

@@ -30,7 +30,8 @@ typedef enum dbos_error {
   DBOS_ERROR_MEMORY = 4,         // no memory, or no further process or thread
   DBOS_ERROR_LIMIT = 5,          // too many snapshots, runs in a snapshot, or open files
   DBOS_ERROR_TIMEOUT = 6,        // the run has not ended in time; it goes on
-  DBOS_ERROR_DIED = 7,           // the snapshot's process has ended, and its runs with it
+  DBOS_ERROR_DIED = 7,           // the snapshot's process has ended, and its runs with it:
+                                 // release it all the same
   DBOS_ERROR_RESULT_SIZE = 8,    // the result is larger than the buffer; it is still there
   DBOS_ERROR_BUSY = 9,           // another thread waits for this run
   DBOS_ERROR_SYSTEM = 10,        // Linux refused a call otherwise; errno says why
@@ -52,7 +53,9 @@ typedef struct dbos_run {
 typedef struct dbos_snapshot_options {
   uint32_t runs_max;        // runs at a time, 1 to DBOS_RUNS_MAX; each costs a descriptor
   size_t result_bytes_max;  // of each run, up to DBOS_RESULT_MAX; rounded up to a multiple of 64,
-                            // at least 64; memory is used only for what is written
+                            // at least 64; memory is used only for what is written. Under
+                            // dbos-run, (runs_max + 1) times as much counts against the 128 GiB of
+                            // mapped files and shared memory
 } dbos_snapshot_options;
 
 // 4 runs at a time, each with up to 64 KiB of result.
@@ -129,8 +132,8 @@ dbos_error dbos_snapshot_epoch(dbos_snapshot snapshot, uint64_t* epoch);
 dbos_error dbos_snapshot_cost_now(dbos_snapshot snapshot, dbos_snapshot_cost* cost);
 
 // Ends the snapshot and all that runs in it. Threads that wait for its runs return with STALE.
-// Blocks until its process is gone, which includes giving its memory back. Errors: STALE,
-// OTHER_PROCESS.
+// Blocks until its process is gone, which includes giving its memory back. Needed for one that has
+// died, too: until then it counts, and keeps its descriptors. Errors: STALE, OTHER_PROCESS.
 dbos_error dbos_snapshot_release(dbos_snapshot snapshot);
 
 // A short English sentence for an error, never null; of static storage duration.

@@ -60,6 +60,8 @@ test_bad_options() {
   refused 125 '--clock' "${dbos[@]}" --clock sundial /bin/true
   refused 125 '--log-level' "${dbos[@]}" --log-level loud /bin/true
   refused 125 '--stats' "${dbos[@]}" --stats=/no/such/folder/file /bin/true
+  refused 125 '--core /no/such/folder/file: No such file' "${dbos[@]}" --core /no/such/folder/file /bin/true
+  refused 125 '--core /tmp: it is no regular file' "${dbos[@]}" --core /tmp /bin/true
   refused 125 '--metrics is given an empty value' "${dbos[@]}" --metrics '' /bin/true
   refused 125 '--stats is given an empty value' "${dbos[@]}" --stats= /bin/true
   refused 125 'HOST that is no IP address' "${dbos[@]}" --metrics localhost:9100 /bin/true
@@ -190,7 +192,7 @@ test_log_levels_of_the_guest_kernel() {
   one 'signal 9' "${dbos[@]}" --log-level error --memory 128M "$python" -c 'import mmap
 for block in [mmap.mmap(-1, 100 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) for _ in range(2)]:
     for at in range(0, 100 << 20, 4096): block[at] = 1'
-  grep -Fxq 'dbos-run: out of guest memory (--memory): the program is killed' one.err
+  grep -Exq 'dbos-run: out of guest memory \(--memory\): process [0-9]+ is killed' one.err
 }
 
 # A program that leaves the guest, or whose first process leaves its children, is warned of.

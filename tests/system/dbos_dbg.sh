@@ -61,6 +61,9 @@ test_dbos_dbg_without_a_program() {
   one 'exit 2' "$dbg" pt nowhere
   one 'exit 2' "$dbg" maps --space there
   one 'exit 2' "$dbg" trace --space there
+  one 'exit 2' "$dbg" trace --count 0
+  one 'exit 2' "$dbg" trace --seconds nan
+  one 'exit 2' "$dbg" break main --count -1
   one 'exit 2' "$dbg" step often
   one 'exit 2' "$dbg" gdb localhost
   one 'exit 0' "$dbg" --json ls

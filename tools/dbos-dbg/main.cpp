@@ -4,6 +4,8 @@
 
 #include <CLI/CLI.hpp>
 #include <chrono>
+#include <cmath>
+#include <cstdlib>
 #include <exception>
 #include <string>
 #include <thread>
@@ -89,6 +91,16 @@ double parse_interval(const std::string& text) {
   } catch (const std::exception&) {
   }
   throw UsageError(fmt::format("'{}' is no interval; write 5s, 500ms or 2m", text));
+}
+
+// For numbers that CLI11 reads: its own check would print its range, in 300 digits.
+CLI::Validator above_zero() {
+  const auto check = [](const std::string& text) {
+    const double value = std::strtod(text.c_str(), nullptr);
+    const bool is_right = std::isfinite(value) && value > 0;
+    return is_right ? std::string() : "'" + text + "' is no number above 0";
+  };
+  return CLI::Validator(check, "");
 }
 
 Json space_arguments(const Options& options) {
@@ -207,12 +219,20 @@ void declare_trace(CLI::App& app, Options& options) {
   command->add_option("CALL", trace.calls, "Only these system calls");
   command->add_flag("--in-guest", trace.in_guest,
                     "Also those that the guest kernel does itself, without an exit");
-  command->add_option("--process", trace.process, "Only of this process")->type_name("PROCESS");
-  command->add_option("--thread", trace.thread, "Only of this thread")->type_name("THREAD");
+  command->add_option("--process", trace.process, "Only of this process")
+      ->type_name("PROCESS")
+      ->check(above_zero());
+  command->add_option("--thread", trace.thread, "Only of this thread")
+      ->type_name("THREAD")
+      ->check(above_zero());
   declare_space(*command, options);
   command->add_flag("-t,--time", trace.shows_time, "Begin each line with the time of day");
-  command->add_option("--count", trace.count, "End after so many calls")->type_name("N");
-  command->add_option("--seconds", trace.seconds, "End after that long")->type_name("S");
+  command->add_option("--count", trace.count, "End after so many calls")
+      ->type_name("N")
+      ->check(above_zero());
+  command->add_option("--seconds", trace.seconds, "End after that long")
+      ->type_name("S")
+      ->check(above_zero());
   command->final_callback([&] { run_trace(options); });
 }
 
@@ -275,7 +295,7 @@ void declare_stopping(CLI::App& app, Options& options) {
     } else if (waits_for_stops(name)) {
       command->add_option("--count", options.debug.stops, "End after so many stops")
           ->type_name("N")
-          ->check(CLI::PositiveNumber);
+          ->check(above_zero());
     }
   }
 }

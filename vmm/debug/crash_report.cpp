@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <filesystem>
 
 #include "vmm/debug/backtrace.h"
 #include "vmm/debug/core_file.h"
@@ -16,6 +17,7 @@
 #include "vmm/debug/large_stack.h"
 #include "vmm/debug/report_text.h"
 #include "vmm/debug/stop.h"
+#include "vmm/error.h"
 #include "vmm/host/keep_descriptor.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/signals.h"
@@ -29,6 +31,20 @@ constexpr int kCoreSignals[] = {SIGQUIT, SIGILL,  SIGABRT, SIGFPE,  SIGSEGV,
                                 SIGBUS,  SIGTRAP, SIGSYS,  SIGXCPU, SIGXFSZ};
 
 CrashOptions* the_options = nullptr;
+
+// What can be known before it is needed. Absolute: the program may change its directory.
+std::string usable_core_file(const std::string& path) {
+  const std::filesystem::path absolute = std::filesystem::absolute(path);
+  struct stat status = {};
+  const bool is_there = lstat(absolute.c_str(), &status) == 0;
+  if (is_there && !S_ISREG(status.st_mode)) {
+    throw StartError("can't write the file of --core " + path + ": it is no regular file");
+  }
+  const bool is_writable = is_there ? access(absolute.c_str(), W_OK) == 0
+                                    : access(absolute.parent_path().c_str(), W_OK | X_OK) == 0;
+  if (!is_writable) throw StartError::with_errno("can't write the file of --core {}", path);
+  return absolute;
+}
 
 bool dumps_core(int signal) {
   return std::find(std::begin(kCoreSignals), std::end(kCoreSignals), signal) !=
@@ -106,6 +122,8 @@ uint64_t core_signals() {
 
 void set_crash_options(const CrashOptions& options) {
   the_options = new CrashOptions(options);  // other threads use it until the very end
+  std::string& core_file = the_options->core_file;
+  if (!core_file.empty()) core_file = usable_core_file(core_file);
 }
 
 void handle_crash(Vcpu& vcpu, int signal) {

@@ -17,7 +17,8 @@ struct CrashOptions {
 // take_default_actions() (signals.h).
 uint64_t core_signals();
 
-// Debugging must be enabled (stop.h). Once, before the first vCPU runs.
+// Debugging must be enabled (stop.h). Once, before the first vCPU runs. Throws StartError where the
+// core can't be written as things are.
 void set_crash_options(const CrashOptions& options);
 
 // The first process is about to die by `signal`: does what the options say if that dumps core. To
