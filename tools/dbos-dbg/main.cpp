@@ -93,14 +93,16 @@ double parse_interval(const std::string& text) {
   throw UsageError(fmt::format("'{}' is no interval; write 5s, 500ms or 2m", text));
 }
 
-// For numbers that CLI11 reads: its own check would print its range, in 300 digits.
-CLI::Validator above_zero() {
+// A number above 0; CLI11's own check would print its range, in 300 digits.
+template <typename Number>
+void add_number(CLI::App& command, const char* name, Number& value, const char* type,
+                const char* help) {
   const auto check = [](const std::string& text) {
-    const double value = std::strtod(text.c_str(), nullptr);
-    const bool is_right = std::isfinite(value) && value > 0;
+    const double number = std::strtod(text.c_str(), nullptr);
+    const bool is_right = std::isfinite(number) && number > 0;
     return is_right ? std::string() : "'" + text + "' is no number above 0";
   };
-  return CLI::Validator(check, "");
+  command.add_option(name, value, help)->type_name(type)->check(CLI::Validator(check, ""));
 }
 
 Json space_arguments(const Options& options) {
@@ -219,20 +221,12 @@ void declare_trace(CLI::App& app, Options& options) {
   command->add_option("CALL", trace.calls, "Only these system calls");
   command->add_flag("--in-guest", trace.in_guest,
                     "Also those that the guest kernel does itself, without an exit");
-  command->add_option("--process", trace.process, "Only of this process")
-      ->type_name("PROCESS")
-      ->check(above_zero());
-  command->add_option("--thread", trace.thread, "Only of this thread")
-      ->type_name("THREAD")
-      ->check(above_zero());
+  add_number(*command, "--process", trace.process, "PROCESS", "Only of this process");
+  add_number(*command, "--thread", trace.thread, "THREAD", "Only of this thread");
   declare_space(*command, options);
   command->add_flag("-t,--time", trace.shows_time, "Begin each line with the time of day");
-  command->add_option("--count", trace.count, "End after so many calls")
-      ->type_name("N")
-      ->check(above_zero());
-  command->add_option("--seconds", trace.seconds, "End after that long")
-      ->type_name("S")
-      ->check(above_zero());
+  add_number(*command, "--count", trace.count, "N", "End after so many calls");
+  add_number(*command, "--seconds", trace.seconds, "S", "End after that long");
   command->final_callback([&] { run_trace(options); });
 }
 
@@ -293,9 +287,7 @@ void declare_stopping(CLI::App& app, Options& options) {
     } else if (name == "bt") {
       command->add_flag("--all", options.all, "Of all threads");
     } else if (waits_for_stops(name)) {
-      command->add_option("--count", options.debug.stops, "End after so many stops")
-          ->type_name("N")
-          ->check(above_zero());
+      add_number(*command, "--count", options.debug.stops, "N", "End after so many stops");
     }
   }
 }

@@ -62,17 +62,6 @@ void give_to(Vcpu& vcpu, const HostProcess& own) {
   vcpu.creator = &own;
 }
 
-// Whether it has neither a host thread nor a vCPU that is to be adopted.
-bool is_gone(const HostProcess& process) {
-  VcpuPool& vcpus = machine().vcpus();
-  for (uint32_t i = 0; i < vcpus.count(); ++i) {
-    const Vcpu& vcpu = vcpus.at(i);
-    const bool is_used = vcpu.host_thread.load() != 0 || vcpu.state.load() == VcpuState::kBusy;
-    if (vcpu.process == &process && is_used) return false;
-  }
-  return true;
-}
-
 }  // namespace
 
 int64_t open_handover() {
@@ -133,7 +122,7 @@ void take_over_free_vcpus(const HostProcess& own) {
   VcpuPool& vcpus = machine().vcpus();
   for (uint32_t i = 0; i < vcpus.count(); ++i) {
     Vcpu& vcpu = vcpus.at(i);
-    if (!can_lend(vcpu, own) || !is_gone(*vcpu.creator) || !vcpus.take(vcpu)) continue;
+    if (!can_lend(vcpu, own) || uses_vcpus(*vcpu.creator) || !vcpus.take(vcpu)) continue;
     give_to(vcpu, own);
     vcpus.release(vcpu);
   }

@@ -26,13 +26,7 @@ bool is_needed(const HostProcess& process) {
     const bool refers = other.parent == &process || other.guardian.load() == &process;
     if (other.record.load() != RecordState::kFree && refers) return true;
   }
-  VcpuPool& vcpus = machine().vcpus();
-  for (uint32_t i = 0; i < vcpus.count(); ++i) {
-    const Vcpu& vcpu = vcpus.at(i);
-    if (vcpu.process == &process && vcpu.state.load() == VcpuState::kBusy) return true;
-    if (vcpu.process == &process && vcpu.host_thread.load() != 0) return true;
-  }
-  return false;
+  return uses_vcpus(process);
 }
 
 // Takes back the records of processes that are gone. A vCPU that one of them made is lost with it.
@@ -118,6 +112,16 @@ const HostProcess* passed_over(uint32_t id) {
 }
 
 }  // namespace
+
+bool uses_vcpus(const HostProcess& process) {
+  VcpuPool& vcpus = machine().vcpus();
+  for (uint32_t i = 0; i < vcpus.count(); ++i) {
+    const Vcpu& vcpu = vcpus.at(i);
+    if (vcpu.process == &process && vcpu.state.load() == VcpuState::kBusy) return true;
+    if (vcpu.process == &process && vcpu.host_thread.load() != 0) return true;
+  }
+  return false;
+}
 
 HostProcess* acquire_process(HostProcess* parent) {
   for (int attempt = 0; attempt < 2; ++attempt) {

@@ -42,6 +42,9 @@ struct HostProcess {
 // back.
 HostProcess* acquire_process(HostProcess* parent);
 
+// Whether it has a host thread, or a vCPU that is still to be adopted. If not, it is gone.
+bool uses_vcpus(const HostProcess& process);
+
 // In the new process, before anything else: it has the descriptors that its parent had kept by
 // then.
 void inherit_descriptors(HostProcess& process);

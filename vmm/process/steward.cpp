@@ -99,17 +99,16 @@ void reap_in_turn(const HostProcess& process, std::bitset<kVcpuCountMax>& adopte
   }
 }
 
-// The lock that an adopted vCPU waits for may be held by one that came to be meanwhile: each turn
-// looks for descriptors.
-void reap_as_steward(const HostProcess& own) {
+// By turns: one may wait for a lock that another one held when it died.
+template <typename BeforeTurn>
+void reap(const HostProcess& process, BeforeTurn before_turn) {
   std::bitset<kVcpuCountMax> adopted;
   const uint64_t mask = block_all_signals();
   do {
-    receive_descriptors(own);
-    reap_in_turn(own, adopted);
+    before_turn();
+    reap_in_turn(process, adopted);
   } while (adopted.any());
   set_own_mask(mask);
-  take_over_free_vcpus(own);
 }
 
 void* run_steward(void* argument) {
@@ -122,7 +121,9 @@ void* run_steward(void* argument) {
     make_spare_blocks();
     futex_waitv watched[kWatchedMax + 1];
     const uint32_t count = collect(own, watched);
-    reap_as_steward(own);
+    // In each turn: the one that holds the lock may have come to be meanwhile.
+    reap(own, [&] { receive_descriptors(own); });
+    take_over_free_vcpus(own);
     timespec now = {};
     clock_gettime(CLOCK_MONOTONIC, &now);
     const int64_t deadline = now.tv_sec * 1'000'000'000 + now.tv_nsec + kPatience_ns;
@@ -148,13 +149,8 @@ bool may_host(const HostProcess& process) {
 
 }  // namespace
 
-// By turns: one may wait for a lock that another one held when it died.
 void reap_ended_threads(const HostProcess& process) {
-  std::bitset<kVcpuCountMax> adopted;
-  const uint64_t mask = block_all_signals();
-  do reap_in_turn(process, adopted);
-  while (adopted.any());
-  set_own_mask(mask);
+  reap(process, [] {});
 }
 
 void start_steward(const HostProcess& process) {
@@ -168,15 +164,13 @@ void start_steward(const HostProcess& process) {
   if (error != 0) steward_thread.store(0);
 }
 
-void keep_steward(const Vcpu& vcpu) {
-  // The helper's rights are others than the program's.
-  if (vcpu.is_helper.load() != 0 || vcpu.adopted.load() != 0) return;
+void keep_steward(const HostProcess& process) {
   // A program that goes into the background ends its first process at once, with the steward in it,
   // perhaps before that could say who it is.
   uint32_t made_by = starter.load();
   const bool is_lost = made_by != 0 && !shares_our_memory(made_by);
   if (is_lost && starter.compare_exchange_strong(made_by, 0)) steward_thread.store(0);
-  if (is_wanted.load() && steward_thread.load() == 0) start_steward(*vcpu.process);
+  if (is_wanted.load() && steward_thread.load() == 0) start_steward(process);
 }
 
 void ring_steward() {

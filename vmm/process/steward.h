@@ -19,9 +19,9 @@ void reap_ended_threads(const HostProcess& process);
 // to have it. From then on there should always be one.
 void start_steward(const HostProcess& process);
 
-// With each of a thread's calls: starts the steward again if it went with its process, or could not
-// be started. Costs nothing else.
-void keep_steward(const Vcpu& vcpu);
+// With each call of the program's threads, not of the helper, whose rights are others: starts the
+// steward again if it went with its process, or could not be started. Costs nothing else.
+void keep_steward(const HostProcess& process);
 
 // Tells the steward that there are new threads to watch.
 void ring_steward();

@@ -75,10 +75,10 @@ int64_t perform(Vcpu& vcpu, const Call& call) {
 
 Next make_calls(Vcpu& vcpu) {
   HypercallPage& page = *vcpu.page;
-  keep_steward(vcpu);
-  const bool is_due = vcpu.process->has_forked.load() != 0 && vcpu.adopted.load() == 0 &&
-                      vcpu.is_helper.load() == 0;
-  if (is_due) tidy_up_after_fork(vcpu, copy_of(page.calls[0]));
+  const bool is_programs = vcpu.adopted.load() == 0 && vcpu.is_helper.load() == 0;
+  if (is_programs) keep_steward(*vcpu.process);
+  if (is_programs && vcpu.process->has_forked.load() != 0)
+    tidy_up_after_fork(vcpu, copy_of(page.calls[0]));
   const uint32_t count =
       std::min<uint32_t>(__atomic_load_n(&page.call_count, __ATOMIC_RELAXED), kCallBatchMax);
   page.calls_done = 0;
