@@ -366,7 +366,7 @@ FaultOutcome AddressSpace::fault_window(Vma& vma, VirtualAddress page, Access ac
 // What Linux is to load: a run around the page, or the page alone where a write makes a file's page
 // dirty, or its neighbours will not be read.
 PopulateRequest AddressSpace::populate_request(const Vma& vma, VirtualAddress page, bool is_write) {
-  const bool is_memory = vma.is_shared() && vma.window->kind() == WindowKind::kSharedAnonymous;
+  const bool is_memory = vma.is_shared() && vma.window->kind() != WindowKind::kFile;
   const bool for_write = (is_write && vma.is_shared()) || (is_memory && vma.protection.may_write());
   const PhysicalAddress window_page = vma.window_address(page);
   const bool is_alone = is_write || vma.has(VmaFlag::kRandom);

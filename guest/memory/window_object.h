@@ -15,7 +15,7 @@
 
 namespace dbos {
 
-enum class WindowKind : u8 { kFile, kSharedAnonymous };
+enum class WindowKind : u8 { kFile, kSharedAnonymous, kSegment };  // kSegment: System V's
 
 // What /proc/self/maps says about a file. The path is cut at kWindowPathMax - 1 bytes.
 inline constexpr u32 kWindowPathMax = 256;

@@ -65,6 +65,12 @@ bool dispatch_memory(Thread& thread, u64 number, const Arguments& a, i64& result
     case __NR_mincore:
       result = system_mincore(thread, a[0], a[1], a.address(2));
       return true;
+    case __NR_shmat:
+      result = system_shmat(thread, a.integer(0), a[1], a.integer(2));
+      return true;
+    case __NR_shmdt:
+      result = result_of(space.detach_segment(a.address(0)));
+      return true;
     case __NR_mlock:
       result = system_mlock(thread, a[0], a[1], 0);
       return true;

@@ -3,6 +3,7 @@
 #include <asm/stat.h>
 #include <asm/unistd_64.h>
 #include <linux/mman.h>
+#include <linux/shm.h>
 
 #include "guest/hypercall.h"
 #include "guest/lib/decimal.h"
@@ -102,6 +103,27 @@ Result<FileMapping> map_file_again(PhysicalAddress address, u64 length, WindowKi
   const i64 copy = hypercall(Service::kWindowDuplicate, address.value(), length);
   if (copy < 0) return Error(static_cast<int>(-copy));
   return make_object(PhysicalAddress(static_cast<u64>(copy)), length, kind, true, identity);
+}
+
+Result<FileMapping> attach_segment(i32 identifier, int flags) {
+  shmid64_ds status = {};
+  const i64 told =
+      hypercall(__NR_shmctl, static_cast<u64>(i64{identifier}), IPC_STAT, host_pointer(&status));
+  if (told < 0) return Error(static_cast<int>(-told));
+  const u64 length = align_up(status.shm_segsz, kPageSize);
+  const i64 address = hypercall(Service::kWindowAttach, static_cast<u64>(i64{identifier}), length,
+                                static_cast<u64>(flags));
+  if (address < 0) return Error(static_cast<int>(-address));
+  // As Linux names the file that it keeps a segment in.
+  char path[] = "/SYSV00000000 (deleted)";
+  auto key = static_cast<u32>(status.shm_perm.key);
+  for (char* digit = path + 12; key != 0; key >>= 4) *digit-- = "0123456789abcdef"[key & 15];
+  FileIdentity identity;
+  identity.inode = static_cast<u32>(identifier);
+  identity.device_minor = 1;
+  identity.path = path;
+  return make_object(PhysicalAddress(static_cast<u64>(address)), length, WindowKind::kSegment,
+                     (flags & SHM_RDONLY) == 0, identity);
 }
 
 Result<FileMapping> map_shared_memory(u64 length, int flags) {

@@ -26,6 +26,9 @@ Result<FileMapping> map_file(i32 descriptor, u64 offset, u64 length, FileUse use
 Result<FileMapping> map_file_again(PhysicalAddress address, u64 length, WindowKind kind,
                                    const FileIdentity& identity);
 
+// A System V shared memory segment, whole. `flags`: SHM_RDONLY, SHM_EXEC. The errno is shmat's.
+Result<FileMapping> attach_segment(i32 identifier, int flags);
+
 // Memory that the program shares with its children (MAP_SHARED | MAP_ANONYMOUS). `flags`: 0 or
 // MAP_NORESERVE.
 Result<FileMapping> map_shared_memory(u64 length, int flags);

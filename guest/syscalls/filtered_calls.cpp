@@ -4,6 +4,7 @@
 #include <linux/close_range.h>
 #include <linux/prctl.h>
 #include <linux/sched.h>
+#include <linux/shm.h>
 
 #include "guest/lib/log.h"
 #include "guest/memory/address_space.h"
@@ -117,6 +118,11 @@ bool dispatch_filtered(Thread& thread, u64 number, const u64 arguments[6], i64& 
     case __NR_setrlimit:
     case __NR_prlimit64:
       return dispatch_resource_limit(thread, number, arguments, result);
+    case __NR_shmget:
+      // No large pages are reserved for anybody, as for mmap.
+      result =
+          (arguments[2] & SHM_HUGETLB) != 0 ? -ENOMEM : proxy_system_call(__NR_shmget, arguments);
+      return true;
     case __NR_getrusage:
       result = resource_usage(thread, arguments);
       return true;

@@ -3,6 +3,7 @@
 #include <asm/unistd_64.h>
 #include <linux/fcntl.h>
 #include <linux/mman.h>
+#include <linux/shm.h>
 
 #include <atomic>
 
@@ -256,6 +257,29 @@ i64 system_mincore(Thread& thread, u64 address, u64 length, VirtualAddress vecto
     done += count;
   }
   return 0;
+}
+
+// In the order of Linux's do_shmat().
+i64 system_shmat(Thread& thread, i32 identifier, u64 address, int flags) {
+  if (identifier < 0) return -EINVAL;
+  const bool replaces = has(flags, SHM_REMAP);
+  if (has(flags, SHM_RND)) address = align_down(address, kPageSize);
+  if (!is_aligned(address, kPageSize) || (address == 0 && replaces)) return -EINVAL;
+  const auto segment = attach_segment(identifier, flags & (SHM_RDONLY | SHM_EXEC));
+  if (segment.is_error()) return negative(segment.error());
+  int map_flags = MAP_SHARED;
+  if (address != 0) map_flags |= replaces ? MAP_FIXED : MAP_FIXED_NOREPLACE;
+  int protection = PROT_READ | (has(flags, SHM_RDONLY) ? 0 : PROT_WRITE);
+  if (has(flags, SHM_EXEC)) protection |= PROT_EXEC;
+  WindowObject* const object = segment.value().object;
+  const u64 length = object->length();
+  const auto result =
+      thread.space->map_window(VirtualAddress(address), length, protection, map_flags,
+                               {object, 0, true, segment.value().may_write});
+  window_release(object);
+  if (result.is_error() && result.error() == Error(EEXIST)) return -EINVAL;
+  if (result.is_ok()) populate_if_locked(*thread.space, result.value(), length);
+  return result_of(result);
 }
 
 i64 system_mlock(Thread& thread, u64 address, u64 length, int flags) {

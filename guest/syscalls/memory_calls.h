@@ -14,6 +14,7 @@ i64 system_mremap(Thread& thread, u64 address, u64 old_length, u64 new_length, i
 i64 system_msync(Thread& thread, u64 address, u64 length, int flags);
 i64 system_madvise(Thread& thread, u64 address, u64 length, int advice);
 i64 system_mincore(Thread& thread, u64 address, u64 length, VirtualAddress vector);
+i64 system_shmat(Thread& thread, i32 identifier, u64 address, int flags);
 i64 system_mlock(Thread& thread, u64 address, u64 length, int flags);
 i64 system_mlockall(Thread& thread, int flags);
 // prctl's PR_SET_THP_DISABLE and PR_GET_THP_DISABLE. Linux must not be told: it would take the

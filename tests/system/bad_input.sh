@@ -226,12 +226,6 @@ os._exit(0)'
   await 10 test -e done
 }
 
-# Under another /dev, which only the command sees.
-with_dev() { # with_dev SCRIPT COMMAND...
-  unshare --mount sh -c "mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && mknod -m 666 /dev/urandom c 1 9 &&
-    mkdir /dev/shm && { $1; } && shift && exec \"\$@\"" - '' "${@:2}"
-}
-
 test_no_kvm() {
   with_dev true true 2>/dev/null || skip "needs root and a mount namespace"
   local option

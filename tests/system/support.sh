@@ -176,6 +176,12 @@ some_were_ready() { # some_were_ready FILE
   ((ready > 0)) || fail 'no snapshot was handed a ready copy'
 }
 
+# Under another /dev, which only the command sees.
+with_dev() { # with_dev SCRIPT COMMAND...
+  unshare --mount sh -c "mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && mknod -m 666 /dev/urandom c 1 9 &&
+    mkdir /dev/shm && { $1; } && shift && exec \"\$@\"" - '' "${@:2}"
+}
+
 free_port() {
   "$python" -c 'import socket
 s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'

@@ -4,6 +4,7 @@
 #include <asm/unistd.h>
 #include <linux/magic.h>
 #include <sys/mman.h>
+#include <sys/shm.h>
 #include <sys/vfs.h>
 
 #include <algorithm>
@@ -73,6 +74,30 @@ int64_t Window::map(int descriptor, uint64_t offset, uint64_t length, int protec
 
 int64_t Window::duplicate(uint64_t address, uint64_t length) {
   if (!contains(address, kPageSize) || !is_page_aligned(length) || length == 0) return -EINVAL;
+  return map_again(address, length);
+}
+
+// shmat maps all of a segment, which another may have put in the place of the one whose size the
+// guest knows. So Linux chooses where, and a second mapping, as long as was asked for, goes into
+// the window.
+int64_t Window::attach(int segment, uint64_t length, int flags) {
+  if (length == 0 || (flags & ~(SHM_RDONLY | SHM_EXEC)) != 0) return -EINVAL;
+  if (length > kWindowSizeMax) return -ENOMEM;
+  length = (length + kPageSize - 1) & ~(kPageSize - 1);
+  const int64_t whole = raw_call(__NR_shmat, static_cast<uint64_t>(static_cast<int64_t>(segment)),
+                                 0, static_cast<uint64_t>(flags));
+  if (whole < 0) return whole;
+  int64_t result = map_again(static_cast<uint64_t>(whole), length);
+  raw_call(__NR_shmdt, static_cast<uint64_t>(whole));
+  if (result < 0 || (flags & SHM_EXEC) == 0) return result;
+  // Whether it may be executed is known now; see map().
+  const uint64_t writes = (flags & SHM_RDONLY) != 0 ? 0 : PROT_WRITE;
+  raw_call(__NR_mprotect, static_cast<uint64_t>(result), length, PROT_READ | writes);
+  return result;
+}
+
+// A second mapping, in the window, of the shared memory at a host address.
+int64_t Window::map_again(uint64_t address, uint64_t length) {
   const HostLockGuard guard(lock_);
   mend(guard);
   const uint64_t copy = allocate(length);

@@ -24,6 +24,11 @@ class Window {
   // a private mapping.
   int64_t duplicate(uint64_t address, uint64_t length);
 
+  // Maps the first `length` bytes of a System V shared memory segment. `flags`: of shmat(2),
+  // SHM_RDONLY and SHM_EXEC. Result: as map(), or -errno as shmat gives it; EINVAL for a segment of
+  // huge pages.
+  int64_t attach(int segment, uint64_t length, int flags);
+
   // Each of these returns -EINVAL for a range that is not whole pages within the window.
   int64_t unmap(uint64_t address, uint64_t length);
   int64_t populate(uint64_t address, uint64_t length, bool write);
@@ -39,6 +44,7 @@ class Window {
   static constexpr uint32_t kHolesMax = 8192;
 
   void mend(const HostLockGuard& guard);
+  int64_t map_again(uint64_t address, uint64_t length);
   uint64_t allocate(uint64_t length);
   void release(uint64_t begin, uint64_t size);
   int64_t add_slots(uint64_t end);

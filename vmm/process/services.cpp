@@ -210,6 +210,8 @@ int64_t execute_service(Vcpu& vcpu, const Call& call) {
       return map_into_window(call);
     case Service::kWindowDuplicate:
       return machine().window().duplicate(a[0], a[1]);
+    case Service::kWindowAttach:
+      return machine().window().attach(static_cast<int>(a[0]), a[1], static_cast<int>(a[2]));
     case Service::kWindowUnmap:
       return machine().window().unmap(a[0], a[1]);
     case Service::kWindowPopulate:

@@ -226,4 +226,30 @@ TEST_CASE_METHOD(Fixture, "mremap with an old length of zero maps shared memory 
   check_memory_invariants();
 }
 
+TEST_CASE_METHOD(Fixture, "detaching a segment unmaps what is left of it in its place") {
+  const u64 before = host::open_windows();
+  map(0, 16, true, kReadWrite, WindowKind::kSegment);
+  map(20, 4, true, kReadWrite, WindowKind::kFile);
+  CHECK(space.detach_segment(page(1)).error() == Error(EINVAL));
+  CHECK(space.detach_segment(page(0) + 1).error() == Error(EINVAL));
+  CHECK(space.detach_segment(page(20)).error() == Error(EINVAL));
+  // The first page goes, one in the middle is another's, one has moved away.
+  CHECK(space.unmap(page(0), kPageSize).is_ok());
+  map(5, 1, true, kReadWrite, WindowKind::kFile);
+  CHECK(
+      space.remap(page(8), kPageSize, kPageSize, MREMAP_MAYMOVE | MREMAP_FIXED, page(100)).is_ok());
+  CHECK(space.detach_segment(page(0)).is_ok());
+  VmaInfo info;
+  CHECK(space.next_vma(page(0), &info));
+  CHECK(info.range == VirtualRange{page(5), page(6)});
+  CHECK(space.next_vma(page(6), &info));
+  CHECK(info.range == VirtualRange{page(20), page(24)});
+  CHECK(machine.read(space, page(100)) == 1008);
+  CHECK(space.detach_segment(page(0)).error() == Error(EINVAL));
+  // The page that moved is where an attachment at page 92 would have it.
+  CHECK(space.detach_segment(page(92)).is_ok());
+  CHECK(host::open_windows() == before + 2);
+  check_memory_invariants();
+}
+
 }  // namespace dbos::test
