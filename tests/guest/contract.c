@@ -248,6 +248,34 @@ static const char* window(void) {
   return NULL;
 }
 
+// Of a segment of two pages: what lies behind them in the window stays another's.
+static const char* segment(void) {
+  enum { kIpcRemove = 0, kReadOnly = 010000, kRemap = 040000 };
+  const int64_t id = CALL(SYS_SHMGET, 0, 2 * DBOS_PAGE_SIZE, 0600);
+  CHECK(id >= 0);
+  CHECK(CALL(DBOS_SERVICE_WINDOW_ATTACH, id, 0, 0) == -EINVAL);
+  CHECK(CALL(DBOS_SERVICE_WINDOW_ATTACH, id, DBOS_PAGE_SIZE, kRemap) == -EINVAL);
+  CHECK(CALL(DBOS_SERVICE_WINDOW_ATTACH, id, DBOS_WINDOW_SIZE_MAX + 4096, 0) == -ENOMEM);
+  CHECK(CALL(DBOS_SERVICE_WINDOW_ATTACH, -1, DBOS_PAGE_SIZE, 0) == -EINVAL);
+  const int64_t one = CALL(DBOS_SERVICE_WINDOW_ATTACH, id, DBOS_PAGE_SIZE, 0);
+  const int64_t behind = CALL(DBOS_SERVICE_WINDOW_MAP, -1, 0, DBOS_PAGE_SIZE, 3, 1);
+  CHECK(one > 0 && behind == one + DBOS_PAGE_SIZE);
+  *(volatile uint64_t*)direct((uint64_t)one) = pattern;
+  CHECK(*(volatile uint64_t*)direct((uint64_t)behind) == 0);
+  const int64_t all = CALL(DBOS_SERVICE_WINDOW_ATTACH, id, 2 * DBOS_PAGE_SIZE, kReadOnly);
+  CHECK(all > 0 && *(volatile uint64_t*)direct((uint64_t)all) == pattern);
+  CHECK(CALL(DBOS_SERVICE_WINDOW_POPULATE, all, 2 * DBOS_PAGE_SIZE, 1) != 0);  // not for writing
+  const int64_t more = CALL(DBOS_SERVICE_WINDOW_ATTACH, id, 3 * DBOS_PAGE_SIZE, 0);
+  CHECK(more > 0);
+  CHECK(CALL(DBOS_SERVICE_WINDOW_POPULATE, more, 3 * DBOS_PAGE_SIZE, 0) == -EFAULT);
+  CHECK(CALL(SYS_SHMCTL, id, kIpcRemove, 0) == 0);
+  CHECK(CALL(DBOS_SERVICE_WINDOW_UNMAP, one, DBOS_PAGE_SIZE) == 0);
+  CHECK(CALL(DBOS_SERVICE_WINDOW_UNMAP, all, 2 * DBOS_PAGE_SIZE) == 0);
+  CHECK(CALL(DBOS_SERVICE_WINDOW_UNMAP, more, 3 * DBOS_PAGE_SIZE) == 0);
+  CHECK(CALL(DBOS_SERVICE_WINDOW_ATTACH, id, DBOS_PAGE_SIZE, 0) == -EINVAL);  // it is gone
+  return NULL;
+}
+
 // --- Further vCPUs -------------------------------------------------------------------------------
 
 static struct {
@@ -464,6 +492,7 @@ _Noreturn void run_first(const struct entry_state* state) {
   run_test("arena", arena);
   run_test("huge_pages", huge_pages);
   run_test("window", window);
+  run_test("segment", segment);
   run_test("second_vcpu", second_vcpu);
   run_test("helper", helper);
   run_test("parking", parking);

@@ -10,6 +10,8 @@ enum {
   SYS_WRITE = 1,
   SYS_CLOSE = 3,
   SYS_POLL = 7,
+  SYS_SHMGET = 29,
+  SYS_SHMCTL = 31,
   SYS_SENDMSG = 46,
   SYS_SOCKETPAIR = 53,
   SYS_WAIT4 = 61,

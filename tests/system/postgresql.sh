@@ -83,7 +83,8 @@ test_postgresql_serves_and_stops() {
   stop_postgresql
 }
 
-# Money moves between accounts in transactions of several clients; then the machine is killed.
+# Money moves between accounts in transactions of several clients; a backend is killed, after which the server
+# makes its shared memory anew, and then the machine.
 seconds[postgresql_killed_under_load]=900
 test_postgresql_killed_under_load() {
   prepare_postgresql
@@ -94,6 +95,13 @@ test_postgresql_killed_under_load() {
   "$bin/pgbench" -n -h "$PWD/data" -U test -c 4 -t 25 postgres
   expect 'transactions' 100 "$(ask 'SELECT count(*) FROM pgbench_history')"
   expect 'sums agree' t "$(ask "$sums")"
+  "$bin/pgbench" -n -h "$PWD/data" -U test -c 4 -T 600 postgres >load.out 2>&1 &
+  load=$!
+  await 60 has_more_than 110
+  kill -KILL "$(ask "SELECT pid FROM pg_stat_activity WHERE application_name = 'pgbench' LIMIT 1")"
+  wait $load || true
+  await 60 answers
+  expect 'sums agree after a backend was killed' t "$(ask "$sums")"
   "$bin/pgbench" -n -h "$PWD/data" -U test -c 4 -T 600 postgres >load.out 2>&1 &
   load=$!
   await 60 has_more_than 150
