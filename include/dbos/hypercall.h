@@ -1,8 +1,8 @@
 // The hypercall interface of dbos-run: what a guest kernel and the VMM share.
 //
-// For whoever brings a runtime of his own, which `dbos-run --kernel FILE` boots in place of
-// libdbos. Valid C11 and C++20, nothing else is included. docs/hypercall-abi.md explains it; its
-// tables, the constants that other languages use, and the VMM's own C++ names come from this file.
+// For authors of other runtimes, which `dbos-run --kernel FILE` boots in place of libdbos. Valid
+// C11 and C++20, nothing else is included. docs/hypercall-abi.md explains it; its tables, the
+// constants that other languages use, and the VMM's own C++ names come from this file.
 //
 // tools/gen-hypercall-abi reads it: one constant, enumerator or field to a line, its comment behind
 // it. A line of dashes with a title begins a section. What is libdbos's alone has only its place
