@@ -63,8 +63,10 @@ enum class SignalDisposition : uint32_t {
   kCatch = DBOS_SIGNAL_CATCH,
 };
 
-// Flag of Service::kProcessFork: the caller sleeps until the child has executed or ended (vfork).
+// How many limits Service::kExecute takes.
 inline constexpr uint32_t kExecuteLimitCount = DBOS_EXECUTE_LIMIT_COUNT;
+
+// Flag of Service::kProcessFork: the caller sleeps until the child has executed or ended (vfork).
 inline constexpr uint64_t kForkWaitForExec = DBOS_FORK_WAIT_FOR_EXEC;
 
 using Call = ::dbos_call;
@@ -112,8 +114,7 @@ static_assert(kRingCheckAddress + kPageSize == kKernelTablesAddress);
 // Whoever wants it sets HypercallPage::attention; the VMM does so for a signal, another vCPU before
 // it calls Service::kInterrupt. Then the VMM takes the vCPU out of KVM_RUN and, before it goes on,
 //   - in the program (below kKernelImageBase), raises this exception: #NM, which nothing else
-//   raises
-//     while CR0.TS and CR0.EM are clear;
+//     raises while CR0.TS and CR0.EM are clear;
 //   - in the region of Service::kAttentionRegion, whose code has looked already and is about to
 //     return to the program, moves it to the region's restart address, with the kernel stack empty;
 //   - elsewhere in the kernel does nothing: the kernel looks before it returns.

@@ -30,7 +30,7 @@ void log_line(LogLevel level, fmt::format_string<Values...> format, Values&&... 
   write_log_line(level, {line.data(), line.size()});
 }
 
-// As it stands, whatever the level is. Async-signal-safe; raises no signal.
+// Writes the text unchanged, at every log level. Async-signal-safe; raises no signal.
 void write_to_log(std::string_view text);
 
 // Lines go to standard error, or to a private copy of it once that has been made: the program may

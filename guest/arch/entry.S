@@ -211,7 +211,7 @@ copy_program_bytes:
     .quad 6b, 7b
     .text
 
-// Sets rdx bytes at rdi to zero; returns the bytes NOT cleared.
+// Sets rsi bytes at rdi to zero; returns the bytes NOT cleared.
     .globl clear_program_bytes
     .type clear_program_bytes, @function
 clear_program_bytes:

@@ -1,4 +1,4 @@
-// What is done ahead of snapshots, in steps, by whoever has time: a helper vCPU, or an idle one.
+// What the helper does ahead of snapshots and after them, in steps.
 
 #include "guest/memory/address_space.h"
 #include "guest/memory/frame_allocator.h"

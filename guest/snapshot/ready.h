@@ -16,7 +16,7 @@
 // noted. So a hand-over applies at most kPieces pieces to one copy, whatever the size of the heap.
 //
 // A copy that can't be brought in step, because there is no memory, is broken: it is given up, not
-// the change. With main's lock, everything here.
+// the change. All functions here need main's lock.
 #pragma once
 
 #include "guest/lib/result.h"

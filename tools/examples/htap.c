@@ -73,8 +73,7 @@ static uint64_t now_ns(void) {
   return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
 }
 
-// ---- Transactions
-// ----------------------------------------------------------------------------------
+// ---- Transactions ----
 
 static void transfer(struct writer* writer, uint64_t random) {
   struct pair* const pair = &writer->begin[(random >> 16) % writer->count];
@@ -112,8 +111,7 @@ static void resume_world(struct row* row, uint64_t begin_ns) {
   if (stall_ns > row->stall_ns_max) row->stall_ns_max = stall_ns;
 }
 
-// ---- Analytics
-// -------------------------------------------------------------------------------------
+// ---- Analytics ----
 
 static struct scan scan_table(void) {
   struct scan scan = {0, 0};

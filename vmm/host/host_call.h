@@ -45,7 +45,7 @@ inline int64_t raw_call(long number, uint64_t a0 = 0, uint64_t a1 = 0, uint64_t 
   return result;
 }
 
-// Below a second. A signal ends it early.
+// Less than a second; a signal ends the sleep early.
 inline void sleep_for(long nanoseconds) {
   const __kernel_timespec time = {0, nanoseconds};
   raw_call(__NR_nanosleep, reinterpret_cast<uint64_t>(&time), 0);

@@ -73,7 +73,7 @@ struct Vcpu : SignalContext {
   void begin_life() { life.store(life.load() + 1); }
   void end_life() { life.store((life.load() + 1) & ~1u); }
   bool is_alive() const { return life.load() % 2 != 0; }
-  // Of whose host thread is dead: whether the caller is the one who ended it.
+  // Ends the life if its host thread is dead. Whether this caller is the one who ended it.
   bool end_dead_life() {
     uint32_t seen = life.load();
     const bool is_dead = seen % 2 != 0 && host_thread.load() == 0;

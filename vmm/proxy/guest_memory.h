@@ -27,7 +27,7 @@ class GuestMemory {
   // What begins where a range ends extends that one. False: no room.
   bool add(uint64_t address, uint64_t size) {
     const HostLockGuard guard(add_lock_);
-    if (contains(address, size)) return true;  // somebody was killed when he had added it
+    if (contains(address, size)) return true;  // its adder was killed right after
     const uint32_t count = count_.load(std::memory_order_relaxed);
     for (uint32_t i = 0; i < count; i++) {
       if (ranges_[i].end.load(std::memory_order_relaxed) != address) continue;
