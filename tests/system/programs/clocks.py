@@ -36,13 +36,16 @@ for thread in threads:
     thread.join()
 print("in threads", worst[0])
 
+# What Linux says lies between two readings, but for the accuracy of both clocks.
+before = time.time()
 theirs = float(subprocess.run(["date", "+%s.%N"], capture_output=True, text=True).stdout)
-print("agrees", abs(time.time() - theirs) < 5)
+print("agrees", before - 0.1 <= theirs <= time.time() + 0.1)
+before = time.clock_gettime(time.CLOCK_BOOTTIME)
 uptime = float(open("/proc/uptime").read().split()[0])
-print("uptime", abs(time.clock_gettime(time.CLOCK_BOOTTIME) - uptime) < 5)
+print("uptime", before - 0.1 <= uptime <= time.clock_gettime(time.CLOCK_BOOTTIME) + 0.1)
 begin, begin_real = time.monotonic(), time.time()
 time.sleep(1)
-print("second", 1 <= time.monotonic() - begin < 4, 0.99 <= time.time() - begin_real < 4)
+print("second", 1 <= time.monotonic() - begin, 0.99 <= time.time() - begin_real)
 begin = time.process_time()
 while time.process_time() - begin < 0.3:
     pass
