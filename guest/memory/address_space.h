@@ -171,10 +171,13 @@ class AddressSpace {
                                     const WindowMapping& mapping);
   // Where map_*() would put a mapping: for those that are to be placed before they are made.
   Result<VirtualAddress> find_free(VirtualAddress hint, u64 length);
+  // EINVAL, ENOMEM: nothing was unmapped.
   Result<void> unmap(VirtualAddress address, u64 length);
   // Unmaps what is left, in its place, of the System V segment that was attached at this address.
   // EINVAL: nothing.
   Result<void> detach_segment(VirtualAddress attached);
+  // EINVAL: nothing was changed. EACCES, ENOMEM: as under Linux, what lies before the page that
+  // can't have these rights has them now.
   Result<void> protect(VirtualAddress address, u64 length, int protection);
   // Error(kWindowTooShort): nothing was changed, because the window object ends before the new
   // length. Call again with `longer`, an object of `new_length` bytes for the same file whose first

@@ -53,7 +53,8 @@ class Machine {
   // done: another one is on its way, or KVM refused. By the thread that runs the vCPU.
   bool inject_exception(const Vcpu& vcpu, uint8_t vector) const;
 
-  // Service::kArenaGrow: adds the slot of a chunk. Result: its usable bytes, or -errno.
+  // Service::kArenaGrow: adds the slot of a chunk. Result: its usable bytes, or -errno. The same
+  // once more for a chunk that is there. From any thread.
   int64_t grow_arena(uint64_t index);
 
   // Makes the trace region usable (vmm/observe/trace_rings.h). Once. Result: 0 or -errno.

@@ -11,25 +11,30 @@
 
 namespace dbos::vmm {
 
+// All of it may be called by any thread, of any process of the program: lock_ guards it, and what a
+// process that is killed leaves half done is mended by the next caller.
 class Window {
  public:
   Window(int vm_descriptor, GuestMemory& memory) : vm_(vm_descriptor), memory_(memory) {}
 
   // Maps `length` bytes of a file (or shared memory without one: descriptor -1) from the
-  // page-aligned `offset`. Result: the address, or -errno as mmap gives it; ENOMEM when the window
-  // is full.
+  // page-aligned `offset`. Result: the address, or -errno as mmap gives it; -EINVAL for an offset
+  // that is not, no length or other flags than MAP_SHARED, MAP_PRIVATE and MAP_NORESERVE; -ENOMEM
+  // when the window is full, and for a file of huge pages. Reads nothing of the file.
   int64_t map(int descriptor, uint64_t offset, uint64_t length, int protection, int flags);
 
-  // A further mapping of what lies at `address`, from there on and `length` bytes long. EINVAL for
-  // a private mapping.
+  // A further mapping of what lies at `address`, from there on and `length` bytes long. Result: its
+  // address; -EINVAL for what is not whole pages of the window, and for a private mapping; -ENOMEM
+  // when the window is full; else -errno as mremap gives it.
   int64_t duplicate(uint64_t address, uint64_t length);
 
   // Maps the first `length` bytes of a System V shared memory segment. `flags`: of shmat(2),
-  // SHM_RDONLY and SHM_EXEC. Result: as map(), or -errno as shmat gives it; EINVAL for a segment of
-  // huge pages.
+  // SHM_RDONLY and SHM_EXEC. Result: the address; -EINVAL for no length, other flags and a segment
+  // of huge pages; -ENOMEM when the window is full; else -errno as shmat gives it. Reads nothing.
   int64_t attach(int segment, uint64_t length, int flags);
 
-  // Each of these returns -EINVAL for a range that is not whole pages within the window.
+  // Each of these returns -EINVAL for a range that is not whole pages within the window, else 0 or
+  // -errno as mmap and madvise give it. populate() takes no lock, and waits for the file.
   int64_t unmap(uint64_t address, uint64_t length);
   int64_t populate(uint64_t address, uint64_t length, bool write);
 

@@ -9,7 +9,8 @@
 namespace dbos::vmm {
 
 // Performs a service for the thread that runs `vcpu`. The call is a copy that the guest can't
-// change.
+// change. Result, errors, and what it may wait for: hypercall/services.def; -ENOSYS for a number
+// that is no service's. Those that end the thread or process don't come back.
 int64_t execute_service(Vcpu& vcpu, const Call& call);
 
 // Service::kThreadCreate or kProcessFork.

@@ -22,15 +22,20 @@ int64_t set_first_registers(Vcpu& vcpu);
 enum class Adopted { kWaits, kReleased };
 Adopted run_adopted(Vcpu& vcpu);
 
-// Service::kThreadCreate and kProcessFork. Result: the new thread's or process's id, or -errno.
+// Service::kThreadCreate, by the creator's thread. Result: the new thread's id, or -EINVAL, -EFAULT
+// or -EAGAIN.
 int64_t create_thread(Vcpu& creator, uint64_t start_argument, uint64_t result_address);
 
-// Makes the helper's vCPU and host thread (helper.h). 0 or -EAGAIN.
-int64_t create_helper_thread(Vcpu& creator, uint64_t start_argument);
+// Service::kProcessFork, by the creator's thread. Result: the new process's id, or -EINVAL, -EFAULT
+// or -EAGAIN. With kForkWaitForExec it comes back when the child has executed or ended.
 int64_t fork_process(Vcpu& creator, uint64_t start_argument, uint64_t exit_signal, uint64_t flags,
                      uint64_t result_address);
 
-// Prepares the calling thread, the first of dbos-run, to run a vCPU of the first process.
+// Makes the helper's vCPU and host thread (helper.h). 0 or -EAGAIN.
+int64_t create_helper_thread(Vcpu& creator, uint64_t start_argument);
+
+// Prepares the calling thread, the first of dbos-run, to run a vCPU of the first process. Throws
+// StartError.
 Vcpu& adopt_first_thread(Machine& machine);
 
 }  // namespace dbos::vmm
