@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include "tools/dbos-dbg/connection.h"
+#include "vmm/debug/control_request.h"
 #include "vmm/loader/printable.h"
 
 namespace dbos::dbg {
@@ -65,6 +66,17 @@ void become_owner(const Machine& machine) {
   if (!is_done) throw Failure("can't become the user who has started the program");
 }
 
+// It may have been started by another release.
+void check_protocol(const Machine& machine) {
+  const Json hello = Connection(machine.socket).ask("hello");
+  const int protocol = hello.value("protocol", 0);
+  if (protocol == vmm::kControlProtocol) return;
+  throw Failure(fmt::format(
+      "{} runs under dbos-run {}, which speaks protocol {}, and this dbos-dbg {} speaks "
+      "{}: use the dbos-dbg of that release",
+      machine.name, hello.value("version", "?"), protocol, DBOS_VERSION, vmm::kControlProtocol));
+}
+
 std::string list_of(const std::vector<Machine>& machines) {
   std::string text;
   for (const Machine& machine : machines) {
@@ -108,6 +120,7 @@ Machine choose_machine(const std::string& wanted) {
                               list_of(found)));
   }
   become_owner(found.front());
+  check_protocol(found.front());
   return found.front();
 }
 

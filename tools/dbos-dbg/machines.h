@@ -21,7 +21,8 @@ struct Machine {
 std::vector<Machine> find_machines();
 
 // The one that `wanted` names: a process id, a name, or, when it is empty, the only one there is.
-// From here on root has the rights of that machine's user only. Throws Failure.
+// From here on root has the rights of that machine's user only. Throws Failure, also where it
+// speaks another protocol than this dbos-dbg.
 Machine choose_machine(const std::string& wanted);
 
 }  // namespace dbos::dbg

@@ -12,8 +12,6 @@
 namespace dbos::vmm {
 namespace {
 
-constexpr int kProtocol = 1;
-
 // "space": a root, a process id, or nothing for the program's first address space.
 SpaceView chosen_space(ControlContext& context, const Json& arguments) {
   const KernelReader kernel(context.machine().memory());
@@ -29,7 +27,7 @@ SpaceView chosen_space(ControlContext& context, const Json& arguments) {
 }
 
 Json hello(ControlContext& context, ControlSession&, const Json&) {
-  return {{"protocol", kProtocol},
+  return {{"protocol", kControlProtocol},
           {"version", DBOS_VERSION},
           {"process", getpid()},
           {"vcpus", context.machine().vcpus().count()},

@@ -16,6 +16,10 @@ namespace dbos::vmm {
 
 using Json = nlohmann::json;
 
+// What "hello" answers as "protocol". To be counted up when a client of the release before could no
+// longer read the answers.
+inline constexpr int kControlProtocol = 1;
+
 // The code of "break" where a watchpoint would never be hit: a debugger can step instead.
 inline constexpr const char* kNoDebugRegisters = "no_debug_registers";
 

@@ -286,7 +286,7 @@ def metrics():
 NOBODY = 65534
 
 
-def serve_as_nobody(ready):
+def serve_as_nobody(ready, protocol):
     """Answers dbos-dbg maps with a mapping whose name tells what rights the client has."""
     os.setgid(NOBODY)
     os.setuid(NOBODY)
@@ -303,25 +303,34 @@ def serve_as_nobody(ready):
             with open(f"/proc/{peer}/status") as status:
                 rights = " ".join(re.search("Uid:(.*)", status.read())[1].split())
             mapping = {"begin": 0, "end": 4096, "protection": "r--p", "offset": 0, "name": f"\033[2J users {rights}"}
-            answer = {"ok": True, "id": json.loads(line)["id"], "result": {"mappings": [mapping]}}
+            result = {"protocol": protocol, "version": "0.9", "mappings": [mapping]}
+            answer = {"ok": True, "id": json.loads(line)["id"], "result": result}
             client.sendall(json.dumps(answer).encode() + b"\n")
+
+
+def look_at_nobody(protocol):
+    """What dbos-dbg maps comes to, with a server of another user that speaks this protocol."""
+    is_ready, ready = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        serve_as_nobody(ready, protocol)
+    try:
+        os.read(is_ready, 1)
+        return subprocess.run([DBG, "-p", str(pid), "maps"], capture_output=True, text=True, timeout=PATIENCE_S)
+    finally:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
 
 
 def stranger():
     """Root looks at what another user's process says with that user's rights, and prints what can be printed."""
-    is_ready, ready = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        serve_as_nobody(ready)
-    try:
-        os.read(is_ready, 1)
-        said = subprocess.run([DBG, "-p", str(pid), "maps"], capture_output=True, text=True, timeout=PATIENCE_S)
-    finally:
-        os.kill(pid, 9)
-        os.waitpid(pid, 0)
+    said = look_at_nobody(1)
     check_equal("status", (0, ""), (said.returncode, said.stderr))
     check_equal("what root prints", f"?[2J users {NOBODY} {NOBODY} {NOBODY} {NOBODY}",
                 said.stdout.rstrip().split(" ", 3)[3])
+    other = look_at_nobody(2)
+    check_equal("status with another protocol", (1, ""), (other.returncode, other.stdout))
+    check("runs under dbos-run 0.9, which speaks protocol 2" in other.stderr, other.stderr)
 
 
 main({"looks": looks, "stranger": stranger, "page_tables": page_tables, "trace": trace, "hostile": hostile, "metrics": metrics}[sys.argv[1]])
