@@ -307,6 +307,7 @@ static const char* second_vcpu(void) {
   static uint32_t index;
   CHECK(start(TASK_RECORD, (uint32_t*)(DBOS_IMAGE_BASE + DBOS_KERNEL_REGION_SIZE)) == -EFAULT);
   CHECK(CALL(DBOS_SERVICE_THREAD_CREATE, TASK_RECORD, physical(&index) + 1) == -EFAULT);
+  CHECK(start(0, &index) == -EINVAL);
   for (int round = 0; round < 3; ++round) {  // the later ones on a vCPU that was used before
     const int64_t id = start(TASK_RECORD, &index);
     CHECK(id > 0 && await_other());
@@ -361,6 +362,9 @@ static const char* parking(void) {
 static const char* fork_and_wait(void) {
   static uint32_t index;
   static uint32_t status;
+  CHECK(CALL(DBOS_SERVICE_PROCESS_FORK, 0, 17, 0, physical(&index)) == -EINVAL);
+  CHECK(CALL(DBOS_SERVICE_PROCESS_FORK, TASK_CHILD, 17, 2, physical(&index)) == -EINVAL);
+  CHECK(CALL(DBOS_SERVICE_DIE, 0) == -EINVAL && CALL(DBOS_SERVICE_DIE, 65) == -EINVAL);
   const int64_t child = CALL(DBOS_SERVICE_PROCESS_FORK, TASK_CHILD, 17, 0, physical(&index));
   CHECK(child > 0 && child != own_page()->process_id);
   CHECK(CALL(SYS_WAIT4, child, physical(&status), 0, 0) == child);

@@ -314,6 +314,7 @@ int64_t restart_parked_thread(Vcpu& creator, uint64_t start_argument, uint64_t r
 }
 
 int64_t create_thread(Vcpu& creator, uint64_t start_argument, uint64_t result_address) {
+  if (start_argument == 0) return -EINVAL;
   if (!is_index_address(result_address)) return -EFAULT;
   const int64_t restarted = restart_parked_thread(creator, start_argument, result_address);
   if (restarted != 0) return restarted;
@@ -344,6 +345,7 @@ int64_t create_helper_thread(Vcpu& creator, uint64_t start_argument) {
 
 int64_t fork_process(Vcpu& creator, uint64_t start_argument, uint64_t exit_signal, uint64_t flags,
                      uint64_t result_address) {
+  if (start_argument == 0 || (flags & ~kForkWaitForExec) != 0) return -EINVAL;
   if (!is_index_address(result_address)) return -EFAULT;
   const uint64_t mask = block_all_signals();
   HostProcess* const process = acquire_process(creator.process);
