@@ -46,7 +46,6 @@ struct Thread {
   std::atomic<bool> futex_queued;
 
   Thread* next_in_process;  // guarded by Process::lock
-  bool exiting;
 };
 
 Thread& current_thread();

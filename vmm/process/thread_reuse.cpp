@@ -58,6 +58,20 @@ bool wait_for_restart(Vcpu& vcpu) {
   return true;
 }
 
+bool takes_rights(int32_t prctl_option) {
+  switch (prctl_option) {
+    case PR_SET_NO_NEW_PRIVS:
+    case PR_SET_KEEPCAPS:
+    case PR_SET_SECUREBITS:
+    case PR_CAPBSET_DROP:
+    case PR_CAP_AMBIENT:
+    case PR_SET_SPECULATION_CTRL:
+      return true;
+    default:
+      return false;
+  }
+}
+
 }  // namespace
 
 bool may_change_credentials(uint32_t call_number) {
@@ -72,20 +86,6 @@ bool may_change_credentials(uint32_t call_number) {
     case __NR_setfsgid:
     case __NR_unshare:
     case __NR_setns:
-      return true;
-    default:
-      return false;
-  }
-}
-
-bool takes_rights(int32_t prctl_option) {
-  switch (prctl_option) {
-    case PR_SET_NO_NEW_PRIVS:
-    case PR_SET_KEEPCAPS:
-    case PR_SET_SECUREBITS:
-    case PR_CAPBSET_DROP:
-    case PR_CAP_AMBIENT:
-    case PR_SET_SPECULATION_CTRL:
       return true;
     default:
       return false;

@@ -272,6 +272,19 @@ Next run_once(Vcpu& vcpu) {
   return next;
 }
 
+// A host thread of this process that waits for a new program thread. Result: its id; 0: none.
+int64_t restart_parked_thread(Vcpu& creator, uint64_t start_argument, uint64_t result_address) {
+  Vcpu* const vcpu = take_parked_thread(creator);
+  if (vcpu == nullptr) return 0;
+  begin_making(creator, *vcpu, Making::Way::kRestart);
+  prepare_page(*vcpu, creator, start_argument, Birth::kThread);
+  store_index(*vcpu, result_address);
+  const int64_t id = vcpu->host_thread.load();
+  vcpu->begin_life();
+  wake_parked_thread(*vcpu);
+  return id;
+}
+
 }  // namespace
 
 Machine& machine() {
@@ -298,19 +311,6 @@ Adopted run_adopted(Vcpu& vcpu) {
     const Next next = run_once(vcpu);
     if (next != Next::kRun) return next == Next::kLeave ? Adopted::kReleased : Adopted::kWaits;
   }
-}
-
-// A host thread of this process that waits for a new program thread. Result: its id; 0: none.
-int64_t restart_parked_thread(Vcpu& creator, uint64_t start_argument, uint64_t result_address) {
-  Vcpu* const vcpu = take_parked_thread(creator);
-  if (vcpu == nullptr) return 0;
-  begin_making(creator, *vcpu, Making::Way::kRestart);
-  prepare_page(*vcpu, creator, start_argument, Birth::kThread);
-  store_index(*vcpu, result_address);
-  const int64_t id = vcpu->host_thread.load();
-  vcpu->begin_life();
-  wake_parked_thread(*vcpu);
-  return id;
 }
 
 int64_t create_thread(Vcpu& creator, uint64_t start_argument, uint64_t result_address) {
