@@ -78,12 +78,13 @@ void work(Process& first) {
 void prepare_helper(Process& first, const BootInformation& boot) {
   const auto copies = static_cast<u32>(boot.ready_copies);
   helper.keeps_ready = copies != 0 && first.space->keep_ready(copies).is_ok();
+  if (copies != 0 && !helper.keeps_ready) {
+    LogLine().text("no memory for --snapshot=ready: forks share page tables").send();
+  }
   if (!helper.keeps_ready && !memory_options().large_pages) return;
   helper.first = &first;
-  const i64 result =
-      hypercall(Service::kHelper, kHelperStart, helper.keeps_ready ? 0 : DBOS_HELPER_AFTER_FORK);
-  if (result == 0) return;
-  LogLine().text("there is no helper, errno ").number(static_cast<int>(-result)).send();
+  // Where there can't be one the VMM says so, perhaps at a fork only.
+  hypercall(Service::kHelper, kHelperStart, helper.keeps_ready ? 0 : DBOS_HELPER_AFTER_FORK);
 }
 
 void run_helper() {

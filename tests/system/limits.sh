@@ -53,3 +53,28 @@ test_call_without_memory() {
   one 'exit 0' "${dbos[@]}" --memory 128M "$DBOS_BUILD/tests/system/memory_limit" call
   grep -q 'a snapshot, is ended: there is no memory left' one.err
 }
+
+# Linux gives no thread for what dbos-run does beside the program: the program goes on, and the log says so once.
+readonly fork_twice='
+import os, time
+for turn in range(2):
+    child = os.fork()
+    if child == 0: os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    for _ in range(100): time.sleep(0.01)
+print("done")'
+
+# Threads of the guest are made by clone, as processes are: the second and the fourth are the helper that each fork
+# asks for.
+seconds[no_thread_for_the_helper]=120
+test_no_thread_for_the_helper() {
+  need strace
+  one 'exit 0' strace -o calls -e trace=clone -e inject=clone:error=EAGAIN:when=2..4+2 "${dbos[@]}" \
+    "$python" -c "$fork_twice"
+  expect 'the program' 'done' "$(<one.out)"
+  expect 'what is said' 'dbos-run: there is no helper, errno 11' "$(<one.err)"
+  one 'exit 0' strace -o calls -e trace=clone -e inject=clone:error=EAGAIN:when=1 "${dbos[@]}" --snapshot=ready \
+    "$python" -c "$fork_twice"
+  expect 'the program with --snapshot=ready' 'done' "$(<one.out)"
+  expect 'what is said with --snapshot=ready' 'dbos-run: there is no helper, errno 11' "$(<one.err)"
+}

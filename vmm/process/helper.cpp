@@ -1,5 +1,6 @@
 #include "vmm/process/helper.h"
 
+#include <atomic>
 #include <cerrno>
 
 #include "hypercall/abi.h"
@@ -15,11 +16,12 @@ std::atomic<uint32_t> is_requested{0};
 std::atomic<uint64_t> waiting_argument{0};  // start argument of one that waits for a fork; 0: none
 
 int64_t create_helper(Vcpu& creator, uint64_t start_argument) {
+  static std::atomic<bool> is_told{false};  // each fork tries again
   const int64_t result = create_helper_thread(creator, start_argument);
-  if (result < 0) {
-    log_line(LogLevel::kInfo, "the guest kernel's helper could not be started: errno {}", -result);
-  } else {
+  if (result >= 0) {
     log_line(LogLevel::kInfo, "the guest kernel's helper has started");
+  } else if (!is_told.exchange(true)) {
+    log_line(LogLevel::kWarning, "there is no helper, errno {}", -result);
   }
   return result;
 }
