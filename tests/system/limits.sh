@@ -78,3 +78,14 @@ test_no_thread_for_the_helper() {
   expect 'the program with --snapshot=ready' 'done' "$(<one.out)"
   expect 'what is said with --snapshot=ready' 'dbos-run: there is no helper, errno 11' "$(<one.err)"
 }
+
+# Threads of dbos-run are made by clone3: at the start those that three virtual CPUs need, and then the steward, which
+# it tries each second.
+seconds[no_thread_for_the_steward]=120
+test_no_thread_for_the_steward() {
+  need strace
+  one 'exit 0' strace -o calls -e trace=clone3 -e inject=clone3:error=EAGAIN:when=4+ "${dbos[@]}" --no-control \
+    "$python" -c "$fork_twice"
+  expect 'the program' 'done' "$(<one.out)"
+  expect 'what is said' 'dbos-run: there is no steward, errno 11: what killed children held is not released' "$(<one.err)"
+}

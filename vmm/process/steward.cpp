@@ -26,6 +26,7 @@ namespace {
 constexpr size_t kStackSize = 1 << 20;
 constexpr uint32_t kWatchedMax = 127;          // FUTEX_WAITV_MAX is 128, and one is the doorbell
 constexpr int64_t kPatience_ns = 200'000'000;  // for what is beyond kWatchedMax
+constexpr int64_t kRetryPause_ns = 1'000'000'000;
 // For a thread block: a second in all.
 constexpr long kBlockPause_ns = 100'000;
 constexpr int kBlockAttemptsMax = 10'000;
@@ -34,6 +35,22 @@ std::atomic<uint32_t> doorbell{0};
 std::atomic<uint32_t> steward_thread{0};
 std::atomic<uint32_t> starter{0};  // the thread that makes the steward, until that has begun
 std::atomic<bool> is_wanted{false};
+std::atomic<int64_t> next_attempt_ns{0};  // not before then; CLOCK_MONOTONIC
+
+int64_t now_ns() {
+  timespec now = {};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * 1'000'000'000 + now.tv_nsec;
+}
+
+// Linux gives no thread (RLIMIT_NPROC, pids.max). Whoever calls asks again and again.
+void note_failure(int error) {
+  static std::atomic<bool> is_told{false};
+  next_attempt_ns.store(now_ns() + kRetryPause_ns);
+  if (is_told.exchange(true)) return;
+  log_line(LogLevel::kWarning,
+           "there is no steward, errno {}: what killed children held is not released", error);
+}
 
 bool begin_adoption(Vcpu& vcpu, const HostProcess& own) {
   const bool is_own = machine().vcpus().is_usable(vcpu, own);
@@ -124,9 +141,7 @@ void* run_steward(void* argument) {
     // In each turn: the one that holds the lock may have come to be meanwhile.
     reap(own, [&] { receive_descriptors(own); });
     take_over_free_vcpus(own);
-    timespec now = {};
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    const int64_t deadline = now.tv_sec * 1'000'000'000 + now.tv_nsec + kPatience_ns;
+    const int64_t deadline = now_ns() + kPatience_ns;
     const __kernel_timespec until = {deadline / 1'000'000'000, deadline % 1'000'000'000};
     const bool all_watched = count <= kWatchedMax;
     const int64_t result =
@@ -136,7 +151,6 @@ void* run_steward(void* argument) {
         result >= 0 || result == -EAGAIN || result == -EINTR || result == -ETIMEDOUT;
     if (!has_waited) wait_without_waitv(result);
   }
-  return nullptr;
 }
 
 // The first process has it while that lives: one of a child would go with the child, and with it
@@ -156,12 +170,14 @@ void reap_ended_threads(const HostProcess& process) {
 void start_steward(const HostProcess& process) {
   is_wanted.store(true);
   uint32_t expected = 0;
-  if (!may_host(process)) return;
+  if (now_ns() < next_attempt_ns.load() || !may_host(process)) return;
   if (!steward_thread.compare_exchange_strong(expected, 1)) return;
   starter.store(static_cast<uint32_t>(raw_call(__NR_gettid)));
   const int error =
       start_service_thread(kStackSize, run_steward, const_cast<HostProcess*>(&process));
-  if (error != 0) steward_thread.store(0);
+  if (error == 0) return;
+  note_failure(error);
+  steward_thread.store(0);
 }
 
 void keep_steward(const HostProcess& process) {

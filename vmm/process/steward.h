@@ -16,11 +16,13 @@ namespace dbos::vmm {
 void reap_ended_threads(const HostProcess& process);
 
 // Starts the steward as a thread of this process, unless there is one, or it is another process's
-// to have it. From then on there should always be one.
+// to have it. From then on there should always be one. Where Linux gives no thread the log says so
+// once, and for a second nobody tries again.
 void start_steward(const HostProcess& process);
 
 // With each call of the program's threads, not of the helper, whose rights are others: starts the
-// steward again if it went with its process, or could not be started. Costs nothing else.
+// steward again if it went with its process, or could not be started. While there is one it costs
+// some loads.
 void keep_steward(const HostProcess& process);
 
 // Tells the steward that there are new threads to watch.
