@@ -8,6 +8,7 @@
 #include <sstream>
 #include <string>
 
+#include "vmm/debug/figures_json.h"
 #include "vmm/debug/metrics_page.h"
 #include "vmm/network_address.h"
 #include "vmm/observe/metrics.h"
@@ -90,6 +91,14 @@ double value_of(const std::vector<Sample>& samples, const std::string& name,
   return 0;
 }
 
+std::string document() {
+  std::ifstream file(DBOS_METRICS_DOCUMENT);
+  REQUIRE(file.good());
+  std::ostringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
 }  // namespace
 
 TEST_CASE("metrics have Prometheus's syntax, each series once") {
@@ -141,16 +150,32 @@ TEST_CASE("a histogram's buckets are cumulative and end with its count") {
 }
 
 TEST_CASE("the documentation has every metric as it is served") {
-  std::ifstream file(DBOS_METRICS_DOCUMENT);
-  REQUIRE(file.good());
-  std::ostringstream document;
-  document << file.rdbuf();
+  const std::string page = document();
   for (const Metric& metric : all_metrics()) {
     const std::string labels = metric.labels[0] == 0 ? "" : "`" + std::string(metric.labels) + "`";
     const std::string row = "| `" + std::string(metric.name) + "` | " + metric.type + " | " +
                             labels + " | " + metric.help + " |";
     INFO(row);
-    REQUIRE(document.str().find(row) != std::string::npos);
+    REQUIRE(page.find(row) != std::string::npos);
+  }
+}
+
+TEST_CASE("the documentation has every field of the JSON figures") {
+  const std::string page = document();
+  const auto check_fields = [&](const Json& object) {
+    for (const auto& [field, value] : object.items()) {
+      INFO(field);
+      REQUIRE(page.find("`" + field + "`") != std::string::npos);
+    }
+  };
+  const Figures figures = some_figures();
+  const Json snapshots = snapshots_json(figures);
+  const Json exits = exits_json(figures);
+  const Json calls = calls_json(figures);
+  const Json& call = calls["calls"][0];
+  for (const Json& object : {frames_json(figures), snapshots, snapshots["snapshots"][0], exits,
+                             exits["exits"][0], calls, call, call["latency"]}) {
+    check_fields(object);
   }
 }
 
