@@ -256,6 +256,18 @@ std::vector<std::string> command_of(std::vector<std::string> words) {
   return words;
 }
 
+uint64_t prefault_size(const RawOptions& raw, uint64_t memory) {
+  const uint64_t size = size_option("--prefault", raw.prefault, memory);
+  if (size == 0 && parse_size(raw.prefault, memory) != 0) {
+    throw OptionError("--prefault " + raw.prefault + " is too little; give 0, or at least 2M");
+  }
+  if (size > memory) {
+    throw OptionError("--prefault " + raw.prefault +
+                      " is more than --memory; give less, or more memory");
+  }
+  return size;
+}
+
 uint64_t cow_limit(const CLI::App& app, const RawOptions& raw, uint64_t memory) {
   if (app.count("--cow-limit") == 0) {
     if (app.count("--cow-policy") == 0) return 0;
@@ -331,11 +343,7 @@ void check_environment(const std::vector<std::string>& variables) {
 
 void interpret(const CLI::App& app, const RawOptions& raw, uint64_t host_memory, Options& options) {
   options.memory_size = memory_size(raw, host_memory);
-  options.prefault_size = size_option("--prefault", raw.prefault, options.memory_size);
-  if (options.prefault_size > options.memory_size) {
-    throw OptionError("--prefault " + raw.prefault +
-                      " is more than --memory; give less, or more memory");
-  }
+  options.prefault_size = prefault_size(raw, options.memory_size);
   options.large_pages = !raw.no_large_pages;
   options.cow_limit = cow_limit(app, raw, options.memory_size);
   options.cow_kill =

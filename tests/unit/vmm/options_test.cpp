@@ -109,6 +109,8 @@ TEST_CASE("prefault is a part of the memory") {
   REQUIRE(parse({"--memory", "4G", "--prefault", "50%", "db"}).prefault_size == 2 * kGiB);
   REQUIRE(parse({"--memory", "4G", "--prefault", "4G", "db"}).prefault_size == 4 * kGiB);
   require_refusal({"--memory", "4G", "--prefault", "5G", "db"}, {"--prefault 5G", "--memory"});
+  require_refusal({"--memory", "4G", "--prefault", "1M", "db"}, {"--prefault 1M", "at least 2M"});
+  REQUIRE(parse({"--memory", "4G", "--prefault", "0", "db"}).prefault_size == 0);
 }
 
 TEST_CASE("each --env sets one variable") {
