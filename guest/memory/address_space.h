@@ -250,7 +250,8 @@ class AddressSpace {
   // The vCPUs that have this root loaded: the platform's to maintain.
   VcpuSet& vcpus() { return vcpus_; }
 
-  // Panics on the first inconsistency of this address space. See also check_memory_invariants().
+  // Panics on the first inconsistency of this address space. For tests, as
+  // check_memory_invariants().
   void check_invariants();
   static void publish(KernelView& view);
   static void publish_list(KernelView& view);

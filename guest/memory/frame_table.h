@@ -132,6 +132,7 @@ class FrameList {
     ++size_;
   }
   FrameNumber pop() {
+    DBOS_ASSERT(!is_empty());
     const FrameNumber frame = head_;
     head_ = frame_info(frame).next();
     --size_;

@@ -1,5 +1,5 @@
-// The invariants of the memory subsystem, checked by walking everything. For tests and debug
-// builds, while nothing else runs.
+// The invariants of the memory subsystem, checked by walking everything. For the tests on the host,
+// while nothing else runs (docs/decisions/0022-invariants-are-checked-on-the-host.md).
 //
 // Each frame is on exactly one of: a free list, a cache, a deadlist, a pin's deferred list, the
 // kernel's, or an owner's table. What an address space can write through is its alone. What is
@@ -111,7 +111,8 @@ class TreeChecker {
 u64 check_list(const FrameList& list, FrameState state, u64* nodes) {
   u64 pages = 0;
   u64 count = 0;
-  for (FrameNumber at = list.head(); count < list.size(); at = frame_info(at).next(), ++count) {
+  FrameNumber at = list.head();
+  for (; count < list.size(); at = frame_info(at).next(), ++count) {
     const FrameInfo& info = frame_info(at);
     DBOS_ASSERT(info.state() == state);
     DBOS_ASSERT(info.kind() != FrameKind::kLargeTail);
@@ -122,6 +123,7 @@ u64 check_list(const FrameList& list, FrameState state, u64* nodes) {
       pages += frames_of(info.kind());
     }
   }
+  DBOS_ASSERT(at.is_none());
   return pages;
 }
 
@@ -206,6 +208,7 @@ void check_memory_invariants() {
     u64 line_nodes = 0;
     const u64 line_pages = check_list(line.deadlist(), FrameState::kRetired, &line_nodes);
     DBOS_ASSERT(line_pages == line.retired_pages());
+    DBOS_ASSERT(line_nodes == line.retired_nodes());
     // What waits for this line is visible to it, and not to a newer sibling alone.
     u64 count = 0;
     for (FrameNumber at = line.deadlist().head(); count < line.deadlist().size();

@@ -8,6 +8,8 @@ namespace {
 // A range of more pieces than this is applied at once.
 constexpr u64 kNotedAtOnce = 8;
 
+static_assert(kProgramEnd / ReadyTables::kPieceSize <= u64{1} << 32, "a piece fits in pieces_");
+
 constexpr u32 place_of(u64 piece) {
   return static_cast<u32>(piece ^ piece >> 4 ^ piece >> 8 ^ piece >> 12) % ReadyTables::kPieces;
 }
