@@ -84,7 +84,6 @@ SignalOfFault signal_of(FaultKind fault) {
     case FaultKind::kBusError:
       return {signal_number::kBus, kCodeBusAddress};
     case FaultKind::kOutOfMemory:
-      return {signal_number::kKill, 0};
     case FaultKind::kResolved:
     case FaultKind::kNeedsPopulate:
       break;
@@ -93,15 +92,8 @@ SignalOfFault signal_of(FaultKind fault) {
 }
 
 void count_refused(FaultKind fault) {
-  VcpuCounters& counters = platform::counters();
-  switch (fault) {
-    case FaultKind::kBusError:
-      return counters.count(Counter::kFaultBusError);
-    case FaultKind::kOutOfMemory:
-      return counters.count(Counter::kFaultOutOfMemory);
-    default:
-      return counters.count(Counter::kFaultNoMapping);
-  }
+  platform::counters().count(fault == FaultKind::kBusError ? Counter::kFaultBusError
+                                                           : Counter::kFaultNoMapping);
 }
 
 // The error code that Linux's ring 3 would have seen.
@@ -118,21 +110,15 @@ void handle_page_fault(TrapFrame& frame) {
     fault = current_thread().space->handle_fault(address, access_of(frame.error_code));
     if (fault == FaultKind::kResolved) return;
   }
+  // A debugger's access is not the program's.
+  if (fault == FaultKind::kOutOfMemory && !is_debug_agent()) kill_for_memory();
   if (!in_program) {
     if (apply_fixup(frame)) return;
     panic_with_frame("page fault in the guest kernel", frame);
   }
+  if (fault == FaultKind::kOutOfMemory) exit_thread_dying();
   count_refused(fault);
   const SignalOfFault signal = signal_of(fault);
-  if (signal.signal == signal_number::kKill) {
-    LogLine()
-        .text("out of guest memory (--memory): process ")
-        .number(current_process().process_id.load())
-        .text(current_process().is_main.load() ? "" : ", a snapshot,")
-        .text(" is killed")
-        .send(LogSeverity::kError);
-    die(signal_number::kKill);
-  }
   trace_fault(frame, signal.signal, address.value());
   force_fault_signal(current_thread(), frame, signal.signal, signal.code, address.value(),
                      kPageFault, shown_error_code(frame.error_code));

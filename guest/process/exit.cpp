@@ -3,6 +3,7 @@
 #include "guest/arch/cpu.h"
 #include "guest/hypercall.h"
 #include "guest/lib/assert.h"
+#include "guest/lib/log.h"
 #include "guest/memory/address_space.h"
 #include "guest/process/process_table.h"
 #include "guest/process/robust_list.h"
@@ -101,6 +102,18 @@ void exit_process(i32 status) {
 void die(u32 signal) {
   end_process(Service::kDie, signal, Released::kNo);
   exit_thread_dying();
+}
+
+void kill_for_memory() {
+  if (is_dying()) return;  // what a dead thread can't write is lost
+  platform::counters().count(Counter::kFaultOutOfMemory);
+  LogLine()
+      .text("out of guest memory (--memory): process ")
+      .number(current_process().process_id.load())
+      .text(current_process().is_main.load() ? "" : ", a snapshot,")
+      .text(" is killed")
+      .send(LogSeverity::kError);
+  end_process(Service::kDie, signal_number::kKill, Released::kNo);
 }
 
 void exit_thread_dying() {

@@ -16,4 +16,9 @@ namespace dbos {
 // Ends the process by a signal's default action.
 [[noreturn]] void die(u32 signal);
 
+// What Linux's OOM killer does to a process that touches memory when there is none, be it by itself
+// or in a system call. Comes back only when another host thread has adopted the vCPU: the call then
+// goes on to its end, which releases what it holds, and the thread ends on its way out.
+void kill_for_memory();
+
 }  // namespace dbos

@@ -18,6 +18,7 @@ struct Segments {
   u32 count;
   u64 bytes;  // fewer than asked for: no room for more segments, or no access to the next byte
   bool is_fault;
+  bool is_exhausted;  // no memory was left for the next byte
 };
 
 // Makes program memory present, and privately writable for kWrite, and keeps it as it is until
@@ -30,6 +31,9 @@ void release();
 
 // Whether the program may write all of these bytes. Changes none.
 bool is_writable(VirtualAddress address, u64 size);
+
+// As Linux does it to who needs memory when there is none. It may come back: the caller goes on.
+void kill_for_memory();
 
 // Physically contiguous memory of the kernel, not cleared.
 Result<PhysicalAddress> allocate_contiguous(u64 bytes);

@@ -117,6 +117,7 @@ Result<void> Marshaller::marshal_message_data(u32 capacity, HostMessage& message
   }
   const Buffer* buffers = reinterpret_cast<const Buffer*>(array.data);
   DBOS_RETURN_IF_ERROR(state.transfer.map(buffers, static_cast<u32>(count), 0, capacity));
+  if (state.transfer.is_exhausted()) marshal_memory::kill_for_memory();
   if (state.transfer.is_partial() && capacity == kVectorMax) {
     u64 total = 0;
     for (u64 i = 0; i < count; i++) total += buffers[i].size;

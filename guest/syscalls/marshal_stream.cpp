@@ -162,7 +162,8 @@ i64 Marshaller::run_part(const Buffer* buffers, u32 count, u64 skip, u32 index, 
   Transfer transfer(bounce_, access_of(index));
   const auto mapped = transfer.map(buffers, count, skip, kVectorMax, part);
   if (mapped.is_error()) return -mapped.error().code();
-  if (transfer.is_partial() && skip == 0 && bytes_limit_ == kTransferMax) {
+  const bool may_gather = skip == 0 && bytes_limit_ == kTransferMax && !transfer.is_exhausted();
+  if (transfer.is_partial() && may_gather) {
     if (total_bytes(buffers, count) <= kGatherMax) return run_gathered(buffers, count, index);
     if (writes && is_message_socket()) return -EMSGSIZE;
   }
@@ -174,6 +175,9 @@ i64 Marshaller::run_part(const Buffer* buffers, u32 count, u64 skip, u32 index, 
     return run_gathered(&whole, 1, index);
   }
   if (result < 0) return result;
+  if (transfer.is_exhausted() && static_cast<u64>(result) == transfer.bytes()) {
+    marshal_memory::kill_for_memory();
+  }
   const auto finished = transfer.finish(static_cast<u64>(result));
   if (finished.is_error()) return -finished.error().code();
   *more = bytes_limit_ == kTransferMax && transfer.is_partial() &&

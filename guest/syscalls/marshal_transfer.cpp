@@ -107,7 +107,7 @@ void Transfer::add_resolved(u64 address, u64 size) {
   for (u64 done = 0; done < size;) {
     const Segments found = marshal_memory::resolve(VirtualAddress(address + done), size - done,
                                                    access_, segments, kBatch);
-    const bool scattered = done == 0 && found.count > 1 && !found.is_fault;
+    const bool scattered = done == 0 && found.count > 1 && !found.is_fault && !found.is_exhausted;
     if (scattered && size <= kScatteredCopyMax && !is_direct(address, size) &&
         add_copy(address, size)) {
       return;
@@ -118,8 +118,14 @@ void Transfer::add_resolved(u64 address, u64 size) {
       partial_ = partial_ || done < size;
       return;
     }
+    // Linux may have less to write than the buffer holds; what it is to read, it reads.
+    const bool is_first_missing = found.bytes == 0 && count_ == 0;
+    if (found.is_exhausted && (access_ == HostAccess::kRead || is_first_missing)) {
+      marshal_memory::kill_for_memory();
+    }
     if (found.bytes == 0 && !found.is_fault && count_ != 0) {  // no more can be held for one call
       partial_ = true;
+      exhausted_ = found.is_exhausted;
       return;
     }
     if (found.is_fault || found.bytes == 0) {

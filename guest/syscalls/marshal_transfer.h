@@ -55,6 +55,8 @@ class Transfer {
   u64 bytes() const { return bytes_; }
   // There was no room for all of it: `bytes` is a prefix.
   bool is_partial() const { return partial_; }
+  // As partial, and there is no memory for the rest: Linux must not come that far.
+  bool is_exhausted() const { return exhausted_; }
   bool has_fault() const { return fault_; }
 
  private:
@@ -79,6 +81,7 @@ class Transfer {
   u64 bytes_ = 0;
   u64 bytes_max_ = kTransferMax;
   bool partial_ = false;
+  bool exhausted_ = false;
   bool fault_ = false;
   // Gathered: vectors_ has one entry, and finish() scatters it to these.
   const Buffer* scatter_ = nullptr;

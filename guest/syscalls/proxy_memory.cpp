@@ -2,6 +2,7 @@
 #include "guest/memory/address_space.h"
 #include "guest/memory/frame_allocator.h"
 #include "guest/memory/user_copy.h"
+#include "guest/process/exit.h"
 #include "guest/process/signal.h"
 #include "guest/process/thread.h"
 #include "guest/syscalls/marshal_memory.h"
@@ -29,7 +30,9 @@ Segments resolve(VirtualAddress address, u64 size, HostAccess access, Segment* s
   for (u32 i = 0; i < outcome.segment_count; i++) {
     segments[i] = {found[i].address, found[i].length};
   }
-  return {outcome.segment_count, outcome.bytes, outcome.kind != FaultKind::kResolved};
+  const bool is_exhausted = outcome.kind == FaultKind::kOutOfMemory;
+  return {outcome.segment_count, outcome.bytes,
+          outcome.kind != FaultKind::kResolved && !is_exhausted, is_exhausted};
 }
 
 void release() {
@@ -44,6 +47,10 @@ bool is_writable(VirtualAddress address, u64 size) {
     if (compare_exchange_program(word, 0, 0).is_error()) return false;
   }
   return true;
+}
+
+void kill_for_memory() {
+  dbos::kill_for_memory();
 }
 
 Result<PhysicalAddress> allocate_contiguous(u64 bytes) {

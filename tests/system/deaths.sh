@@ -86,6 +86,25 @@ while True: blocks.append(b"x" * (1 << 20))' >out 2>err || status=$?
     137) grep -q 'out of guest memory' err ;;
     *) fail "status $status: $(head -c 300 err)" ;;
   esac
+  # No system call answers EFAULT for a good pointer: who needs memory in one is killed as well.
+  one 'signal 9' "${dbos[@]}" --memory 128M "$python" -c '
+import mmap, os
+zero = os.open("/dev/zero", os.O_RDONLY)
+blocks = []
+while True:
+    blocks.append(mmap.mmap(-1, 1 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+    if os.readv(zero, [blocks[-1]]) != 1 << 20: os._exit(3)'
+  grep -q 'out of guest memory' one.err
+  one 'signal 9' "${dbos[@]}" --memory 128M "$python" -c '
+import ctypes, mmap, os
+syscall, madvise, getcpu, populate = ctypes.CDLL(None).syscall, 28, 309, 23
+pages = mmap.mmap(-1, 256 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+at = ctypes.addressof(ctypes.c_char.from_buffer(pages))
+for size in (1 << 20, 4096):
+    while syscall(madvise, ctypes.c_void_p(at), size, populate) == 0: at += size
+syscall(getcpu, ctypes.c_void_p(at + (2 << 20)), None, None)
+os._exit(3)'
+  grep -q 'out of guest memory' one.err
   # A child that takes too much ends alone.
   status=0
   "${dbos[@]}" --memory 192M "$python" -c '

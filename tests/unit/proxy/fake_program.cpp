@@ -187,10 +187,14 @@ namespace marshal_memory {
 
 Segments resolve(VirtualAddress address, u64 size, HostAccess access, Segment* segments,
                  u32 capacity) {
-  Segments found{0, 0, false};
+  Segments found{0, 0, false, false};
   while (found.bytes < size) {
     const u64 at = address.value() + found.bytes;
     const u8* byte = program().at(at, access == HostAccess::kWrite);
+    if (program().resolved_bytes + found.bytes >= program().resolved_bytes_max) {
+      found.is_exhausted = true;
+      break;
+    }
     if (byte == nullptr) {
       found.is_fault = true;
       break;
@@ -219,6 +223,10 @@ bool is_writable(VirtualAddress address, u64 size) {
     if (program().at(at, true) == nullptr) return false;
   }
   return true;
+}
+
+void kill_for_memory() {
+  program().kills_for_memory++;
 }
 
 Result<PhysicalAddress> allocate_contiguous(u64 bytes) {

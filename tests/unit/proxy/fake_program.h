@@ -58,6 +58,8 @@ class FakeProgram {
   std::vector<uint32_t> host_calls;  // numbers, in order
   std::string log;
   uint64_t resolved_bytes = 0;
+  uint64_t resolved_bytes_max = UINT64_MAX;  // no memory is left for more
+  uint32_t kills_for_memory = 0;
   uint32_t contiguous_allocations = 0;
   uint32_t contiguous_frees = 0;
 

@@ -98,6 +98,31 @@ TEST_CASE("a large buffer for little data is not made present as a whole") {
   close(static_cast<int>(zero));
 }
 
+TEST_CASE("who reads when memory has run out is killed once there is more data than memory") {
+  int ends[2];
+  REQUIRE(pipe(ends) == 0);
+  REQUIRE(write(ends[1], "abc", 3) == 3);
+  const auto zero = static_cast<uint64_t>(open("/dev/zero", O_RDONLY));
+  const uint64_t buffer = program().map(100);
+  const auto is_killed = [](uint64_t pages_left, long number, uint64_t fd, uint64_t address) {
+    program().kills_for_memory = 0;
+    program().resolved_bytes = 0;
+    program().resolved_bytes_max = pages_left * kPageSize;
+    (void)call(number, fd, address, 100 * kPageSize);
+    program().resolved_bytes_max = UINT64_MAX;
+    return program().kills_for_memory != 0;  // here it comes back, and may come again
+  };
+  CHECK_FALSE(is_killed(4, SYS_read, static_cast<uint64_t>(ends[0]), buffer));
+  CHECK(program().text(buffer, 3) == "abc");
+  CHECK(is_killed(4, SYS_read, zero, buffer));
+  CHECK(is_killed(0, SYS_read, zero, buffer));
+  CHECK(is_killed(4, SYS_write, static_cast<uint64_t>(ends[1]), buffer));
+  CHECK_FALSE(is_killed(200, SYS_read, zero, buffer));
+  close(ends[0]);
+  close(ends[1]);
+  close(static_cast<int>(zero));
+}
+
 TEST_CASE("a buffer that is aligned for O_DIRECT stays so") {
   const uint64_t size = GENERATE(512, 4096, 8192);
   TemporaryFile file;
