@@ -136,8 +136,11 @@ trap_common:
     mov DBOS_FRAME_RIP(%rsp), %rax
     mov $DBOS_KERNEL_IMAGE_BASE, %rcx
     cmp %rcx, %rax
-    jae 1f
-    // The program was interrupted: the frame goes to the top of the kernel stack.
+    jb 20f
+    cmp $kernel_text_end, %rax
+    jb 1f
+    // The program was interrupted, or has jumped to where it has no code: the frame goes to the top of
+    // the kernel stack.
 20: mov %rsp, %rax
     and $DBOS_VCPU_STRIDE_MASK, %rax
     mov DBOS_CPU_STACK_TOP(%rax), %rdi

@@ -19,6 +19,7 @@ struct Fixup {
 };
 extern const Fixup fixups_begin[];
 extern const Fixup fixups_end[];
+extern const char kernel_text_end[];
 extern const char return_instruction[];
 extern const char return_region_begin[];
 extern const char return_region_end[];
@@ -28,8 +29,9 @@ extern const char return_restart[];
 namespace dbos::arch {
 namespace {
 
+// A jump to beyond the kernel's code (to -1, say) is the program's as well.
 bool is_in_program(const TrapFrame& frame) {
-  return frame.rip < kKernelImageBase;
+  return frame.rip < kKernelImageBase || frame.rip >= reinterpret_cast<u64>(kernel_text_end);
 }
 
 // Kernel code that touches the program's memory says where to go on when that fails.

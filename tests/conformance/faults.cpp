@@ -89,6 +89,22 @@ CASE(executing_a_null_and_a_wild_pointer) {
   CHECK(is(fault_of([=] { reinterpret_cast<void (*)()>(wild)(); }), SIGSEGV, SEGV_MAPERR, wild));
 }
 
+// The fourth argument is in the register that a system call's return uses.
+CASE(jumping_to_an_error_value) {
+  for (uintptr_t target : {~uintptr_t{0}, ~uintptr_t{0} - 4095, ~uintptr_t{0} << 30}) {
+    void* wild = reinterpret_cast<void*>(target);
+    for (long fourth : {5L, -1L}) {
+      auto jump = [=] {
+        reinterpret_cast<void (*)(long, long, long, long)>(wild)(0, 0, 0, fourth);
+      };
+      Fault fault = fault_of(jump);
+      CHECK(is(fault, SIGSEGV, SEGV_MAPERR, wild));
+      CHECK_EQ(fault.registers[REG_RIP], static_cast<long>(target));
+      CHECK_EQ(fault.registers[REG_RCX], fourth);
+    }
+  }
+}
+
 CASE(non_canonical_address_is_a_general_protection_fault) {
   CHECK(
       is(fault_of([] { static_cast<void>(*bytes(kNonCanonical)); }), SIGSEGV, SI_KERNEL, nullptr));

@@ -12,6 +12,7 @@
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <ucontext.h>
 
 #include <algorithm>
 #include <utility>
@@ -88,12 +89,14 @@ struct Fault {
   int signal = 0;
   int code = 0;
   void* address = nullptr;
+  gregset_t registers = {};
 };
 namespace fault_detail {
 inline thread_local sigjmp_buf back;
 inline thread_local Fault seen;
-inline void handler(int signal, siginfo_t* info, void*) {
+inline void handler(int signal, siginfo_t* info, void* context) {
   seen = {signal, info->si_code, info->si_addr};
+  memcpy(seen.registers, static_cast<ucontext_t*>(context)->uc_mcontext.gregs, sizeof(gregset_t));
   siglongjmp(back, 1);
 }
 }  // namespace fault_detail
