@@ -204,6 +204,7 @@ i64 clone_process(Thread& thread, TrapFrame& frame, const CloneRequest& request,
 
 i64 perform(Thread& thread, TrapFrame& frame, const CloneRequest& request) {
   if (are_contradictory(request.flags)) return -EINVAL;
+  if ((request.flags & CLONE_SETTLS) != 0 && request.thread_pointer >= kProgramEnd) return -EPERM;
   const CloneKind kind = kind_of(request.flags);
   if (kind == CloneKind::kRefused) {
     LogLine().text("clone with flags ").hex(request.flags).text(" is not supported: EINVAL").send();

@@ -105,6 +105,16 @@ CASE(clone_refuses_bad_flag_combinations) {
   CHECK_EQ(try_clone(CLONE_FS | CLONE_NEWNS), -EINVAL);
 }
 
+CASE(clone_refuses_a_thread_pointer_outside_of_the_program) {
+  char* stack = static_cast<char*>(map_anonymous(kStack));
+  for (unsigned long pointer : {0x8000000000000000ul, 0xffff800000000000ul, 0x7ffffffff000ul}) {
+    CHECK_ERRNO(syscall(SYS_clone, kThreadFlags | CLONE_SETTLS, stack + kStack, 0, 0, pointer),
+                EPERM);
+    CHECK_ERRNO(syscall(SYS_clone, CLONE_SETTLS | SIGCHLD, 0, 0, 0, pointer), EPERM);
+  }
+  munmap(stack, kStack);
+}
+
 CASE(clone3_makes_a_thread) {
   void* stack = map_anonymous(kStack);
   static Shared shared;
