@@ -163,16 +163,29 @@ trap_common:
     add $16, %rsp               // vector, error code
     iretq
 
+// Of a vector with an error code. Whoever says `int n` pushes none: the stack, which began at a multiple
+// of 16, has one word less.
+    .type trap_with_error_code, @function
+trap_with_error_code:
+    test $8, %spl
+    jnz trap_common
+    pushq (%rsp)
+    orq $DBOS_SOFTWARE_INTERRUPT, (%rsp)
+    movq $0, 8(%rsp)            // the error code
+    jmp trap_common
+
 // One stub per vector; those without an error code push 0.
     .altmacro
     .macro TRAP_STUB vector
     .p2align 4
     .if \vector == 8 || (\vector >= 10 && \vector <= 14) || \vector == 17 || \vector == 21 || \vector == 29 || \vector == 30
+    pushq $\vector
+    jmp trap_with_error_code
     .else
     pushq $0
-    .endif
     pushq $\vector
     jmp trap_common
+    .endif
     .endm
 
     .globl trap_stubs

@@ -7,6 +7,7 @@ namespace dbos::arch {
 
 static_assert(DBOS_CODE_SELECTOR == kCodeSelector && DBOS_DATA_SELECTOR == kDataSelector);
 static_assert(DBOS_SYSTEM_CALL_VECTOR == kSystemCallVector);
+static_assert(DBOS_SOFTWARE_INTERRUPT == kSoftwareInterrupt);
 static_assert(DBOS_FRAME_SIZE == sizeof(TrapFrame) && sizeof(TrapFrame) % 16 == 0);
 static_assert(DBOS_FRAME_RCX == offsetof(TrapFrame, rcx));
 static_assert(DBOS_FRAME_RIP == offsetof(TrapFrame, rip));

@@ -209,6 +209,16 @@ bool handles_machine_check(TrapFrame& frame) {
   return apply_fixup(frame) || tries_again(frame);
 }
 
+// `int n`, whose gate Linux has closed to ring 3: a general protection fault at the instruction,
+// with the gate's number.
+void refuse_interrupt(TrapFrame& frame) {
+  constexpr u64 kInstructionLength = 2;
+  constexpr u64 kOfInterruptTable = 2;
+  frame.rip -= kInstructionLength;
+  force_fault_signal(current_thread(), frame, signal_number::kSegv, kCodeKernel, 0,
+                     kGeneralProtection, (frame.vector & 0xff) << 3 | kOfInterruptTable);
+}
+
 void handle_exception(TrapFrame& frame) {
   if (frame.vector == kMachineCheck && handles_machine_check(frame)) return;
   if (!is_in_program(frame)) {
@@ -234,7 +244,7 @@ void handle_exception(TrapFrame& frame) {
                        entry.shows_instruction ? frame.rip : 0, frame.vector, frame.error_code);
     return;
   }
-  panic_with_frame("exception that no program can cause", frame);
+  refuse_interrupt(frame);
 }
 
 }  // namespace
@@ -257,8 +267,7 @@ extern "C" void handle_trap(TrapFrame* frame) {
     if (!in_program) panic_with_frame("attention in the guest kernel", *frame);
   } else if (frame->vector >= 32) {
     if (!in_program) panic_with_frame("an interrupt, and there are none", *frame);
-    force_fault_signal(current_thread(), *frame, signal_number::kSegv, kCodeKernel, 0,
-                       kGeneralProtection, frame->vector << 3 | 2);
+    refuse_interrupt(*frame);
   } else {
     handle_exception(*frame);
   }

@@ -19,6 +19,9 @@ inline constexpr u64 kSystemCallVector = 0x100;
 // rt_sigreturn, a call that is made again): all of them are restored on the way back.
 inline constexpr u64 kRestoredVector = 0x101;
 
+// Added to the vector of an exception that the program made with `int n`, where that shows.
+inline constexpr u64 kSoftwareInterrupt = 0x200;
+
 inline constexpr u64 kFlagTrap = 1 << 8;
 inline constexpr u64 kFlagInterrupt = 1 << 9;
 inline constexpr u64 kFlagDirection = 1 << 10;

@@ -105,6 +105,47 @@ CASE(jumping_to_an_error_value) {
   }
 }
 
+// Runs an instruction, which must be one of two bytes or fewer, as its own function; whether it was
+// refused to ring 3: a general protection fault at it.
+template <typename... Bytes>
+bool is_refused(long error_code, Bytes... instruction) {
+  const unsigned char code[] = {static_cast<unsigned char>(instruction)..., 0xc3};  // ret
+  void* at = map_anonymous(kPage, PROT_READ | PROT_WRITE | PROT_EXEC);
+  memcpy(at, code, sizeof code);
+  Fault fault = fault_of([=] {
+    long port = 0x64, count = 3, from = reinterpret_cast<long>(&sink);
+    asm volatile("call *%3"
+                 : "+d"(port), "+c"(count), "+S"(from)
+                 : "r"(at)
+                 : "rax", "rdi", "memory");
+  });
+  bool good = is(fault, SIGSEGV, SI_KERNEL, nullptr) &&
+              (fault.registers[REG_ERR] & 7) == error_code && fault.registers[REG_TRAPNO] == 13 &&
+              fault.registers[REG_RDX] == 0x64 &&
+              fault.registers[REG_RIP] == reinterpret_cast<long>(at);
+  if (!good)
+    check::print("%02x %02x: at %+lld, trap %lld, error %lld\n", code[0], code[1],
+                 fault.registers[REG_RIP] - reinterpret_cast<long>(at), fault.registers[REG_TRAPNO],
+                 fault.registers[REG_ERR]);
+  munmap(at, kPage);
+  return good;
+}
+
+CASE(ports_are_refused) {
+  CHECK(is_refused(0, 0xec));        // in al, dx
+  CHECK(is_refused(0, 0xed));        // in eax, dx
+  CHECK(is_refused(0, 0xe4, 0x60));  // in al, 0x60
+  CHECK(is_refused(0, 0xee));        // out dx, al
+  CHECK(is_refused(0, 0xe7, 0x80));  // out 0x80, eax
+  CHECK(is_refused(0, 0xf3, 0x6e));  // rep outsb
+}
+
+// QEMU's own error code has the gate's number twice as large.
+CASE(software_interrupts_are_refused) {
+  for (long vector : {2, 8, 9, 10, 11, 12, 13, 14, 15, 17, 20, 21, 22, 29, 30, 31, 32, 100, 255})
+    CHECK(is_refused(2, 0xcd, vector));
+}
+
 CASE(non_canonical_address_is_a_general_protection_fault) {
   CHECK(
       is(fault_of([] { static_cast<void>(*bytes(kNonCanonical)); }), SIGSEGV, SI_KERNEL, nullptr));

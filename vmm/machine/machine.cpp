@@ -247,17 +247,19 @@ bool Machine::has_host_tsc(const Vcpu& vcpu) const {
   return access_tsc_offset(vcpu, KVM_GET_DEVICE_ATTR, offset) >= 0 && offset == 0;
 }
 
-void Machine::inject_exception(const Vcpu& vcpu, uint8_t vector) const {
+bool Machine::inject_exception(const Vcpu& vcpu, uint8_t vector) const {
   kvm_vcpu_events events = {};
   const auto descriptor = static_cast<uint64_t>(vcpu.descriptor);
   const int64_t result =
       raw_call(__NR_ioctl, descriptor, KVM_GET_VCPU_EVENTS, reinterpret_cast<uint64_t>(&events));
-  if (result < 0 || events.exception.injected != 0 || events.exception.pending != 0) return;
+  if (result < 0 || events.exception.injected != 0 || events.exception.pending != 0) return false;
   events.exception.injected = 1;
   events.exception.nr = vector;
-  events.exception.has_error_code = 0;
+  events.exception.has_error_code = vector == kGeneralProtectionVector ? 1 : 0;
+  events.exception.error_code = 0;
   events.flags = 0;
-  raw_call(__NR_ioctl, descriptor, KVM_SET_VCPU_EVENTS, reinterpret_cast<uint64_t>(&events));
+  return raw_call(__NR_ioctl, descriptor, KVM_SET_VCPU_EVENTS,
+                  reinterpret_cast<uint64_t>(&events)) >= 0;
 }
 
 int64_t Machine::make_trace_region() {

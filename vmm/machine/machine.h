@@ -49,9 +49,10 @@ class Machine {
   // counter. By the thread that runs the vCPU.
   bool has_host_tsc(const Vcpu& vcpu) const;
 
-  // The vCPU takes this exception, without an error code, when it is next run, unless another one
-  // is on its way or KVM refuses. By the thread that runs the vCPU.
-  void inject_exception(const Vcpu& vcpu, uint8_t vector) const;
+  // The vCPU takes this exception, with the error code 0 if it has one, when it is next run. False,
+  // with nothing done: another one is on its way, or KVM refused. By the thread that runs the vCPU.
+  static constexpr uint8_t kGeneralProtectionVector = 13;
+  bool inject_exception(const Vcpu& vcpu, uint8_t vector) const;
 
   // Service::kArenaGrow: adds the slot of a chunk. Result: its usable bytes, or -errno. The same
   // once more for a chunk that is there. From any thread.

@@ -20,6 +20,7 @@
 #include "vmm/process/handover.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/making.h"
+#include "vmm/process/refused_port.h"
 #include "vmm/process/services.h"
 #include "vmm/process/statistics.h"
 #include "vmm/process/steward.h"
@@ -129,6 +130,7 @@ Next handle_exit(Vcpu& vcpu) {
         enter_guest(vcpu);
         return next;
       }
+      if (refuse_port(vcpu)) return Next::kRun;
       break;
     case KVM_EXIT_INTR:
       handle_interrupted_run(vcpu);

@@ -1,0 +1,46 @@
+#include "vmm/process/refused_port.h"
+
+#include <asm/unistd.h>
+
+#include <cerrno>
+
+#include "vmm/host/host_call.h"
+#include "vmm/kvm/kvm_api.h"
+#include "vmm/process/vcpu_thread.h"
+
+namespace dbos::vmm {
+namespace {
+
+int64_t registers_call(const Vcpu& vcpu, unsigned long request, kvm_regs& registers) {
+  return raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu.descriptor), request,
+                  reinterpret_cast<uint64_t>(&registers));
+}
+
+// KVM finishes the instruction when it is called next, and enters no guest (an `outs` that is not
+// repeated it has finished already: the program counter is then behind it). One that repeats itself
+// (rep ins) is to come to its end at once. Who wanted the vCPU's attention meanwhile gets it: the
+// fault brings the vCPU into its kernel, which looks.
+bool finish_instruction(Vcpu& vcpu, kvm_regs registers) {
+  registers.rcx = 1;
+  if (registers_call(vcpu, KVM_SET_REGS, registers) < 0) return false;
+  constexpr int kAttemptsMax = 3;
+  int64_t result = 0;
+  for (int attempt = 0; result == 0 && attempt < kAttemptsMax; ++attempt) {
+    vcpu.run->immediate_exit = 1;
+    result = raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu.descriptor), KVM_RUN, 0);
+  }
+  vcpu.run->immediate_exit = 0;
+  return result == -EINTR;
+}
+
+}  // namespace
+
+bool refuse_port(Vcpu& vcpu) {
+  kvm_regs registers = {};
+  if (registers_call(vcpu, KVM_GET_REGS, registers) < 0) return false;
+  if (registers.rip >= kKernelImageBase || !finish_instruction(vcpu, registers)) return false;
+  return registers_call(vcpu, KVM_SET_REGS, registers) >= 0 &&
+         machine().inject_exception(vcpu, Machine::kGeneralProtectionVector);
+}
+
+}  // namespace dbos::vmm
