@@ -119,8 +119,8 @@ Result<void> AddressSpace::advise_vma(Vma* vma, VirtualRange range, int advice, 
       if (!vma->is_anonymous() || is_locked) return Error(EINVAL);
       return discard(range, batch);
     case MADV_REMOVE:
-      if (is_locked || !vma->is_shared()) return Error(EINVAL);
-      if (vma->has(VmaFlag::kMayNotWrite)) return Error(EACCES);
+      if (is_locked || vma->is_anonymous()) return Error(EINVAL);
+      if (!vma->is_shared() || !vma->protection.may_write()) return Error(EACCES);
       return discard(range, batch);
     case MADV_COLD:
     case MADV_PAGEOUT:

@@ -260,6 +260,20 @@ CASE(shared_memory_without_reservation_may_exceed_all_memory) {
   munmap(at, length);
 }
 
+// Through a shared mapping for reading, Linux makes one since 6.7.
+CASE(a_hole_is_made_only_through_a_mapping_that_may_be_written) {
+  int file = lettered("file", 3);
+  void* of_its_own = map(file, kPage, kReadWrite, MAP_PRIVATE);
+  void* shared = map(file, kPage, kReadWrite, MAP_SHARED, 2 * kPage);
+  CHECK_ERRNO(madvise(of_its_own, kPage, MADV_REMOVE), EACCES);
+  char byte = 0;
+  CHECK(pread(file, &byte, 1, 0) == 1 && byte == 'a');
+  if (madvise(shared, kPage, MADV_REMOVE) == 0) CHECK(all_are(shared, kPage, 0));
+  for (void* at : {of_its_own, shared}) munmap(at, kPage);
+  close(file);
+  unlink("file");
+}
+
 CASE(mapping_outlives_close_and_unlink) {
   int file = lettered("file", 2);
   void* at = map(file, 2 * kPage, kReadWrite, MAP_SHARED);

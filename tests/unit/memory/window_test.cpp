@@ -196,7 +196,10 @@ TEST_CASE_METHOD(Fixture, "msync and madvise learn which ranges of windows are c
   CHECK(from == page(100));
   machine.write(space, page(3), 9);
   CHECK(space.advise(page(0), 16 * kPageSize, MADV_REMOVE).is_ok());
-  CHECK(space.advise(page(20), kPageSize, MADV_REMOVE).error() == Error(EINVAL));
+  CHECK(space.advise(page(20), kPageSize, MADV_REMOVE).error() == Error(EACCES));
+  CHECK(space.advise(page(30), kPageSize, MADV_REMOVE).error() == Error(EINVAL));
+  CHECK(space.protect(page(0), 16 * kPageSize, PROT_READ).is_ok());
+  CHECK(space.advise(page(0), 16 * kPageSize, MADV_REMOVE).error() == Error(EACCES));
 }
 
 TEST_CASE_METHOD(Fixture, "mremap of a window that is too short asks for a longer one") {
