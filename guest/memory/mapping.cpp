@@ -114,7 +114,8 @@ Result<VirtualAddress> AddressSpace::place(VirtualAddress hint, u64 length, int 
   VirtualAddress wanted(align_down(hint.value(), kPageSize));
   if (wanted.value() != 0) {
     if (wanted < kLowestAddress) wanted = kLowestAddress;
-    if (wanted.value() <= kProgramEnd - length) {
+    const u64 limit = (flags & MAP_32BIT) != 0 ? kLow32End.value() : kProgramEnd;
+    if (length <= limit && wanted.value() <= limit - length) {
       const Vma* vma = vmas_.find_ending_after(wanted);
       if (vma == nullptr || wanted + length <= VmaTree::guarded_begin(*vma)) return wanted;
     }

@@ -176,6 +176,10 @@ CASE(low_hint_and_32_bit_flag) {
   fill(at, 8 * kPage, 8);
   CHECK(filled(at, 8 * kPage, 8));
   munmap(at, 8 * kPage);
+  void* far = mmap(reinterpret_cast<void*>(0x600000000000), kPage, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+  CHECK(reinterpret_cast<uintptr_t>(far) + kPage <= uintptr_t{1} << 31);
+  munmap(far, kPage);
   void* low = reinterpret_cast<void*>(0x10000000);
   void* got = mmap(low, kPage, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
