@@ -96,6 +96,7 @@ using BootInformation = ::dbos_boot_information;
 
 // BootInformation::flags.
 inline constexpr uint64_t kBootNoRandomization = DBOS_BOOT_NO_RANDOMIZATION;
+inline constexpr uint64_t kBootOvercommit = DBOS_BOOT_OVERCOMMIT;
 inline constexpr uint64_t kBootNoLargePages = DBOS_BOOT_NO_LARGE_PAGES;
 
 // Where the boot information and the clock page lie in the kernel region.

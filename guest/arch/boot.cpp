@@ -27,7 +27,7 @@ const BootInformation& boot_information() {
   const BootInformation& boot = boot_information();
   DBOS_ASSERT(boot.abi_version == kAbiVersion);
   set_kernel_root(PhysicalAddress(boot.kernel_tables));
-  const MemoryOptions options{(boot.flags & kBootNoLargePages) == 0};
+  const MemoryOptions options{(boot.flags & kBootNoLargePages) == 0, boot.mapping_count_max};
   if (memory_initialize(options).is_error()) DBOS_PANIC("no memory to start with");
   arch::declare_return_region();
   publish_kernel_view();

@@ -398,6 +398,7 @@ class AddressSpace {
 // Once, before anything else: `kernel_root` is the root whose upper half every address space gets.
 struct MemoryOptions {
   bool large_pages = true;
+  u64 vma_count_max = 65530;  // of an address space: vm.max_map_count
 };
 Result<void> memory_initialize(const MemoryOptions& options = {});
 const MemoryOptions& memory_options();

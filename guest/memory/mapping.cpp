@@ -66,7 +66,7 @@ Result<VirtualAddress> AddressSpace::map(VirtualAddress hint, u64 length, int fl
                                          Vma description, DroppedWindows& dropped) {
   if (length == 0) return Error(EINVAL);
   length = align_up(length, kPageSize);
-  if (length == 0 || vmas_.count() > kVmaCountMax) return Error(ENOMEM);
+  if (length == 0 || vmas_.count() > memory_options().vma_count_max) return Error(ENOMEM);
   const VirtualAddress address = DBOS_TRY(place(hint, length, flags));
   const VirtualRange range = range_of(address, length);
   const bool is_free = vmas_.is_free(range);
@@ -176,7 +176,8 @@ void AddressSpace::remove_vma(Vma* vma, DroppedWindows& dropped) {
 
 // The vma keeps what is below `at`; returns the other one.
 Result<Vma*> AddressSpace::split_vma(Vma* vma, VirtualAddress at, CountLimit limit) {
-  if (limit == CountLimit::kKept && vmas_.count() >= kVmaCountMax) return Error(ENOMEM);
+  if (limit == CountLimit::kKept && vmas_.count() >= memory_options().vma_count_max)
+    return Error(ENOMEM);
   Vma upper = *vma;
   upper.range.begin = at;
   if (upper.window != nullptr) upper.window_offset += at - vma->begin();
@@ -258,7 +259,7 @@ Result<void> AddressSpace::unmap_range(VirtualRange range, TlbBatch& batch,
   // A hole in a vma makes two of it; while it is made there are three.
   const Vma* around = vmas_.find(range.begin);
   if (around != nullptr && around->begin() < range.begin && range.end < around->end() &&
-      vmas_.count() >= kVmaCountMax) {
+      vmas_.count() >= memory_options().vma_count_max) {
     return Error(ENOMEM);
   }
   const Result<PageTree::Clearing> prepared = prepare_unmap(range, batch);

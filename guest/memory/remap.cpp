@@ -76,7 +76,7 @@ Result<VirtualAddress> AddressSpace::remap_to(VirtualAddress address, u64 old_le
   if (address + old_length > new_address && new_address + new_length > address) {
     return Error(EINVAL);
   }
-  if (vmas_.count() + 2 >= kVmaCountMax - 3) return Error(ENOMEM);
+  if (vmas_.count() + 2 >= memory_options().vma_count_max - 3) return Error(ENOMEM);
   // Whatever the host has to be asked for comes before the first change.
   const u64 kept = old_length < new_length ? old_length : new_length;
   Result<Vma*> vma = check_growth(address, kept, new_length, longer != nullptr);
@@ -125,7 +125,7 @@ Result<void> AddressSpace::extend(Vma* vma, u64 old_length, u64 new_length, Wind
   if (longer == nullptr) {
     vmas_.set_range(vma, {vma->begin(), vma->end() + growth});
   } else {
-    if (vmas_.count() >= kVmaCountMax) return Error(ENOMEM);
+    if (vmas_.count() >= memory_options().vma_count_max) return Error(ENOMEM);
     Vma tail = *vma;
     tail.range = {vma->end(), vma->end() + growth};
     tail.window = longer;
@@ -143,7 +143,7 @@ Result<VirtualAddress> AddressSpace::move_vma(Vma* vma, VirtualAddress address, 
                                               u64 new_length, VirtualAddress new_address,
                                               bool keep_old, WindowObject* longer,
                                               DroppedWindows& dropped) {
-  if (vmas_.count() >= kVmaCountMax - 3) return Error(ENOMEM);
+  if (vmas_.count() >= memory_options().vma_count_max - 3) return Error(ENOMEM);
   const VirtualRange source{address, address + old_length};
   const VirtualRange target{new_address, new_address + new_length};
   const bool has_tail = longer != nullptr && new_length > old_length && old_length != 0;

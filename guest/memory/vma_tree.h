@@ -9,8 +9,7 @@
 
 namespace dbos {
 
-// Linux's vm.max_map_count, and the pages that stay free below a stack that grows.
-inline constexpr u32 kVmaCountMax = 65530;
+// The pages that stay free below a stack that grows.
 inline constexpr u64 kStackGuardGap = 256 * kPageSize;
 
 class VmaTree {

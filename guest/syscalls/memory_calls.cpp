@@ -13,7 +13,6 @@
 #include "guest/memory/trim.h"
 #include "guest/memory/user_copy.h"
 #include "guest/platform.h"
-#include "guest/process/program_start.h"
 #include "guest/syscalls/file_mapping.h"
 #include "guest/syscalls/resource_limits.h"
 
@@ -78,11 +77,10 @@ Result<VirtualAddress> map_with_host(Thread& thread, u64 address, u64 length, in
   return result;
 }
 
-// Linux's heuristic overcommit: a writable private mapping larger than all memory is refused at
-// once.
+// Of what is only reserved, or only read, Linux's heuristic refuses nothing.
 bool is_obvious_overcommit(u64 length, int protection, int flags) {
   const bool is_counted = has(protection, PROT_WRITE) && !has(flags, MAP_NORESERVE);
-  return is_counted && length > started_program().arena_size_max;
+  return is_counted && length > memory_at_once_max();
 }
 
 Result<VirtualAddress> map(Thread& thread, u64 address, u64 length, int protection, int flags,
@@ -186,8 +184,7 @@ i64 system_mmap(Thread& thread, u64 address, u64 length, int protection, int fla
 
 i64 system_brk(Thread& thread, u64 address) {
   const u64 before = thread.space->set_brk(VirtualAddress(0)).value();
-  const bool grows_too_far =
-      address > before && address - before > started_program().arena_size_max;
+  const bool grows_too_far = address > before && address - before > memory_at_once_max();
   if (address == 0 || grows_too_far) return static_cast<i64>(before);
   const VirtualAddress now = thread.space->set_brk(VirtualAddress(address));
   if (now.value() > before) {

@@ -36,7 +36,7 @@ void apply(Process& process) {
   limits.data = process.data_limit.soft;
   limits.stack = process.stack_limit.soft;
   limits.locked = process.lock_limit;
-  limits.at_once = started_program().arena_size_max;
+  limits.at_once = memory_at_once_max();
   process.space->set_limits(limits);
 }
 
@@ -112,6 +112,11 @@ bool dispatch_resource_limit(Thread& thread, u64 number, const u64 a[6], i64& re
   }
   if (limit_of(*thread.process, request.resource) == nullptr) return false;
   return perform(request, result);
+}
+
+u64 memory_at_once_max() {
+  const BootInformation& boot = started_program();
+  return (boot.flags & kBootOvercommit) != 0 ? kUnlimited : boot.arena_size_max;
 }
 
 void apply_lock_limit(Process& process) {

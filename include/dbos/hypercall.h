@@ -290,9 +290,11 @@ struct dbos_boot_information {
   uint64_t auxiliary_begin;            // image: the program's auxiliary vector; 0: none
   uint64_t auxiliary_end;              // image: where it ends
   uint64_t ready_copies;               // --ready-copies, 0: --snapshot=shared
+  uint64_t mapping_count_max;          // vm.max_map_count: of an address space
 };
 
 // What the user asked for; a runtime for which one means nothing ignores it.
 #define DBOS_BOOT_NO_RANDOMIZATION UINT64_C(0x1)  // personality(ADDR_NO_RANDOMIZE)
 #define DBOS_BOOT_NO_LARGE_PAGES UINT64_C(0x2)    // --no-large-pages
 #define DBOS_BOOT_COW_KILL UINT64_C(0x4)          // --cow-policy kill-snapshot
+#define DBOS_BOOT_OVERCOMMIT UINT64_C(0x8)        // vm.overcommit_memory is 1: refuse no size

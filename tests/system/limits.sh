@@ -89,3 +89,27 @@ test_no_thread_for_the_steward() {
   expect 'the program' 'done' "$(<one.out)"
   expect 'what is said' 'dbos-run: there is no steward, errno 11: what killed children held is not released' "$(<one.err)"
 }
+
+# Programs read these settings of Linux's, and believe them.
+setting_of_memory() { # setting_of_memory NAME VALUE COMMAND...
+  local file=/proc/sys/vm/$1 before
+  before=$(<"$file")
+  (echo "$2" >"$file") 2>/dev/null || skip 'needs root, and a kernel whose settings may be changed'
+  (shift 2 && "$@") || { echo "$before" >"$file" && return 1; }
+  echo "$before" >"$file"
+}
+
+seconds[settings_of_memory_are_the_hosts]=240
+test_settings_of_memory_are_the_hosts() {
+  setting_of_memory max_map_count 3000 both "$python" -c '
+import ctypes, mmap
+pages = mmap.mmap(-1, 8000 * 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+at = ctypes.addressof(ctypes.c_char.from_buffer(pages))
+mprotect = ctypes.CDLL(None).mprotect
+made = 0
+while mprotect(ctypes.c_void_p(at + (2 * made + 1) * 4096), 4096, 1) == 0: made += 1
+print(made // 50)'
+  setting_of_memory overcommit_memory 1 both "$python" -c '
+import mmap
+print(len(mmap.mmap(-1, 1 << 42, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)))'
+}

@@ -10,8 +10,8 @@ namespace dbos::vmm {
 namespace {
 
 constexpr size_t kAuxiliarySizeMax = 1024;
-// Twice the guest kernel's own limit, which is Linux's vm.max_map_count; but it may lie.
-constexpr size_t kMappingsMax = 2 * 65536;
+// As many as vm.max_map_count, the guest kernel's own limit, is set to; but it may lie.
+constexpr size_t kMappingsMax = 1 << 20;
 
 const BootInformation& boot_information() {
   return *reinterpret_cast<const BootInformation*>(kBootInformationAddress);

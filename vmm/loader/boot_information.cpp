@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <fstream>
 
 #include "vmm/loader/load_error.h"
 
@@ -28,6 +29,21 @@ uint64_t stack_limit() {
   rlimit limit;
   if (getrlimit(RLIMIT_STACK, &limit) != 0) return 8 * kMiB;  // Linux's default
   return limit.rlim_cur;
+}
+
+// A setting of Linux's; `usual` where it can't be read.
+uint64_t read_setting(const char* path, uint64_t usual) {
+  std::ifstream file(path);
+  uint64_t value = 0;
+  return file >> value ? value : usual;
+}
+
+void add_memory_settings(BootInformation& boot) {
+  constexpr uint64_t kRefuseNothing = 1;
+  boot.mapping_count_max = read_setting("/proc/sys/vm/max_map_count", 65530);
+  if (read_setting("/proc/sys/vm/overcommit_memory", 0) == kRefuseNothing) {
+    boot.flags |= kBootOvercommit;
+  }
 }
 
 void fill_random(std::span<uint8_t> bytes) {
@@ -140,6 +156,7 @@ size_t write_boot_information(std::span<std::byte> destination, const LoadedProg
   if (personality_bits >= 0 && (personality_bits & ADDR_NO_RANDOMIZE) != 0) {
     boot.flags |= kBootNoRandomization;
   }
+  add_memory_settings(boot);
   boot.features = machine.features;
   boot.cow_limit = machine.cow_limit;
   boot.ready_copies = machine.ready_copies;

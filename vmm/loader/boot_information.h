@@ -18,7 +18,7 @@ struct MachineParameters {
   uint64_t kernel_tables = 0;        // guest-physical address of the boot root page table
   uint64_t tsc_khz = 0;              // 0: unknown
   uint64_t extended_state_mask = 0;  // XCR0; 0: no XSAVE
-  uint64_t flags = 0;                // DBOS_BOOT_...; kBootNoRandomization is added by itself
+  uint64_t flags = 0;                // DBOS_BOOT_...; Linux's own are added
   uint64_t features = 0;             // DBOS_FEATURE_...
   uint64_t cow_limit = 0;            // bytes; 0: none
   uint32_t ready_copies = 0;         // of the page tables; 0: snapshots share tables

@@ -6,7 +6,7 @@ namespace dbos::vmm {
 namespace {
 
 constexpr uint32_t kSpacesMax = 4096;
-constexpr uint32_t kVmasMax = 70'000;  // more than Linux's vm.max_map_count
+constexpr uint32_t kVmasMax = 1 << 20;  // as many as vm.max_map_count is set to
 constexpr int kAttempts = 8;
 constexpr uint32_t kPathMax = 256;
 

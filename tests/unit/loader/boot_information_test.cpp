@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <cstring>
+#include <fstream>
 #include <vector>
 
 #include "tests/unit/loader/refusal.h"
@@ -50,6 +51,18 @@ std::string write_refusal(const ProgramStart& start, size_t size = kBootInformat
 }
 
 }  // namespace
+
+TEST_CASE("the boot information holds what the host's settings say of memory") {
+  std::vector<std::byte> bytes = destination();
+  write_boot_information(bytes, LoadedProgram{}, sound_start(), {});
+  const BootInformation boot = read_back(bytes);
+  uint64_t count = 0;
+  uint64_t overcommit = 0;
+  std::ifstream("/proc/sys/vm/max_map_count") >> count;
+  std::ifstream("/proc/sys/vm/overcommit_memory") >> overcommit;
+  CHECK(boot.mapping_count_max == count);
+  CHECK(((boot.flags & kBootOvercommit) != 0) == (overcommit == 1));
+}
 
 TEST_CASE("the boot information holds the program, the strings and the machine") {
   std::vector<std::byte> bytes = destination();

@@ -166,7 +166,7 @@ TEST_CASE("there are no more than 65530 vmas") {
     index += 2;
   }
   CHECK(result.error() == Error(ENOMEM));
-  CHECK(space.statistics().vma_count == kVmaCountMax - 1);
+  CHECK(space.statistics().vma_count == memory_options().vma_count_max - 1);
   CHECK(space.unmap(page(index), kPageSize).is_ok());
   CHECK(space.unmap(page(index + 3), kPageSize).error() == Error(ENOMEM));
   CHECK(space.advise(page(index + 3), kPageSize, MADV_DONTFORK).error() == Error(EAGAIN));
