@@ -94,7 +94,8 @@ struct WindowMapping {
   WindowObject* object;
   u64 offset = 0;  // in the object
   bool is_shared = false;
-  bool may_write = true;  // PROT_WRITE may be asked for later
+  bool may_write = true;    // PROT_WRITE may be asked for later
+  bool may_execute = true;  // PROT_EXEC may be asked for, now or later
 };
 
 // A copy of what /proc/self/maps says about a vma.

@@ -43,6 +43,10 @@ Result<VirtualAddress> AddressSpace::map_window(VirtualAddress hint, u64 length,
     if (description.protection.may_write()) return Error(EACCES);
     description.flags = description.flags | VmaFlag::kMayNotWrite;
   }
+  if (!mapping.may_execute) {
+    if (description.protection.may_execute()) return Error(EPERM);
+    description.flags = description.flags | VmaFlag::kMayNotExecute;
+  }
   DBOS_ASSERT(align_up(length, kPageSize) <= mapping.object->length() - mapping.offset);
   LockGuard guard(lock_);
   return map(hint, length, flags, description, dropped);
@@ -314,7 +318,8 @@ Result<void> AddressSpace::protect(VirtualAddress address, u64 length, int prote
   Result<void> result;
   while (true) {
     const VirtualRange piece = vma->range.intersect({at, range.end});
-    if (wanted.may_write() && vma->has(VmaFlag::kMayNotWrite)) {
+    if ((wanted.may_write() && vma->has(VmaFlag::kMayNotWrite)) ||
+        (wanted.may_execute() && vma->has(VmaFlag::kMayNotExecute))) {
       result = Error(EACCES);
       break;
     }

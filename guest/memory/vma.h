@@ -29,18 +29,19 @@ class Protection {
 enum class Access : u8 { kRead, kWrite, kExecute };
 
 enum class VmaFlag : u32 {
-  kGrowsDown = 1 << 0,    // MAP_GROWSDOWN
-  kNoReserve = 1 << 1,    // MAP_NORESERVE
-  kLocked = 1 << 2,       // mlock
-  kLockOnFault = 1 << 3,  // mlock2(MLOCK_ONFAULT)
-  kDontFork = 1 << 4,     // MADV_DONTFORK
-  kWipeOnFork = 1 << 5,   // MADV_WIPEONFORK
-  kHugePage = 1 << 6,     // MADV_HUGEPAGE
-  kNoHugePage = 1 << 7,   // MADV_NOHUGEPAGE, MAP_STACK
-  kDontDump = 1 << 8,     // MADV_DONTDUMP
-  kMayNotWrite = 1 << 9,  // a shared mapping of a file that is not open for writing
-  kRandom = 1 << 10,      // MADV_RANDOM
-  kSequential = 1 << 11,  // MADV_SEQUENTIAL
+  kGrowsDown = 1 << 0,       // MAP_GROWSDOWN
+  kNoReserve = 1 << 1,       // MAP_NORESERVE
+  kLocked = 1 << 2,          // mlock
+  kLockOnFault = 1 << 3,     // mlock2(MLOCK_ONFAULT)
+  kDontFork = 1 << 4,        // MADV_DONTFORK
+  kWipeOnFork = 1 << 5,      // MADV_WIPEONFORK
+  kHugePage = 1 << 6,        // MADV_HUGEPAGE
+  kNoHugePage = 1 << 7,      // MADV_NOHUGEPAGE, MAP_STACK
+  kDontDump = 1 << 8,        // MADV_DONTDUMP
+  kMayNotWrite = 1 << 9,     // a shared mapping of a file that is not open for writing
+  kRandom = 1 << 10,         // MADV_RANDOM
+  kSequential = 1 << 11,     // MADV_SEQUENTIAL
+  kMayNotExecute = 1 << 12,  // a file of a file system that is mounted with noexec
 };
 
 class VmaFlags {

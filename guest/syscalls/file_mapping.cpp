@@ -1,6 +1,7 @@
 #include "guest/syscalls/file_mapping.h"
 
 #include <asm/stat.h>
+#include <asm/statfs.h>
 #include <asm/unistd_64.h>
 #include <linux/mman.h>
 #include <linux/shm.h>
@@ -31,37 +32,43 @@ u32 device_minor(u64 device) {
 struct Description {
   FileIdentity identity;
   char path[kWindowPathMax];
+  bool may_execute;
 };
 
-// One exit for both questions. What Linux does not answer stays empty.
+// One exit for all questions. What Linux does not answer stays empty.
 void describe(i32 descriptor, u64 offset, const char* path, Description& description) {
+  constexpr i64 kMountedNoexec = 8;  // ST_NOEXEC
   struct stat status = {};
+  struct statfs file_system = {};
   char link[kDescriptorLinkSize];
   write_descriptor_link(link, descriptor);
-  Call calls[2] = {{__NR_fstat, 0, {host_descriptor(descriptor), host_pointer(&status)}, 0},
+  Call calls[3] = {{__NR_fstat, 0, {host_descriptor(descriptor), host_pointer(&status)}, 0},
+                   {__NR_fstatfs, 0, {host_descriptor(descriptor), host_pointer(&file_system)}, 0},
                    {__NR_readlink,
                     0,
                     {host_pointer(link), host_pointer(description.path), kWindowPathMax - 1},
                     0}};
-  const u32 count = path == nullptr ? 2 : 1;
+  const u32 count = path == nullptr ? 3 : 2;
   const u32 done = hypercall_batch(calls, count);
-  const i64 length = done == 2 && calls[1].result > 0 ? calls[1].result : 0;
+  const i64 length = done == 3 && calls[2].result > 0 ? calls[2].result : 0;
   description.path[length] = 0;
   description.identity.inode = status.st_ino;
   description.identity.device_major = device_major(status.st_dev);
   description.identity.device_minor = device_minor(status.st_dev);
   description.identity.offset = offset;
+  description.may_execute = (file_system.f_flags & kMountedNoexec) == 0;
   description.identity.path = path == nullptr ? description.path : path;
 }
 
 Result<FileMapping> make_object(PhysicalAddress address, u64 length, WindowKind kind,
-                                bool may_write, const FileIdentity& identity) {
+                                bool may_write, const FileIdentity& identity,
+                                bool may_execute = true) {
   const auto object = window_create(address, align_up(length, kPageSize), kind, identity);
   if (object.is_error()) {
     platform::window_unmap(address, align_up(length, kPageSize));
     return object.error();
   }
-  return FileMapping{object.value(), may_write};
+  return FileMapping{object.value(), may_write, may_execute};
 }
 
 }  // namespace
@@ -95,7 +102,8 @@ Result<FileMapping> map_file(i32 descriptor, u64 offset, u64 length, FileUse use
   if (address.is_error()) return address.error();
   Description description;
   describe(descriptor, offset, path, description);
-  return make_object(address.value(), length, WindowKind::kFile, may_write, description.identity);
+  return make_object(address.value(), length, WindowKind::kFile, may_write, description.identity,
+                     description.may_execute);
 }
 
 Result<FileMapping> map_file_again(PhysicalAddress address, u64 length, WindowKind kind,

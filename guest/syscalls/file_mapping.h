@@ -13,6 +13,7 @@ void write_descriptor_link(char (&link)[kDescriptorLinkSize], i32 descriptor);
 struct FileMapping {
   WindowObject* object;  // with one reference, the caller's
   bool may_write;        // a shared mapping that Linux lets be written
+  bool may_execute;      // its file system is not mounted with noexec
 };
 
 enum class FileUse : u8 { kPrivate, kShared, kSharedToWrite };

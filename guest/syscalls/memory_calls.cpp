@@ -70,7 +70,7 @@ Result<VirtualAddress> map_with_host(Thread& thread, u64 address, u64 length, in
       has(flags, MAP_ANONYMOUS)
           ? DBOS_TRY(map_shared_memory(length, flags & MAP_NORESERVE))
           : DBOS_TRY(map_file(descriptor, offset, length, file_use(protection, shared)));
-  const WindowMapping mapping{file.object, 0, shared, file.may_write};
+  const WindowMapping mapping{file.object, 0, shared, file.may_write, file.may_execute};
   const auto result =
       thread.space->map_window(VirtualAddress(address), length, protection, flags, mapping);
   window_release(file.object);

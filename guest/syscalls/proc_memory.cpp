@@ -112,7 +112,7 @@ void put_vma_flags(ProcText& out, const VmaInfo& vma) {
   put_if(is_shared(vma) && may_write, "sh");
   put_if(true, "mr");
   put_if(may_write, "mw");
-  put_if(true, "me");
+  put_if(!flags.has(VmaFlag::kMayNotExecute), "me");
   put_if(is_shared(vma), "ms");
   put_if(flags.has(VmaFlag::kGrowsDown), "gd");
   put_if(flags.has(VmaFlag::kLocked), "lo");

@@ -1,5 +1,7 @@
 // Files in memory: private and shared mappings, their ends, what each side sees, permissions,
 // offsets, what outlives close and unlink; shared anonymous memory, /dev/zero and /dev/shm.
+#include <sys/mount.h>
+#include <sys/stat.h>
 
 #include <atomic>
 #include <thread>
@@ -298,6 +300,27 @@ CASE(code_is_executed_from_a_file) {
     munmap(at, kPage);
   }
   close(file);
+}
+
+CASE(files_of_a_noexec_mount_are_not_executed) {
+  REQUIRE(mkdir("mounted", 0700) == 0);
+  if (mount("none", "mounted", "tmpfs", MS_NOEXEC, nullptr) != 0) {
+    rmdir("mounted");
+    SKIP("it takes root to mount");
+  }
+  int file = open("mounted/file", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  REQUIRE(file != -1 && ftruncate(file, kPage) == 0);
+  for (int kind : {MAP_PRIVATE, MAP_SHARED}) {
+    CHECK_ERRNO(failing(file, kPage, PROT_READ | PROT_EXEC, kind), EPERM);
+    void* at = map(file, kPage, kReadWrite, kind);
+    CHECK_ERRNO(mprotect(at, kPage, PROT_READ | PROT_EXEC), EACCES);
+    CHECK_EQ(mprotect(at, kPage, PROT_READ), 0);
+    CHECK_EQ(*bytes(at), 0);
+    munmap(at, kPage);
+  }
+  close(file);
+  CHECK_EQ(umount("mounted"), 0);
+  rmdir("mounted");
 }
 
 CASE(code_of_the_program_itself_can_be_mapped_again) {
