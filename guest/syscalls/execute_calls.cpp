@@ -3,10 +3,10 @@
 #include <linux/limits.h>
 
 #include "guest/hypercall.h"
-#include "guest/memory/frame_allocator.h"
 #include "guest/memory/user_copy.h"
 #include "guest/platform.h"
 #include "guest/process/process.h"
+#include "guest/syscalls/marshal_memory.h"
 #include "guest/syscalls/proc_files.h"
 
 namespace dbos {
@@ -16,25 +16,28 @@ namespace {
 // Linux takes up to a quarter of the stack limit (2 MiB of 8); so does the largest run of frames.
 class Gathered {
  public:
-  static constexpr u32 kOrderMax = 9;
+  static constexpr u64 kSizeLeast = 64 * kKiB;
+  static constexpr u64 kSizeMost = 2 * kMiB;
   static constexpr u64 kStringMax = 32 * kPageSize;  // MAX_ARG_STRLEN
 
   Gathered() = default;
-  ~Gathered() {
-    if (base_ != nullptr) frame_allocator.free_kernel(platform::physical_of(base_), kOrderMax);
-  }
+  ~Gathered() { clear(); }
   Gathered(const Gathered&) = delete;
   Gathered& operator=(const Gathered&) = delete;
 
-  Result<void> allocate() {
-    const PhysicalAddress run = DBOS_TRY(frame_allocator.allocate_kernel(kOrderMax));
+  // Begins anew, with so much room.
+  Result<void> allocate(u64 size) {
+    clear();
+    const PhysicalAddress run = DBOS_TRY(marshal_memory::allocate_contiguous(size));
+    size_ = size;
+    used_ = 0;
     base_ = static_cast<u8*>(platform::direct_map(run));
     return {};
   }
 
   // The guest-physical address of a copy of the program's string.
   Result<u64> add_string(VirtualAddress string, u64 longest, int too_long) {
-    const u64 room = kSize - used_;
+    const u64 room = size_ - used_;
     if (room == 0) return Error(E2BIG);
     const u64 capacity = longest < room ? longest : room;
     const auto length =
@@ -52,7 +55,7 @@ class Gathered {
   Result<u64> add_array(VirtualAddress array) {
     const u64 count = array.value() == 0 ? 0 : DBOS_TRY(count_of(array));
     used_ = align_up(used_, 8);
-    if (kSize - used_ < (count + 1) * 8) return Error(E2BIG);
+    if (size_ - used_ < (count + 1) * 8) return Error(E2BIG);
     auto* const copy = reinterpret_cast<u64*>(base_ + used_);
     used_ += (count + 1) * 8;
     for (u64 i = 0; i < count; ++i) {
@@ -64,22 +67,26 @@ class Gathered {
   }
 
  private:
-  static constexpr u64 kSize = kPageSize << kOrderMax;
+  void clear() {
+    if (base_ != nullptr) marshal_memory::free_contiguous(platform::physical_of(base_), size_);
+    base_ = nullptr;
+  }
 
-  static Result<u64> count_of(VirtualAddress array) {
-    for (u64 count = 0; count < kSize / 8; ++count) {
+  Result<u64> count_of(VirtualAddress array) const {
+    for (u64 count = 0; count < size_ / 8; ++count) {
       if (DBOS_TRY(read_program<u64>(array + count * 8)) == 0) return count;
     }
     return Error(E2BIG);
   }
 
   u8* base_ = nullptr;
+  u64 size_ = 0;
   u64 used_ = 0;
 };
 
-Result<void> gather(Gathered& gathered, VirtualAddress path, VirtualAddress arguments,
+Result<void> gather(Gathered& gathered, u64 size, VirtualAddress path, VirtualAddress arguments,
                     VirtualAddress environment, u64 (&pointers)[3]) {
-  DBOS_RETURN_IF_ERROR(gathered.allocate());
+  DBOS_RETURN_IF_ERROR(gathered.allocate(size));
   pointers[0] = DBOS_TRY(gathered.add_string(path, PATH_MAX, ENAMETOOLONG));
   pointers[1] = DBOS_TRY(gathered.add_array(arguments));
   pointers[2] = DBOS_TRY(gathered.add_array(environment));
@@ -92,7 +99,13 @@ i64 system_execveat(Thread& thread, i32 directory, VirtualAddress path, VirtualA
                     VirtualAddress environment, u64 flags) {
   Gathered gathered;
   u64 pointers[3];
-  const auto result = gather(gathered, path, arguments, environment, pointers);
+  // In as little as will do, for memory may be short, or in small pieces.
+  u64 size = Gathered::kSizeLeast;
+  auto result = gather(gathered, size, path, arguments, environment, pointers);
+  while (result.is_error() && result.error() == Error(E2BIG) && size < Gathered::kSizeMost) {
+    size *= 2;
+    result = gather(gathered, size, path, arguments, environment, pointers);
+  }
   if (result.is_error()) return negative(result.error());
   const auto* const named =
       static_cast<const char*>(platform::direct_map(PhysicalAddress(pointers[0])));

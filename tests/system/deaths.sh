@@ -105,6 +105,17 @@ for size in (1 << 20, 4096):
 syscall(getcpu, ctypes.c_void_p(at + (2 << 20)), None, None)
 os._exit(3)'
   grep -q 'out of guest memory' one.err
+  # Free memory that is in small pieces is enough to execute a program.
+  one 'exit 0' "${dbos[@]}" --memory 128M "$python" -c '
+import ctypes, mmap, os
+madvise, populate, discard = ctypes.CDLL(None).madvise, 23, 4
+pages = mmap.mmap(-1, 256 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+first = at = ctypes.addressof(ctypes.c_char.from_buffer(pages)) + (2 << 20) - 1 & -(2 << 20)
+for size in (2 << 20, 4096):
+    while madvise(ctypes.c_void_p(at), ctypes.c_size_t(size), populate) == 0: at += size
+for i in range(8): madvise(ctypes.c_void_p(first + (i << 21) + (1 << 20)), ctypes.c_size_t(256 << 10), discard)
+os.execv("/bin/echo", ["echo", "executed"])'
+  expect output executed "$(<one.out)"
   # A child that takes too much ends alone.
   status=0
   "${dbos[@]}" --memory 192M "$python" -c '
