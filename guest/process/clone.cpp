@@ -77,8 +77,8 @@ enum class CloneKind { kThread, kProcess, kSharingProcess, kRefused };
 constexpr u64 kThreadFlags = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD;
 constexpr u64 kIdFlags = CLONE_PARENT_SETTID | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID;
 // Without an effect for us: what they ask for is so anyway, or nobody asks any more.
-constexpr u64 kHarmlessFlags =
-    kIdFlags | CLONE_SETTLS | CLONE_SYSVSEM | CLONE_DETACHED | CLONE_UNTRACED | CLONE_IO;
+constexpr u64 kHarmlessFlags = kIdFlags | CLONE_SETTLS | CLONE_SYSVSEM | CLONE_DETACHED |
+                               CLONE_PTRACE | CLONE_UNTRACED | CLONE_IO;
 
 CloneKind kind_of(u64 flags) {
   const u64 rest = flags & ~kHarmlessFlags;

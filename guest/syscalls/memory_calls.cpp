@@ -32,15 +32,20 @@ Result<void> check_length(u64 length) {
   return {};
 }
 
-// The mapping type; MAP_SHARED_VALIDATE additionally refuses flags that it does not know.
+// The mapping type; MAP_SHARED_VALIDATE additionally refuses flags that it does not know
+// (LEGACY_MAP_MASK).
 Result<bool> is_shared(int flags) {
+  constexpr int kKnown = MAP_TYPE | MAP_FIXED | MAP_ANONYMOUS | MAP_32BIT | MAP_GROWSDOWN |
+                         MAP_DENYWRITE | MAP_EXECUTABLE | MAP_LOCKED | MAP_NORESERVE |
+                         MAP_POPULATE | MAP_NONBLOCK | MAP_STACK | MAP_HUGETLB | MAP_HUGE_2MB |
+                         MAP_HUGE_1GB | MAP_UNINITIALIZED;
   switch (flags & MAP_TYPE) {
     case MAP_PRIVATE:
       return false;
     case MAP_SHARED:
       return true;
     case MAP_SHARED_VALIDATE:
-      return has(flags, MAP_SYNC) ? Result<bool>(Error(EOPNOTSUPP)) : true;
+      return has(flags, ~kKnown) ? Result<bool>(Error(EOPNOTSUPP)) : true;
     default:
       return Error(EINVAL);
   }
@@ -65,6 +70,7 @@ void tell_that_window_is_smaller(u64 length) {
 Result<VirtualAddress> map_with_host(Thread& thread, u64 address, u64 length, int protection,
                                      int flags, i32 descriptor, u64 offset, bool shared) {
   DBOS_RETURN_IF_ERROR(check_length(length));
+  if (has(flags, MAP_GROWSDOWN)) return Error(EINVAL);
   tell_that_window_is_smaller(length);
   const FileMapping file =
       has(flags, MAP_ANONYMOUS)
@@ -91,7 +97,7 @@ Result<VirtualAddress> map(Thread& thread, u64 address, u64 length, int protecti
     return Error(EBADF);
   }
   // No large pages are reserved for anybody, as on a Linux that was not told to.
-  if (has(flags, MAP_ANONYMOUS) && has(flags, MAP_HUGETLB)) return Error(ENOMEM);
+  if (has(flags, MAP_HUGETLB)) return Error(has(flags, MAP_ANONYMOUS) ? ENOMEM : EINVAL);
   const bool validates = (flags & MAP_TYPE) == MAP_SHARED_VALIDATE;
   if (has(flags, MAP_ANONYMOUS) && validates) return Error(EINVAL);
   const bool shared = DBOS_TRY(is_shared(flags));

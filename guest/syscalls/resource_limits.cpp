@@ -46,12 +46,12 @@ ResourceLimit host_limit(u64 resource) {
   return limit;
 }
 
-bool has_lock_capability() {
+bool has_capability(u32 capability) {
   __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
   __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {};
   const i64 result = hypercall(__NR_capget, platform::physical_of(&header).value(),
                                platform::physical_of(data).value());
-  return result == 0 && (data[0].effective & CAP_TO_MASK(CAP_IPC_LOCK)) != 0;
+  return result == 0 && (data[0].effective & CAP_TO_MASK(capability)) != 0;
 }
 
 struct Request {
@@ -84,8 +84,7 @@ bool perform(const Request& request, i64& result) {
     if (given.is_error()) return true;
     wanted = given.value();
   }
-  constexpr u64 kRoot = 0;
-  const bool may_raise = is_set && hypercall(__NR_geteuid) == kRoot;
+  const bool may_raise = is_set && has_capability(CAP_SYS_RESOURCE);
   ResourceLimit before = {};
   const bool is_found = visit_process(request.process_id, [&](Process& process) {
     result = exchange(process, request.resource, is_set ? &wanted : nullptr, may_raise, before);
@@ -111,6 +110,10 @@ bool dispatch_resource_limit(Thread& thread, u64 number, const u64 a[6], i64& re
                VirtualAddress(a[3])};
   }
   if (limit_of(*thread.process, request.resource) == nullptr) return false;
+  if (number != __NR_prlimit64 && a[1] == 0) {
+    result = -EFAULT;
+    return true;
+  }
   return perform(request, result);
 }
 
@@ -120,7 +123,7 @@ u64 memory_at_once_max() {
 }
 
 void apply_lock_limit(Process& process) {
-  process.lock_limit = has_lock_capability() ? kUnlimited : host_limit(RLIMIT_MEMLOCK).soft;
+  process.lock_limit = has_capability(CAP_IPC_LOCK) ? kUnlimited : host_limit(RLIMIT_MEMLOCK).soft;
   apply(process);
 }
 

@@ -47,6 +47,8 @@ i64 system_arch_prctl(u64 code, u64 address) {
       return get_base(arch::kMsrGsBase, VirtualAddress(address));
     case ARCH_GET_CPUID:
       return 1;  // CPUID does not fault
+    case ARCH_SET_CPUID:
+      return -ENODEV;
     default:
       return -EINVAL;
   }

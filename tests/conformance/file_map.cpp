@@ -201,6 +201,13 @@ CASE(access_mode_of_the_descriptor_decides) {
   CHECK_ERRNO(failing(directory, kPage, PROT_READ, MAP_PRIVATE), ENODEV);
   CHECK_ERRNO(failing(reader, 0, PROT_READ, MAP_PRIVATE), EINVAL);
   CHECK_ERRNO(failing(reader, kPage, PROT_READ, MAP_SHARED_VALIDATE | MAP_SYNC), EOPNOTSUPP);
+  for (int unknown : {MAP_FIXED_NOREPLACE, 1 << 21})
+    CHECK_ERRNO(failing(reader, kPage, PROT_READ, MAP_SHARED_VALIDATE | unknown), EOPNOTSUPP);
+  for (int kind : {MAP_SHARED, MAP_PRIVATE}) {
+    CHECK_ERRNO(failing(reader, kPage, PROT_READ, kind | MAP_HUGETLB), EINVAL);
+    CHECK_ERRNO(failing(reader, kPage, PROT_READ, kind | MAP_GROWSDOWN), EINVAL);
+  }
+  CHECK_ERRNO(failing(-1, kPage, PROT_READ, MAP_SHARED | MAP_ANONYMOUS | MAP_GROWSDOWN), EINVAL);
   CHECK_ERRNO(failing(reader, kPage, PROT_READ, 0), EINVAL);
   close(directory);
   close(reader);

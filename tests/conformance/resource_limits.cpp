@@ -49,6 +49,33 @@ CASE(executed_program_has_the_limits_on_memory) {
   })));
 }
 
+CASE(limits_without_an_address) {
+  for (int resource : {RLIMIT_STACK, RLIMIT_DATA, RLIMIT_AS, RLIMIT_NOFILE}) {
+    CHECK_ERRNO(syscall(SYS_getrlimit, resource, nullptr), EFAULT);
+    CHECK_ERRNO(syscall(SYS_setrlimit, resource, nullptr), EFAULT);
+    CHECK_EQ(syscall(SYS_prlimit64, 0, resource, nullptr, nullptr), 0);
+  }
+}
+
+// 24 is CAP_SYS_RESOURCE. Who is root without it may lower a hard limit, not raise it.
+CASE(hard_limit_is_raised_by_capability) {
+  CHECK(exited(run_child([] {
+    struct {
+      unsigned version;
+      int process;
+    } header = {0x20080522, 0};
+    unsigned sets[6] = {};
+    REQUIRE(syscall(SYS_capget, &header, sets) == 0);
+    sets[0] &= ~(1u << 24);
+    REQUIRE(syscall(SYS_capset, &header, sets) == 0);
+    rlimit limit = {};
+    limit.rlim_cur = limit.rlim_max = 64 * kMiB;
+    CHECK_EQ(setrlimit(RLIMIT_STACK, &limit), 0);
+    limit.rlim_max = 65 * kMiB;
+    CHECK_ERRNO(setrlimit(RLIMIT_STACK, &limit), EPERM);
+  })));
+}
+
 CASE(limits_outlast_an_exec_that_fails) {
   CHECK(exited(run_child([] {
     set_soft(RLIMIT_AS, kSpace);

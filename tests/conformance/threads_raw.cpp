@@ -115,6 +115,13 @@ CASE(clone_refuses_a_thread_pointer_outside_of_the_program) {
   munmap(stack, kStack);
 }
 
+CASE(clone_by_whom_nobody_traces) {
+  const long child = syscall(SYS_clone, CLONE_PTRACE | SIGCHLD, 0, 0, 0, 0);
+  if (child == 0) _exit(7);
+  REQUIRE(child > 0);
+  CHECK(exited(status_of(static_cast<pid_t>(child)), 7));
+}
+
 CASE(clone3_makes_a_thread) {
   void* stack = map_anonymous(kStack);
   static Shared shared;
@@ -314,6 +321,7 @@ CASE(fs_base_belongs_to_the_thread) {
   CHECK_EQ(gs, reinterpret_cast<unsigned long>(block));
   CHECK_ERRNO(syscall(SYS_arch_prctl, 0x1001, uintptr_t{1} << 62), EPERM);
   CHECK_ERRNO(syscall(SYS_arch_prctl, 0x99999, 0), EINVAL);
+  if (syscall(SYS_arch_prctl, 0x1012 /* ARCH_SET_CPUID */, 1) != 0) CHECK_EQ(errno, ENODEV);
   CHECK_EQ(syscall(SYS_arch_prctl, 0x1001, 0), 0);
 }
 
