@@ -241,12 +241,23 @@ bool would_reach_parent(const Process& process, u64 flags) {
          process.space_use->processes.load() == 1;
 }
 
+// Linux lets nobody write to a program that runs.
+i64 open_executable(u64 flags) {
+  constexpr u64 kMayWrite = 2;  // W_OK
+  const u64 path = host_pointer(executable_path());
+  if ((flags & O_ACCMODE) == O_RDONLY && (flags & O_TRUNC) == 0) {
+    return hypercall(__NR_openat, kCurrentDirectory, path, flags, 0);
+  }
+  const i64 result = hypercall(__NR_faccessat, kCurrentDirectory, path, kMayWrite);
+  return result < 0 ? result : -ETXTBSY;
+}
+
 i64 open_file(Thread& thread, ProcFile file, const char* path, u64 flags) {
   switch (file) {
     case ProcFile::kForbidden:
       return -EACCES;
     case ProcFile::kExecutable:
-      return hypercall(__NR_openat, kCurrentDirectory, host_pointer(executable_path()), flags, 0);
+      return open_executable(flags);
     case ProcFile::kOutOfMemoryScore:
       return hypercall(__NR_openat, kCurrentDirectory, host_pointer("/dev/null"),
                        flags & (O_ACCMODE | O_CLOEXEC), 0);

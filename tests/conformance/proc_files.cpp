@@ -137,6 +137,8 @@ CASE(names_of_the_program) {
   std::string name = check::self.substr(check::self.rfind('/') + 1).substr(0, 15);
   CHECK(read_all("/proc/self/comm") == name + "\n");
   CHECK(read_all("/proc/self/stat").find("(" + name + ")") != std::string::npos);
+  CHECK_ERRNO(open("/proc/self/exe", O_WRONLY | O_CLOEXEC), ETXTBSY);
+  CHECK_ERRNO(open("/proc/self/exe", O_RDWR | O_TRUNC | O_CLOEXEC), ETXTBSY);
   int file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
   char magic[4] = "";
   CHECK_EQ(read(file, magic, 4), 4);
