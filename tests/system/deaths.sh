@@ -75,7 +75,7 @@ thread = threading.Thread(target=lambda: libc.qsort(array, 2, 4, again)); thread
 # More than there is: refused, or ended; and only that.
 seconds[memory_runs_out]=180
 test_memory_runs_out() {
-  one 'exit 1' "${dbos[@]}" --memory 256M "$python" -c 'bytearray(1 << 32)'
+  setting_of_memory overcommit_memory 0 one 'exit 1' "${dbos[@]}" --memory 256M "$python" -c 'bytearray(1 << 32)'
   grep -q MemoryError one.err
   local status=0
   "${dbos[@]}" --memory 128M "$python" -c '
@@ -98,7 +98,7 @@ while True:
   one 'signal 9' "${dbos[@]}" --memory 128M "$python" -c '
 import ctypes, mmap, os
 syscall, madvise, getcpu, populate = ctypes.CDLL(None).syscall, 28, 309, 23
-pages = mmap.mmap(-1, 256 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+pages = mmap.mmap(-1, 256 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000)  # MAP_NORESERVE
 at = ctypes.addressof(ctypes.c_char.from_buffer(pages))
 for size in (1 << 20, 4096):
     while syscall(madvise, ctypes.c_void_p(at), size, populate) == 0: at += size
@@ -106,13 +106,12 @@ syscall(getcpu, ctypes.c_void_p(at + (2 << 20)), None, None)
 os._exit(3)'
   grep -q 'out of guest memory' one.err
   # Free memory that is in small pieces is enough to execute a program.
-  one 'exit 0' "${dbos[@]}" --memory 128M "$python" -c '
+  one 'exit 0' "${dbos[@]}" --memory 128M --no-large-pages "$python" -c '
 import ctypes, mmap, os
 madvise, populate, discard = ctypes.CDLL(None).madvise, 23, 4
-pages = mmap.mmap(-1, 256 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-first = at = ctypes.addressof(ctypes.c_char.from_buffer(pages)) + (2 << 20) - 1 & -(2 << 20)
-for size in (2 << 20, 4096):
-    while madvise(ctypes.c_void_p(at), ctypes.c_size_t(size), populate) == 0: at += size
+pages = mmap.mmap(-1, 256 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000)  # MAP_NORESERVE
+first = at = ctypes.addressof(ctypes.c_char.from_buffer(pages))
+while madvise(ctypes.c_void_p(at), ctypes.c_size_t(4096), populate) == 0: at += 4096
 for i in range(8): madvise(ctypes.c_void_p(first + (i << 21) + (1 << 20)), ctypes.c_size_t(256 << 10), discard)
 os.execv("/bin/echo", ["echo", "executed"])'
   expect output executed "$(<one.out)"

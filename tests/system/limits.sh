@@ -91,14 +91,6 @@ test_no_thread_for_the_steward() {
 }
 
 # Programs read these settings of Linux's, and believe them.
-setting_of_memory() { # setting_of_memory NAME VALUE COMMAND...
-  local file=/proc/sys/vm/$1 before
-  before=$(<"$file")
-  (echo "$2" >"$file") 2>/dev/null || skip 'needs root, and a kernel whose settings may be changed'
-  (shift 2 && "$@") || { echo "$before" >"$file" && return 1; }
-  echo "$before" >"$file"
-}
-
 seconds[settings_of_memory_are_the_hosts]=240
 test_settings_of_memory_are_the_hosts() {
   setting_of_memory max_map_count 3000 both "$python" -c '

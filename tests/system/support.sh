@@ -96,6 +96,15 @@ expect() { # expect WHAT WANTED ACTUAL
   [[ $2 = "$3" ]] || fail "$1: expected $(printf %q "${2:0:200}"), got $(printf %q "${3:0:200}")"
 }
 
+# Runs COMMAND, a function of ours, while a setting of Linux's has another value.
+setting_of_memory() { # setting_of_memory NAME VALUE COMMAND...
+  local file=/proc/sys/vm/$1 before
+  before=$(<"$file")
+  (echo "$2" >"$file") 2>/dev/null || skip 'needs root, and a kernel whose settings may be changed'
+  (shift 2 && "$@") || { echo "$before" >"$file" && return 1; }
+  echo "$before" >"$file"
+}
+
 # What could be left, but for processes: for those `run` looks. Elsewhere than here, others make files.
 traces() {
   ls -A .
