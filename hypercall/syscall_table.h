@@ -216,12 +216,12 @@ enum class OptionDirection : uint8_t { kGet, kSet };
 
 // Whether a socket option is plain bytes. Options that hold addresses (packet filters, firewall
 // tables, zero-copy receive) are not proxied, nor is SO_ZEROCOPY, whose buffers Linux would use
-// after the call, nor multicast filters, of which Linux writes as many as the structure itself asks
-// for, whatever its length.
+// after the call, nor multicast filters and TCP's keys (TCP_AO_GET_KEYS), of which Linux writes as
+// many as the structure itself asks for, whatever its length.
 constexpr bool is_plain_socket_option(OptionDirection direction, int32_t level, int32_t name) {
   constexpr int32_t kAttachFilter = 26, kAttachReuseportFilter = 51, kZeroCopy = 60;
   constexpr int32_t kFirewallBase = 64, kOriginalDestination = 80;
-  constexpr int32_t kZeroCopyReceive = 35, kFanoutData = 22, kConnectx3 = 111;
+  constexpr int32_t kZeroCopyReceive = 35, kGetKeys = 41, kFanoutData = 22, kConnectx3 = 111;
   constexpr int32_t kSourceFilter = 41, kGroupFilter = 48;  // IP_MSFILTER, MCAST_MSFILTER
   switch (level) {
     case 0:
@@ -234,8 +234,9 @@ constexpr bool is_plain_socket_option(OptionDirection direction, int32_t level, 
     case 1:                                                       // SOL_SOCKET
       if (name == kAttachFilter || name == kAttachReuseportFilter) return false;
       return direction == OptionDirection::kGet || name != kZeroCopy;
-    case 6:
-      return name != kZeroCopyReceive;  // IPPROTO_TCP
+    case 6:  // IPPROTO_TCP
+      if (direction == OptionDirection::kGet && name == kGetKeys) return false;
+      return name != kZeroCopyReceive;
     case 132:
       return name != kConnectx3;  // IPPROTO_SCTP
     case 263:

@@ -338,6 +338,9 @@ TEST_CASE("results whose size the call does not tell") {
     CHECK(execute(SYS_getsockopt, descriptor, 0, option, frame + 64, frame) == -ENOPROTOOPT);
   }
   CHECK(execute(SYS_getsockopt, descriptor, 41, 48, frame + 64, frame) == -ENOPROTOOPT);
+  using syscalls::OptionDirection;  // TCP_AO_GET_KEYS: Linux itself has it from 6.7 on, at most
+  CHECK_FALSE(syscalls::is_plain_socket_option(OptionDirection::kGet, 6, 41));
+  CHECK(syscalls::is_plain_socket_option(OptionDirection::kSet, 6, 41));
   std::strcpy(&at<char>(frame), "/");
   at<uint32_t>(frame + 64) = 128;
   const auto handle_of_root = [&](uint64_t flags) {
