@@ -5,6 +5,7 @@
 #include <asm/unistd.h>
 #include <linux/close_range.h>
 #include <linux/nsfs.h>
+#include <linux/personality.h>
 #include <linux/prctl.h>
 #include <linux/sched.h>
 #include <sys/mman.h>
@@ -72,8 +73,12 @@ int64_t refuse(const DescriptorGuard& guard, uint32_t number, const uint64_t arg
   constexpr uint32_t kKcmpFile = 0, kKcmpEpoll = 7;
   constexpr uint32_t kSetPath = 3, kSetDescriptor = 5;  // FSCONFIG_SET_PATH, ..._FD
   constexpr uint32_t kHandleFlags = 0x1600;  // AT_EMPTY_PATH, AT_SYMLINK_FOLLOW, AT_HANDLE_FID
+  constexpr uint32_t kPersonalityQuery = 0xffffffff;
+  const auto first = static_cast<uint32_t>(arguments[0]);
   const auto request = static_cast<uint32_t>(arguments[number == __NR_kcmp ? 2 : 1]);
   switch (number) {
+    case __NR_personality:  // Linux would make the guest's memory executable in this process, too
+      return first != kPersonalityQuery && (first & READ_IMPLIES_EXEC) != 0 ? -EINVAL : 0;
     case __NR_socket:
     case __NR_socketpair:
       return syscalls::is_plain_socket_family(static_cast<int32_t>(arguments[0])) ? 0

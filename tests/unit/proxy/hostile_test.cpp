@@ -4,6 +4,7 @@
 #include <linux/close_range.h>
 #include <sched.h>
 #include <sys/mman.h>
+#include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -210,6 +211,14 @@ TEST_CASE("the VMM's memory is not opened to a user whom the program has become"
   CHECK(execute(SYS_prctl, PR_SET_PTRACER, static_cast<uint64_t>(-1)) == -EINVAL);
   CHECK(prctl(PR_GET_DUMPABLE) == 0);
   prctl(PR_SET_DUMPABLE, 1);
+}
+
+TEST_CASE("the guest's memory does not become executable in this process") {
+  const int before = personality(0xffffffff);
+  CHECK(execute(SYS_personality, READ_IMPLIES_EXEC) == -EINVAL);
+  CHECK(execute(SYS_personality, READ_IMPLIES_EXEC | ADDR_NO_RANDOMIZE) == -EINVAL);
+  CHECK(execute(SYS_personality, 0xffffffff) == before);
+  personality(static_cast<unsigned long>(before));
 }
 
 TEST_CASE("threads keep one table of descriptors, and processes one set of ids") {
