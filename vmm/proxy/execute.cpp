@@ -74,6 +74,7 @@ int64_t refuse(const DescriptorGuard& guard, uint32_t number, const uint64_t arg
   constexpr uint32_t kSetPath = 3, kSetDescriptor = 5;  // FSCONFIG_SET_PATH, ..._FD
   constexpr uint32_t kHandleFlags = 0x1600;  // AT_EMPTY_PATH, AT_SYMLINK_FOLLOW, AT_HANDLE_FID
   constexpr uint32_t kPersonalityQuery = 0xffffffff;
+  constexpr uint32_t kReportIds = 0x200;  // FAN_REPORT_FID
   const auto first = static_cast<uint32_t>(arguments[0]);
   const auto request = static_cast<uint32_t>(arguments[number == __NR_kcmp ? 2 : 1]);
   switch (number) {
@@ -88,6 +89,8 @@ int64_t refuse(const DescriptorGuard& guard, uint32_t number, const uint64_t arg
     case __NR_prctl:  // the VMM's memory may be closed to the program's user, and not opened again
       return static_cast<int32_t>(arguments[0]) == PR_SET_DUMPABLE && arguments[1] != 0 ? -EINVAL
                                                                                         : 0;
+    case __NR_fanotify_init:  // its events bring files that nobody looks at (opened_files.h)
+      return (first & kReportIds) != 0 ? 0 : -EPERM;
     case __NR_pidfd_getfd:
       return descriptors_of_all_processes().is_ours(static_cast<int>(arguments[1])) ? -EBADF : 0;
     case __NR_kcmp:

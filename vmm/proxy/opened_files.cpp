@@ -22,7 +22,7 @@ namespace {
 
 bool opens_a_file(uint32_t call_number) {
   return call_number == __NR_open || call_number == __NR_openat || call_number == __NR_openat2 ||
-         call_number == __NR_creat;
+         call_number == __NR_creat || call_number == __NR_open_by_handle_at;
 }
 
 bool is_on_procfs(uint64_t descriptor) {
