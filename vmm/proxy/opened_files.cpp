@@ -49,18 +49,23 @@ class Mark {
 };
 const Mark the_mark;
 
+// The file behind `descriptor`, and no other one that another thread has put there meanwhile.
+bool is_same_file(uint64_t descriptor, const struct stat& file) {
+  struct stat other = {};
+  const int64_t result = raw_call(__NR_fstat, descriptor, reinterpret_cast<uint64_t>(&other));
+  return result == 0 && other.st_dev == file.st_dev && other.st_ino == file.st_ino;
+}
+
 // /proc/.../mem of a process or thread of ours, whatever it is called and whoever has died.
 bool is_our_memory(uint64_t descriptor, const struct stat& file, uint64_t flags) {
   constexpr mode_t kModeOfMemory = S_IFREG | 0600;  // other such files may not be read by the way
   if (file.st_mode != kModeOfMemory) return false;
   if ((flags & O_ACCMODE) != O_WRONLY) return the_mark.is_in(descriptor);
-  char path[kDescriptorLinkMax];
-  name_descriptor_link(static_cast<int>(descriptor), path);
-  const int64_t readable =
-      raw_call(__NR_open, reinterpret_cast<uint64_t>(path), O_RDONLY | O_CLOEXEC);
-  if (readable < 0) return true;  // it can't be told
-  const bool result = the_mark.is_in(static_cast<uint64_t>(readable));
-  raw_call(__NR_close, static_cast<uint64_t>(readable));
+  const int64_t again = open_again(static_cast<int>(descriptor), O_RDONLY | O_CLOEXEC);
+  if (again < 0) return true;  // it can't be told
+  const auto readable = static_cast<uint64_t>(again);
+  const bool result = !is_same_file(readable, file) || the_mark.is_in(readable);
+  raw_call(__NR_close, readable);
   return result;
 }
 
@@ -79,8 +84,10 @@ bool is_of_our_memory(char* path) {
   if (name == nullptr || !shows_memory(name + 1)) return false;
   *name = 0;
   const char* const last = std::strrchr(path, '/');
+  const char* const folder = last == nullptr ? path : last + 1;
+  if (*folder == 0) return true;  // the program's root directory: it may be that of a process
   uint32_t id = 0;
-  for (const char* digit = last == nullptr ? path : last + 1; *digit != 0; ++digit) {
+  for (const char* digit = folder; *digit != 0; ++digit) {
     if (*digit < '0' || *digit > '9') return false;
     id = id * 10 + static_cast<uint32_t>(*digit - '0');
   }
