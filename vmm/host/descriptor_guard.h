@@ -12,7 +12,7 @@ namespace dbos::vmm {
 // also in processes that may be killed anywhere: no locks.
 class DescriptorGuard {
  public:
-  static constexpr int kDescriptorsMax = 1 << 20;  // fs.nr_open as Linux sets it
+  static constexpr int kDescriptorsMax = 1 << 20;  // fs.nr_open as Linux sets it, others more
   static constexpr int kNone = INT32_MAX;          // no process can have this one: EBADF
 
   // The loader and the machine tell it about each descriptor that they keep.

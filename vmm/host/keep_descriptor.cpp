@@ -10,6 +10,7 @@
 
 #include "vmm/host/descriptor_guard.h"
 #include "vmm/host/host_call.h"
+#include "vmm/host/host_lock.h"
 
 namespace dbos::vmm {
 namespace {
@@ -18,6 +19,10 @@ namespace {
 // took three times as long as with 768. A program with more descriptors than this sees ours as
 // gaps.
 constexpr rlim_t kFirstOwnDescriptor = 768;
+
+// Held while a number is taken or given up and the guard is told. Otherwise the guard could forget
+// a descriptor that another thread has just got under the number of one that was closed.
+HostLock numbers_lock;
 
 }  // namespace
 
@@ -44,17 +49,23 @@ int keep_descriptor(int descriptor) {
   rlimit limit = {};
   getrlimit(RLIMIT_NOFILE, &limit);
   const rlim_t first = std::min(kFirstOwnDescriptor, limit.rlim_max / 2);
+  const HostLockGuard guard(numbers_lock);
   const auto moved = static_cast<int>(
       make_descriptor(__NR_fcntl, static_cast<uint64_t>(descriptor), F_DUPFD_CLOEXEC, first));
   if (moved == -EBADF) return moved;
   if (moved >= 0) close(descriptor);
   const int kept = moved >= 0 ? moved : descriptor;
+  if (kept >= DescriptorGuard::kDescriptorsMax) {  // the guard can't know it
+    close(kept);
+    return -EMFILE;
+  }
   own_descriptors().add(kept);
   descriptors_of_all_processes().add(kept);
   return kept;
 }
 
 void close_kept(int descriptor) {
+  const HostLockGuard guard(numbers_lock);
   close(descriptor);  // first: nobody may use it in between
   own_descriptors().remove(descriptor);
 }

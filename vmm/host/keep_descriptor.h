@@ -11,7 +11,8 @@ int64_t make_descriptor(long number, uint64_t a0, uint64_t a1, uint64_t a2);
 
 // Moves a descriptor of the VMM there, marks it as ours (own_descriptors()) and to be closed at
 // exec. Returns its new number; the old one where it can't be moved; -EBADF where it is gone,
-// because a thread of the program closed the number that Linux had given.
+// because a thread of the program closed the number that Linux had given; -EMFILE where there are
+// only numbers left that the guard does not know: then it is closed.
 int keep_descriptor(int descriptor);
 // Closes one that was moved there.
 void close_kept(int descriptor);
