@@ -14,6 +14,7 @@
 #include "vmm/host/host_call.h"
 #include "vmm/host/keep_descriptor.h"
 #include "vmm/host/signal_mask.h"
+#include "vmm/printable.h"
 
 namespace dbos::vmm {
 namespace {
@@ -61,6 +62,7 @@ class LineSink : public spdlog::sinks::base_sink<spdlog::details::null_mutex> {
     const size_t length = std::min(message.payload.size(), room);
     std::memcpy(line, kPrefix.data(), kPrefix.size());
     std::memcpy(line + kPrefix.size(), message.payload.data(), length);
+    make_printable(line + kPrefix.size(), length);
     const size_t size = kPrefix.size() + length + 1;
     line[size - 1] = '\n';
     write_to_log({line, size});

@@ -16,7 +16,7 @@ enum class LogLevel { kError, kWarning, kInfo, kDebug };
 void set_log_level(LogLevel level);  // kWarning without
 bool is_logged(LogLevel level);
 
-// "dbos-run: TEXT\n", if the level is logged.
+// "dbos-run: TEXT\n", if the level is logged. What a terminal would obey becomes '?'.
 void write_log_line(LogLevel level, std::string_view text);
 // What the user asked for by an option of its own, such as --trace: whatever the level is.
 void write_log_line(std::string_view text);

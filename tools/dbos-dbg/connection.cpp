@@ -9,19 +9,28 @@
 #include <cstddef>
 #include <cstring>
 
+#include "vmm/printable.h"
+
 namespace dbos::dbg {
 namespace {
 
 constexpr timeval kPatience = {10, 0};  // for an answer: the other end never waits for the guest
 
 // Names and texts come from the program's memory, and may hold what a terminal obeys.
-void make_printable(Json& json) {
+void make_printable(Json& json, char kept) {
   if (json.is_structured()) {
-    for (Json& part : json) make_printable(part);
+    for (Json& part : json) make_printable(part, kept);
   } else if (json.is_string()) {
     auto& text = json.get_ref<std::string&>();
-    const auto is_obeyed = [](unsigned char c) { return (c < 0x20 && c != '\n') || c == 0x7f; };
-    std::replace_if(text.begin(), text.end(), is_obeyed, '?');
+    vmm::make_printable(text.data(), text.size(), kept);
+  }
+}
+
+// A result that is a text by itself, that of `metrics`, has lines.
+void make_answer_printable(Json& answer) {
+  for (auto& part : answer.items()) {
+    const bool has_lines = part.key() == "result" && part.value().is_string();
+    make_printable(part.value(), has_lines ? '\n' : ' ');
   }
 }
 
@@ -74,8 +83,10 @@ std::optional<Json> Connection::receive(Wait wait) {
     if (end != std::string::npos) {
       Json json = Json::parse(buffer_.substr(0, end), nullptr, false);
       buffer_.erase(0, end + 1);
-      make_printable(json);
-      if (json.is_object()) return json;
+      if (json.is_object()) {
+        make_answer_printable(json);
+        return json;
+      }
       throw Failure("dbos-run's answer can't be read: is it of another version?");
     }
     char bytes[64 * 1024];

@@ -11,7 +11,7 @@
 
 #include "tools/dbos-dbg/connection.h"
 #include "vmm/debug/control_request.h"
-#include "vmm/loader/printable.h"
+#include "vmm/printable.h"
 
 namespace dbos::dbg {
 namespace {

@@ -19,6 +19,7 @@
 #include "vmm/debug/stop.h"
 #include "vmm/error.h"
 #include "vmm/host/keep_descriptor.h"
+#include "vmm/printable.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/signals.h"
 #include "vmm/process/vcpu_thread.h"
@@ -85,7 +86,7 @@ std::string report_text(const Vcpu& vcpu, int signal) {
   const ProgramFrame& frame = program_frame(vcpu.index);
   std::string text =
       fmt::format("the program died: signal {} ({}), thread {} of {}, on vCPU {}\n", signal,
-                  strsignal(signal), vcpu.page->thread_id, program_path(), vcpu.index);
+                  strsignal(signal), vcpu.page->thread_id, printable(program_path()), vcpu.index);
   text += format_registers(frame);
   text += format_code(frame.rip, read_program);
   text += backtrace_of_program(vcpu.index);

@@ -8,6 +8,7 @@
 
 #include "vmm/debug/disassemble.h"
 #include "vmm/log.h"
+#include "vmm/printable.h"
 
 namespace dbos::vmm {
 namespace {
@@ -72,7 +73,7 @@ std::string format_mapping_summary(const std::vector<DebugMapping>& mappings, ui
   for (const DebugMapping& mapping : mappings) {
     if (address < mapping.begin || address >= mapping.end) continue;
     fmt::format_to(std::back_inserter(text), "rip is in {:x}-{:x} {} {}\n", mapping.begin,
-                   mapping.end, rights(mapping.protection), mapping.path);
+                   mapping.end, rights(mapping.protection), printable(mapping.path));
   }
   return text;
 }

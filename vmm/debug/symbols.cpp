@@ -13,6 +13,8 @@
 #include <new>
 #include <string_view>
 
+#include "vmm/printable.h"
+
 namespace dbos::vmm {
 namespace {
 
@@ -118,14 +120,14 @@ CallFrame Symbols::describe(uint64_t address, uint64_t lookup) const {
   if (module == nullptr) return frame;
   if (const char* const path =
           dwfl_module_info(module, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr)) {
-    frame.module = base_name(path);
+    frame.module = printable(base_name(path));
   }
   GElf_Off offset = 0;
   GElf_Sym symbol;
   const char* const name =
       dwfl_module_addrinfo(module, lookup, &offset, &symbol, nullptr, nullptr, nullptr);
   if (name != nullptr) {
-    frame.function = demangled(name);
+    frame.function = printable(demangled(name));
     frame.offset = offset + (address - lookup);
   }
   int line = 0;
@@ -133,7 +135,7 @@ CallFrame Symbols::describe(uint64_t address, uint64_t lookup) const {
   const char* const file = source == nullptr
                                ? nullptr
                                : dwfl_lineinfo(source, nullptr, &line, nullptr, nullptr, nullptr);
-  if (file != nullptr) frame.source = fmt::format("{}:{}", base_name(file), line);
+  if (file != nullptr) frame.source = printable(fmt::format("{}:{}", base_name(file), line));
   return frame;
 }
 

@@ -12,7 +12,7 @@
 #include <string_view>
 
 #include "vmm/loader/load_error.h"
-#include "vmm/loader/printable.h"
+#include "vmm/printable.h"
 
 namespace dbos::vmm {
 namespace {

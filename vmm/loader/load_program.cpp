@@ -13,7 +13,7 @@
 #include "vmm/loader/elf_file.h"
 #include "vmm/loader/elf_segments.h"
 #include "vmm/loader/load_error.h"
-#include "vmm/loader/printable.h"
+#include "vmm/printable.h"
 
 namespace dbos::vmm {
 namespace {

@@ -53,6 +53,12 @@ std::vector<CallFrame> own_backtrace() {
   return frames;
 }
 
+// Its name as the linker has it tells a terminal to clear the screen.
+[[gnu::noinline]] void clears_the_screen() asm("\"named\033[2J\"");
+void clears_the_screen() {
+  asm volatile("");
+}
+
 }  // namespace
 
 TEST_CASE("the libraries that the dynamic linker has loaded are found in memory") {
@@ -126,4 +132,14 @@ TEST_CASE("a name is found in the program, its libraries and the guest kernel's 
   REQUIRE(symbols.describe(*in_library, *in_library).module.find("libc") == 0);
   REQUIRE_FALSE(symbols.find("no_such_function"));
   REQUIRE_FALSE(symbols.find(""));
+}
+
+TEST_CASE("names of functions hold nothing that a terminal obeys") {
+  clears_the_screen();
+  const uint64_t begin = auxiliary_begin();
+  const auto modules = dbos::vmm::loaded_modules(read_own, own_path(), begin, begin + 1024);
+  const auto address = reinterpret_cast<uint64_t>(&clears_the_screen);
+  const CallFrame frame = dbos::vmm::Symbols(modules, {}).describe(address, address);
+  REQUIRE(frame.function.find("named?[2J") != std::string::npos);
+  REQUIRE(frame.function.find('\033') == std::string::npos);
 }

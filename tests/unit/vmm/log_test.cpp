@@ -8,6 +8,8 @@
 #include <csignal>
 #include <string>
 
+#include "vmm/printable.h"
+
 namespace dbos::vmm {
 namespace {
 
@@ -50,6 +52,20 @@ TEST_CASE("a level of the log shows itself and what is graver") {
   CHECK(written_at(LogLevel::kInfo) == lines + asked_for);
   lines += "dbos-run: 4\n";
   CHECK(written_at(LogLevel::kDebug) == lines + asked_for);
+}
+
+TEST_CASE("a line of the log holds nothing that a terminal obeys, nor another line") {
+  const std::string line = written_by(
+      [] { write_log_line("\033[2J\ndbos-run: forged\x7f\u009b \xc2\xa0\u00e4 \xff \xc3"); });
+  CHECK(line == "dbos-run: ?[2J?dbos-run: forged??? \u00a0\u00e4 ? ?\n");
+}
+
+TEST_CASE("what is printable is UTF-8 without controls") {
+  CHECK(printable("a \u00e9\u20ac\U0001f600~") == "a \u00e9\u20ac\U0001f600~");
+  CHECK(printable("\u0080\u009f\u00a0") == "????\u00a0");
+  CHECK(printable("\xe0\x82\x9b|\xf0\x80\x82\x9b") == "???|????");  // CSI, written too long
+  CHECK(printable("\x9b\xf5\x80\xe2\x82") == "?????");
+  CHECK(printable(std::string("\0\t\r", 3)) == "???");
 }
 
 TEST_CASE("a line of the log that is too long is cut, and no format is read into its text") {
