@@ -50,7 +50,7 @@ void run(const uint8_t* data, size_t size) {
   const std::string whole = without_killing({reinterpret_cast<const char*>(data), size});
   const std::string_view text = whole;
   fake::Program& program = fake::reset();
-  DebugSession session;
+  DebugSession session([] { return -1; });
   // In two parts, as a socket may give it, with a stop between them.
   session.receive(text.substr(0, size / 2));
   while (session.answer_next()) {

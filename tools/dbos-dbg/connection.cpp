@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstring>
 
+#include "vmm/debug/passed_file.h"
 #include "vmm/printable.h"
 
 namespace dbos::dbg {
@@ -67,10 +68,10 @@ Connection::~Connection() {
   close(socket_);
 }
 
-uint64_t Connection::send(const std::string& command, const Json& arguments) {
+uint64_t Connection::send(const std::string& command, const Json& arguments, int file) {
   const Json request = {{"command", command}, {"arguments", arguments}, {"id", ++last_id_}};
   const std::string line = request.dump() + "\n";
-  if (::send(socket_, line.data(), line.size(), MSG_NOSIGNAL) !=
+  if (vmm::send_with_file(socket_, line.data(), line.size(), file) !=
       static_cast<ssize_t>(line.size())) {
     throw Failure("the program has ended, or refuses to be looked at");
   }
@@ -103,8 +104,8 @@ std::optional<Json> Connection::receive(Wait wait) {
   }
 }
 
-Json Connection::ask(const std::string& command, const Json& arguments, Wait wait) {
-  const uint64_t id = send(command, arguments);
+Json Connection::ask(const std::string& command, const Json& arguments, Wait wait, int file) {
+  const uint64_t id = send(command, arguments, file);
   for (;;) {
     std::optional<Json> answer = receive(wait);
     if (!answer && !has_ended_) continue;

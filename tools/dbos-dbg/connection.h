@@ -51,13 +51,13 @@ class Connection {
   int socket() const { return socket_; }
 
   // The result. Throws Failure with what the other end complains of. Events that come before the
-  // answer are dropped.
+  // answer are dropped. `file`: a descriptor that goes with the request; -1: none.
   enum class Wait { kForAnswer, kForever };
   Json ask(const std::string& command, const Json& arguments = Json::object(),
-           Wait wait = Wait::kForAnswer);
+           Wait wait = Wait::kForAnswer, int file = -1);
 
   // The id that the answer will have.
-  uint64_t send(const std::string& command, const Json& arguments);
+  uint64_t send(const std::string& command, const Json& arguments, int file = -1);
   // The next line; nothing: the connection has ended, or a signal came. Without Wait::kForever it
   // throws Failure when none comes in time.
   std::optional<Json> receive(Wait wait);

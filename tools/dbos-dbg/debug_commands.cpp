@@ -1,15 +1,18 @@
 #include "tools/dbos-dbg/debug_commands.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cctype>
 #include <cstdlib>
+#include <filesystem>
 #include <sstream>
 #include <utility>
 
 #include "tools/dbos-dbg/table.h"
 #include "vmm/debug/control_request.h"
+#include "vmm/debug/core_file.h"
 
 namespace dbos::dbg {
 namespace {
@@ -377,14 +380,27 @@ Answer DebugCommands::go_on(const Words&) {
 
 // ---- The rest ----
 
+std::string DebugCommands::core_failure(int file) {
+  try {
+    target_.write_core(file);
+    return {};
+  } catch (const Failure& failure) {
+    return failure.what();
+  }
+}
+
 Answer DebugCommands::write_core(const Words& words) {
   if (words.size() != 2) throw Failure("core needs a file: core /tmp/core");
-  const std::unique_ptr<char, decltype(&std::free)> folder(realpath(".", nullptr), std::free);
-  const bool is_absolute = words[1].front() == '/';
-  if (!is_absolute && !folder) throw Failure("give the core's file by its whole path");
-  const std::string path = is_absolute ? words[1] : std::string(folder.get()) + "/" + words[1];
-  target_.ask("core", {{"path", path}, {"thread", target_.thread()}});
-  return {{{"file", path}}, fmt::format("core: {}\n", path)};
+  const std::string path = std::filesystem::absolute(words[1]);
+  const vmm::CoreFile file = vmm::open_core_file(path);
+  std::string error = file.error;
+  if (error.empty()) {
+    error = core_failure(file.descriptor);
+    close(file.descriptor);
+  }
+  if (error.empty()) return {{{"file", path}}, fmt::format("core: {}\n", path)};
+  if (file.is_new) unlink(path.c_str());  // a part of a core is of no use
+  throw Failure(fmt::format("no core in {}: {}", path, error));
 }
 
 Answer DebugCommands::quit(const Words&) {

@@ -51,6 +51,7 @@ class DebugCommands {
   Answer list_threads(const Words& words);
   Answer choose_thread(const Words& words);
   Answer write_core(const Words& words);
+  std::string core_failure(int file);  // empty: it is written
   Answer quit(const Words& words);
   Answer print_help(const Words& words);
 

@@ -54,6 +54,10 @@ Json Target::ask(const std::string& command, const Json& arguments) {
   return connection_.ask(command, arguments, Connection::Wait::kForever);
 }
 
+void Target::write_core(int file) {
+  connection_.ask("core", {{"thread", thread()}}, Connection::Wait::kForever, file);
+}
+
 Json Target::threads() {
   return ask("threads");
 }

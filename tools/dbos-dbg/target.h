@@ -23,6 +23,8 @@ class Target {
   explicit Target(const std::string& socket_name);
 
   Json ask(const std::string& command, const Json& arguments = Json::object());
+  // Of the chosen thread first. Throws Failure where the file takes none.
+  void write_core(int file);
 
   Json threads();
   // The thread that is meant below: the one that stopped last, or was chosen.

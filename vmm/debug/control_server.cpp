@@ -21,6 +21,7 @@
 #include "vmm/debug/debugger.h"
 #include "vmm/debug/listen.h"
 #include "vmm/debug/metrics_page.h"
+#include "vmm/debug/passed_file.h"
 #include "vmm/error.h"
 #include "vmm/host/host_call.h"
 #include "vmm/log.h"
@@ -73,6 +74,7 @@ class ControlServer {
   static pollfd events_of(const Client& client);
   void accept_client(int listener, ClientKind kind);
   void receive(Client& client);
+  static void take_file(const Client& client, int file);
   void serve_control(Client& client, std::string_view bytes);
   void serve_metrics(Client& client, std::string_view bytes);
   void answer(Client& client, const std::string& line);
@@ -161,7 +163,9 @@ void ControlServer::accept_client(int listener, ClientKind kind) {
 
 void ControlServer::receive(Client& client) {
   char bytes[16 * 1024];
-  const ssize_t size = recv(client.socket, bytes, sizeof bytes, 0);
+  int file = -1;
+  const ssize_t size = receive_with_file(client.socket, bytes, sizeof bytes, &file);
+  if (file >= 0) take_file(client, file);
   if (size < 0 && (errno == EAGAIN || errno == EINTR)) return;
   if (size <= 0) {
     context_.end(client.session);
@@ -171,6 +175,16 @@ void ControlServer::receive(Client& client) {
   }
   const std::string_view text(bytes, static_cast<size_t>(size));
   client.kind == ClientKind::kControl ? serve_control(client, text) : serve_metrics(client, text);
+}
+
+// Before the request that it came with.
+void ControlServer::take_file(const Client& client, int file) {
+  const auto& debugger = client.session.debugger;
+  if (!debugger) {
+    close(file);
+    return;
+  }
+  pass_file(debugger_descriptors().passes_files, debugger->id(), file);
 }
 
 void ControlServer::serve_control(Client& client, std::string_view bytes) {
@@ -294,7 +308,8 @@ struct ThreadStart {
 // 0 or -errno: then the table is the program's still.
 int64_t take_own_descriptors(int vm_descriptor) {
   const DebuggerDescriptors debugger = debugger_descriptors();
-  int kept[] = {vm_descriptor, debugger.wakes_debugger, debugger.wakes_control};
+  int kept[] = {vm_descriptor, debugger.wakes_debugger, debugger.wakes_control,
+                debugger.passes_files};
   std::sort(std::begin(kept), std::end(kept));
   const int64_t result = raw_call(__NR_unshare, CLONE_FILES);
   if (result < 0) return result;

@@ -1,8 +1,10 @@
 #include "vmm/debug/core_file.h"
 
 #include <elf.h>
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/procfs.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -211,6 +213,16 @@ bool write_memory(int descriptor, const DebugMapping& mapping, uint64_t offset,
   return true;
 }
 
+// Empty: this file may be one.
+std::string why_no_core(int descriptor) {
+  struct stat file = {};
+  if (fstat(descriptor, &file) != 0) return std::strerror(errno);
+  // A pipe that nobody reads would hold the program for good.
+  if (!S_ISREG(file.st_mode)) return "that is no regular file";
+  if (file.st_uid != geteuid()) return "that file belongs to another user";
+  return file.st_nlink == 1 ? "" : "that file has another name, too";
+}
+
 std::string failure() {
   return std::string("writing the core failed: ") + std::strerror(errno);
 }
@@ -236,6 +248,19 @@ std::string write_core(int descriptor, const CoreProgram& program, const CoreRea
     if (!write_memory(descriptor, program.mappings[i - 1], load.p_offset, read)) return failure();
   }
   return ftruncate(descriptor, static_cast<off_t>(end)) == 0 ? std::string() : failure();
+}
+
+CoreFile open_core_file(const std::string& path) {
+  // What somebody else has put there is not ours to write: as Linux's own cores.
+  constexpr int kFlags = O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW;
+  CoreFile file;
+  file.descriptor = open(path.c_str(), kFlags | O_EXCL, 0600);
+  file.is_new = file.descriptor >= 0;
+  if (!file.is_new && errno == EEXIST) file.descriptor = open(path.c_str(), kFlags, 0600);
+  file.error = file.descriptor < 0 ? std::strerror(errno) : why_no_core(file.descriptor);
+  if (file.error.empty() || file.descriptor < 0) return file;
+  close(file.descriptor);
+  return {-1, false, file.error};
 }
 
 }  // namespace dbos::vmm

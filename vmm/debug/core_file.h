@@ -34,4 +34,13 @@ using CoreReader = std::function<bool(const DebugMapping& mapping, uint64_t addr
 // Shared mappings are listed without their contents. Result: empty, or what failed.
 std::string write_core(int descriptor, const CoreProgram& program, const CoreReader& read);
 
+// A file that a core may be written to: a new one, readable by its owner alone, or one that is there
+// already, if it is a regular one of this user's that has no other name.
+struct CoreFile {
+  int descriptor = -1;
+  bool is_new = false;
+  std::string error;  // why there is none
+};
+CoreFile open_core_file(const std::string& path);
+
 }  // namespace dbos::vmm

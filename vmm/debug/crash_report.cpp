@@ -1,6 +1,5 @@
 #include "vmm/debug/crash_report.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -96,15 +95,14 @@ std::string report_text(const Vcpu& vcpu, int signal) {
   return text;
 }
 
-// Empty: this file may be one. It is made empty.
-std::string why_no_core(int descriptor) {
-  struct stat file = {};
-  if (fstat(descriptor, &file) != 0) return std::strerror(errno);
-  // A pipe that nobody reads would hold the program for good.
-  if (!S_ISREG(file.st_mode)) return "that is no regular file";
-  if (file.st_uid != geteuid()) return "that file belongs to another user";
-  if (file.st_nlink != 1) return "that file has another name, too";
-  return ftruncate(descriptor, 0) == 0 ? "" : std::strerror(errno);
+// Result: empty, or what failed.
+std::string write_core_file(const std::string& path, uint32_t vcpu, int signal) {
+  const CoreFile file = open_core_file(path);
+  if (!file.error.empty()) return file.error;
+  std::string error = write_core_into(keep_descriptor(file.descriptor), vcpu, signal);
+  // A part of a core is of no use, and may be what has filled the disk.
+  if (file.is_new && !error.empty()) unlink(path.c_str());
+  return error;
 }
 
 void write_core_at_death(const Vcpu& vcpu, int signal) {
@@ -141,19 +139,17 @@ void handle_crash(Vcpu& vcpu, int signal) {
   // The threads stay stopped: what they would do is no part of a program that is dead.
 }
 
-std::string write_core_file(const std::string& path, uint32_t vcpu, int signal) {
-  // What somebody else has put there is not ours to write: as Linux's own cores.
-  constexpr int kFlags = O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW;
-  int descriptor = open(path.c_str(), kFlags | O_EXCL, 0600);
-  const bool is_new = descriptor >= 0;
-  if (!is_new && errno == EEXIST) descriptor = open(path.c_str(), kFlags, 0600);
-  if (descriptor < 0) return std::strerror(errno);
-  const int kept = keep_descriptor(descriptor);
-  std::string error = why_no_core(kept);
-  if (error.empty()) error = write_core(kept, describe_program(vcpu, signal), read_page);
+std::string write_core_into(int kept, uint32_t vcpu, int signal) {
+  struct stat file = {};
+  std::string error;
+  if (fstat(kept, &file) == 0 && !S_ISREG(file.st_mode)) {
+    error = "that is no regular file";
+  } else if (ftruncate(kept, 0) != 0) {
+    error = std::strerror(errno);
+  } else {
+    error = write_core(kept, describe_program(vcpu, signal), read_page);
+  }
   close_kept(kept);
-  // A part of a core is of no use, and may be what has filled the disk.
-  if (is_new && !error.empty()) unlink(path.c_str());
   return error;
 }
 

@@ -26,9 +26,9 @@ void set_crash_options(const CrashOptions& options);
 // attached, which sees for itself.
 void handle_crash(Vcpu& vcpu, int signal);
 
-// Writes a core of the stopped program to a new file, readable by the owner alone. `signal`: what
-// it dies by, 0: it lives; `vcpu`: whose thread comes first. Result: empty, or what failed. The
-// caller is the attached debugger (stop.h).
-std::string write_core_file(const std::string& path, uint32_t vcpu, int signal);
+// Writes a core of the stopped program to a file in place of what is in it, and closes the file,
+// which is a kept one (keep_descriptor.h). `signal`: what it dies by, 0: it lives; `vcpu`: whose
+// thread comes first. Result: empty, or what failed. The caller is the attached debugger (stop.h).
+std::string write_core_into(int kept, uint32_t vcpu, int signal);
 
 }  // namespace dbos::vmm

@@ -4,7 +4,9 @@
 // Thread-safe; nothing here waits. Each side wakes the other one by its eventfd.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <mutex>
 #include <string>
 #include <string_view>
@@ -18,6 +20,8 @@ class DebugChannel {
       : who_(std::move(who)), wakes_debugger_(wakes_debugger), wakes_control_(wakes_control) {}
 
   const std::string& who() const { return who_; }
+  // Of this client alone, whenever it came.
+  uint64_t id() const { return id_; }
 
   // ---- The control thread's ----
 
@@ -43,6 +47,9 @@ class DebugChannel {
   void finish();
 
  private:
+  static inline std::atomic<uint64_t> next_id{0};
+
+  const uint64_t id_ = ++next_id;
   const std::string who_;
   const int wakes_debugger_;
   const int wakes_control_;

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <vector>
 
-#include "vmm/debug/crash_report.h"
 #include "vmm/debug/gdb_packet.h"
 #include "vmm/debug/gdb_registers.h"
 #include "vmm/machine/kernel_image.h"
@@ -157,14 +156,6 @@ Json unset_breakpoint(const Json& arguments) {
   return true;
 }
 
-Json core(const Json& arguments) {
-  const std::string path = text_argument(arguments, "path");
-  if (path.empty() || path.front() != '/') throw CommandError("the path of a core is absolute");
-  const std::string error = write_core_file(path, chosen_vcpu(arguments), 0);
-  if (!error.empty()) throw CommandError(fmt::format("no core in {}: {}", path, error));
-  return true;
-}
-
 struct Request {
   const char* name;
   Json (*perform)(const Json& arguments);
@@ -172,7 +163,6 @@ struct Request {
 constexpr Request kRequests[] = {
     {"debug", hello},      {"threads", threads},      {"registers", registers},
     {"read", read_memory}, {"break", set_breakpoint}, {"unbreak", unset_breakpoint},
-    {"core", core},
 };
 
 }  // namespace

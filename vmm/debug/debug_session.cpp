@@ -65,6 +65,7 @@ Json DebugSession::perform(const ControlRequest& request) {
   if (interrupts) return true;
   if (request.command == "run") return run(request.arguments);
   if (request.command == "gdb") return true;
+  if (request.command == "core") return write_core(request.arguments);
   return perform_debug_request(request);
 }
 
@@ -80,6 +81,15 @@ Json DebugSession::run(const Json& arguments) {
   if (stop_ && stop_->vcpu == chosen.vcpu) chosen.signal = stop_->signal;
   is_running_ = true;
   resume({&chosen, steps ? size_t{1} : size_t{0}}, Run::kContinue);
+  return true;
+}
+
+Json DebugSession::write_core(const Json& arguments) {
+  const uint32_t vcpu = chosen_vcpu(arguments);
+  const int file = take_file_();
+  if (file < 0) throw CommandError("no file came with the request");
+  const std::string error = write_core_into(file, vcpu, 0);
+  if (!error.empty()) throw CommandError(error);
   return true;
 }
 

@@ -12,17 +12,19 @@
 //   break, unbreak {address, kind, length}   kind: "software", "execute", "write", "access"
 //   run {thread, step}               the program goes on: all of it, or one instruction of a thread
 //   interrupt {}                     ... and stops
-//   core {path, thread}              writes a core file
+//   core {thread}                    writes a core to the file that came with it (passed_file.h)
 //   gdb {}                           from here on the bytes are gdb's remote protocol
 //
 // While the program runs only "interrupt" is answered; it stops with a line of its own:
 //   {"event": "stop", "cause", "thread", "signal", "address"}, {"event": "end", "status", "signal"}
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "vmm/debug/control_request.h"
 #include "vmm/debug/gdb_session.h"
@@ -32,8 +34,9 @@ namespace dbos::vmm {
 
 class DebugSession {
  public:
-  // The calling thread is attached (stop.h) and the program is stopped.
-  DebugSession() = default;
+  // The calling thread is attached (stop.h) and the program is stopped. `take_file`: the file that
+  // came with the last request, as a kept descriptor; -1: there is none.
+  explicit DebugSession(std::function<int()> take_file) : take_file_(std::move(take_file)) {}
 
   // Keeps requests for answer_next(); gdb's packets are answered at once.
   void receive(std::string_view bytes);
@@ -49,11 +52,13 @@ class DebugSession {
  private:
   Json perform(const ControlRequest& request);
   Json run(const Json& arguments);
+  Json write_core(const Json& arguments);
   void begin_gdb();
   void report_next();
   void report(const StopEvent& event);
   void answer(const std::string& line);
 
+  std::function<int()> take_file_;
   LineBuffer lines_;
   std::string output_;
   std::unique_ptr<GdbSession> gdb_;

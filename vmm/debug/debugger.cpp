@@ -10,6 +10,7 @@
 #include <mutex>
 
 #include "vmm/debug/debug_session.h"
+#include "vmm/debug/passed_file.h"
 #include "vmm/debug/stop.h"
 #include "vmm/error.h"
 #include "vmm/host/keep_descriptor.h"
@@ -24,7 +25,8 @@ constexpr size_t kStackSize = 2 << 20;
 // For a client to read that the program has ended.
 constexpr std::chrono::milliseconds kPatienceOfEnd(1000);
 
-DebuggerDescriptors descriptors = {-1, -1};
+DebuggerDescriptors descriptors = {-1, -1, -1};
+int takes_files = -1;
 std::mutex waiting_lock;
 std::deque<std::shared_ptr<DebugChannel>>* waiting = nullptr;  // for the debugger's thread
 
@@ -63,8 +65,13 @@ void wait_for_close(DebugChannel& client) {
   }
 }
 
+int take_file(const DebugChannel& client) {
+  const int file = take_passed_file(takes_files, client.id());
+  return file < 0 ? file : keep_descriptor(file);
+}
+
 void talk(DebugChannel& client) {
-  DebugSession session;
+  DebugSession session([&client] { return take_file(client); });
   for (;;) {
     refuse_others();
     bool is_closed = false;
@@ -96,6 +103,7 @@ void serve(DebugChannel& client) {
     refuse(client, "the program can't be stopped: a thread stays in the guest kernel");
   }
   detach_debugger();
+  take_passed_file(takes_files, 0);  // what nobody took is closed
   client.finish();
 }
 
@@ -110,17 +118,22 @@ void* run_debugger(void* /*argument*/) {
   return nullptr;
 }
 
-int make_wake_up() {
-  const int descriptor = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+int keep_made(int descriptor) {
   if (descriptor < 0) throw StartError::with_errno("can't make a descriptor for debugging");
   return keep_descriptor(descriptor);
+}
+
+int make_wake_up() {
+  return keep_made(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
 }
 
 }  // namespace
 
 void start_debugger() {
   waiting = new std::deque<std::shared_ptr<DebugChannel>>;  // the thread never ends
-  descriptors = {make_wake_up(), make_wake_up()};
+  const FilePassage passage = make_file_passage();
+  descriptors = {make_wake_up(), make_wake_up(), keep_made(passage.in)};
+  takes_files = keep_made(passage.out);
   require_service_thread(kStackSize, run_debugger, nullptr, "that debugs for dbos-dbg");
 }
 

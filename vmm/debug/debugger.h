@@ -21,11 +21,13 @@ void start_debugger();
 // others. Null: start_debugger() was not called. Any thread; does not wait.
 std::shared_ptr<DebugChannel> open_debug_channel(std::string who, std::string_view input);
 
-// The eventfds by which the debugger's thread and the control thread wake each other; -1 without
-// start_debugger(). The control thread has them under the same numbers in its own table.
+// The eventfds by which the debugger's thread and the control thread wake each other, and where the
+// latter passes files on (passed_file.h); -1 without start_debugger(). The control thread has them
+// under the same numbers in its own table.
 struct DebuggerDescriptors {
   int wakes_debugger;
   int wakes_control;
+  int passes_files;
 };
 DebuggerDescriptors debugger_descriptors();
 

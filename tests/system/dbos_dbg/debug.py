@@ -256,6 +256,9 @@ def vanishes():
                                ("run", {"thread": 99999999999}), ("debug", {"thread": 7}),
                                ("registers", {"thread": "a"}), ("core", {"path": ""})):
         check("ok" in hostile.ask(command, **arguments), command)
+    made = os.path.abspath("made-by-dbos-run")  # which opens no file for anybody
+    check_equal("a core by its path", "no file came with the request", hostile.ask("core", path=made)["error"])
+    check(not os.path.exists(made), "dbos-run has made the file")
     for request in b"x\n", b"{}\n", b'{"command": "debug", "arguments": 7}\n':
         hostile.send(request)
         answer = hostile.answer()

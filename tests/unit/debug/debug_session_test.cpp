@@ -1,6 +1,7 @@
 #include <catch2/catch.hpp>
 
 #include <csignal>
+#include <utility>
 
 #include "tests/unit/debug/fake_program.h"
 #include "vmm/debug/debug_session.h"
@@ -11,6 +12,10 @@ using dbos::vmm::Run;
 using dbos::vmm::StopCause;
 
 namespace {
+
+int no_file() {
+  return -1;
+}
 
 std::vector<Json> lines_of(const std::string& text) {
   std::vector<Json> lines;
@@ -52,7 +57,7 @@ std::string error(DebugSession& session, const char* command, Json arguments = J
 
 TEST_CASE("a debugger sees the threads, their registers and the memory") {
   fake::reset();
-  DebugSession session;
+  DebugSession session(no_file);
   REQUIRE(result(session, "debug")["program"] == "/bin/program");
   const Json threads = result(session, "threads");
   REQUIRE(threads.size() == 2);
@@ -72,7 +77,7 @@ TEST_CASE("a debugger sees the threads, their registers and the memory") {
 
 TEST_CASE("what a debugger asks wrongly is refused with a sentence") {
   fake::reset();
-  DebugSession session;
+  DebugSession session(no_file);
   REQUIRE(error(session, "registers", {{"thread", 9}}) == "the program has no thread 9");
   REQUIRE(error(session, "read", {{"address", 0}}) == "\"length\" is missing");
   REQUIRE(error(session, "read", {{"address", 0}, {"length", 65537}}) ==
@@ -80,9 +85,8 @@ TEST_CASE("what a debugger asks wrongly is refused with a sentence") {
   REQUIRE(error(session, "break", {{"kind", "soft"}, {"address", 1}}).find("of kind") !=
           std::string::npos);
   REQUIRE(error(session, "break", {{"address", 1}}).find("\"kind\"") != std::string::npos);
-  REQUIRE(error(session, "core", {{"path", "core"}}) == "the path of a core is absolute");
-  REQUIRE(error(session, "core", {{"path", "/bad"}}) ==
-          "no core in /bad: No such file or directory");
+  REQUIRE(error(session, "core") == "no file came with the request");
+  REQUIRE(error(session, "core", {{"thread", 9}}) == "the program has no thread 9");
   REQUIRE(error(session, "trace") == "there is no such command for a debugger");
   REQUIRE(error(session, "interrupt") == "the program is stopped already");
   REQUIRE_FALSE(session.is_over());
@@ -92,9 +96,21 @@ TEST_CASE("what a debugger asks wrongly is refused with a sentence") {
   REQUIRE(session.is_over());
 }
 
+TEST_CASE("a core goes to the file that came with the request, and nowhere else") {
+  fake::reset();
+  int file = 7;
+  DebugSession session([&file] { return std::exchange(file, -1); });
+  REQUIRE(result(session, "core", {{"path", "/etc/passwd"}}) == true);
+  REQUIRE(fake::program().core_file == 7);
+  REQUIRE(error(session, "core") == "no file came with the request");
+  file = 8;
+  fake::program().core_error = "that is no regular file";
+  REQUIRE(error(session, "core") == "that is no regular file");
+}
+
 TEST_CASE("a watchpoint that this machine can't have is refused with a code") {
   fake::Program& program = fake::reset();
-  DebugSession session;
+  DebugSession session(no_file);
   const Json watchpoint = {{"kind", "write"}, {"address", 0x1008}, {"length", 8}};
   REQUIRE(result(session, "break", watchpoint) == true);
   program.has_debug_registers = false;
@@ -105,7 +121,7 @@ TEST_CASE("a watchpoint that this machine can't have is refused with a code") {
 
 TEST_CASE("a program that goes on says when and why it stops") {
   fake::Program& program = fake::reset();
-  DebugSession session;
+  DebugSession session(no_file);
   REQUIRE(result(session, "break", {{"kind", "software"}, {"address", 0x1004}}) == true);
   REQUIRE(program.breakpoints.size() == 1);
   REQUIRE(result(session, "run") == true);
@@ -132,7 +148,7 @@ TEST_CASE("a program that goes on says when and why it stops") {
 
 TEST_CASE("only signals that kill stop the program") {
   fake::Program& program = fake::reset();
-  DebugSession session;
+  DebugSession session(no_file);
   REQUIRE(result(session, "run") == true);
   program.events.push_back({1, StopCause::kSignal, SIGUSR1, 0});
   session.handle_events();
@@ -150,7 +166,7 @@ TEST_CASE("only signals that kill stop the program") {
 
 TEST_CASE("a debugger is told of the program's end") {
   fake::Program& program = fake::reset();
-  DebugSession session;
+  DebugSession session(no_file);
   REQUIRE(result(session, "run") == true);
   program.end = dbos::vmm::ProcessEnd{false, 3};
   session.handle_events();
@@ -160,7 +176,7 @@ TEST_CASE("a debugger is told of the program's end") {
 
 TEST_CASE("a session becomes gdb's") {
   fake::reset();
-  DebugSession session;
+  DebugSession session(no_file);
   session.receive("{\"command\": \"gdb\"}\n" + dbos::vmm::make_gdb_packet("qC"));
   REQUIRE(session.answer_next());
   const std::string output = session.take_output();

@@ -131,8 +131,9 @@ uint64_t core_signals() {
   return uint64_t{1} << (SIGSEGV - 1);
 }
 
-std::string write_core_file(const std::string& path, uint32_t, int) {
-  return path == "/bad" ? "No such file or directory" : "";
+std::string write_core_into(int kept, uint32_t, int) {
+  fake::program().core_file = kept;
+  return fake::program().core_error;
 }
 
 std::vector<uint8_t> read_auxiliary_vector() {

@@ -24,6 +24,8 @@ struct Program {
   bool is_stopped = true;
   bool has_debug_registers = true;
   uint32_t resumes = 0;
+  int core_file = -1;      // that the last core went to
+  std::string core_error;  // what it fails with
 };
 
 // A new one: thread 0x64 on vCPU 0, held, and thread 0x65 on vCPU 1, in a host call.
