@@ -45,6 +45,26 @@ test_dbos_dbg_and_a_jail() {
   grep -q python one.out
 }
 
+# Root is not enough where it has no capabilities or can't see the program's process, as in another container; the
+# host's root is let in to a container's program. hostile_clients tries without what is asked for.
+test_dbos_dbg_lets_in_who_may_trace() {
+  local dbg=$DBOS_BUILD/tools/dbos-dbg container
+  "${dbos[@]}" sleep 200 &
+  await 30 "$dbg" -p "$!" ps
+  one 'exit 1' setpriv --bounding-set=-all --inh-caps=-all "$dbg" -p "$!" ps
+  grep -q "^dbos-dbg: can't attach: Linux does not let this user look into process" one.err
+  one 'exit 1' unshare --pid --fork --mount-proc "$dbg" ps
+  grep -q "^dbos-dbg: can't attach: the program runs in another pid namespace" one.err
+  kill "$!"
+  unshare --user --map-root-user --net --pid --fork --mount-proc --kill-child "${dbos[@]}" sleep 201 &
+  container=$!
+  look_into_container() { nsenter --net --target "$(pgrep -n -x sleep)" "$dbg" ps; }
+  await 60 look_into_container
+  kill -KILL "$container"  # it takes no notice of SIGTERM
+  is_container_gone() { ! pgrep -f 'sleep 201' >/dev/null; }
+  await 30 is_container_gone
+}
+
 test_dbos_dbg_without_a_program() {
   local dbg=$DBOS_BUILD/tools/dbos-dbg
   one 'exit 1' "$dbg" -p no-such-program ps

@@ -64,6 +64,10 @@ Connection::Connection(const std::string& socket_name) {
   peer_ = {credentials.pid, credentials.uid, credentials.gid};
 }
 
+Connection::Connection(const Address& address) : Connection(address.socket) {
+  ask("attach", {{"secret", address.secret}});
+}
+
 Connection::~Connection() {
   close(socket_);
 }

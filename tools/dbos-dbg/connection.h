@@ -32,10 +32,18 @@ class UsageError : public Failure {
   using Failure::Failure;
 };
 
+// Where a machine is, and what its control thread wants to hear first (vmm/debug/admission.h).
+struct Address {
+  std::string socket;  // the abstract name, without the NUL in front
+  std::string secret;
+};
+
 class Connection {
  public:
-  // Throws Failure where nobody listens, or somebody whose socket it should not be.
+  // To see who listens. Throws Failure where nobody does, or whose socket it should not be.
   explicit Connection(const std::string& socket_name);
+  // To ask. Throws Failure where that is refused, too.
+  explicit Connection(const Address& address);
   ~Connection();
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;

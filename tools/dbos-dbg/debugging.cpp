@@ -54,9 +54,9 @@ bool waits_for_stops(const std::string& command) {
   return command == "break" || command == "watch" || command == "awatch";
 }
 
-void debug_once(const std::string& socket_name, const std::vector<std::string>& words,
+void debug_once(const Address& address, const std::vector<std::string>& words,
                 const DebugOptions& options) {
-  Target target(socket_name);
+  Target target(address);
   if (options.thread != 0) target.choose(options.thread);
   DebugCommands commands(target);
   const Answer answer = commands.perform(words);
@@ -65,9 +65,9 @@ void debug_once(const std::string& socket_name, const std::vector<std::string>& 
   if (waits) wait_for_stops(commands, options);
 }
 
-void debug_session(const std::string& socket_name, const std::vector<std::string>& lines,
+void debug_session(const Address& address, const std::vector<std::string>& lines,
                    const DebugOptions& options) {
-  Target target(socket_name);
+  Target target(address);
   if (options.thread != 0) target.choose(options.thread);
   DebugCommands commands(target);
   for (const std::string& line : lines) {

@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "tools/dbos-dbg/connection.h"
+
 namespace dbos::dbg {
 
 struct DebugOptions {
@@ -18,12 +20,12 @@ bool waits_for_stops(const std::string& command);
 
 // One command (debug_commands.h), for which the program is stopped; after it, it runs on. "break"
 // and "watch" wait until they stop it, and show the call chain. Throws Failure.
-void debug_once(const std::string& socket_name, const std::vector<std::string>& words,
+void debug_once(const Address& address, const std::vector<std::string>& words,
                 const DebugOptions& options);
 
 // `commands`, one after the other; without any, those that come on standard input. The first one
 // that fails ends it, by Failure; at a terminal it is only told of.
-void debug_session(const std::string& socket_name, const std::vector<std::string>& commands,
+void debug_session(const Address& address, const std::vector<std::string>& commands,
                    const DebugOptions& options);
 
 }  // namespace dbos::dbg

@@ -96,7 +96,7 @@ void carry_both(int input, int output, int program) {
 void serve_gdb(const std::string& program, const std::string& address) {
   const bool is_port = !address.empty() && address.find('/') == std::string::npos;
   if (is_port) parse(address);  // whatever is wrong is said before gdb is waited for
-  Connection connection(choose_machine(program).socket);
+  Connection connection(choose_machine(program).address);
   const Descriptor accepted(address.empty() ? -1 : wait_for_gdb(address));
   connection.ask("debug", Json::object(), Connection::Wait::kForever);
   connection.ask("gdb", Json::object(), Connection::Wait::kForever);

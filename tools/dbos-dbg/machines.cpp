@@ -5,11 +5,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <fstream>
-#include <set>
+#include <map>
 #include <sstream>
 
 #include "tools/dbos-dbg/connection.h"
+#include "vmm/debug/admission.h"
 #include "vmm/debug/control_request.h"
 #include "vmm/printable.h"
 
@@ -17,16 +19,20 @@ namespace dbos::dbg {
 namespace {
 
 constexpr const char* kPrefix = "@dbos-run/";
+constexpr const char* kListens = "00010000";  // __SO_ACCEPTCON
 
-// Each connection has its name in the list once more.
-std::set<std::string> socket_names() {
-  std::set<std::string> names;
+// The inodes of those that listen, by name. Each connection has its name in the list once more.
+std::map<std::string, uint64_t> listening_sockets() {
+  std::map<std::string, uint64_t> inodes;
   std::ifstream file("/proc/net/unix");
   for (std::string line; std::getline(file, line);) {
-    const size_t at = line.find(kPrefix);
-    if (at != std::string::npos) names.insert(line.substr(at + 1));
+    std::istringstream fields(line);
+    std::string skipped, flags, name;
+    uint64_t inode = 0;
+    fields >> skipped >> skipped >> skipped >> flags >> skipped >> skipped >> inode >> name;
+    if (flags == kListens && name.starts_with(kPrefix)) inodes[name.substr(1)] = inode;
   }
-  return names;
+  return inodes;
 }
 
 bool is_ours(const std::string& socket_name) {
@@ -40,12 +46,13 @@ std::string text_of(const std::string& file) {
   return text.str();
 }
 
-Machine describe(const std::string& socket_name) {
+Machine describe(const std::string& socket_name, uint64_t inode) {
   const Connection::Peer peer = Connection(socket_name).peer();
   Machine machine{peer.process,
+                  inode,
                   peer.user,
                   peer.group,
-                  socket_name,
+                  {socket_name, {}},
                   text_of(fmt::format("/proc/{}/comm", peer.process)),
                   text_of(fmt::format("/proc/{}/cmdline", peer.process))};
   while (!machine.name.empty() && machine.name.back() == '\n') machine.name.pop_back();
@@ -66,9 +73,22 @@ void become_owner(const Machine& machine) {
   if (!is_done) throw Failure("can't become the user who has started the program");
 }
 
+std::string secret_of(const Machine& machine) {
+  const auto secret = vmm::find_secret(machine.process, machine.socket_inode);
+  if (secret) return *secret;
+  if (machine.process == 0) {
+    throw Failure(
+        "can't attach: the program runs in another pid namespace, which is not below this one");
+  }
+  throw Failure(fmt::format(
+      "can't attach: Linux does not let this user look into process {} (it takes the same user and "
+      "capabilities, or CAP_SYS_PTRACE), or it is a dbos-run of another version",
+      machine.process));
+}
+
 // It may have been started by another release.
 void check_protocol(const Machine& machine) {
-  const Json hello = Connection(machine.socket).ask("hello");
+  const Json hello = Connection(machine.address).ask("hello");
   const int protocol = hello.value("protocol", 0);
   if (protocol == vmm::kControlProtocol) return;
   throw Failure(fmt::format(
@@ -89,10 +109,10 @@ std::string list_of(const std::vector<Machine>& machines) {
 
 std::vector<Machine> find_machines() {
   std::vector<Machine> machines;
-  for (const std::string& name : socket_names()) {
+  for (const auto& [name, inode] : listening_sockets()) {
     if (!is_ours(name)) continue;
     try {
-      machines.push_back(describe(name));
+      machines.push_back(describe(name, inode));
     } catch (const Failure&) {
       continue;  // it has ended meanwhile
     }
@@ -119,9 +139,11 @@ Machine choose_machine(const std::string& wanted) {
     throw Failure(fmt::format("several programs run under dbos-run: {}; choose with -p PROCESS",
                               list_of(found)));
   }
-  become_owner(found.front());
-  check_protocol(found.front());
-  return found.front();
+  Machine& machine = found.front();
+  machine.address.secret = secret_of(machine);  // first: the owner may no longer be let in
+  become_owner(machine);
+  check_protocol(machine);
+  return machine;
 }
 
 }  // namespace dbos::dbg

@@ -30,7 +30,7 @@ constexpr const char* kDescription =
     R"(Looks into a program that runs under dbos-run, without stopping or slowing it: what its processes
 do, its memory, page tables and snapshots, and what its system calls and exits cost. From 'regs' on the
 commands stop the program's first process for as long as they take; it runs on when they end, however
-they end. It attaches to programs of the same user; root attaches to all.)";
+they end. It attaches to programs of the same user, root to all, as far as Linux lets them be traced.)";
 
 constexpr const char* kFooter =
     R"(Where one program runs under dbos-run, it is meant; -p chooses among several. Numbers are decimal,
@@ -127,7 +127,7 @@ void list_machines(const Options& options) {
 }
 
 Connection attach(const Options& options) {
-  return Connection(choose_machine(options.process).socket);
+  return Connection(choose_machine(options.process).address);
 }
 
 using Text = std::string (*)(const Json&);
@@ -141,7 +141,7 @@ void show(const Options& options, const char* command, const Json& arguments, Te
 void show_counts(const Options& options, const char* command,
                  std::string (*text)(const Json&, double)) {
   const double seconds = options.interval.empty() ? 0 : parse_interval(options.interval);
-  Connection connection(choose_machine(options.process).socket);
+  Connection connection(choose_machine(options.process).address);
   if (options.interval.empty()) {
     const Json result = connection.ask(command);
     print(options, result, text(result, 0));
@@ -163,7 +163,7 @@ void show_page_walk(const Options& options) {
 void run_trace(Options options) {
   options.trace.json = options.json;
   if (!options.space.empty()) options.trace.space = parse_number(options.space, "--space");
-  Connection connection(choose_machine(options.process).socket);
+  Connection connection(choose_machine(options.process).address);
   trace(connection, options.trace);
 }
 
@@ -273,7 +273,7 @@ CLI::App* declare_stopping_command(CLI::App& app, Options& options,
     words.insert(words.end(), options.words.begin(), options.words.end());
     if (options.all) words.emplace_back("all");
     options.debug.json = options.json;
-    debug_once(choose_machine(options.process).socket, words, options.debug);
+    debug_once(choose_machine(options.process).address, words, options.debug);
   });
   return command;
 }
@@ -303,7 +303,7 @@ void declare_sessions(CLI::App& app, Options& options) {
       ->type_name("THREAD");
   session->final_callback([&] {
     options.debug.json = options.json;
-    debug_session(choose_machine(options.process).socket, options.words, options.debug);
+    debug_session(choose_machine(options.process).address, options.words, options.debug);
   });
   auto* const gdb = app.add_subcommand(
       "gdb", "gdb's remote protocol, on standard input and output or at an address");

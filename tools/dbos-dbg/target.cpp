@@ -46,8 +46,8 @@ bool is_same(const std::vector<vmm::LoadedModule>& a, const std::vector<vmm::Loa
 
 }  // namespace
 
-Target::Target(const std::string& socket_name)
-    : connection_(socket_name),
+Target::Target(const Address& address)
+    : connection_(address),
       description_(connection_.ask("debug", Json::object(), Connection::Wait::kForever)) {}
 
 Json Target::ask(const std::string& command, const Json& arguments) {

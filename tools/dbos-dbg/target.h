@@ -20,7 +20,7 @@ using vmm::CallFrame;
 class Target {
  public:
   // Stops the program.
-  explicit Target(const std::string& socket_name);
+  explicit Target(const Address& address);
 
   Json ask(const std::string& command, const Json& arguments = Json::object());
   // Of the chosen thread first. Throws Failure where the file takes none.

@@ -15,8 +15,11 @@
 #include <climits>
 #include <cstring>
 #include <list>
+#include <optional>
+#include <utility>
 #include <vector>
 
+#include "vmm/debug/admission.h"
 #include "vmm/debug/control_commands.h"
 #include "vmm/debug/debugger.h"
 #include "vmm/debug/listen.h"
@@ -36,8 +39,9 @@ constexpr size_t kStackSize = 512 * 1024;
 // A client that does not read is asked nothing more until it does.
 constexpr size_t kOutputMax = 4 * 1024 * 1024;
 constexpr int kTracePeriod_ms = 5;
-// Within that a client has asked for the page of metrics and taken it. There are only so many.
-constexpr std::chrono::seconds kMetricsPatience{10};
+// Within that a client has asked for the page of metrics and taken it, or has been admitted to the
+// control socket. There are only so many.
+constexpr std::chrono::seconds kPatience{10};
 constexpr int kPatiencePeriod_ms = 1000;
 constexpr useconds_t kPauseAfterFailure_us = 50'000;
 
@@ -58,10 +62,14 @@ struct Client {
   bool is_ending = false;  // to be closed as soon as its output is out
 };
 
+bool must_hurry(const Client& client) {
+  return client.kind == ClientKind::kMetrics || !client.session.is_admitted;
+}
+
 class ControlServer {
  public:
-  ControlServer(Machine& machine, int control, int metrics)
-      : context_(machine), control_(control), metrics_(metrics) {
+  ControlServer(Machine& machine, int control, int metrics, std::string secret)
+      : context_(machine), control_(control), metrics_(metrics), secret_(std::move(secret)) {
     if (metrics >= 0) context_.time_always();
   }
 
@@ -78,6 +86,7 @@ class ControlServer {
   void serve_control(Client& client, std::string_view bytes);
   void serve_metrics(Client& client, std::string_view bytes);
   void answer(Client& client, const std::string& line);
+  Json admit(Client& client, const ControlRequest& request) const;
   void begin_debugging(Client& client, const std::string& line);
   void take_debugger_output();
   static void drop_debugger(Client& client);
@@ -93,6 +102,7 @@ class ControlServer {
   ControlContext context_;
   int control_;
   int metrics_;
+  std::string secret_;
   std::list<Client> clients_;
 };
 
@@ -110,7 +120,8 @@ pollfd ControlServer::events_of(const Client& client) {
 
 int ControlServer::patience_ms() {
   if (context_.trace().is_on()) return kTracePeriod_ms;
-  return count(ClientKind::kMetrics) != 0 ? kPatiencePeriod_ms : -1;
+  const bool one_must_hurry = std::any_of(clients_.begin(), clients_.end(), must_hurry);
+  return one_must_hurry ? kPatiencePeriod_ms : -1;
 }
 
 void ControlServer::turn() {
@@ -146,7 +157,7 @@ void ControlServer::accept_client(int listener, ClientKind kind) {
     return;
   }
   Client client{.socket = socket, .kind = kind, .session = {}, .lines = {}, .http_request = {}};
-  if (kind == ClientKind::kControl && !may_control(socket, &client.session.peer)) {
+  if (kind == ClientKind::kControl && !may_ask(socket, &client.session.peer)) {
     close(socket);
     return;
   }
@@ -194,6 +205,7 @@ void ControlServer::serve_control(Client& client, std::string_view bytes) {
   try {
     while (const auto line = client.lines.next()) {
       answer(client, *line);
+      if (client.is_ending) return;
       if (session.debugger) return session.debugger->give(client.lines.take_rest());
     }
   } catch (const CommandError& error) {
@@ -206,8 +218,10 @@ void ControlServer::answer(Client& client, const std::string& line) {
   ControlRequest request;
   try {
     request = parse_request(line);
-    if (request.command == "debug") return begin_debugging(client, line);
-    const Json result = perform_command(context_, client.session, request);
+    const bool is_admitted = client.session.is_admitted;
+    if (is_admitted && request.command == "debug") return begin_debugging(client, line);
+    const Json result =
+        is_admitted ? perform_command(context_, client.session, request) : admit(client, request);
     client.session.output += answer_line(request, result);
   } catch (const CommandError& error) {
     client.session.output += error_line(request.id, error.what(), error.code());
@@ -215,6 +229,17 @@ void ControlServer::answer(Client& client, const std::string& line) {
     client.session.output +=
         error_line(request.id, fmt::format("the request failed: {}", error.what()));
   }
+}
+
+// The first request: whoever does not know the secret gets no other one.
+Json ControlServer::admit(Client& client, const ControlRequest& request) const {
+  const auto given = request.arguments.find("secret");
+  const bool is_right = request.command == "attach" && given != request.arguments.end() &&
+                        given->is_string() && given->get<std::string>() == secret_;
+  client.session.is_admitted = is_right;
+  client.is_ending = !is_right;
+  if (!is_right) throw CommandError("this user may not look into the program");
+  return true;
 }
 
 // From here on the debugger's thread answers.
@@ -270,7 +295,7 @@ void ControlServer::send_output(Client& client) {
 void ControlServer::end_slow_ones() {
   const auto now = std::chrono::steady_clock::now();
   for (Client& client : clients_) {
-    if (client.kind != ClientKind::kMetrics || now - client.begin < kMetricsPatience) continue;
+    if (!must_hurry(client) || now - client.begin < kPatience) continue;
     client.session.output.clear();
     client.is_ending = true;
   }
@@ -327,10 +352,11 @@ int64_t take_own_descriptors(int vm_descriptor) {
 void* run_control_thread(void* argument) {
   auto& start = *static_cast<ThreadStart*>(argument);
   Machine& machine = *start.machine;
-  begin_service_thread("dbos-control");
+  begin_service_thread(kControlThread);
   const auto error = static_cast<int>(take_own_descriptors(machine.vm_descriptor()));
   int control = -1;
   int metrics = -1;
+  std::optional<std::string> secret;
   if (start.options->metrics) {
     metrics = error < 0 ? error : listen_on_network(*start.options->metrics);
     start.metrics_error = metrics < 0 ? -metrics : 0;
@@ -338,11 +364,13 @@ void* run_control_thread(void* argument) {
   if (error < 0) {
     start.control_error = -error;
   } else if (start.options->has_socket && start.metrics_error == 0) {
-    control = listen_on_abstract_socket(control_socket_name(geteuid(), getpid()));
+    secret = make_secret();
+    control = secret ? listen_on_abstract_socket(control_socket_name(geteuid(), getpid())) : -errno;
     start.control_error = control < 0 ? -control : 0;
   }
   const bool is_needed = control >= 0 || metrics >= 0;
-  auto* const server = is_needed ? new ControlServer(machine, control, metrics) : nullptr;
+  auto* const server =
+      is_needed ? new ControlServer(machine, control, metrics, secret.value_or("")) : nullptr;
   sem_post(&start.is_ready);  // `start` is gone from here on
   if (server != nullptr) server->run();
   return nullptr;

@@ -1,7 +1,7 @@
 // The control thread: answers dbos-dbg on a Unix socket, and scrapers of metrics over HTTP.
 //
 // The socket is @dbos-run/UID/PID in Linux's abstract namespace: it is in no folder and goes with
-// the process, however that ends. Only processes of the same user, and root, are answered.
+// the process, however that ends. Only who may look into the process is answered (admission.h).
 //
 // The program does not notice: the thread has a table of descriptors of its own, takes no signal,
 // is not in /proc/self/task, and never waits for a client or for the guest. What a client asks for

@@ -15,6 +15,7 @@ namespace dbos::vmm {
 
 struct ControlSession {
   pid_t peer = 0;
+  bool is_admitted = false;
   bool times_all = false;
   std::string output;                      // lines on their way to the client
   std::shared_ptr<DebugChannel> debugger;  // from "debug" on: who answers what it sends

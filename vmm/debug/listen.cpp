@@ -78,7 +78,7 @@ int listen_on_network(const NetworkAddress& address) {
   return listen_or_close(made, found->ai_addr, found->ai_addrlen);
 }
 
-bool may_control(int socket, int* peer) {
+bool may_ask(int socket, int* peer) {
   ucred credentials = {};
   socklen_t size = sizeof credentials;
   if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &credentials, &size) != 0) return false;

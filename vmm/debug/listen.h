@@ -12,7 +12,8 @@ int listen_on_abstract_socket(const std::string& name);
 int listen_at_path(const std::string& path);
 int listen_on_network(const NetworkAddress& address);
 
-// Whether the process at the other end of a Unix socket may look at ours. `peer`: its id.
-bool may_control(int socket, int* peer);
+// Whether the process at the other end of a Unix socket may say that it may look at ours
+// (admission.h): those of other users take no client's place. `peer`: its id; 0: it has none here.
+bool may_ask(int socket, int* peer);
 
 }  // namespace dbos::vmm

@@ -25,15 +25,37 @@ def dbg_json(server, *words):
     return json.loads(dbg(server, "--json", *words))
 
 
+SECRET = "/memfd:dbos-control-"
+
+
+def links(folder):
+    for name in os.listdir(folder):
+        try:
+            yield os.readlink(os.path.join(folder, name))
+        except FileNotFoundError:
+            pass
+
+
+def secret_of(pid):
+    """What the control thread wants to hear first (vmm/debug/admission.h)."""
+    tasks = f"/proc/{pid}/task"
+    for task in os.listdir(tasks):
+        for target in links(os.path.join(tasks, task, "fd")):
+            if target.startswith(SECRET):
+                return target.removeprefix(SECRET).removesuffix(" (deleted)")
+    raise RuntimeError(f"process {pid} has no control thread")
+
+
 class Control:
     """A client of the control socket that may misbehave."""
 
-    def __init__(self, server):
+    def __init__(self, server, attach=True):
         self.socket = socket.socket(socket.AF_UNIX)
         # Blocking: with a time limit it fails at once where many wait to be accepted.
         self.socket.connect(f"\0dbos-run/{os.getuid()}/{server.process.pid}")
         self.socket.settimeout(PATIENCE_S)
         self.file = self.socket.makefile("rb")
+        self.admitted = attach and self.ask("attach", secret=secret_of(server.process.pid))["ok"]
 
     def send(self, data):
         self.socket.sendall(data)

@@ -180,6 +180,12 @@ def hostile():
                 b'{"command": "pt", "arguments": {"address": 18446744073709551615}}\n',
                 b'{"command": "maps", "arguments": {"space": 99999}}\n', b'{"command": "maps", "arguments": 1}\n',
                 b'{"command": "trace", "arguments": {"calls": ["no_such_call"]}}\n', b"\xff\xfe\n"]
+    for first in ({"command": "debug"}, {"command": "attach", "arguments": {"secret": ""}},
+                  {"command": "attach", "arguments": {"secret": "0" * 32}}, {"command": "metrics"}):
+        unknown = Control(server, attach=False)
+        unknown.send(json.dumps(first).encode() + b"\n" + b'{"command": "hello"}\n')
+        check_equal(f"{first}", "this user may not look into the program", unknown.answer()["error"])
+        check_equal("its end", None, unknown.answer())
     control = Control(server)
     for request in requests:
         control.send(request)
@@ -224,12 +230,12 @@ def hostile():
     many = [Control(server) for _ in range(15)]
     check_equal("connected", [True] * 15, [client.ask("hello")["ok"] for client in many])
     many.append(Control(server))
-    many.append(Control(server))
+    many.append(Control(server, attach=False))
     check_equal("one too many", False, many[-1].answer()["ok"])
     for client in many:
         client.file.close()
         client.socket.close()
-    await_that(lambda: Control(server).ask("hello")["ok"], "the socket answers again")
+    await_that(lambda: Control(server).admitted, "the socket answers again")
     await_that(lambda: sorted(os.listdir(f"/proc/{server.process.pid}/fd")) == descriptors,
                "the program's descriptors are what they were")
     # Killed, it leaves no socket.
@@ -290,15 +296,22 @@ def serve_as_nobody(ready, protocol):
     """Answers dbos-dbg maps with a mapping whose name tells what rights the client has."""
     os.setgid(NOBODY)
     os.setuid(NOBODY)
+    # As its control thread, with a secret.
+    with open("/proc/thread-self/comm", "w", encoding="utf-8") as name:
+        name.write("dbos-control")
+    os.memfd_create("dbos-control-" + "0" * 32)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"\0dbos-run/{NOBODY}/{os.getpid()}")
         listener.listen()
         os.write(ready, b"x")
         while True:
             client, _ = listener.accept()
-            line = client.makefile("rb").readline()
+            file = client.makefile("rb")
+            line = file.readline()
             if not line:
                 continue  # it only wanted to know who listens
+            client.sendall(json.dumps({"ok": True, "id": json.loads(line)["id"], "result": True}).encode() + b"\n")
+            line = file.readline()
             peer, _, _ = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
             with open(f"/proc/{peer}/status") as status:
                 rights = " ".join(re.search("Uid:(.*)", status.read())[1].split())
