@@ -204,11 +204,14 @@ bool write_at(int descriptor, uint64_t offset, const void* data, size_t size) {
 bool write_memory(int descriptor, const DebugMapping& mapping, uint64_t offset,
                   const CoreReader& read) {
   std::array<uint8_t, kPageSize> page;
-  for (uint64_t address = mapping.begin; address < mapping.end; address += page.size()) {
-    if (!read(mapping, address, page.data(), page.size())) continue;
-    if (!write_at(descriptor, offset + (address - mapping.begin), page.data(), page.size())) {
+  for (uint64_t address = mapping.begin; address < mapping.end;) {
+    const uint64_t absent = read(mapping, address, page.data(), page.size());
+    if (absent >= mapping.end - address) return true;
+    if (absent == 0 &&
+        !write_at(descriptor, offset + (address - mapping.begin), page.data(), page.size())) {
       return false;
     }
+    address += absent == 0 ? page.size() : absent;
   }
   return true;
 }

@@ -26,15 +26,16 @@ struct CoreProgram {
   std::vector<uint8_t> auxiliary_vector;
 };
 
-// Reads a part of one page of a mapping; false: it is not there, and reads as zeros.
-using CoreReader = std::function<bool(const DebugMapping& mapping, uint64_t address,
-                                      void* destination, size_t size)>;
+// Reads one page of a mapping. 0: it is read; otherwise so many bytes, whole pages, are not there
+// from `address` on: they read as zeros.
+using CoreReader = std::function<uint64_t(const DebugMapping& mapping, uint64_t address,
+                                          void* destination, size_t size)>;
 
 // Writes the core to an open, empty file, from its start; pages that are not there become holes.
 // Shared mappings are listed without their contents. Result: empty, or what failed.
 std::string write_core(int descriptor, const CoreProgram& program, const CoreReader& read);
 
-// A file that a core may be written to: a new one, readable by its owner alone, or one that is there
+// A file that a core may be written to: a new one, for its owner's eyes alone, or one that is there
 // already, if it is a regular one of this user's that has no other name.
 struct CoreFile {
   int descriptor = -1;

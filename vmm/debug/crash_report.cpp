@@ -51,11 +51,11 @@ bool dumps_core(int signal) {
          std::end(kCoreSignals);
 }
 
-// Anonymous memory that was never touched stays a hole; a file's page is fetched.
-bool read_page(const DebugMapping& mapping, uint64_t address, void* destination, size_t size) {
+// Anonymous memory that was never touched stays a hole, however large; a file's page is fetched.
+uint64_t read_page(const DebugMapping& mapping, uint64_t address, void* destination, size_t size) {
   const bool has_file = mapping.path[0] == '/' || std::strcmp(mapping.path, "[vdso]") == 0;
-  return (has_file ? read_program(address, destination, size)
-                   : read_present(address, destination, size)) == size;
+  if (has_file) return read_program(address, destination, size) == size ? 0 : size;
+  return read_present(address, destination, size) == size ? 0 : absent_from(address);
 }
 
 CoreProgram describe_program(uint32_t first, int signal) {

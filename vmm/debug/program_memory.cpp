@@ -4,6 +4,7 @@
 
 #include "vmm/debug/debug_state.h"
 #include "vmm/debug/guest_walk.h"
+#include "vmm/observe/page_walk.h"
 #include "vmm/process/vcpu_thread.h"
 
 namespace dbos::vmm {
@@ -61,6 +62,12 @@ size_t read_present(uint64_t address, void* destination, size_t size) {
   return done;
 }
 
+uint64_t absent_from(uint64_t address) {
+  const auto vcpu = any_debugged();
+  if (!vcpu || !is_stopped()) return kPageSize;
+  return absent_bytes(walk_page_table(machine().memory(), table_root(*vcpu), address), address);
+}
+
 size_t write_program(uint64_t address, const void* source, size_t size) {
   const auto vcpu = any_debugged();
   if (!vcpu || !is_stopped()) return 0;
@@ -97,7 +104,9 @@ std::vector<DebugMapping> program_mappings() {
     part.resize(bytes / sizeof(DebugMapping));
     for (DebugMapping& mapping : part) {
       mapping.path[sizeof mapping.path - 1] = 0;
-      if (mapping.begin < from || mapping.end <= mapping.begin) return all;
+      const bool is_right = mapping.begin >= from && mapping.end > mapping.begin &&
+                            mapping.end <= kProgramEnd && mapping.end % kPageSize == 0;
+      if (!is_right) return all;
       from = mapping.end;
       all.push_back(mapping);
     }

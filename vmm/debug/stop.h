@@ -151,6 +151,9 @@ bool read_kernel_place(uint32_t vcpu, KernelPlace* place);
 size_t read_program(uint64_t address, void* destination, size_t size);
 // ... without making anything present: also the guest kernel's memory.
 size_t read_present(uint64_t address, void* destination, size_t size);
+// Of a byte that could not be read so: how many bytes from there on, in whole pages, are not there
+// by the page table either.
+uint64_t absent_from(uint64_t address);
 // Also where the program may not write (ptrace's POKE): pages that a file or a snapshot shares
 // become the process's own. Bytes written, from the start on. Breakpoints stay in place.
 size_t write_program(uint64_t address, const void* source, size_t size);

@@ -10,6 +10,13 @@ constexpr uint64_t kLarge = 1 << 7;
 constexpr uint64_t kNoExecute = uint64_t{1} << 63;
 constexpr uint64_t kAddressMask = 0x000f'ffff'ffff'f000;
 
+constexpr int kLevels = 4;
+
+// An entry of this level stands for 2 to that many bytes.
+int shift_of(int level) {
+  return 12 + 9 * (level - 1);
+}
+
 struct FlagName {
   uint64_t bit;
   const char* name;
@@ -27,8 +34,8 @@ PageWalk walk_page_table(const GuestMemory& memory, uint64_t root, uint64_t addr
   PageWalk walk;
   walk.is_writable = walk.is_executable = true;
   uint64_t table = root & kAddressMask;
-  for (int level = 4; level >= 1; --level) {
-    const int shift = 12 + 9 * (level - 1);
+  for (int level = kLevels; level >= 1; --level) {
+    const int shift = shift_of(level);
     const uint64_t entry_address = table + (address >> shift & 511) * 8;
     if (!memory.is_plain(entry_address, 8)) break;
     const uint64_t entry = *reinterpret_cast<const volatile uint64_t*>(entry_address);
@@ -36,7 +43,7 @@ PageWalk walk_page_table(const GuestMemory& memory, uint64_t root, uint64_t addr
     if ((entry & kPresent) == 0) break;
     walk.is_writable = walk.is_writable && (entry & kWritable) != 0;
     walk.is_executable = walk.is_executable && (entry & kNoExecute) == 0;
-    if (level == 1 || (level < 4 && (entry & kLarge) != 0)) {
+    if (level == 1 || (level < kLevels && (entry & kLarge) != 0)) {
       walk.page_size = uint64_t{1} << shift;
       walk.physical =
           (entry & kAddressMask & ~(walk.page_size - 1)) + (address & (walk.page_size - 1));
@@ -47,6 +54,12 @@ PageWalk walk_page_table(const GuestMemory& memory, uint64_t root, uint64_t addr
   }
   walk.is_writable = walk.is_executable = false;
   return walk;
+}
+
+uint64_t absent_bytes(const PageWalk& walk, uint64_t address) {
+  const int level = walk.steps.empty() ? kLevels + 1 : walk.steps.back().level;
+  const uint64_t size = uint64_t{1} << shift_of(level);
+  return size - (address & (size - 1) & ~(kPageSize - 1));
 }
 
 std::vector<std::string> flag_names(uint64_t entry, int level) {

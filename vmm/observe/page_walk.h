@@ -27,6 +27,9 @@ struct PageWalk {
 // `root` is a guest-physical address. A table outside of the guest's memory ends the walk.
 PageWalk walk_page_table(const GuestMemory& memory, uint64_t root, uint64_t address);
 
+// From `address` to the end of what the last entry of its walk stands for, in whole pages.
+uint64_t absent_bytes(const PageWalk& walk, uint64_t address);
+
 // "present writable accessed dirty large no-execute ..."; "empty" for 0.
 std::vector<std::string> flag_names(uint64_t entry, int level);
 

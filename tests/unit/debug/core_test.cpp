@@ -61,11 +61,11 @@ CoreProgram sample() {
 }
 
 // Each page holds its own address; the second page of the anonymous mapping is not there.
-bool read_page(const DebugMapping&, uint64_t address, void* destination, size_t size) {
-  if (address == 0x601000) return false;
+uint64_t read_page(const DebugMapping&, uint64_t address, void* destination, size_t size) {
+  if (address == 0x601000) return size;
   std::memset(destination, 0x11, size);
   std::memcpy(destination, &address, sizeof address);
-  return true;
+  return 0;
 }
 
 Core write(const CoreProgram& program) {
@@ -153,4 +153,21 @@ TEST_CASE("a core that can't be written says why") {
   REQUIRE(dbos::vmm::write_core(descriptor, sample(), read_page).find("No space") !=
           std::string::npos);
   close(descriptor);
+}
+
+TEST_CASE(
+    "what is not there is passed over in one step, also where a mapping takes up all addresses") {
+  CoreProgram program = sample();
+  program.mappings = {mapping(0x600000, 1, PROT_READ | PROT_WRITE, false, "")};
+  program.mappings[0].end = dbos::kProgramEnd;
+  uint64_t steps = 0;
+  const auto read = [&steps](const DebugMapping&, uint64_t address, void*, size_t) {
+    constexpr uint64_t kEntry = uint64_t{1} << 39;
+    ++steps;
+    return kEntry - address % kEntry;
+  };
+  const int descriptor = memfd_create("core", 0);
+  dbos::vmm::write_core(descriptor, program, read);  // a file of that size may be refused
+  close(descriptor);
+  REQUIRE(steps == 256);
 }

@@ -143,6 +143,8 @@ TEST_CASE("a walk shows each entry, and stops where a table is none") {
   REQUIRE(walk.page_size == kPageSize);
   REQUIRE(vmm::flag_names(walk.steps[3].entry, 1) ==
           std::vector<std::string>{"present", "writable", "accessed", "dirty", "no-execute"});
+  const auto absent = [&] { return vmm::absent_bytes(walk, address); };
+  REQUIRE(absent() == kPageSize);
 
   table(2)[index(2)] = 0x4000'0020'0000 | 0x83;  // 2 MiB
   walk = vmm::walk_page_table(memory, kArenaBase, address);
@@ -154,10 +156,14 @@ TEST_CASE("a walk shows each entry, and stops where a table is none") {
   walk = vmm::walk_page_table(memory, kArenaBase, address);
   REQUIRE(walk.steps.size() == 2);
   REQUIRE_FALSE(walk.is_mapped);
+  REQUIRE(address - address % kPageSize + absent() == 0x7f12'4000'0000);  // 1 GiB further
   table(0)[index(4)] = 0;
   walk = vmm::walk_page_table(memory, kArenaBase, address);
   REQUIRE(walk.steps.size() == 1);
   REQUIRE(vmm::flag_names(walk.steps[0].entry, 4) == std::vector<std::string>{"empty"});
+  REQUIRE(address - address % kPageSize + absent() == 0x7f80'0000'0000);
+  walk = vmm::walk_page_table(memory, 0x1000, address);  // not even a root
+  REQUIRE(address - address % kPageSize + absent() == 0x1'0000'0000'0000);
   munmap(wanted, 5 * kPageSize);
 }
 
