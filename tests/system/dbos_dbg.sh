@@ -65,6 +65,18 @@ test_dbos_dbg_lets_in_who_may_trace() {
   await 30 is_container_gone
 }
 
+# A thread that gives up its capabilities opens the memory to nobody, in which the VMM's threads have theirs still.
+test_dropped_capabilities_close_the_memory() {
+  "${dbos[@]}" "$python" -c 'import ctypes, struct, time
+result = ctypes.CDLL(None).capset(struct.pack("Ii", 0x20080522, 0), bytes(24))
+print("dropped", result, flush=True)
+time.sleep(100)' >dropping &
+  await 30 grep -q '^dropped 0$' dropping
+  one 'exit 1' setpriv --bounding-set=-all --inh-caps=-all readlink "/proc/$!/exe"
+  one 'exit 0' "$DBOS_BUILD/tools/dbos-dbg" -p "$!" ps
+  kill "$!"
+}
+
 test_dbos_dbg_without_a_program() {
   local dbg=$DBOS_BUILD/tools/dbos-dbg
   one 'exit 1' "$dbg" -p no-such-program ps

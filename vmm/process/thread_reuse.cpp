@@ -1,6 +1,7 @@
 #include "vmm/process/thread_reuse.h"
 
 #include <asm/unistd.h>
+#include <linux/capability.h>
 #include <linux/futex.h>
 #include <linux/prctl.h>
 #include <linux/time_types.h>
@@ -72,6 +73,18 @@ bool takes_rights(int32_t prctl_option) {
   }
 }
 
+// Before a thread gives up capabilities or groups: where its user stays the same, Linux would let
+// in whoever has no more than this thread to the VMM's memory, where other threads have all that
+// dbos-run began with. A thread without capabilities has nothing to give up that way.
+void close_memory() {
+  __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3] = {};
+  const int64_t result =
+      raw_call(__NR_capget, reinterpret_cast<uint64_t>(&header), reinterpret_cast<uint64_t>(sets));
+  const bool has_none = result == 0 && (sets[0].permitted | sets[1].permitted) == 0;
+  if (!has_none) raw_call(__NR_prctl, PR_SET_DUMPABLE, 0);
+}
+
 }  // namespace
 
 bool may_change_credentials(uint32_t call_number) {
@@ -107,9 +120,12 @@ void note_thread_attributes(Vcpu& vcpu, const Call& call) {
     case __NR_sched_setattr:
     case __NR_setpriority:
     case __NR_ioprio_set:
+    case __NR_personality:
+      vcpu.process->changed_attributes.store(1);
+      return;
     case __NR_setgroups:
     case __NR_capset:
-    case __NR_personality:
+      close_memory();
       vcpu.process->changed_attributes.store(1);
       return;
     default:
