@@ -20,7 +20,8 @@ std::string name_in(const std::string& file) {
 
 uint64_t root_of(const Vcpu& vcpu) {
   const uint64_t address = kVcpuRegionBase + vcpu.index * kVcpuStride + kVcpuCountersOffset;
-  return reinterpret_cast<const VcpuCounters*>(address)->space_root;
+  return __atomic_load_n(&reinterpret_cast<const VcpuCounters*>(address)->space_root,
+                         __ATOMIC_RELAXED);
 }
 
 std::string state_of(const Vcpu& vcpu) {

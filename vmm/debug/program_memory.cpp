@@ -78,8 +78,9 @@ size_t write_program(uint64_t address, const void* source, size_t size) {
 }
 
 AddressRange auxiliary_vector_range() {
-  const uint64_t begin = boot_information().auxiliary_begin;
-  const uint64_t end = boot_information().auxiliary_end;
+  // The guest may have written there since, and may do so now.
+  const uint64_t begin = __atomic_load_n(&boot_information().auxiliary_begin, __ATOMIC_RELAXED);
+  const uint64_t end = __atomic_load_n(&boot_information().auxiliary_end, __ATOMIC_RELAXED);
   if (end < begin || end - begin > kAuxiliarySizeMax) return {0, 0};
   return {begin, end};
 }
