@@ -37,6 +37,7 @@
 #include "vmm/process/signals.h"
 #include "vmm/process/statistics.h"
 #include "vmm/process/vcpu_thread.h"
+#include "vmm/proxy/descriptor_link.h"
 
 namespace dbos::vmm {
 namespace {
@@ -217,6 +218,7 @@ HostPages arena_pages(const Options& options) {
   boot->blocked_signals = inherited.blocked;
   enable_debuggers(options, vcpu);
   start_control(*machine, {options.control, options.metrics});
+  keep_proc_folder();
   workload.program.hand_over_descriptors();
   // What ps and top show, as execve sets it.
   prctl(PR_SET_NAME, std::filesystem::path(workload.name).filename().c_str());

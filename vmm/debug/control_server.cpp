@@ -47,9 +47,10 @@ constexpr useconds_t kPauseAfterFailure_us = 50'000;
 
 enum class ClientKind { kControl, kMetrics };
 
-void clear_wake_up(int descriptor) {
-  uint64_t count = 0;
-  [[maybe_unused]] const ssize_t size = read(descriptor, &count, sizeof count);
+void clear_wake_up(int socket) {
+  uint64_t message = 0;
+  while (recv(socket, &message, sizeof message, 0) > 0) {
+  }
 }
 
 struct Client {
@@ -128,7 +129,7 @@ void ControlServer::turn() {
   std::vector<pollfd> polled;
   polled.push_back({control_, POLLIN, 0});  // poll passes over negative descriptors
   polled.push_back({metrics_, POLLIN, 0});
-  polled.push_back({debugger_descriptors().wakes_control, POLLIN, 0});
+  polled.push_back({debugger_sockets().control, POLLIN, 0});
   for (const Client& client : clients_) polled.push_back(events_of(client));
   poll(polled.data(), polled.size(), patience_ms());
   size_t index = 3;
@@ -195,7 +196,7 @@ void ControlServer::take_file(const Client& client, int file) {
     close(file);
     return;
   }
-  pass_file(debugger_descriptors().passes_files, debugger->id(), file);
+  pass_file(debugger_sockets().control, debugger->id(), file);
 }
 
 void ControlServer::serve_control(Client& client, std::string_view bytes) {
@@ -332,9 +333,7 @@ struct ThreadStart {
 // wakes the debugger: a pipe of the program's whose end were open here would never reach its end.
 // 0 or -errno: then the table is the program's still.
 int64_t take_own_descriptors(int vm_descriptor) {
-  const DebuggerDescriptors debugger = debugger_descriptors();
-  int kept[] = {vm_descriptor, debugger.wakes_debugger, debugger.wakes_control,
-                debugger.passes_files};
+  int kept[] = {vm_descriptor, debugger_sockets().control};
   std::sort(std::begin(kept), std::end(kept));
   const int64_t result = raw_call(__NR_unshare, CLONE_FILES);
   if (result < 0) return result;
@@ -393,6 +392,7 @@ void start_control(Machine& machine, const ControlOptions& options) {
   if (!options.has_socket && !options.metrics) return;
   ThreadStart start{.machine = &machine, .options = &options, .is_ready = {}};
   start_thread(start);
+  give_up_control_end();
   if (start.metrics_error != 0) {
     errno = start.metrics_error;
     throw StartError::with_errno("can't serve --metrics on {}:{}", options.metrics->host,

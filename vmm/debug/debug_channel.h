@@ -1,7 +1,7 @@
 // The bytes of one dbos-dbg that debugs, between the control thread, which has its socket, and the
 // debugger's thread, which has the vCPUs' descriptors.
 //
-// Thread-safe; nothing here waits. Each side wakes the other one by its eventfd.
+// Thread-safe; nothing here waits. Each side wakes the other one by what it writes to a descriptor.
 #pragma once
 
 #include <atomic>

@@ -1,16 +1,15 @@
 #include "vmm/debug/debugger.h"
 
 #include <poll.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <chrono>
 #include <deque>
 #include <mutex>
+#include <vector>
 
 #include "vmm/debug/debug_session.h"
-#include "vmm/debug/passed_file.h"
 #include "vmm/debug/stop.h"
 #include "vmm/error.h"
 #include "vmm/host/keep_descriptor.h"
@@ -25,8 +24,8 @@ constexpr size_t kStackSize = 2 << 20;
 // For a client to read that the program has ended.
 constexpr std::chrono::milliseconds kPatienceOfEnd(1000);
 
-DebuggerDescriptors descriptors = {-1, -1, -1};
-int takes_files = -1;
+DebuggerSockets sockets;
+std::vector<PassedFile>* passed_files = nullptr;  // the debugger's thread's
 std::mutex waiting_lock;
 std::deque<std::shared_ptr<DebugChannel>>* waiting = nullptr;  // for the debugger's thread
 
@@ -39,8 +38,7 @@ std::shared_ptr<DebugChannel> next_client() {
 }
 
 void clear_wake_up() {
-  uint64_t count = 0;
-  [[maybe_unused]] const ssize_t size = read(descriptors.wakes_debugger, &count, sizeof count);
+  collect_files(sockets.debugger, passed_files);
 }
 
 void refuse(DebugChannel& client, const std::string& why) {
@@ -58,7 +56,7 @@ void refuse_others() {
 void wait_for_close(DebugChannel& client) {
   const auto end = Clock::now() + kPatienceOfEnd;
   for (bool is_closed = false; !is_closed && Clock::now() < end;) {
-    pollfd woken = {descriptors.wakes_debugger, POLLIN, 0};
+    pollfd woken = {sockets.debugger, POLLIN, 0};
     poll(&woken, 1, 50);
     clear_wake_up();
     client.take_input(&is_closed);
@@ -66,7 +64,8 @@ void wait_for_close(DebugChannel& client) {
 }
 
 int take_file(const DebugChannel& client) {
-  const int file = take_passed_file(takes_files, client.id());
+  clear_wake_up();
+  const int file = take_file_of(client.id(), passed_files);
   return file < 0 ? file : keep_descriptor(file);
 }
 
@@ -86,8 +85,7 @@ void talk(DebugChannel& client) {
       return wait_for_close(client);
     }
     if (is_closed) return;
-    pollfd watched[] = {{descriptors.wakes_debugger, POLLIN, 0},
-                        {debug_event_descriptor(), POLLIN, 0}};
+    pollfd watched[] = {{sockets.debugger, POLLIN, 0}, {debug_event_descriptor(), POLLIN, 0}};
     poll(watched, std::size(watched), -1);
     if (watched[0].revents != 0) clear_wake_up();
     if (watched[1].revents != 0) clear_debug_event();
@@ -103,14 +101,14 @@ void serve(DebugChannel& client) {
     refuse(client, "the program can't be stopped: a thread stays in the guest kernel");
   }
   detach_debugger();
-  take_passed_file(takes_files, 0);  // what nobody took is closed
+  take_file_of(0, passed_files);  // what nobody took is closed
   client.finish();
 }
 
 void* run_debugger(void* /*argument*/) {
   begin_service_thread("dbos-debugger");
   for (;;) {
-    pollfd woken = {descriptors.wakes_debugger, POLLIN, 0};
+    pollfd woken = {sockets.debugger, POLLIN, 0};
     if (poll(&woken, 1, -1) <= 0) continue;
     clear_wake_up();
     while (const auto client = next_client()) serve(*client);
@@ -123,32 +121,31 @@ int keep_made(int descriptor) {
   return keep_descriptor(descriptor);
 }
 
-int make_wake_up() {
-  return keep_made(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-}
-
 }  // namespace
 
 void start_debugger() {
   waiting = new std::deque<std::shared_ptr<DebugChannel>>;  // the thread never ends
-  const FilePassage passage = make_file_passage();
-  descriptors = {make_wake_up(), make_wake_up(), keep_made(passage.in)};
-  takes_files = keep_made(passage.out);
+  passed_files = new std::vector<PassedFile>;
+  const DebuggerSockets made = make_debugger_sockets();
+  sockets = {keep_made(made.control), keep_made(made.debugger)};
   require_service_thread(kStackSize, run_debugger, nullptr, "that debugs for dbos-dbg");
 }
 
 std::shared_ptr<DebugChannel> open_debug_channel(std::string who, std::string_view input) {
   if (waiting == nullptr) return nullptr;
-  auto channel = std::make_shared<DebugChannel>(std::move(who), descriptors.wakes_debugger,
-                                                descriptors.wakes_control);
+  auto channel = std::make_shared<DebugChannel>(std::move(who), sockets.control, sockets.debugger);
   const std::lock_guard guard(waiting_lock);  // who is woken finds it in the list
   channel->give(input);
   waiting->push_back(channel);
   return channel;
 }
 
-DebuggerDescriptors debugger_descriptors() {
-  return descriptors;
+DebuggerSockets debugger_sockets() {
+  return sockets;
+}
+
+void give_up_control_end() {
+  if (sockets.control >= 0) close_kept(sockets.control);
 }
 
 }  // namespace dbos::vmm

@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "vmm/debug/debug_channel.h"
+#include "vmm/debug/passed_file.h"
 
 namespace dbos::vmm {
 
@@ -21,14 +22,11 @@ void start_debugger();
 // others. Null: start_debugger() was not called. Any thread; does not wait.
 std::shared_ptr<DebugChannel> open_debug_channel(std::string who, std::string_view input);
 
-// The eventfds by which the debugger's thread and the control thread wake each other, and where the
-// latter passes files on (passed_file.h); -1 without start_debugger(). The control thread has them
-// under the same numbers in its own table.
-struct DebuggerDescriptors {
-  int wakes_debugger;
-  int wakes_control;
-  int passes_files;
-};
-DebuggerDescriptors debugger_descriptors();
+// By which the control thread and the debugger's wake each other, and the former passes files on:
+// -1 without start_debugger().
+DebuggerSockets debugger_sockets();
+// The control thread has its end in its own table, under the same number: the program's is rid of
+// it.
+void give_up_control_end();
 
 }  // namespace dbos::vmm

@@ -37,7 +37,7 @@ int file_of(Message& message) {
 
 }  // namespace
 
-FilePassage make_file_passage() {
+DebuggerSockets make_debugger_sockets() {
   int ends[2];
   constexpr int kKind = SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK;
   if (socketpair(AF_UNIX, kKind, 0, ends) != 0) return {};
@@ -62,20 +62,28 @@ ssize_t send_with_file(int socket, const void* bytes, size_t size, int file) {
   return sendmsg(socket, &message.header, MSG_NOSIGNAL);
 }
 
-void pass_file(int passage_in, uint64_t client, int file) {
-  send_with_file(passage_in, &client, sizeof client, file);
+void pass_file(int control_end, uint64_t client, int file) {
+  send_with_file(control_end, &client, sizeof client, file);
   close(file);
 }
 
-int take_passed_file(int passage_out, uint64_t client) {
-  int found = -1;
+void collect_files(int end, std::vector<PassedFile>* files) {
   for (;;) {
-    uint64_t sender = 0;
-    int file = -1;
-    if (receive_with_file(passage_out, &sender, sizeof sender, &file) <= 0) return found;
-    if (sender == client) std::swap(file, found);
-    if (file >= 0) close(file);
+    PassedFile passed{0, -1};
+    const ssize_t size = receive_with_file(end, &passed.client, sizeof passed.client, &passed.file);
+    if (size <= 0) return;
+    if (passed.file >= 0) files->push_back(passed);
   }
+}
+
+int take_file_of(uint64_t client, std::vector<PassedFile>* files) {
+  int found = -1;
+  for (PassedFile& passed : *files) {
+    if (passed.client == client) std::swap(passed.file, found);
+    if (passed.file >= 0) close(passed.file);
+  }
+  files->clear();
+  return found;
 }
 
 }  // namespace dbos::vmm

@@ -19,7 +19,6 @@
 #include "vmm/machine/kernel_image.h"
 #include "vmm/machine/regions.h"
 #include "vmm/machine/ring_check.h"
-#include "vmm/proxy/descriptor_link.h"
 #include "vmm/proxy/execute.h"
 
 namespace dbos::vmm {
@@ -143,7 +142,6 @@ void Machine::make_regions() {
         "give KVM the vCPU blocks");
   memory_.add(kKernelRegionBase, kKernelRegionSize);
   memory_.add(kVcpuRegionBase, kVcpuStride * kVcpuCountMax);
-  keep_proc_folder();
   check(reserve_fault_hole(), "reserve the addresses that stand for bad pointers");
   window_ = std::make_unique<Window>(vm_descriptor_, memory_);
 }

@@ -67,17 +67,24 @@ TEST_CASE("one file comes beside a request") {
 }
 
 TEST_CASE("a file is taken by the client who sent it") {
-  const FilePassage passage = make_file_passage();
-  REQUIRE(passage.in >= 0);
-  REQUIRE(take_passed_file(passage.out, 1) == -1);
+  const DebuggerSockets sockets = make_debugger_sockets();
+  REQUIRE(sockets.control >= 0);
+  std::vector<PassedFile> files;
+  const auto take = [&](uint64_t client) {
+    collect_files(sockets.debugger, &files);
+    return take_file_of(client, &files);
+  };
+  REQUIRE(take(1) == -1);
   const int mine = memfd_create("mine", 0);
-  pass_file(passage.in, 1, memfd_create("older", 0));
-  pass_file(passage.in, 1, dup(mine));
+  pass_file(sockets.control, 1, memfd_create("older", 0));
+  const uint64_t wake_up = 1;
+  REQUIRE(write(sockets.control, &wake_up, sizeof wake_up) == sizeof wake_up);
+  pass_file(sockets.control, 1, dup(mine));
   const int other = memfd_create("other", 0);
-  pass_file(passage.in, 2, other);
+  pass_file(sockets.control, 2, other);
   REQUIRE_FALSE(is_open(other));
-  const int taken = take_passed_file(passage.out, 1);
+  const int taken = take(1);
   REQUIRE(is_same_file(taken, mine));
-  REQUIRE(take_passed_file(passage.out, 2) == -1);
-  for (const int end : {passage.in, passage.out, mine, taken}) close(end);
+  REQUIRE(take(2) == -1);
+  for (const int end : {sockets.control, sockets.debugger, mine, taken}) close(end);
 }
