@@ -85,6 +85,14 @@ _Noreturn void stop(uint64_t status);
 const char* zero_kernel_region(void);
 const char* zero_vcpu_blocks(void);
 
+// windows.c
+const char* window_of_huge_pages(void);
+const char* window_of_files(void);
+const char* window_of_segments(void);
+
+// The file that is given as an argument, anew.
+int64_t open_file(void);
+
 // descriptors.c
 const char* descriptors_of_the_vmm(void);
 const char* listings_of_descriptors(void);
