@@ -9,7 +9,7 @@
 #include <cstddef>
 #include <cstring>
 
-#include "vmm/debug/passed_file.h"
+#include "vmm/host/descriptor_message.h"
 #include "vmm/printable.h"
 
 namespace dbos::dbg {

@@ -26,6 +26,7 @@
 #include "vmm/debug/metrics_page.h"
 #include "vmm/debug/passed_file.h"
 #include "vmm/error.h"
+#include "vmm/host/descriptor_message.h"
 #include "vmm/host/host_call.h"
 #include "vmm/log.h"
 #include "vmm/observe/metrics.h"

@@ -4,9 +4,6 @@
 // table of descriptors, by way of a pair of sockets, with which the two wake each other, too.
 #pragma once
 
-#include <sys/types.h>
-
-#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -19,11 +16,6 @@ struct DebuggerSockets {
   int debugger = -1;
 };
 DebuggerSockets make_debugger_sockets();
-
-// recv(2). `file`: what came beside the bytes, or -1; Linux drops all but one.
-ssize_t receive_with_file(int socket, void* bytes, size_t size, int* file);
-// send(2) with a file beside the bytes; -1: with none.
-ssize_t send_with_file(int socket, const void* bytes, size_t size, int file);
 
 // Hands on a file of the client that is called by this number. It is closed here, also where it
 // finds no room.

@@ -5,9 +5,9 @@
 #include <time.h>
 
 #include <cerrno>
-#include <cstring>
 #include <utility>
 
+#include "vmm/host/descriptor_message.h"
 #include "vmm/host/keep_descriptor.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/steward.h"
@@ -24,35 +24,6 @@ constexpr rlim_t kDescriptorsMin = 64;
 
 int sender = -1;
 int receiver = -1;
-
-// One message: a vCPU's index, and its descriptor.
-struct Message {
-  uint32_t index = 0;
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-  iovec data = {&index, sizeof index};
-  msghdr header = {};
-
-  Message() {
-    header.msg_iov = &data;
-    header.msg_iovlen = 1;
-    header.msg_control = control;
-    header.msg_controllen = sizeof control;
-  }
-  Message(const Message&) = delete;
-  Message& operator=(const Message&) = delete;
-};
-
-bool send(const Message& message) {
-  return sendmsg(sender, &message.header, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0;
-}
-
-int descriptor_of(Message& message) {
-  const cmsghdr* const control = CMSG_FIRSTHDR(&message.header);
-  const bool is_there = control != nullptr && control->cmsg_type == SCM_RIGHTS;
-  int descriptor = -1;
-  if (is_there) std::memcpy(&descriptor, CMSG_DATA(control), sizeof descriptor);
-  return descriptor;
-}
 
 // The sequence first: nobody may take the vCPU for an older one of `own`.
 void give_to(Vcpu& vcpu, const HostProcess& own) {
@@ -77,15 +48,9 @@ int64_t open_handover() {
 
 bool hand_over(const Vcpu& vcpu) {
   if (sender < 0) return true;
-  Message message;
-  message.index = vcpu.index;
-  cmsghdr* const control = CMSG_FIRSTHDR(&message.header);
-  control->cmsg_level = SOL_SOCKET;
-  control->cmsg_type = SCM_RIGHTS;
-  control->cmsg_len = CMSG_LEN(sizeof(int));
-  std::memcpy(CMSG_DATA(control), &vcpu.descriptor, sizeof vcpu.descriptor);
   for (int attempt = 0; attempt < kAttemptsMax; ++attempt) {
-    if (send(message)) return true;
+    if (send_with_file(sender, &vcpu.index, sizeof vcpu.index, vcpu.descriptor, MSG_DONTWAIT) >= 0)
+      return true;
     if (errno != EAGAIN) return false;
     ring_steward();
     nanosleep(&kPause, nullptr);
@@ -95,12 +60,11 @@ bool hand_over(const Vcpu& vcpu) {
 
 void receive_descriptors(const HostProcess& own) {
   while (receiver >= 0) {
-    Message message;
-    const ssize_t size = recvmsg(receiver, &message.header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    if (size < 0) return;
-    const int descriptor = descriptor_of(message);
-    if (descriptor < 0 || message.index >= machine().vcpus().count()) continue;
-    Vcpu& vcpu = machine().vcpus().at(message.index);
+    uint32_t index = 0;
+    int descriptor = -1;
+    if (receive_with_file(receiver, &index, sizeof index, &descriptor, MSG_DONTWAIT) < 0) return;
+    if (descriptor < 0 || index >= machine().vcpus().count()) continue;
+    Vcpu& vcpu = machine().vcpus().at(index);
     vcpu.handed_over = keep_descriptor(descriptor);
     if (vcpu.handed_over >= 0) vcpu.receiver = &own;
   }

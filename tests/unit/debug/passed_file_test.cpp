@@ -10,6 +10,8 @@
 #include <cstring>
 #include <string>
 
+#include "vmm/host/descriptor_message.h"
+
 using namespace dbos::vmm;
 
 namespace {
