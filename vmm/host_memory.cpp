@@ -6,6 +6,8 @@
 #include <fstream>
 #include <string>
 
+#include "vmm/host/number_file.h"
+
 namespace dbos::vmm {
 namespace {
 
@@ -13,9 +15,7 @@ using std::filesystem::path;
 
 // "max", and what is not there, is no limit.
 uint64_t limit_in(const path& file) {
-  std::ifstream stream(file);
-  uint64_t limit = 0;
-  return stream >> limit ? limit : UINT64_MAX;
+  return read_number(file, UINT64_MAX);
 }
 
 // In a container the group's own directory may be what is mounted: then there is no `group` below

@@ -6,19 +6,11 @@
 #include <algorithm>
 
 #include "vmm/debug/control_session.h"
+#include "vmm/host/clock_ns.h"
 #include "vmm/observe/trace_rings.h"
 #include "vmm/process/exit_watch.h"
 
 namespace dbos::vmm {
-namespace {
-
-uint64_t realtime_ns() {
-  timespec now = {};
-  clock_gettime(CLOCK_REALTIME, &now);
-  return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<uint64_t>(now.tv_nsec);
-}
-
-}  // namespace
 
 void LiveTrace::start(ControlSession& session, const TraceFilter& filter) {
   if (owner_ != nullptr && owner_ != &session) {
@@ -60,7 +52,7 @@ void LiveTrace::move_events() {
             [](const TraceEvent& a, const TraceEvent& b) { return a.end_ticks < b.end_ticks; });
   const uint32_t multiplier = observe_control().ns_multiplier;
   const uint64_t now_ticks = __builtin_ia32_rdtsc();
-  const uint64_t now_ns = realtime_ns();
+  const uint64_t now_ns = clock_ns(CLOCK_REALTIME);
   for (const TraceEvent& event : events) {
     owner_->output += event_json(event, multiplier, now_ticks, now_ns).dump() + "\n";
   }

@@ -9,8 +9,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <fstream>
 
+#include "vmm/host/number_file.h"
 #include "vmm/loader/load_error.h"
 
 namespace dbos::vmm {
@@ -31,17 +31,10 @@ uint64_t stack_limit() {
   return limit.rlim_cur;
 }
 
-// A setting of Linux's; `usual` where it can't be read.
-uint64_t read_setting(const char* path, uint64_t usual) {
-  std::ifstream file(path);
-  uint64_t value = 0;
-  return file >> value ? value : usual;
-}
-
 void add_memory_settings(BootInformation& boot) {
   constexpr uint64_t kRefuseNothing = 1;
-  boot.mapping_count_max = read_setting("/proc/sys/vm/max_map_count", 65530);
-  if (read_setting("/proc/sys/vm/overcommit_memory", 0) == kRefuseNothing) {
+  boot.mapping_count_max = read_number("/proc/sys/vm/max_map_count", 65530);
+  if (read_number("/proc/sys/vm/overcommit_memory", 0) == kRefuseNothing) {
     boot.flags |= kBootOvercommit;
   }
 }

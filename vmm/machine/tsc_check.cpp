@@ -12,11 +12,11 @@
 #include <thread>
 #include <vector>
 
+#include "vmm/host/clock_ns.h"
+
 namespace dbos::vmm {
 
 namespace {
-
-constexpr uint64_t kSecond = 1'000'000'000;
 
 #define DBOS_CLOCK_SOURCE "/sys/devices/system/clocksource/clocksource0/"
 constexpr const char* kCurrentClockSource = DBOS_CLOCK_SOURCE "current_clocksource";
@@ -34,20 +34,14 @@ constexpr double kSkewToleranceNs = 2000;
 // A reading less sharp than this decides nothing.
 constexpr double kUncertaintyMax = 2000e-6;
 
-uint64_t nanoseconds_of(clockid_t clock) {
-  timespec time{};
-  clock_gettime(clock, &time);
-  return static_cast<uint64_t>(time.tv_sec) * kSecond + static_cast<uint64_t>(time.tv_nsec);
-}
-
 // The difference of another clock to CLOCK_MONOTONIC, from the sharpest of a few readings.
 int64_t offset_of(clockid_t clock) {
   int64_t best = 0;
   uint64_t best_width = UINT64_MAX;
   for (int i = 0; i < 3; ++i) {
-    const uint64_t before = nanoseconds_of(CLOCK_MONOTONIC);
-    const uint64_t other = nanoseconds_of(clock);
-    const uint64_t width = nanoseconds_of(CLOCK_MONOTONIC) - before;
+    const uint64_t before = clock_ns(CLOCK_MONOTONIC);
+    const uint64_t other = clock_ns(clock);
+    const uint64_t width = clock_ns(CLOCK_MONOTONIC) - before;
     if (width >= best_width) continue;
     best_width = width;
     best = static_cast<int64_t>(other - before - width / 2);
@@ -124,7 +118,7 @@ ClockSample sample_clocks() {
   sample.uncertainty_ticks = UINT64_MAX;
   for (uint32_t i = 0; i < kReadingsPerSample; ++i) {
     const uint64_t before = read_host_tsc();
-    const uint64_t monotonic = nanoseconds_of(CLOCK_MONOTONIC);
+    const uint64_t monotonic = clock_ns(CLOCK_MONOTONIC);
     const uint64_t width = read_host_tsc() - before;
     if (width >= sample.uncertainty_ticks) continue;
     sample.uncertainty_ticks = width;

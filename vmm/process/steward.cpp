@@ -8,6 +8,7 @@
 #include <bitset>
 #include <cerrno>
 
+#include "vmm/host/clock_ns.h"
 #include "vmm/host/host_call.h"
 #include "vmm/host/host_lock.h"
 #include "vmm/kvm/kvm_api.h"
@@ -38,9 +39,7 @@ std::atomic<bool> is_wanted{false};
 std::atomic<int64_t> next_attempt_ns{0};  // not before then; CLOCK_MONOTONIC
 
 int64_t now_ns() {
-  timespec now = {};
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * 1'000'000'000 + now.tv_nsec;
+  return static_cast<int64_t>(clock_ns(CLOCK_MONOTONIC));
 }
 
 // Linux gives no thread (RLIMIT_NPROC, pids.max). Whoever calls asks again and again.

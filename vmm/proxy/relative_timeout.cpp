@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "vmm/host/clock_ns.h"
+
 namespace dbos::vmm {
 namespace {
 
@@ -13,9 +15,7 @@ constexpr int64_t kMillisecond = 1'000'000;
 constexpr int64_t kLongest = INT64_MAX / kSecond / 2;  // in seconds: over a hundred years
 
 int64_t now_ns() {
-  timespec now = {};
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * kSecond + now.tv_nsec;
+  return static_cast<int64_t>(clock_ns(CLOCK_MONOTONIC));
 }
 
 }  // namespace
