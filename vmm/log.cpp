@@ -1,6 +1,7 @@
 #include "vmm/log.h"
 
 #include <asm/unistd.h>
+#include <fmt/format.h>
 #include <spdlog/details/null_mutex.h>
 #include <spdlog/logger.h>
 #include <spdlog/sinks/base_sink.h>
@@ -8,6 +9,7 @@
 
 #include <csignal>
 #include <cstring>
+#include <iterator>
 #include <memory>
 
 #include "vmm/host/descriptor_guard.h"
@@ -111,6 +113,13 @@ void write_log_line(LogLevel level, std::string_view text) {
 
 void write_log_line(std::string_view text) {
   logger.log(spdlog::level::critical, spdlog::string_view_t(text.data(), text.size()));
+}
+
+void write_formatted_line(LogLevel level, fmt::string_view format, fmt::format_args values) {
+  if (!is_logged(level)) return;
+  fmt::memory_buffer line;
+  fmt::vformat_to(std::back_inserter(line), format, values);
+  write_log_line(level, {line.data(), line.size()});
 }
 
 void write_to_log(std::string_view text) {

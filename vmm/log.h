@@ -3,9 +3,8 @@
 // the middle leaves none behind, and without its registry, patterns and threads.
 #pragma once
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
-#include <iterator>
 #include <string_view>
 
 namespace dbos::vmm {
@@ -22,12 +21,10 @@ void write_log_line(LogLevel level, std::string_view text);
 void write_log_line(std::string_view text);
 
 // The same, formatted. A line of up to 500 bytes allocates nothing.
+void write_formatted_line(LogLevel level, fmt::string_view format, fmt::format_args values);
 template <typename... Values>
 void log_line(LogLevel level, fmt::format_string<Values...> format, Values&&... values) {
-  if (!is_logged(level)) return;
-  fmt::memory_buffer line;
-  fmt::format_to(std::back_inserter(line), format, std::forward<Values>(values)...);
-  write_log_line(level, {line.data(), line.size()});
+  write_formatted_line(level, format, fmt::make_format_args(values...));
 }
 
 // Writes the text unchanged, at every log level. Async-signal-safe; raises no signal.

@@ -24,10 +24,6 @@ namespace {
 
 constexpr u32 kTurnsBeforeYield = 512;
 
-Error error_of(i64 result) {
-  return Error(static_cast<int>(-result));
-}
-
 }  // namespace
 
 void* direct_map(PhysicalAddress address) {

@@ -55,6 +55,10 @@ class [[nodiscard]] Result<void> {
   int error_ = 0;
 };
 
+// Of what a system call returned in rax, which is below 0.
+constexpr Error error_of(i64 result) {
+  return Error(static_cast<int>(-result));
+}
 // What a system call returns for it, in rax.
 constexpr i64 negative(Error error) {
   return -static_cast<i64>(error.code());

@@ -109,7 +109,7 @@ Result<FileMapping> map_file(i32 descriptor, u64 offset, u64 length, FileUse use
 Result<FileMapping> map_file_again(PhysicalAddress address, u64 length, WindowKind kind,
                                    const FileIdentity& identity) {
   const i64 copy = hypercall(Service::kWindowDuplicate, address.value(), length);
-  if (copy < 0) return Error(static_cast<int>(-copy));
+  if (copy < 0) return error_of(copy);
   return make_object(PhysicalAddress(static_cast<u64>(copy)), length, kind, true, identity);
 }
 
@@ -117,11 +117,11 @@ Result<FileMapping> attach_segment(i32 identifier, int flags) {
   shmid64_ds status = {};
   const i64 told =
       hypercall(__NR_shmctl, static_cast<u64>(i64{identifier}), IPC_STAT, host_pointer(&status));
-  if (told < 0) return Error(static_cast<int>(-told));
+  if (told < 0) return error_of(told);
   const u64 length = align_up(status.shm_segsz, kPageSize);
   const i64 address = hypercall(Service::kWindowAttach, static_cast<u64>(i64{identifier}), length,
                                 static_cast<u64>(flags));
-  if (address < 0) return Error(static_cast<int>(-address));
+  if (address < 0) return error_of(address);
   // As Linux names the file that it keeps a segment in.
   char path[] = "/SYSV00000000 (deleted)";
   auto key = static_cast<u32>(status.shm_perm.key);

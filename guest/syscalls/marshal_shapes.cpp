@@ -207,7 +207,7 @@ Result<void> Marshaller::marshal_semaphore_values(u32 index, const Argument& arg
   const Bounce values = bounce_.allocate(syscalls::kSemaphoresMax * 2);
   if (status.data == nullptr || values.data == nullptr) return Error(ENOMEM);
   const i64 result = hypercall(__NR_semctl, program_[0], 0, kIpcStat, status.address.value());
-  if (result < 0) return Error(static_cast<int>(-result));
+  if (result < 0) return error_of(result);
   u64 count = 0;
   __builtin_memcpy(&count, status.data + kCountOffset, sizeof count);
   const u64 bytes = (count < syscalls::kSemaphoresMax ? count : syscalls::kSemaphoresMax) * 2;

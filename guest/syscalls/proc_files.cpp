@@ -77,7 +77,7 @@ struct HostText {
 Result<void> read_host(HostText& text, const char* path) {
   const i64 descriptor =
       hypercall(__NR_openat, kCurrentDirectory, host_pointer(path), O_RDONLY | O_CLOEXEC);
-  if (descriptor < 0) return Error(static_cast<int>(-descriptor));
+  if (descriptor < 0) return error_of(descriptor);
   Call calls[2] = {
       {__NR_read, 0, {static_cast<u64>(descriptor), host_pointer(text.data), kHostTextMax}, 0},
       {__NR_close, 0, {static_cast<u64>(descriptor)}, 0},
@@ -85,7 +85,7 @@ Result<void> read_host(HostText& text, const char* path) {
   const u32 done = hypercall_batch(calls, 2);
   if (done < 2) hypercall(__NR_close, static_cast<u64>(descriptor));
   if (done == 0) return Error(EINTR);
-  if (calls[0].result < 0) return Error(static_cast<int>(-calls[0].result));
+  if (calls[0].result < 0) return error_of(calls[0].result);
   text.size = static_cast<u64>(calls[0].result);
   return {};
 }

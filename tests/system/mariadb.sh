@@ -8,12 +8,12 @@ start_mariadb() { # start_mariadb [PREFIX...]
   await 180 answers
 }
 answers() {
-  kill -0 "$server" 2>/dev/null || fail "the server ended: $(tail -n 3 server.out)"
+  still_runs
   ask 'SELECT 1' >/dev/null 2>&1
 }
 stop_mariadb() {
   kill -TERM "$server"
-  wait "$server" || fail "the server ended with status $?: $(tail -n 3 server.out)"
+  ends_in_order
 }
 ask() { # ask SQL
   mariadb --no-defaults --socket="$PWD/socket" -N -e "$1"

@@ -30,7 +30,7 @@ start_postgresql() { # start_postgresql [PREFIX...]
   await 180 answers
 }
 answers() {
-  kill -0 "$server" 2>/dev/null || fail "the server ended: $(tail -n 3 server.out)"
+  still_runs
   "$bin/pg_isready" -q -h "$PWD/data"
 }
 signal_postgresql() { # signal_postgresql NAME
@@ -38,7 +38,7 @@ signal_postgresql() { # signal_postgresql NAME
 }
 stop_postgresql() {
   signal_postgresql INT
-  wait "$server" || fail "the server ended with status $?: $(tail -n 3 server.out)"
+  ends_in_order
 }
 ask() { # ask SQL
   "$bin/psql" -X -q -A -t -v ON_ERROR_STOP=1 -h "$PWD/data" -U test -c "$1" postgres

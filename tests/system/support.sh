@@ -141,6 +141,14 @@ await() { # await SECONDS COMMAND...: until it succeeds
   done
 }
 
+# Of a server in the background: `server` is its process, and server.out has what it prints.
+still_runs() {
+  kill -0 "$server" 2>/dev/null || fail "the server ended: $(tail -n 3 server.out)"
+}
+ends_in_order() {
+  wait "$server" || fail "the server ended with status $?: $(tail -n 3 server.out)"
+}
+
 # Of a program that runs in the guest, as dbos-dbg counts: its pages, the tables of all address spaces,
 # and the pages and tables that are kept for snapshots only.
 frames_of() { # frames_of PROGRAM: 'PAGES TABLES KEPT'

@@ -1,5 +1,5 @@
 // dbos-bench-native: what snapshots cost on this host, without a machine around the engine.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>

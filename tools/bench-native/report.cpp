@@ -1,6 +1,6 @@
 #include "tools/bench-native/report.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 

@@ -1,6 +1,6 @@
 #include "tools/bench/kvm_counters.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/mount.h>
 
 #include <fstream>

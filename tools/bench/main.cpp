@@ -1,5 +1,5 @@
 // dbos-bench: what guest ring 0 costs and saves, beside plain Linux in the same machine.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>

@@ -1,5 +1,5 @@
 // The rows about calls, threads, processes and first writes to memory.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <filesystem>
 

@@ -1,5 +1,5 @@
 // What the machine's memory takes beyond the pages that the program has.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <cstdlib>

@@ -1,6 +1,6 @@
 #include "tools/bench/program_row.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 namespace dbos::bench {
 

@@ -8,7 +8,7 @@
 // then 992 bytes of the file NOISE. One thread does it all: what it adds to a latency is the same
 // for each server.
 #include <arpa/inet.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>

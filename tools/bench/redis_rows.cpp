@@ -1,5 +1,5 @@
 // Redis under load: exits per request, throughput and latency.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <algorithm>

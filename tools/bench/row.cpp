@@ -1,6 +1,6 @@
 #include "tools/bench/row.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <iterator>

@@ -1,5 +1,5 @@
 // The rows about what a snapshot costs its parent, and the machine's memory.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/sysinfo.h>
 
 #include "tools/bench/program_row.h"

@@ -1,5 +1,5 @@
 // How long a program takes to start and end, and where the time goes.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "tools/bench/row.h"
 #include "tools/bench/timing.h"

@@ -4,7 +4,7 @@
 // that each proxied system call passes for it (begin_watch() and end_watch() in the guest kernel,
 // ExitWatch in the VMM), and its bound is a hundredth of what an exit costs: a proxied call less
 // one that the guest kernel answers itself.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "tools/bench/measures.h"
 #include "tools/bench/row.h"

@@ -1,6 +1,6 @@
 #include "tools/dbos-dbg/debug_commands.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <algorithm>

@@ -1,6 +1,6 @@
 #include "tools/dbos-dbg/debugging.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <cstdio>

@@ -1,6 +1,6 @@
 #include "tools/dbos-dbg/examine.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cctype>

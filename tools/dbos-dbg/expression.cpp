@@ -1,6 +1,6 @@
 #include "tools/dbos-dbg/expression.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cctype>
 #include <string_view>

@@ -1,6 +1,6 @@
 #include "tools/dbos-dbg/gdb_bridge.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>

@@ -1,6 +1,6 @@
 #include "tools/dbos-dbg/machines.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <grp.h>
 #include <unistd.h>
 

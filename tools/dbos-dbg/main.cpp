@@ -1,5 +1,5 @@
 // dbos-dbg: looks into programs that run under dbos-run.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>

@@ -1,5 +1,5 @@
 // Counts with latencies: `dbos-dbg calls` and `dbos-dbg exits`.
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 

@@ -1,6 +1,6 @@
 #include "tools/dbos-dbg/trace.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/time.h>
 #include <time.h>
 

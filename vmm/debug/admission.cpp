@@ -1,6 +1,6 @@
 #include "vmm/debug/admission.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 

@@ -1,9 +1,7 @@
 #include "vmm/debug/backtrace.h"
 
 #include <elfutils/libdwfl.h>
-#include <fmt/format.h>
-
-#include <iterator>
+#include <fmt/core.h>
 
 #include "hypercall/layout.h"
 #include "vmm/debug/symbols.h"
@@ -93,13 +91,11 @@ std::vector<CallFrame> kernel_backtrace(std::span<const std::byte> image, uint64
 std::string format_backtrace(const std::vector<CallFrame>& frames, size_t first) {
   std::string text;
   for (const CallFrame& frame : frames) {
-    fmt::format_to(std::back_inserter(text), "#{:<3} {:#018x} {}", first++, frame.address,
-                   frame.function.empty() ? "??" : frame.function);
-    if (!frame.function.empty()) {
-      fmt::format_to(std::back_inserter(text), "+{:#x}", frame.offset);
-    }
+    text += fmt::format("#{:<3} {:#018x} {}", first++, frame.address,
+                        frame.function.empty() ? "??" : frame.function);
+    if (!frame.function.empty()) text += fmt::format("+{:#x}", frame.offset);
     const std::string& where = frame.source.empty() ? frame.module : frame.source;
-    if (!where.empty()) fmt::format_to(std::back_inserter(text), " ({})", where);
+    if (!where.empty()) text += fmt::format(" ({})", where);
     text += '\n';
   }
   return text;

@@ -1,6 +1,6 @@
 #include "vmm/debug/control_commands.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include "vmm/debug/figures_json.h"

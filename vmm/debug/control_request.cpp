@@ -1,6 +1,6 @@
 #include "vmm/debug/control_request.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 namespace dbos::vmm {
 namespace {

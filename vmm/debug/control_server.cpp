@@ -1,7 +1,7 @@
 #include "vmm/debug/control_server.h"
 
 #include <asm/unistd.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <linux/close_range.h>
 #include <poll.h>
 #include <sched.h>

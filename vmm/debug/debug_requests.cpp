@@ -1,6 +1,6 @@
 #include "vmm/debug/debug_requests.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <vector>

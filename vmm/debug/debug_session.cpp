@@ -1,6 +1,6 @@
 #include "vmm/debug/debug_session.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <exception>
 

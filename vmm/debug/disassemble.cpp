@@ -1,9 +1,7 @@
 #include "vmm/debug/disassemble.h"
 
 #include <capstone/capstone.h>
-#include <fmt/format.h>
-
-#include <iterator>
+#include <fmt/core.h>
 
 namespace dbos::vmm {
 
@@ -29,9 +27,8 @@ std::vector<Instruction> disassemble(std::span<const uint8_t> code, uint64_t add
 std::string format_instructions(const std::vector<Instruction>& instructions, uint64_t current) {
   std::string text;
   for (const Instruction& instruction : instructions) {
-    fmt::format_to(std::back_inserter(text), "{} {:#018x}  {}\n",
-                   instruction.address == current ? "=>" : "  ", instruction.address,
-                   instruction.text);
+    text += fmt::format("{} {:#018x}  {}\n", instruction.address == current ? "=>" : "  ",
+                        instruction.address, instruction.text);
   }
   return text;
 }

@@ -1,10 +1,9 @@
 #include "vmm/debug/exit_text.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cstring>
-#include <iterator>
 
 #include "hypercall/abi.h"
 #include "vmm/kvm/kvm_api.h"
@@ -17,7 +16,7 @@ std::string format_internal_error(const kvm_run& run) {
   const uint32_t count =
       std::min<uint32_t>(run.internal.ndata, static_cast<uint32_t>(std::size(run.internal.data)));
   for (uint32_t i = 0; i < count; ++i) {
-    fmt::format_to(std::back_inserter(text), " {:#x}", run.internal.data[i]);
+    text += fmt::format(" {:#x}", run.internal.data[i]);
   }
   return text + "\n";
 }

@@ -1,6 +1,6 @@
 #include "vmm/debug/gdb_commands.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <csignal>

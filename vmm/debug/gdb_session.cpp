@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <csignal>
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include "vmm/debug/gdb_commands.h"
 #include "vmm/host/host_call.h"

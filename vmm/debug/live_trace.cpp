@@ -1,6 +1,6 @@
 #include "vmm/debug/live_trace.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <time.h>
 
 #include <algorithm>

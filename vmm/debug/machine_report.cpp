@@ -1,9 +1,8 @@
 #include "vmm/debug/machine_report.h"
 
 #include <asm/unistd.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 
-#include <iterator>
 #include <string>
 
 #include "vmm/debug/backtrace.h"
@@ -58,8 +57,8 @@ std::string format_control_state(const Vcpu& vcpu, const kvm_sregs& special) {
       fmt::format("cr0 {:016x}  cr2 {:016x}  cr3 {:016x}  cr4 {:016x}  efer {:016x}\n", special.cr0,
                   special.cr2, special.cr3, special.cr4, special.efer);
   if (events.exception.injected != 0 || events.exception.pending != 0) {
-    fmt::format_to(std::back_inserter(text), "exception {} is on its way, error code {:#x}\n",
-                   uint32_t{events.exception.nr}, uint32_t{events.exception.error_code});
+    text += fmt::format("exception {} is on its way, error code {:#x}\n",
+                        uint32_t{events.exception.nr}, uint32_t{events.exception.error_code});
   }
   return text;
 }

@@ -1,6 +1,6 @@
 #include "vmm/debug/metrics_page.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 namespace dbos::vmm {
 namespace {

@@ -1,6 +1,6 @@
 #include "vmm/debug/process_list.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <fstream>
 #include <map>

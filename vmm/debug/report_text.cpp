@@ -1,10 +1,9 @@
 #include "vmm/debug/report_text.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <iterator>
 
 #include "vmm/debug/disassemble.h"
 #include "vmm/log.h"
@@ -58,10 +57,9 @@ std::string format_last_calls(const HypercallPage& page) {
   const uint32_t count = std::min(given, kCallBatchMax);
   for (uint32_t i = 0; i < count; ++i) {
     const Call& call = page.calls[i];
-    fmt::format_to(std::back_inserter(text),
-                   "call {:#x} ({:#x}, {:#x}, {:#x}, {:#x}, {:#x}, {:#x}) = {}\n", call.number,
-                   call.arguments[0], call.arguments[1], call.arguments[2], call.arguments[3],
-                   call.arguments[4], call.arguments[5], call.result);
+    text += fmt::format("call {:#x} ({:#x}, {:#x}, {:#x}, {:#x}, {:#x}, {:#x}) = {}\n", call.number,
+                        call.arguments[0], call.arguments[1], call.arguments[2], call.arguments[3],
+                        call.arguments[4], call.arguments[5], call.result);
   }
   return text;
 }
@@ -72,8 +70,8 @@ std::string format_mapping_summary(const std::vector<DebugMapping>& mappings, ui
                   mapped_bytes(mappings, true) / kKiB, mapped_bytes(mappings, false) / kKiB);
   for (const DebugMapping& mapping : mappings) {
     if (address < mapping.begin || address >= mapping.end) continue;
-    fmt::format_to(std::back_inserter(text), "rip is in {:x}-{:x} {} {}\n", mapping.begin,
-                   mapping.end, rights(mapping.protection), printable(mapping.path));
+    text += fmt::format("rip is in {:x}-{:x} {} {}\n", mapping.begin, mapping.end,
+                        rights(mapping.protection), printable(mapping.path));
   }
   return text;
 }

@@ -1,6 +1,6 @@
 #include "vmm/debug/trace_filter.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 

@@ -1,7 +1,7 @@
 #include "vmm/kvm/capabilities.h"
 
 #include <asm/unistd.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/ioctl.h>
 
 #include "vmm/host/host_call.h"

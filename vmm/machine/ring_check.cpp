@@ -1,7 +1,7 @@
 #include "vmm/machine/ring_check.h"
 
 #include <asm/unistd.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <chrono>
 #include <cstring>

@@ -1,6 +1,6 @@
 #include "vmm/observe/metrics.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <algorithm>
 #include <cstring>
@@ -87,7 +87,7 @@ class Writer {
  private:
   template <typename... Values>
   void put(std::string_view format, const Values&... values) {
-    fmt::vformat_to(std::back_inserter(text_), format, fmt::make_format_args(values...));
+    text_ += fmt::vformat(format, fmt::make_format_args(values...));
   }
 
   std::string text_;
