@@ -126,6 +126,12 @@ Result<void> PageTree::split(PteSlot& slot) {
 
 // ---- Taking away ----
 
+// A ready copy may map what main has freed since and is the copy's own table by now.
+bool PageTree::owns_page(PhysicalAddress item) const {
+  const FrameInfo& info = frame_info(item);
+  return line_->owns(info) && info.kind() != FrameKind::kNode;
+}
+
 // `is_owned`: the nodes on the way were the line's own; below others nothing is, so that only the
 // counting is left to do.
 void PageTree::unlink_entry(Pte entry, Level level, VirtualAddress base, bool is_owned,
@@ -136,7 +142,7 @@ void PageTree::unlink_entry(Pte entry, Level level, VirtualAddress base, bool is
       counts_.window -= pages_of(level);
     } else if (!shared_zero.contains(item)) {
       counts_.anonymous -= pages_of(level);
-      if (is_owned && line_->owns(frame_info(item))) batch.unlink(entry_range(base, level), item);
+      if (is_owned && owns_page(item)) batch.unlink(entry_range(base, level), item);
     }
     return;
   }

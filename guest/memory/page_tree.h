@@ -176,6 +176,7 @@ class PageTree {
   void renew_node(PhysicalAddress node);
   // Replaces the shared node below an entry by a copy.
   Result<void> clone_node(PteSlot& slot, TlbBatch& batch);
+  bool owns_page(PhysicalAddress item) const;
   void unlink_entry(Pte entry, Level level, VirtualAddress base, bool is_owned, TlbBatch& batch);
   Result<void> isolate(VirtualAddress boundary, VirtualRange freeable, TlbBatch& batch);
   void clear_below(Node& node, Level level, VirtualAddress base, const Clearing& prepared,

@@ -203,6 +203,26 @@ TEST_CASE_METHOD(ReadyFixture, "without memory it is the copy that is given up, 
   check_memory_invariants();
 }
 
+// Pages 512 and 32 have their notes in the same place, so that the second one's applies the first.
+TEST_CASE_METHOD(ReadyFixture, "a copy that is given up may still map what is its own table by now") {
+  map(main, 0, 4 * 512);
+  machine.write(main, page(0), 1);
+  machine.write(main, page(100), 1);
+  Machine::prepare(main);
+  {
+    Hog hog;
+    hog.give_back(2);
+    machine.write(main, page(512), 7);  // main's table and page: nothing is left
+    REQUIRE(main.advise(page(100), kPageSize, MADV_DONTNEED).is_ok());
+    machine.write(main, page(32), 2);  // takes what was page 100 for the copy's table
+  }
+  CHECK(machine.read(main, page(0)) == 1);
+  CHECK(machine.read(main, page(100)) == 0);
+  CHECK(machine.read(main, page(512)) == 7);
+  CHECK(machine.read(main, page(32)) == 2);
+  check_memory_invariants();
+}
+
 TEST_CASE_METHOD(ReadyFixture, "a ready snapshot whose parent has ended owns what is left") {
   map(main, 0, 600);
   fill(main, 0, 600, 1);
