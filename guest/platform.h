@@ -37,9 +37,9 @@ void flush_local(VirtualAddress address);
 // only, if it may, and waits for it. Returns whether another try is worth it.
 bool make_room();
 
-// Snapshots keep `kept` bytes, more than copy_limit(), and a page has just been copied
+// Snapshots keep `kept` bytes, more than copy_limit(), and so many pages have just been copied
 // for their sake. Without locks: slows the caller down, or ends a snapshot.
-void limit_copies(u64 kept);
+void limit_copies(u64 kept, u32 copied_pages);
 
 // Host mappings of files and shared memory (Service::kWindowMap and so on). They may block, so no
 // lock is held when they are called.

@@ -57,8 +57,8 @@ bool make_room() {
   return end_snapshot_for_memory();
 }
 
-void limit_copies(u64 kept) {
-  keep_copy_limit(kept);
+void limit_copies(u64 kept, u32 copied_pages) {
+  keep_copy_limit(kept, copied_pages);
 }
 
 Result<PhysicalAddress> window_map(int descriptor, u64 offset, u64 length, int protection,

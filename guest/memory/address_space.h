@@ -85,7 +85,7 @@ struct ResolveOutcome {
   u64 bytes;       // from the buffer's start, that the segments cover
   u32 segment_count;
   PopulateRequest populate;
-  bool copied = false;  // a page that a snapshot may share
+  u32 copied_pages = 0;  // that a snapshot may share
 };
 
 enum class Pin : bool { kNo, kYes };
@@ -333,7 +333,7 @@ class AddressSpace {
   // A request has failed: what the fault comes to now, without the host's help. (without the lock)
   FaultOutcome fault_again(VirtualAddress address, Access access, const PopulateRequest& failed,
                            Error error);
-  void keep_copy_limit();  // without the lock
+  void keep_copy_limit(u32 copied_pages);  // without the lock
   Vma* grow_stack(VirtualAddress address);
   FaultOutcome fault_anonymous(Vma& vma, VirtualAddress page, Access access, SpareBlock& spare,
                                TlbBatch& batch);

@@ -81,7 +81,7 @@ FaultKind AddressSpace::handle_fault(VirtualAddress address, Access access) {
   while (result.kind == FaultKind::kOutOfMemory && make_room()) {
     result = fault_with_host(address, access);
   }
-  if (result.copied) keep_copy_limit();
+  if (result.copied) keep_copy_limit(1);
   return result.kind;
 }
 
@@ -90,9 +90,9 @@ bool AddressSpace::make_room() {
 }
 
 // Snapshots are made to cost less where they keep too much.
-void AddressSpace::keep_copy_limit() {
+void AddressSpace::keep_copy_limit(u32 copied_pages) {
   const u64 kept = frame_allocator.retired_bytes();
-  if (kept > copy_limit()) platform::limit_copies(kept);
+  if (kept > copy_limit()) platform::limit_copies(kept, copied_pages);
 }
 
 FaultOutcome AddressSpace::fault_with_host(VirtualAddress address, Access access) {

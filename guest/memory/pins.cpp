@@ -141,8 +141,10 @@ void PinSet::follow(VirtualRange from, VirtualAddress to) {
       const PinnedRange pinned = slot->range(i);
       if (!pinned.range.overlaps(from)) continue;
       const VirtualRange piece = pinned.range.intersect(from);
-      const u32 vcpu = static_cast<u32>(slot - slots);
-      add(vcpu, {to + (piece.begin - from.begin), to + (piece.end - from.begin)}, pinned.access);
+      const VirtualRange moved = {to + (piece.begin - from.begin), to + (piece.end - from.begin)};
+      // It may have been there before, and the old place stays pinned.
+      if (slot->covers(moved, pinned.access)) continue;
+      add(static_cast<u32>(slot - slots), moved, pinned.access);
     }
   }
 }

@@ -52,6 +52,13 @@ struct PinSlot {
     const u32 more = i - kPinnedRangesInline;
     return more_ranges[more / kRangesPerPage][more % kRangesPerPage];
   }
+  bool covers(VirtualRange wanted, Access access) const {
+    for (u32 i = 0; i < range_count; ++i) {
+      const bool suffices = access != Access::kWrite || range(i).access == Access::kWrite;
+      if (suffices && range(i).range.contains(wanted)) return true;
+    }
+    return false;
+  }
   bool overlaps(VirtualRange wanted) const {
     for (u32 i = 0; i < range_count; ++i) {
       if (range(i).range.overlaps(wanted)) return true;

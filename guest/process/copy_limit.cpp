@@ -83,7 +83,7 @@ void prepare_copy_limit(const BootInformation& boot) {
   ends_snapshots = (boot.flags & DBOS_BOOT_COW_KILL) != 0;
 }
 
-void keep_copy_limit(u64 kept) {
+void keep_copy_limit(u64 kept, u32 copied_pages) {
   if (!may_limit()) return;
   platform::counters().count(Counter::kCopyLimited);
   if (ends_snapshots) {
@@ -91,7 +91,7 @@ void keep_copy_limit(u64 kept) {
                        Counter::kEndedForLimit,
                        [] { return frame_allocator.retired_bytes() <= copy_limit(); });
   } else {
-    delay_copy(copy_delay_ns(kept, copy_limit()));
+    delay_copy(copy_delay_ns(kept, copy_limit(), copied_pages));
   }
 }
 

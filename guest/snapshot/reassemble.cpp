@@ -45,7 +45,10 @@ bool AddressSpace::reassemble(u32 tables_max) {
   if (search != Search::kFound) return search == Search::kMore;
   const Result<PhysicalAddress> block =
       frame_allocator.allocate_large(Clear::kNo, line_->ownership());
-  if (block.is_error()) return false;
+  if (block.is_error()) {
+    reassembled_to_ = VirtualAddress(0);  // the pass is over, too
+    return false;
+  }
   for (u32 i = 0; i < kEntriesPerNode; ++i) {
     // What changes meanwhile is not used.
     copy_memory_in_use(block.value() + i * kPageSize, found.pages[i].address(), kPageSize);

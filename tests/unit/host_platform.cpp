@@ -71,7 +71,7 @@ std::function<void(VirtualAddress)> on_flush_local;
 std::function<void(PhysicalAddress)> on_populate;
 std::function<void()> on_arena_grow;
 std::function<bool()> on_no_memory;
-std::function<void(u64)> on_copy_limit;
+std::function<void(u64, u32)> on_copy_limit;
 
 void start(u64 arena_bytes) {
   static bool started = false;
@@ -174,8 +174,8 @@ bool make_room() {
   return host::on_no_memory && host::on_no_memory();
 }
 
-void limit_copies(u64 kept) {
-  if (host::on_copy_limit) host::on_copy_limit(kept);
+void limit_copies(u64 kept, u32 copied_pages) {
+  if (host::on_copy_limit) host::on_copy_limit(kept, copied_pages);
 }
 
 Result<PhysicalAddress> window_map(int, u64, u64 length, int, int) {

@@ -30,7 +30,7 @@ extern std::function<void()> on_arena_grow;
 
 // Called for platform::make_room() and platform::limit_copies().
 extern std::function<bool()> on_no_memory;
-extern std::function<void(u64)> on_copy_limit;
+extern std::function<void(u64, u32)> on_copy_limit;
 
 // Windows. Each is zero at first; populating beyond `file_length` fails with EFAULT.
 PhysicalAddress make_window(u64 length, u64 file_length);

@@ -20,7 +20,7 @@ struct PressureFixture : SnapshotFixture {
 
 TEST_CASE_METHOD(PressureFixture, "a page that is copied beyond the limit is told, no other") {
   std::vector<u64> told;
-  host::on_copy_limit = [&](u64 kept) { told.push_back(kept); };
+  host::on_copy_limit = [&](u64 kept, u32) { told.push_back(kept); };
   map(main, 0, 1024);
   fill(main, 0, 1024, 1);
   AddressSpace& snapshot = machine.take_snapshot(main);
@@ -55,7 +55,7 @@ TEST_CASE_METHOD(PressureFixture, "a page of a file that is copied beyond the li
   fill(main, 0, 1, 1);
   machine.take_snapshot(main);
   u32 told = 0;
-  host::on_copy_limit = [&](u64) { ++told; };
+  host::on_copy_limit = [&](u64, u32) { ++told; };
   set_copy_limit(0);
   fill(main, 0, 1, 2);
   REQUIRE(told == 1);
@@ -70,12 +70,12 @@ TEST_CASE_METHOD(PressureFixture, "a buffer whose pages are copied beyond the li
   fill(main, 0, 64, 1);
   AddressSpace& snapshot = machine.take_snapshot(main);
   set_copy_limit(0);
-  host::on_copy_limit = [&](u64) { ++told; };
+  host::on_copy_limit = [&](u64, u32 pages) { told += pages; };
   HostSegment segments[64];
   const ResolveOutcome outcome =
       main.resolve_for_host(page(8), 4 * kPageSize, Access::kWrite, segments, 64, Pin::kYes);
   REQUIRE(outcome.bytes == 4 * kPageSize);
-  REQUIRE(told == 1);
+  REQUIRE(told == 4);
   main.unpin();
   machine.destroy(snapshot);
 }
@@ -191,16 +191,35 @@ TEST_CASE_METHOD(PressureFixture, "mprotect that finds no memory half-way has ch
   check_memory_invariants();
 }
 
+TEST_CASE_METHOD(PressureFixture, "a pass that finds no memory is over, the next begins anew") {
+  map(main, 0, 2 * 512, 0);
+  machine.write(main, page(5), 1);
+  machine.write(main, page(600), 2);
+  AddressSpace& snapshot = machine.take_snapshot(main);
+  machine.write(main, page(5), 100);
+  machine.write(main, page(600), 200);
+  machine.destroy(snapshot);
+  {
+    const Hog hog;
+    CHECK(!main.reassemble(8));
+  }
+  while (main.reassemble(8)) {
+  }
+  CHECK(main.statistics().reassembled_pages == 2);
+}
+
 TEST_CASE("main is slowed the more, the further the limit is passed") {
   constexpr u64 kMs = 1'000'000;
-  CHECK(copy_delay_ns(kGiB, kGiB) == 0);
-  CHECK(copy_delay_ns(kGiB + kPageSize, kGiB) == kMs);
-  CHECK(copy_delay_ns(kGiB + kGiB / 10, kGiB) / kMs == 40);
-  CHECK(copy_delay_ns(2 * kGiB, kGiB) == 200 * kMs);
-  CHECK(copy_delay_ns(100 * kGiB, kGiB) == 200 * kMs);
-  CHECK(copy_delay_ns(kGiB, 0) == 0);
+  CHECK(copy_delay_ns(kGiB, kGiB, 1) == 0);
+  CHECK(copy_delay_ns(kGiB + kPageSize, kGiB, 1) == kMs);
+  CHECK(copy_delay_ns(kGiB + kPageSize, kGiB, 16) == 16 * kMs);
+  CHECK(copy_delay_ns(kGiB + kGiB / 10, kGiB, 1) / kMs == 40);
+  CHECK(copy_delay_ns(2 * kGiB, kGiB, 1) == 200 * kMs);
+  CHECK(copy_delay_ns(100 * kGiB, kGiB, 1) == 200 * kMs);
+  CHECK(copy_delay_ns(100 * kGiB, kGiB, 512) == 2000 * kMs);
+  CHECK(copy_delay_ns(kGiB, 0, 1) == 0);
   for (u64 kept = kGiB; kept < 3 * kGiB; kept += 16 * kMiB) {
-    CHECK(copy_delay_ns(kept, kGiB) <= copy_delay_ns(kept + 16 * kMiB, kGiB));
+    CHECK(copy_delay_ns(kept, kGiB, 3) <= copy_delay_ns(kept + 16 * kMiB, kGiB, 3));
   }
 }
 

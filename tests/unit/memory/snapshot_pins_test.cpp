@@ -109,6 +109,20 @@ TEST_CASE_METHOD(SnapshotFixture, "a pinned piece of a large page splits it") {
   main.unpin();
 }
 
+TEST_CASE_METHOD(SnapshotFixture, "a buffer that moves to and fro is pinned at both places, once") {
+  map(main, 0, 2);
+  fill(main, 0, 1, 1);
+  HostSegment segments[4];
+  main.resolve_for_host(page(0), kPageSize, Access::kWrite, segments, 4, Pin::kYes);
+  for (u32 i = 0; i < 16; ++i) {
+    const VirtualAddress from = page(i % 2 == 0 ? 0 : 2000);
+    const VirtualAddress to = page(i % 2 == 0 ? 2000 : 0);
+    CHECK(main.remap(from, kPageSize, kPageSize, MREMAP_MAYMOVE | MREMAP_FIXED, to).is_ok());
+  }
+  CHECK(pin_slot(0).range_count == 2);
+  main.unpin();
+}
+
 TEST_CASE_METHOD(SnapshotFixture, "frames that are unmapped under a host call are freed after it") {
   map(main, 0, 4);
   fill(main, 0, 4, 1);

@@ -179,9 +179,9 @@ TEST_CASE_METHOD(CopyLimitFixture, "a snapshot that can't be ended delays one co
   prepare_copy_limit(boot);
   Process& stuck = fork(11);
   write_heap(20);
-  keep_copy_limit(20 * kPageSize);
+  keep_copy_limit(20 * kPageSize, 1);
   CHECK(waited_ns() == 10 * kSecond_ns);
-  keep_copy_limit(20 * kPageSize);
+  keep_copy_limit(20 * kPageSize, 1);
   CHECK(waited_ns() == 10 * kSecond_ns);
   CHECK(killed == std::vector<i32>{11});
   release_process(stuck);
