@@ -29,6 +29,7 @@ const BootInformation& boot_information() {
   set_kernel_root(PhysicalAddress(boot.kernel_tables));
   const MemoryOptions options{(boot.flags & kBootNoLargePages) == 0, boot.mapping_count_max};
   if (memory_initialize(options).is_error()) DBOS_PANIC("no memory to start with");
+  arch::prepare_waiting(boot.tsc_khz);
   arch::declare_return_region();
   publish_kernel_view();
   start_program(boot);

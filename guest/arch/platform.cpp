@@ -20,12 +20,6 @@ HypercallPage& current_hypercall_page() {
 }  // namespace dbos
 
 namespace dbos::platform {
-namespace {
-
-constexpr u32 kTurnsBeforeYield = 512;
-
-}  // namespace
-
 void* direct_map(PhysicalAddress address) {
   return reinterpret_cast<void*>(kDirectMapBase + address.value());
 }
@@ -78,15 +72,6 @@ Result<void> window_populate(PhysicalAddress begin, u64 length, bool write) {
   const i64 result = hypercall(Service::kWindowPopulate, begin.value(), length, write ? 1 : 0);
   if (result < 0) return error_of(result);
   return {};
-}
-
-void relax(u32 turns) {
-  arch::serve_flush_request();
-  if (turns % kTurnsBeforeYield == 0) {
-    hypercall(Service::kYield);
-  } else {
-    arch::pause();
-  }
 }
 
 u32 current_vcpu() {

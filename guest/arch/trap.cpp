@@ -105,6 +105,10 @@ u64 shown_error_code(u64 error_code) {
 
 void handle_page_fault(TrapFrame& frame) {
   const VirtualAddress address(read_cr2());
+  // Taken for one that is resolved already, it would come again for ever.
+  if ((frame.error_code & kFaultReservedBit) != 0) {
+    panic_with_frame("a reserved bit in a page table", frame);
+  }
   const bool in_program = is_in_program(frame);
   const bool may_resolve = address.value() < kProgramEnd && !current_cpu().no_fault;
   FaultKind fault = FaultKind::kNoMapping;

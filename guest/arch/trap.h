@@ -40,6 +40,7 @@ enum Vector : u64 {
 // Page fault error code.
 inline constexpr u64 kFaultWrite = 1 << 1;
 inline constexpr u64 kFaultUser = 1 << 2;
+inline constexpr u64 kFaultReservedBit = 1 << 3;
 inline constexpr u64 kFaultFetch = 1 << 4;
 
 // Everything that has to happen before the program runs again: shootdowns, signals, a dying host

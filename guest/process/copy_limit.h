@@ -18,10 +18,10 @@ void prepare_copy_limit(const BootInformation& boot);
 void keep_copy_limit(u64 kept, u32 copied_pages);
 bool end_snapshot_for_memory();
 
-// How long so many copied pages keep main when `kept` bytes are more than `limit`: as Linux does for
-// a cgroup beyond memory.high (mm/memcontrol.c, calculate_high_delay), it grows with the square of
-// the excess, so that the limit is passed by some percent, and main never stands still: 2 s are the
-// most of one fault or system call, as there.
+// How long so many copied pages keep main when `kept` bytes are more than `limit`: as Linux does
+// for a cgroup beyond memory.high (mm/memcontrol.c, calculate_high_delay), it grows with the square
+// of the excess, so that the limit is passed by some percent, and main never stands still: 2 s are
+// the most of one fault or system call, as there.
 constexpr u64 copy_delay_ns(u64 kept, u64 limit, u32 copied_pages) {
   constexpr u64 kLeast_ns = 1'000'000;
   constexpr u64 kMostOfPage_ns = 200'000'000;

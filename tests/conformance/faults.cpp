@@ -140,6 +140,10 @@ CASE(ports_are_refused) {
   CHECK(is_refused(0, 0xf3, 0x6e));  // rep outsb
 }
 
+CASE(halt_is_refused) {
+  CHECK(is_refused(0, 0xf4));
+}
+
 // QEMU's own error code has the gate's number twice as large.
 CASE(software_interrupts_are_refused) {
   for (long vector : {2, 8, 9, 10, 11, 12, 13, 14, 15, 17, 20, 21, 22, 29, 30, 31, 32, 100, 255})

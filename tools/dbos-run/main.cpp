@@ -180,6 +180,7 @@ HostPages arena_pages(const Options& options) {
   if (options.statistics) enable_statistics(options.statistics_file);
   auto* const machine = new Machine(options.memory_size, arena_pages(options), kernel);
   set_machine(*machine);
+  machine->check_cpu();
   Vcpu& vcpu = adopt_first_thread(*machine);
   log_line(LogLevel::kInfo, "the machine has at most {:.1f} GiB of memory and {} virtual CPUs",
            static_cast<double>(machine->arena_size_max()) / kGiB, kVcpuCountMax);
@@ -187,7 +188,6 @@ HostPages arena_pages(const Options& options) {
   log_line(LogLevel::kInfo, "ring 0: {:.2f} ns an instruction, {:.0f} ns a hypercall and back",
            check.instruction_ns, check.exit_ns);
   if (!check.is_native()) throw StartError(interpreted_message(check));
-  machine->check_cpu();
   if (const uint64_t possible = machine->arena_size_max(); possible < options.memory_size) {
     log_line(LogLevel::kWarning,
              "the program gets at most {} GiB of memory: this CPU has {} bits of physical address",

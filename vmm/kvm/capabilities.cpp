@@ -17,7 +17,6 @@ const std::vector<Capability>& required_capabilities() {
       {KVM_CAP_SYNC_MMU, 1, "KVM_CAP_SYNC_MMU", "giving memory back to Linux while running"},
       {KVM_CAP_MP_STATE, 1, "KVM_CAP_MP_STATE", "starting a vCPU for a thread"},
       {KVM_CAP_VCPU_EVENTS, 1, "KVM_CAP_VCPU_EVENTS", "signals that reach a running program"},
-      {KVM_CAP_SPLIT_IRQCHIP, 1, "KVM_CAP_SPLIT_IRQCHIP", "vCPUs that start without a firmware"},
       {KVM_CAP_VCPU_ATTRIBUTES, 1, "KVM_CAP_VCPU_ATTRIBUTES", "a guest TSC that is the host's"},
       {KVM_CAP_IMMEDIATE_EXIT, 1, "KVM_CAP_IMMEDIATE_EXIT", "signals that are never lost"},
   };

@@ -5,6 +5,8 @@
 #include <asm/unistd.h>
 #include <sys/ioctl.h>
 
+#include <algorithm>
+#include <cstring>
 #include <span>
 
 #include "vmm/error.h"
@@ -58,6 +60,14 @@ void hide_attack_surface(kvm_cpuid_entry2& entry) {
   }
 }
 
+// Of physical address, where all that is used is below 2^40. Told of more than 48, KVM takes all five levels
+// of an Intel processor's tables (kvm_mmu_get_tdp_level).
+constexpr uint32_t kPhysicalAddressBitsMax = 46;
+
+void limit_physical_address_bits(kvm_cpuid_entry2& sizes) {
+  sizes.eax = (sizes.eax & ~0xffu) | std::min(sizes.eax & 0xff, kPhysicalAddressBitsMax);
+}
+
 }  // namespace
 
 std::vector<uint8_t> supported_cpuid(int kvm_descriptor) {
@@ -73,12 +83,15 @@ std::vector<uint8_t> supported_cpuid(int kvm_descriptor) {
 uint64_t restrict_cpuid(std::vector<uint8_t>& cpuid) {
   for (kvm_cpuid_entry2& entry : entries_of(cpuid.data())) hide_attack_surface(entry);
   if (auto* leaf1 = find(cpuid, 1, 0); leaf1 != nullptr) {
-    leaf1->ecx |= 1u << 21;               // x2APIC, which KVM emulates on every host
-    leaf1->ecx &= ~(1u << 3 | 1u << 24);  // MONITOR, TSC deadline timer
+    leaf1->ecx &= ~(1u << 3 | 1u << 21 | 1u << 24);  // MONITOR, x2APIC, TSC deadline timer
+    leaf1->edx &= ~(1u << 9);                        // the local APIC
   }
   if (auto* leaf7 = find(cpuid, 7, 0); leaf7 != nullptr) {
     leaf7->ecx &= ~(1u << 3 | 1u << 4 | 1u << 7 | 1u << 16);  // PKU, OSPKE, shadow stack, LA57
     leaf7->edx &= ~(1u << 5 | 1u << 20 | 1u << 22 | 1u << 24 | 1u << 25);  // UINTR, IBT, AMX
+  }
+  if (auto* sizes = find(cpuid, 0x80000008, 0); sizes != nullptr) {
+    limit_physical_address_bits(*sizes);
   }
   auto* const state = find(cpuid, 0xd, 0);
   if (state == nullptr) return 0;

@@ -116,14 +116,9 @@ void Machine::open_kvm() {
     throw StartError::with_errno("KVM can't place its task state segment");
   }
   check(disable_performance_counters(vm_descriptor_), "leave out the performance counters");
-  if (const int64_t made = enable_capability(vm_descriptor_, KVM_CAP_SPLIT_IRQCHIP, 0); made < 0) {
-    errno = static_cast<int>(-made);
-    throw StartError::with_errno("KVM can't make local interrupt controllers");
-  }
-  // Where HLT does not exit (the guest kernel has none), KVM does not have pages fetched behind the
-  // guest's back. That would be tried for ever with a page of a file that was cut: the guest is not
-  // told that there is none. Older kernels can't do it.
-  (void)enable_capability(vm_descriptor_, KVM_CAP_X86_DISABLE_EXITS, KVM_X86_DISABLE_EXITS_HLT);
+  // There are no interrupt controllers: nothing interrupts (decision 0010). And without them KVM
+  // does not have pages fetched behind the guest's back, which would be tried for ever with a page
+  // of a file that was cut: the guest is not told that there is none.
 }
 
 void Machine::make_regions() {

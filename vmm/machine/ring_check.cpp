@@ -41,12 +41,17 @@ double run_once_ns(const Vcpu& vcpu) {
     result = raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu.descriptor), KVM_RUN, 0);
   } while (result == -EINTR);
   const auto end = std::chrono::steady_clock::now();
-  const bool is_hypercall = result == 0 && vcpu.run->exit_reason == KVM_EXIT_IO;
+  if (result < 0) {
+    throw StartError(
+        fmt::format("KVM can't run a virtual CPU: {}{}", std::strerror(static_cast<int>(-result)),
+                    result == -EAGAIN ? "; it wants one thread more (ulimit -u, pids.max)" : ""));
+  }
+  const bool is_hypercall = vcpu.run->exit_reason == KVM_EXIT_IO;
   if (!is_hypercall) {
     throw StartError(
-        fmt::format("this KVM can't run a loop in ring 0 (result {}, exit reason {}), so dbos "
-                    "can't use it; run the program in the emulated machine (dbos-vm run -- ...)",
-                    result, vcpu.run->exit_reason));
+        fmt::format("this KVM can't run a loop in ring 0 (exit reason {}), so dbos can't use it; "
+                    "run the program in the emulated machine (dbos-vm run -- ...)",
+                    vcpu.run->exit_reason));
   }
   return std::chrono::duration<double, std::nano>(end - begin).count();
 }

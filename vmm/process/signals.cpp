@@ -92,7 +92,7 @@ void send_again(int signal, const siginfo_t* info, bool to_this_thread) {
 // crash handlers send theirs to themselves again, and F_SETSIG chooses any signal. A thread's trap
 // number is 0 until its first fault, which is its last; a division error's is 0, too.
 bool is_own_fault(int signal, const siginfo_t& info, const ucontext_t& context) {
-  constexpr greg_t kDivision = 0, kPageFault = 14;
+  constexpr greg_t kDivision = 0, kPageFault = 14, kAlignmentCheck = 17;
   if ((kFaultSignals & bit(signal)) == 0 || info.si_code <= 0) return false;
   const greg_t* const registers = context.uc_mcontext.gregs;
   const auto address = static_cast<greg_t>(reinterpret_cast<uintptr_t>(info.si_addr));
@@ -101,6 +101,8 @@ bool is_own_fault(int signal, const siginfo_t& info, const ucontext_t& context) 
       return signal == SIGFPE && address == registers[REG_RIP];
     case kPageFault:
       return address == registers[REG_CR2];
+    case kAlignmentCheck:  // a split lock of the guest's, which KVM reports so (split_lock_detect)
+      return false;
     default:
       return true;
   }

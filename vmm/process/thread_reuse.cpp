@@ -66,7 +66,6 @@ bool takes_rights(int32_t prctl_option) {
     case PR_SET_SECUREBITS:
     case PR_CAPBSET_DROP:
     case PR_CAP_AMBIENT:
-    case PR_SET_SPECULATION_CTRL:
       return true;
     default:
       return false;

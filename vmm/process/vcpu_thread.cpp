@@ -20,7 +20,7 @@
 #include "vmm/process/handover.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/making.h"
-#include "vmm/process/refused_port.h"
+#include "vmm/process/refused_instruction.h"
 #include "vmm/process/services.h"
 #include "vmm/process/statistics.h"
 #include "vmm/process/steward.h"
@@ -131,6 +131,9 @@ Next handle_exit(Vcpu& vcpu) {
         return next;
       }
       if (refuse_port(vcpu)) return Next::kRun;
+      break;
+    case KVM_EXIT_HLT:
+      if (refuse_halt(vcpu)) return Next::kRun;
       break;
     case KVM_EXIT_INTR:
       handle_interrupted_run(vcpu);

@@ -1,4 +1,4 @@
-#include "vmm/process/refused_port.h"
+#include "vmm/process/refused_instruction.h"
 
 #include <asm/unistd.h>
 
@@ -33,14 +33,28 @@ bool finish_instruction(Vcpu& vcpu, kvm_regs registers) {
   return result == -EINTR;
 }
 
+bool is_in_program(const Vcpu& vcpu, kvm_regs& registers) {
+  return registers_call(vcpu, KVM_GET_REGS, registers) >= 0 && registers.rip < kKernelImageBase;
+}
+
+bool raise_protection_fault(const Vcpu& vcpu, kvm_regs registers) {
+  return registers_call(vcpu, KVM_SET_REGS, registers) >= 0 &&
+         machine().inject_exception(vcpu, Machine::kGeneralProtectionVector);
+}
+
 }  // namespace
 
 bool refuse_port(Vcpu& vcpu) {
   kvm_regs registers = {};
-  if (registers_call(vcpu, KVM_GET_REGS, registers) < 0) return false;
-  if (registers.rip >= kKernelImageBase || !finish_instruction(vcpu, registers)) return false;
-  return registers_call(vcpu, KVM_SET_REGS, registers) >= 0 &&
-         machine().inject_exception(vcpu, Machine::kGeneralProtectionVector);
+  if (!is_in_program(vcpu, registers) || !finish_instruction(vcpu, registers)) return false;
+  return raise_protection_fault(vcpu, registers);
+}
+
+bool refuse_halt(Vcpu& vcpu) {
+  kvm_regs registers = {};
+  if (!is_in_program(vcpu, registers)) return false;
+  --registers.rip;  // KVM has gone past it
+  return raise_protection_fault(vcpu, registers);
 }
 
 }  // namespace dbos::vmm
