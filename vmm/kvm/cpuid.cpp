@@ -60,8 +60,8 @@ void hide_attack_surface(kvm_cpuid_entry2& entry) {
   }
 }
 
-// Of physical address, where all that is used is below 2^40. Told of more than 48, KVM takes all five levels
-// of an Intel processor's tables (kvm_mmu_get_tdp_level).
+// Of physical address, where all that is used is below 2^40. Told of more than 48, KVM takes all
+// five levels of an Intel processor's tables (kvm_mmu_get_tdp_level).
 constexpr uint32_t kPhysicalAddressBitsMax = 46;
 
 void limit_physical_address_bits(kvm_cpuid_entry2& sizes) {
