@@ -98,12 +98,18 @@ void check_identification(const std::string& path, std::string_view start) {
            "it is a 32-bit program; dbos-run runs 64-bit ones, build or install it for "
            "x86-64");
   }
-  if (file_class != ELFCLASS64) refuse(path, "its ELF class is neither 32-bit nor 64-bit");
+  if (file_class != ELFCLASS64) {
+    refuse(path, "its ELF class is neither 32-bit nor 64-bit; the file is damaged");
+  }
   if (start[EI_DATA] == ELFDATA2MSB) {
     refuse(path, "it is a big-endian program; install it for x86-64");
   }
-  if (start[EI_DATA] != ELFDATA2LSB) refuse(path, "its ELF header names no known byte order");
-  if (start[EI_VERSION] != EV_CURRENT) refuse(path, "its ELF version is unknown");
+  if (start[EI_DATA] != ELFDATA2LSB) {
+    refuse(path, "its ELF header names no known byte order; the file is damaged");
+  }
+  if (start[EI_VERSION] != EV_CURRENT) {
+    refuse(path, "its ELF version is unknown; the file is damaged");
+  }
 }
 
 void check_header(const std::string& path, const Elf64_Ehdr& header, ImageRole role) {
@@ -211,7 +217,9 @@ std::string read_interpreter_path(int descriptor, const std::string& path, const
              "damaged");
     }
     text.resize(std::strlen(text.c_str()));
-    if (text.empty()) refuse(path, "the path of its interpreter (PT_INTERP) is empty");
+    if (text.empty()) {
+      refuse(path, "the path of its interpreter (PT_INTERP) is empty; the file is damaged");
+    }
     return text;
   }
   return {};

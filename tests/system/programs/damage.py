@@ -35,6 +35,8 @@ def patched(name, *patches):
 
 load, interpreter = next(headers(PT_LOAD)), next(headers(PT_INTERP))
 last_load = list(headers(PT_LOAD))[-1]
+# Addresses that lie in their page as the segment does in its page of the file.
+in_page = struct.unpack_from("<Q", good, last_load + 8)[0] % 4096
 path_at, path_size = struct.unpack_from("<Q", good, interpreter + 8)[0], struct.unpack_from("<Q", good, interpreter + 32)[0]
 # Within a program header: offset 8, address 16, size in the file 32, in memory 40, alignment 48.
 patched("class32", ("<B", 4, 1))
@@ -53,8 +55,8 @@ patched("too-many-headers", ("<H", 56, 0xFFFE))
 patched("header-size", ("<H", 54, 1))
 patched("offset-beyond-the-end", ("<Q", last_load + 8, 1 << 40))
 patched("offset-wraps", ("<Q", last_load + 8, 0xFFFFFFFFFFFFF000))
-patched("address-in-the-kernel", ("<Q", last_load + 16, 0xFFFF800000000000))
-patched("address-wraps", ("<Q", last_load + 16, 0xFFFFFFFFFFFFF000))
+patched("address-in-the-kernel", ("<Q", last_load + 16, 0xFFFF800000000000 + in_page))
+patched("address-wraps", ("<Q", last_load + 16, 0xFFFFFFFFFFFFF000 + in_page))
 patched("memory-less-than-file", ("<Q", last_load + 40, 0))
 patched("memory-without-end", ("<Q", last_load + 40, 0xFFFFFFFFFFFF0000))
 patched("memory-of-a-petabyte", ("<Q", last_load + 40, 1 << 50))
@@ -64,5 +66,7 @@ patched("interpreter-not-ended", ("<B", path_at + path_size - 1, 0x41))
 patched("interpreter-empty", ("<B", path_at, 0))
 patched("no-interpreter", ("<B", path_at + path_size - 2, 0x58))
 patched("address-misaligned", ("<Q", load + 16, 123))
-for size in (1, 4, 17, 63, 64, 100, program_headers + 56 * count - 1):
+for size in (1, 4, 17, 63, 64, 100):
     save(f"truncated-{size}", good[:size])
+save("truncated-in-the-headers", good[:program_headers + 56 * count - 1])
+save("truncated-in-the-middle", good[:len(good) // 2])
