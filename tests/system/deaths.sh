@@ -201,7 +201,7 @@ def child(action):
 data = list(range(100000))
 for n in range(3):
     print(child(lambda: ctypes.string_at(0)), child(lambda: ctypes.CFUNCTYPE(None)(8)()), child(os.abort),
-          child(lambda: os.kill(os.getpid(), 9)), child(lambda: sys.exit(4)) if n == 9 else "", sum(data), flush=True)
+          child(lambda: os.kill(os.getpid(), 9)), child(lambda: sys.exit(4)), sum(data), flush=True)
 def overflow():
     compare = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
     libc = ctypes.CDLL(None); array = (ctypes.c_int * 2)()
@@ -212,6 +212,7 @@ pid = os.fork()
 if pid == 0:
     while True: data[5] += 1
 time.sleep(0.3); os.kill(pid, 9); print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), data[5])'
+  expect 'turns with all five ends' 3 "$(grep -c '^-11 -11 -6 -9 4 ' native.out)"
 }
 
 test_killed_while_redis_saves() {

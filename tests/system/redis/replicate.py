@@ -29,7 +29,17 @@ def sync(master, replica):
     check_pairs(replica, 50)
     check_equal("connected_slaves", "1", master.info("replication")["connected_slaves"])
     check(int(master.info("stats")["sync_full"]) >= 1, "sync_full")
-    check_equal("WAIT", 1, master("WAIT", 1, 0) if master("SET", "waited", 1) else 0)
+    # WAIT is for the writes of its own connection.
+    with master.client() as client:
+        client("SET", "waited", 1)
+        check_equal("WAIT", 1, client("WAIT", 1, 0))
+    check_equal("what was waited for", b"1", replica("GET", "waited"))
+
+
+def synchronizations(master):
+    """How many were full, and how many partial."""
+    stats = master.info("stats")
+    return int(stats["sync_full"]), int(stats["sync_partial_ok"])
 
 
 def as_master():
@@ -49,13 +59,16 @@ def as_replica():
         replica = Server("--repl-diskless-load", load)
         sync(master, replica)
         # A short break: only what is missing is sent.
-        before = int(master.info("stats")["sync_full"])
-        replica("CLIENT", "KILL", "TYPE", "master")
+        before = synchronizations(master)
+        check_equal("connections to the master that are cut", 1, replica("CLIENT", "KILL", "TYPE", "master"))
         master("SET", "during the break", 1)
+        await_that(lambda: synchronizations(master) != before, "the replica is back")
         await_link(replica)
         await_offset(master, replica)
         same_data(master, replica)
-        check_equal("full synchronizations", before, int(master.info("stats")["sync_full"]))
+        check_equal("what was written during the break", b"1", replica("GET", "during the break"))
+        full, partial = before
+        check_equal("full and partial synchronizations", (full, partial + 1), synchronizations(master))
         # The replica takes over.
         replica("REPLICAOF", "NO", "ONE")
         replica("SET", "mine", 1)
