@@ -78,39 +78,51 @@ test_cow_limit_slows_main_down() {
   ((delayed_ns >= limited * 1000000)) || fail "$limited copies were delayed for $delayed_ns ns"
 }
 
-# Children are killed before they have run an instruction, or soon after, or while they make threads.
+# Children are killed before they have run an instruction, or soon after, or while they make threads; or crash.
 readonly killing='
-import os, random, signal, threading, time
+import ctypes, os, random, signal, threading, time
 data = bytearray(16 << 20)
 def write_on():
     while True: data[::4096] = bytes(len(data) // 4096)
 def make_threads():
     while True: threading.Thread(target=time.sleep, args=(0.001,)).start()
-for turn in range(300):
-    data[::4096] = bytes([turn % 256]) * (len(data) // 4096)
+def crash(by_abort):
+    own = bytearray(b"o") * (8 << 20)
+    data[::4096] = bytes(len(data) // 4096)
+    os.abort() if by_abort else ctypes.string_at(0)
+def kill(turn):
     child = os.fork()
     if child == 0: make_threads() if turn % 4 == 0 else write_on()
     if turn % 4 == 0: time.sleep(random.random() * 0.05)
     if turn % 4 == 1: os.sched_yield()
     os.kill(child, signal.SIGKILL)
     assert os.waitpid(child, 0) == (child, signal.SIGKILL)
-print("ready", flush=True)
-input()
+def let_crash(turn):
+    child = os.fork()
+    if child == 0: crash(turn % 8 == 3)
+    assert os.waitpid(child, 0) == (child, signal.SIGABRT if turn % 8 == 3 else signal.SIGSEGV)
+for word, turns in ("begin", 8), ("ready", 300):
+    for turn in range(turns):
+        data[::4096] = bytes([turn % 256]) * (len(data) // 4096)
+        let_crash(turn) if turn % 4 == 3 else kill(turn)
+    print(word, flush=True)
+    input()
 '
 
 # Each makes more virtual CPUs than there were, and leaves while its threads sleep.
 readonly leaving='
 import os, threading, time
 data = bytearray(16 << 20)
-for turn in range(40):
-    data[::4096] = bytes([turn]) * (len(data) // 4096)
-    child = os.fork()
-    if child == 0:
-        for i in range(12): threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
-        os._exit(0)
-    assert os.waitpid(child, 0) == (child, 0)
-print("ready", flush=True)
-input()
+for word, turns in ("begin", 2), ("ready", 40):
+    for turn in range(turns):
+        data[::4096] = bytes([turn]) * (len(data) // 4096)
+        child = os.fork()
+        if child == 0:
+            for i in range(12): threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+            os._exit(0)
+        assert os.waitpid(child, 0) == (child, 0)
+    print(word, flush=True)
+    input()
 '
 
 seconds[children_killed_at_once]=240

@@ -102,9 +102,13 @@ setting_of_memory() { # setting_of_memory NAME VALUE COMMAND...
   local file=/proc/sys/vm/$1 before
   [[ -e /run/dbos-vm/supervise ]] || skip "changes a setting of the whole machine's, and this one is not emulated"
   before=$(<"$file")
+  # However the test ends. Not by '||', behind which a command that fails would end nothing.
+  # shellcheck disable=SC2064 # what there is now
+  trap "echo $before >$file" EXIT
   echo "$2" >"$file"
-  (shift 2 && "$@") || { echo "$before" >"$file" && return 1; }
+  "${@:3}"
   echo "$before" >"$file"
+  trap - EXIT
 }
 
 # What could be left, but for processes: for those `run` looks. Elsewhere than here, others make files.
@@ -167,16 +171,35 @@ one_process() { # one_process PROGRAM: runs in the guest
 import json, sys; print(len({thread["process"] for thread in json.load(sys.stdin)}))') = 1 ]]
 }
 
-leaves_nothing() { # leaves_nothing PROGRAM: prints 'ready' when its children are gone
+snapshots_of() { # snapshots_of PROGRAM: how many there are
+  "$DBOS_BUILD/tools/dbos-dbg" -p "$1" --json snapshots | "$python" -c '
+import json, sys; print(len(json.load(sys.stdin)["snapshots"]))'
+}
+
+has_memory() { # has_memory PROGRAM PAGES MORE: so many pages, or up to MORE more or less, and no snapshots
+  local frames change
+  read -ra frames < <(frames_of "$1")
+  change=$((frames[0] - $2))
+  echo "pages ${frames[0]}, at the beginning $2; tables ${frames[1]}; kept ${frames[2]}"
+  ((${change#-} <= $3)) && [[ $(snapshots_of "$1") = 0 ]]
+}
+
+# The program prints 'begin' when it has made some children, and so all that it keeps for itself; and 'ready' when
+# the others are gone too: then it has the pages that it had before, but for what it needs itself, and no snapshot.
+leaves_nothing() { # leaves_nothing PROGRAM [PAGES]
   mkfifo input output
   "${dbos[@]}" "$python" -c "$1" <input >output 2>errors &
-  local program=$! line
+  local program=$! line answer pages=()
   exec 7>input 8<output
-  read -r line <&8 || fail "$(tail -n 3 errors)"
-  expect 'the answer' ready "$line"
-  await 30 nothing_kept "$program"
-  await 30 one_process "$program"
-  echo >&7
+  for line in begin ready; do
+    read -r answer <&8 || fail "$(tail -n 3 errors)"
+    expect 'the answer' "$line" "$answer"
+    await 30 nothing_kept "$program"
+    await 30 one_process "$program"
+    [[ $line = ready ]] || read -ra pages < <(frames_of "$program")
+    await 30 has_memory "$program" "${pages[0]}" "${2:-0}"
+    echo >&7
+  done
   wait "$program"
 }
 
