@@ -7,8 +7,8 @@ import subprocess
 import sys
 import time
 
-from support import (DATA_MB, PATIENCE_S, PairWriters, ReplyError, Server, await_that, check, check_equal, check_pairs,
-                     check_rdb, child_pids, main, same_data)
+from support import (DATA_MB, DBOS, PATIENCE_S, PairWriters, ReplyError, Server, await_that, check, check_equal,
+                     check_pairs, check_rdb, child_pids, main, same_data)
 
 
 def simple():
@@ -61,6 +61,10 @@ def under_writes():
     server.background_save()
     plain = Server(plain=True, directory=server.directory)
     same_data(server, plain)
+    if "--snapshot=ready" in DBOS:
+        count = server.metrics()['dbos_snapshot_tables_total{from="ready"}']
+        print(f"{count:.0f} of 4 saves were handed a ready copy")
+        check(count > 0, "no save was handed a ready copy")
     server.shutdown("NOSAVE")
 
 

@@ -159,6 +159,14 @@ class Server:
         with self.client() as client:
             return client.info(section)
 
+    def metrics(self):
+        """What --metrics would serve, as dbos-dbg prints it: {name: number}."""
+        dbg = os.path.join(os.environ["DBOS_BUILD"], "tools/dbos-dbg")
+        text = subprocess.run([dbg, "-p", str(self.process.pid), "metrics"], capture_output=True, text=True,
+                              check=True, timeout=PATIENCE_S).stdout
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in text.splitlines()
+                                                          if line[:1] not in ("", "#"))}
+
     def digest(self):
         digest = self("DEBUG", "DIGEST")
         check(digest != "0" * 40, "a digest of no data")
