@@ -267,12 +267,23 @@ test_no_kvm() {
   done
 }
 
-# Only on a machine that has such a one; the emulated machine has not.
-test_kvm_that_interprets_ring_0() {
-  [[ -e /dev/kvm ]] || skip 'there is no /dev/kvm'
-  [[ $("${dbos[@]}" --ring-check) = *'is interpreted'* ]] || skip 'this KVM runs ring 0 natively'
-  refused 125 'interprets ring 0.*dbos-vm run' "${dbos[@]}" /bin/true
-  one 'exit 125' "${dbos[@]}" --ring-check
+# The kernel is asked for each capability, and each that it has not, or too little of, is named.
+test_missing_capabilities() {
+  need strace
+  strace -o calls -e trace=ioctl "${dbos[@]}" --ring-check >one.out 2>one.err || true
+  local first names pattern
+  first=$(grep -n KVM_CHECK_EXTENSION calls | head -n 1 | cut -d : -f 1)
+  mapfile -t names < <(sed -n '/KVM_CREATE_VM/q; s/.*KVM_CHECK_EXTENSION, \([A-Z_]*\)).*/\1/p' calls)
+  ((${#names[@]} >= 9)) || fail "only ${#names[@]} capabilities are asked for"
+  lacking() { # lacking WHEN VALUE PATTERN
+    refused 125 "this kernel's KVM lacks $3: a newer kernel is needed" \
+      strace -o /dev/null -e "inject=ioctl:retval=$2:when=$1" "${dbos[@]}" /bin/true
+  }
+  pattern=$(printf ', %s \\([^()]+\\)' "${names[@]}")
+  lacking "$first..$((first + ${#names[@]} - 1))" 0 "${pattern#, }"
+  lacking "$((first + 1))" 0 "${names[1]} \\([^()]+\\)"
+  # Some are numbers.
+  lacking "$(grep -n KVM_CAP_NR_MEMSLOTS calls | head -n 1 | cut -d : -f 1)" 32 'KVM_CAP_NR_MEMSLOTS \([^()]+\)'
 }
 
 test_another_user_with_the_right() {
