@@ -153,13 +153,13 @@ ends_in_order() {
   wait "$server" || fail "the server ended with status $?: $(tail -n 3 server.out)"
 }
 
-# Of a program that runs in the guest, as dbos-dbg counts: its pages, the tables of all address spaces,
-# and the pages and tables that are kept for snapshots only.
-frames_of() { # frames_of PROGRAM: 'PAGES TABLES KEPT'
+# Of a program that runs in the guest, as dbos-dbg counts: its pages, the tables of all address spaces, what the guest
+# kernel has for itself, and the pages and tables that are kept for snapshots only.
+frames_of() { # frames_of PROGRAM: 'PAGES TABLES KERNEL KEPT'
   "$DBOS_BUILD/tools/dbos-dbg" -p "$1" --json frames | "$python" -c '
 import json, sys
 frames = json.load(sys.stdin)
-print(frames["pages"], frames["tables"], frames["retired_pages"] + frames["retired_tables"])'
+print(frames["pages"], frames["tables"], frames["kernel"], frames["retired_pages"] + frames["retired_tables"])'
 }
 
 nothing_kept() { # nothing_kept PROGRAM: for snapshots
@@ -180,7 +180,7 @@ has_memory() { # has_memory PROGRAM PAGES MORE: so many pages, or up to MORE mor
   local frames change
   read -ra frames < <(frames_of "$1")
   change=$((frames[0] - $2))
-  echo "pages ${frames[0]}, at the beginning $2; tables ${frames[1]}; kept ${frames[2]}"
+  echo "pages ${frames[0]}, at the beginning $2; tables ${frames[1]}; kernel ${frames[2]}; kept ${frames[3]}"
   ((${change#-} <= $3)) && [[ $(snapshots_of "$1") = 0 ]]
 }
 

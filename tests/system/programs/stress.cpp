@@ -264,6 +264,11 @@ void look(Random& random) {
   }
 }
 
+// Until it is killed.
+[[noreturn]] void look_on(Random& random) {
+  while (true) look(random);
+}
+
 void write_and_map(Random& random) {
   for (int i = 0; i < 40; ++i) {
     for (int j = 0; j < 500; ++j) transfer(random, j % kWriters);
@@ -323,24 +328,40 @@ class Family {
  public:
   explicit Family(uint64_t seed) : random_(seed) {}
 
+  // The first ones after a rest stay until there are as many as there may be.
   void add_snapshot() {
     if (children_.size() == kChildrenMax) make_room();
     const uint64_t seed = random_();
+    const bool stays = staying_ > 0;
     pthread_rwlock_wrlock(&gate);
     const pid_t child = fork();
     if (child == 0) {
       Random own(seed);
+      if (stays) look_on(own);
       live(own);
     }
     pthread_rwlock_unlock(&gate);
     if (child < 0) fail("fork", 0);
     children_.push_back({child, false});
     ++snapshots;
-    if (chance(6)) kill_child(children_.back());  // before it has begun
+    most_alive = std::max(most_alive, alive());
+    if (stays) {
+      if (--staying_ == 0) kill_all();
+    } else if (chance(6)) {
+      kill_child(children_.back());  // before it has begun
+    }
   }
 
   void kill_one() {
-    if (!children_.empty()) kill_child(children_[below(random_, children_.size())]);
+    if (staying_ > 0 || children_.empty()) return;
+    kill_child(children_[below(random_, children_.size())]);
+  }
+
+  // Until all are gone.
+  void rest() {
+    if (staying_ > 0) kill_all();
+    reap(0);
+    staying_ = kChildrenMax;
   }
 
   void reap(int options) {
@@ -353,8 +374,18 @@ class Family {
 
   uint64_t snapshots = 0;
   uint64_t killed = 0;
+  size_t most_alive = 0;
 
  private:
+  size_t alive() const {
+    return static_cast<size_t>(std::count_if(children_.begin(), children_.end(),
+                                             [](const Child& child) { return !child.is_killed; }));
+  }
+
+  void kill_all() {
+    for (Child& child : children_) kill_child(child);
+  }
+
   void kill_child(Child& child) {
     if (child.is_killed) return;
     kill(child.id, SIGKILL);
@@ -385,17 +416,18 @@ class Family {
 
   Random random_;
   std::vector<Child> children_;
+  size_t staying_ = kChildrenMax;  // so many more are to stay
 };
 
 void rest(Family& family, int count, double begin) {
-  family.reap(0);
+  family.rest();
   pthread_rwlock_wrlock(&gate);
   check_all();
   unmap_all();
-  printf("quiet %d: %.0f s, %llu transfers, %llu snapshots, %llu killed\n", count, now_s() - begin,
-         static_cast<unsigned long long>(transfers.load()),
+  printf("quiet %d: %.0f s, %llu transfers, %llu snapshots, %llu killed, %zu alive at once\n",
+         count, now_s() - begin, static_cast<unsigned long long>(transfers.load()),
          static_cast<unsigned long long>(family.snapshots),
-         static_cast<unsigned long long>(family.killed));
+         static_cast<unsigned long long>(family.killed), family.most_alive);
   fflush(stdout);
   char line[64];
   static_cast<void>(fgets(line, sizeof line, stdin));
