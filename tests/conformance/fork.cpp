@@ -6,6 +6,7 @@
 #include <thread>
 #include <vector>
 
+#include "blocked.h"
 #include "support.h"
 
 namespace {
@@ -264,8 +265,8 @@ CASE(read_in_flight_during_fork_arrives_in_the_parent_only) {
   Pipe pipe;
   static unsigned char buffer[2 * kPage];
   memset(buffer, 'o', sizeof buffer);
-  std::thread reader([&] { CHECK_EQ(read(pipe.in(), buffer + 100, 5000), 5000); });
-  sleep_ms(3);
+  BlockedCall reader({SYS_read, SYS_readv},
+                     [&] { CHECK_EQ(read(pipe.in(), buffer + 100, 5000), 5000); });
   Pipe go;
   pid_t child = start_child([&] {
     go.take();

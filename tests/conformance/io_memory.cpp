@@ -1,6 +1,5 @@
 // Memory given to system calls: vectors of up to 1024 pieces, buffers in odd places and in
 // fragmented pages, bad pointers and partly bad ones, buffers changed or shared while a call runs.
-#include <sched.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/time.h>
@@ -359,35 +358,75 @@ CASE(two_threads_read_into_neighbouring_parts_of_a_page) {
   close(file);
 }
 
-CASE(forks_while_threads_read_and_write_files) {
-  // Each transfer is checked in the parent; each child sees either the old or the new letters.
-  std::atomic<bool> stop{false};
-  std::vector<std::thread> threads;
-  char* at = static_cast<char*>(map_anonymous(16 * kPage));
-  for (size_t t = 0; t < 2; ++t) {
-    threads.emplace_back([&, t] {
-      int file = memory_file("letters", std::string(8 * kPage, 'a') + std::string(8 * kPage, 'b'));
-      char* mine = at + t * 8 * kPage;
-      for (int i = 0; !stop; ++i) {
-        REQUIRE(pread(file, mine, 8 * kPage, i % 2 == 0 ? 0 : 8 * kPage) == 8 * kPage);
-        for (size_t j = 0; j < 8 * kPage; j += 1000) REQUIRE(mine[j] == (i % 2 == 0 ? 'a' : 'b'));
-      }
-      close(file);
-    });
+namespace {
+
+// A thread that reads a file again and again into the same memory, each time another letter.
+class Reader {
+ public:
+  Reader() {
+    memset(at_, letter(-1), kSize);
+    thread_ = std::thread([this] { work(); });
   }
+  Reader(const Reader&) = delete;
+  Reader& operator=(const Reader&) = delete;
+  ~Reader() {
+    stop_ = true;
+    thread_.join();
+    munmap(at_, kSize);
+  }
+  void wait_for_reads(int count) const {
+    for (const int before = done_; done_ < before + count;) sleep_ms(1);
+  }
+  // In a child: what the last read that was over has left there, and what the one under way has
+  // written already.
+  bool is_of_one_moment() const {
+    const char last = letter(done_ - 1), next = letter(done_);
+    return std::all_of(at_, at_ + kSize, [=](char one) { return one == last || one == next; });
+  }
+  std::string copy() const { return {at_, kSize}; }
+
+ private:
+  static constexpr size_t kSize = 8 * kPage;
+  static constexpr int kLetters = 26;
+  static char letter(int read) { return static_cast<char>('a' + (read + kLetters) % kLetters); }
+
+  void work() {
+    std::string text;
+    for (int i = 0; i < kLetters; ++i) text += std::string(kSize, letter(i));
+    const int file = memory_file("letters", text);
+    while (!stop_) {
+      const off_t from = static_cast<off_t>(kSize) * (done_ % kLetters);
+      REQUIRE(pread(file, at_, kSize, from) == static_cast<ssize_t>(kSize));
+      REQUIRE(memcmp(at_, &text[static_cast<size_t>(from)], kSize) == 0);
+      ++done_;
+    }
+    close(file);
+  }
+
+  char* at_ = static_cast<char*>(map_anonymous(kSize));
+  std::atomic<int> done_{0};
+  std::atomic<bool> stop_{false};
+  std::thread thread_;
+};
+
+}  // namespace
+
+CASE(forks_while_threads_read_files) {
+  Reader readers[2];
   for (int i = 0; i < 15; ++i) {
-    CHECK(exited(run_child([&] {
-      std::string copy(at, 16 * kPage);
-      for (char one : copy) {
-        if (one != 'a' && one != 'b' && one != 0) _exit(2);
-      }
-      sched_yield();
-      if (memcmp(at, copy.data(), 16 * kPage) != 0) _exit(3);
-    })));
+    Pipe seen, told;
+    const pid_t child = start_child([&] {
+      const std::string copies[2] = {readers[0].copy(), readers[1].copy()};
+      for (const Reader& one : readers) CHECK(one.is_of_one_moment());
+      seen.post();
+      told.take();
+      for (size_t j = 0; j < 2; ++j) CHECK(readers[j].copy() == copies[j]);
+    });
+    seen.take();
+    for (const Reader& one : readers) one.wait_for_reads(2);
+    told.post();
+    CHECK(exited(status_of(child)));
   }
-  stop = true;
-  for (auto& thread : threads) thread.join();
-  munmap(at, 16 * kPage);
 }
 
 CHECK_MAIN
