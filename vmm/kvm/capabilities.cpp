@@ -15,7 +15,6 @@ const std::vector<Capability>& required_capabilities() {
       {KVM_CAP_EXT_CPUID, 1, "KVM_CAP_EXT_CPUID", "showing the program its CPU's features"},
       {KVM_CAP_NR_MEMSLOTS, 64, "KVM_CAP_NR_MEMSLOTS", "an arena that grows"},
       {KVM_CAP_SYNC_MMU, 1, "KVM_CAP_SYNC_MMU", "giving memory back to Linux while running"},
-      {KVM_CAP_MP_STATE, 1, "KVM_CAP_MP_STATE", "starting a vCPU for a thread"},
       {KVM_CAP_VCPU_EVENTS, 1, "KVM_CAP_VCPU_EVENTS", "signals that reach a running program"},
       {KVM_CAP_VCPU_ATTRIBUTES, 1, "KVM_CAP_VCPU_ATTRIBUTES", "a guest TSC that is the host's"},
       {KVM_CAP_IMMEDIATE_EXIT, 1, "KVM_CAP_IMMEDIATE_EXIT", "signals that are never lost"},

@@ -187,10 +187,6 @@ int64_t Machine::initialize_vcpu(Vcpu& vcpu) {
   // The guest's TSC is the host's, so that the clock page's parameters hold on every vCPU.
   uint64_t no_offset = 0;
   result = access_tsc_offset(vcpu, KVM_SET_DEVICE_ATTR, no_offset);
-  if (result < 0) return result;
-  kvm_mp_state state = {KVM_MP_STATE_RUNNABLE};
-  result = raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu.descriptor), KVM_SET_MP_STATE,
-                    reinterpret_cast<uint64_t>(&state));
   return result < 0 ? result : enter_long_mode(vcpu);
 }
 
