@@ -26,23 +26,23 @@ struct Process {
   Spinlock lock;  // guards the fields below but for `actions`, which signal_lock guards
   std::atomic<i32> process_id;  // 0: it has not begun. Read without the lock
   AddressSpace* space;
-  bool is_first;              // dbos-run's own
-  std::atomic<bool> is_main;  // the eldest, whose memory comes before that of its snapshots
-  bool borrows_space;         // its parent's, as after vfork
-  bool is_dumpable;           // it said so (PR_SET_DUMPABLE); if not, Linux knows
+  bool is_first;                  // dbos-run's own
+  std::atomic<bool> is_main;      // the eldest, whose memory comes before that of its snapshots
+  bool borrows_space;             // its parent's, as after vfork
+  std::atomic<bool> is_dumpable;  // it said so (PR_SET_DUMPABLE); if not, Linux knows
   SpaceUse* space_use;
   Thread* threads;
   u32 thread_count;
-  ResourceLimit address_space_limit;  // RLIMIT_AS, RLIMIT_DATA, RLIMIT_STACK: memory is the guest's
-  ResourceLimit data_limit;
-  ResourceLimit stack_limit;
-  u64 lock_limit;  // bytes that may be locked, as of the last call that locks: see
-                   // apply_lock_limit()
   Spinlock signal_lock;
   SignalAction actions[kSignalCount];  // of signal i + 1
   // Guarded by the process table's lock:
   Process* previous;  // of all processes
   Process* next;
+  ResourceLimit address_space_limit;  // RLIMIT_AS, RLIMIT_DATA, RLIMIT_STACK: memory is the guest's
+  ResourceLimit data_limit;
+  ResourceLimit stack_limit;
+  u64 lock_limit;       // bytes that may be locked, as of the last call that locks: see
+                        // apply_lock_limit()
   u64 condemned_at_ns;  // when it was told to end, for the memory that it keeps; 0: it was not
 };
 

@@ -16,8 +16,16 @@ Process* newest_process = nullptr;
 std::atomic<u64> processes_ending{0};  // off the list, and not released yet
 std::atomic<u64> processes_ended{0};
 
-void enlist(Process& process) {
+void inherit_limits(Process& process, const Process& parent) {
+  process.address_space_limit = parent.address_space_limit;
+  process.data_limit = parent.data_limit;
+  process.stack_limit = parent.stack_limit;
+  process.lock_limit = parent.lock_limit;
+}
+
+void enlist(Process& process, const Process* parent) {
   const LockGuard guard(table_lock);
+  if (parent != nullptr) inherit_limits(process, *parent);
   process.previous = nullptr;
   process.next = newest_process;
   if (newest_process != nullptr) newest_process->previous = &process;
@@ -74,13 +82,9 @@ Result<Process*> create_process(AddressSpace& space, Process* parent) {
   process->thread_count = 1;
   if (parent != nullptr) {
     copy_signal_actions(*process, *parent);
-    process->is_dumpable = parent->is_dumpable;
-    process->address_space_limit = parent->address_space_limit;
-    process->data_limit = parent->data_limit;
-    process->stack_limit = parent->stack_limit;
-    process->lock_limit = parent->lock_limit;
+    process->is_dumpable.store(parent->is_dumpable.load());
   }
-  enlist(*process);
+  enlist(*process, parent);
   return process;
 }
 

@@ -28,7 +28,7 @@ ResourceLimit* limit_of(Process& process, u64 resource) {
 }
 
 // A child that shares its parent's memory (vfork) has limits of its own, which hold once it has
-// executed a program.
+// executed a program. With the process table's lock.
 void apply(Process& process) {
   if (process.borrows_space) return;
   SpaceLimits limits;
@@ -123,11 +123,14 @@ u64 memory_at_once_max() {
 }
 
 void apply_lock_limit(Process& process) {
-  process.lock_limit = has_capability(CAP_IPC_LOCK) ? kUnlimited : host_limit(RLIMIT_MEMLOCK).soft;
-  apply(process);
+  const u64 limit = has_capability(CAP_IPC_LOCK) ? kUnlimited : host_limit(RLIMIT_MEMLOCK).soft;
+  visit_process(process.process_id.load(), [=](Process& own) {
+    own.lock_limit = limit;
+    apply(own);
+  });
 }
 
-void inherit_resource_limits(Process& process) {
+void inherit_resource_limits(Process& process) {  // at boot, alone
   process.address_space_limit = host_limit(RLIMIT_AS);
   process.data_limit = host_limit(RLIMIT_DATA);
   process.stack_limit = host_limit(RLIMIT_STACK);
