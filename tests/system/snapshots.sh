@@ -189,3 +189,57 @@ test_main_outlives_its_snapshot() {
   expect 'the child, and main' 'child -9 main True' "$(<one.out)"
   grep -q 'a snapshot, is ended: there is no memory left' one.err
 }
+
+# Sets `sent` to how many interrupts flushed other threads' TLBs. Without large pages there is no helper, which
+# sends some of its own.
+count_shootdowns() { # count_shootdowns blocked|running COUNT
+  one 'exit 0' "${dbos[@]}" --snapshot=shared --no-large-pages --stats=counters \
+    "$DBOS_BUILD/tests/system/idle_threads" "$@"
+  sent=$(exits_of counters '["events"]["shootdowns"]')
+  echo "with $2 threads, $1: $sent interrupts"
+}
+
+# 1000 pages are copied after a fork: one thread that runs hears of each, those that sleep of none.
+test_threads_that_sleep_are_not_interrupted() {
+  local sent
+  count_shootdowns running 1
+  ((sent >= 1000)) || fail "$sent interrupts of a thread that runs"
+  count_shootdowns blocked 8
+  ((sent < 8)) || fail "$sent interrupts of threads that sleep"
+}
+
+# Prints the large pages of 32 MiB: at first, when one page in each was written after a fork, and when the
+# child has ended, as soon as there are as many as at first.
+readonly splitting='
+import ctypes, mmap, os, time
+size, large = 32 << 20, 2 << 20
+data = mmap.mmap(-1, size + large, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+address = ctypes.addressof(ctypes.c_char.from_buffer(data))
+begin = -address % large
+def large_pages():
+    found = False
+    for line in open("/proc/self/smaps"):
+        word = line.split()[0]
+        if "-" in word: found = int(word.split("-")[0], 16) <= address + begin < int(word.split("-")[1], 16)
+        if found and word == "AnonHugePages:": return int(line.split()[1]) // 2048
+for page in range(begin, begin + size, 4096): data[page] = 1
+first = large_pages()
+read_end, write_end = os.pipe()
+child = os.fork()
+if child == 0:
+    os.close(write_end)
+    os.read(read_end, 1)
+    os._exit(0 if all(data[page] == 1 for page in range(begin, begin + size, 4096)) else 1)
+for page in range(begin, begin + size, large): data[page] = 2
+print(first >= 16, first - large_pages())
+os.close(write_end)
+print(os.waitpid(child, 0)[1])
+while large_pages() < first: time.sleep(0.01)
+print(all(data[page] == 1 + ((page - begin) % large == 0) for page in range(begin, begin + size, 4096)))
+'
+
+# Nobody touches the memory meanwhile: only the helper can have done it.
+test_large_pages_come_back_after_a_snapshot() {
+  one 'exit 0' "${dbos[@]}" "$python" -c "$splitting"
+  expect 'split, and whole again' $'True 16\n0\nTrue' "$(<one.out)"
+}
