@@ -16,6 +16,8 @@ seconds[dbos_dbg_page_tables]=240
 test_dbos_dbg_page_tables() { dbg_test page_tables; }
 seconds[dbos_dbg_trace]=240
 test_dbos_dbg_trace() { dbg_test trace; }
+seconds[dbos_dbg_trace_filters]=240
+test_dbos_dbg_trace_filters() { dbg_test trace_filters; }
 seconds[dbos_dbg_hostile_clients]=240
 test_dbos_dbg_hostile_clients() { dbg_test hostile; }
 test_dbos_dbg_and_a_stranger() { dbg_test stranger; }
@@ -75,6 +77,21 @@ time.sleep(100)' >dropping &
   one 'exit 1' setpriv --bounding-set=-all --inh-caps=-all readlink "/proc/$!/exe"
   one 'exit 0' "$DBOS_BUILD/tools/dbos-dbg" -p "$!" ps
   kill "$!"
+}
+
+test_dbos_dbg_help() {
+  local dbg=$DBOS_BUILD/tools/dbos-dbg command
+  one 'exit 0' "$dbg" --help
+  grep -q '^Usage: dbos-dbg ' one.out
+  cp one.out help
+  for command in ls ps maps pt snapshots frames exits calls metrics trace regs bt x disas step continue break watch \
+    awatch core debug gdb; do
+    grep -Eq "^  $command +[A-Zg.]" help || fail "--help does not name $command"
+    one 'exit 0' "$dbg" "$command" --help
+    grep -Eq "^Usage: dbos-dbg $command( |\$)" one.out || fail "$command --help: $(head -c 200 one.out)"
+  done
+  one 'exit 0' "$dbg" --help-all
+  grep -q -e '--in-guest' one.out
 }
 
 test_dbos_dbg_without_a_program() {

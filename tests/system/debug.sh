@@ -3,15 +3,24 @@
 
 readonly debugged=${DBOS_BUILD-build}/tests/system/debugged
 
+gdb_address=$PWD/gdb.socket
+is_waiting() { # for gdb: at a path, or a port
+  if [[ $gdb_address = /* ]]; then
+    test -S "$gdb_address"
+  else
+    grep -Eisq ": [0-9A-F]+:$(printf %04X "${gdb_address##*:}") 0+:0000 0A " /proc/net/tcp /proc/net/tcp6
+  fi
+}
+
 # serve PROGRAM [ARGUMENT]...: starts it, waiting for gdb; its streams in serve.in, serve.out, serve.err.
 serve() {
   need gdb
   rm -f gdb.socket serve.in
   mkfifo serve.in
-  "${dbos[@]}" --gdb "$PWD/gdb.socket" "$@" <serve.in >serve.out 2>serve.err &
+  "${dbos[@]}" --gdb "$gdb_address" "$@" <serve.in >serve.out 2>serve.err &
   served=$!
   exec 7>serve.in
-  await 30 test -S gdb.socket
+  await 30 is_waiting
 }
 
 # at_gdb COMMAND...: gdb's answers go to gdb.out.
@@ -19,7 +28,7 @@ at_gdb() {
   local command arguments=()
   for command; do arguments+=(-ex "$command"); done
   timeout -k 5 250 gdb -q -nx -batch -ex 'set confirm off' -ex 'set width 0' -ex 'set debuginfod enabled off' \
-    -ex "target remote $PWD/gdb.socket" "${arguments[@]}" >gdb.out 2>&1 </dev/null 7>&- || true
+    -ex "target remote $gdb_address" "${arguments[@]}" >gdb.out 2>&1 </dev/null 7>&- || true
 }
 
 says() { # says PATTERN...: lines of gdb.out, in this order
@@ -52,6 +61,19 @@ test_gdb_break_and_step() {
   ends 0
   expect output 'counter 114' "$(<serve.out)"
   expect 'standard error' '' "$(<serve.err)"
+}
+
+seconds[gdb_at_a_port]=300
+test_gdb_at_a_port() {
+  local host
+  for host in '' 127.0.0.1 localhost; do
+    gdb_address=$host:$(free_port)
+    serve "$debugged" loop
+    at_gdb 'break work' 'continue' 'print number' 'delete' 'continue'
+    says 'Breakpoint 1, work' '\$1 = 1' 'exited normally'
+    ends 0
+    expect output 'counter 15' "$(<serve.out)"
+  done
 }
 
 seconds[gdb_backtrace_is_deep]=300

@@ -11,7 +11,7 @@ import threading
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "redis"))
 
 from client import DBG, PATIENCE_S, Control, dbg, dbg_json  # noqa: E402
-from support import DBOS, Server, await_that, check, check_equal, main  # noqa: E402
+from support import DBOS, Server, await_that, check, check_equal, free_port, main  # noqa: E402
 
 DEBUGGED = os.path.join(os.environ["DBOS_BUILD"], "tests/system/debugged")
 GDB = ["gdb", "-q", "-nx", "-batch", "-ex", "set confirm off", "-ex", "set remotetimeout 60",
@@ -298,13 +298,14 @@ def gdb():
     check_equal("the value", b"hello", server("GET", "greeting"))
 
     path = os.path.abspath("socket")
-    with subprocess.Popen([*program.split(), path], stderr=subprocess.PIPE, text=True) as bridge:
-        check(f"target remote {path}" in bridge.stderr.readline(), "what gdb is to be told")
-        check_equal("meanwhile", "PONG", server("PING"))
-        said = talk(f"target remote {path}", "info threads", "detach")
-        # Nearly always epoll_wait; but ten times a second redis looks at itself.
-        check(re.search(r"0x[0-9a-f]+ in [a-zA-Z_]\w*", said), said)
-        check_equal("the bridge's status", 0, bridge.wait(PATIENCE_S))
+    for address in path, f"127.0.0.1:{free_port()}", f":{free_port()}":
+        with subprocess.Popen([*program.split(), address], stderr=subprocess.PIPE, text=True) as bridge:
+            check(f"target remote {address}" in (line := bridge.stderr.readline()), "what gdb is to be told:", line)
+            check_equal("meanwhile", "PONG", server("PING"))
+            said = talk(f"target remote {address}", "info threads", "detach")
+            # Nearly always epoll_wait; but ten times a second redis looks at itself.
+            check(re.search(r"0x[0-9a-f]+ in [a-zA-Z_]\w*", said), said)
+            check_equal("the bridge's status", 0, bridge.wait(PATIENCE_S))
     check(not os.path.exists(path), "the socket is still there")
     check_equal("after gdb", "PONG", server("PING"))
     server.shutdown("NOSAVE")

@@ -55,6 +55,19 @@ def looks():
     check_equal("timed by their buckets", timed, sum(system_calls["latency"]["buckets"]))
     for command in ("ls", "ps", "maps", "frames", "snapshots", "exits", "calls", "metrics"):
         check("\033" not in dbg(server, command), f"colours in {command}")
+
+    def by_name():
+        return subprocess.run([DBG, "-p", "redis-server", "--json", "ps"], capture_output=True, text=True,
+                              timeout=PATIENCE_S)
+    found = by_name()
+    check_equal("by its name", 0, found.returncode)
+    check_equal("its process", server.process.pid, json.loads(found.stdout)[0]["process"])
+    second = Server()
+    refused = by_name()
+    check_equal("by the name of two", (1, ""), (refused.returncode, refused.stdout))
+    check(re.search(f"several programs .*{server.process.pid} redis-server.*choose with -p PROCESS", refused.stderr),
+          refused.stderr)
+    second.shutdown("NOSAVE")
     server.shutdown("NOSAVE")
 
 
@@ -168,6 +181,55 @@ def trace():
     # A call is counted when it begins, and traced when it ends: a few are on their way.
     check(end - begin - 8 <= seen + lost <= after - before, "seen:", seen, "lost:", lost, before, begin, end, after)
     client.close()
+    server.shutdown("NOSAVE")
+
+
+def traced(server, *words, count=12):
+    """The calls that dbos-dbg trace shows of the server while it logs a line again and again."""
+    has_ended = threading.Event()
+
+    def log_lines():
+        with server.client() as client:
+            while not has_ended.is_set():
+                client("DEBUG", "LOG", "a line")
+                has_ended.wait(0.02)
+    logging = threading.Thread(target=log_lines)
+    logging.start()
+    try:
+        lines = dbg(server, "--json", "trace", "--count", str(count), "--seconds", "50", *words).splitlines()
+    finally:
+        has_ended.set()
+        logging.join()
+    events = [event for event in map(json.loads, lines) if event["event"] == "call"]
+    check_equal(f"calls of trace {words}", count, len(events))
+    return events
+
+
+def trace_filters():
+    """Calls of one process, thread or address space; and those that the guest kernel does itself."""
+    server = Server("--rdb-key-save-delay", "100000")  # the child sleeps most of the time, for minutes in all
+    server.populate(4)
+    check("Background saving started" in server("BGSAVE"), "BGSAVE")
+    parent, child = server.process.pid, await_that(lambda: child_pids(server.process.pid), "the saving child")[0]
+
+    def seen(field, *words):
+        return {event[field] for event in traced(server, *words)}
+    check_equal("the processes of all calls", {parent, child}, {event["process"] for event in traced(server, count=100)})
+    for process in parent, child:
+        check_equal("--process", {process}, seen("process", "--process", str(process)))
+        check_equal("--thread", {process}, seen("thread", "--thread", str(process)))
+        roots = seen("space", "--process", str(process))
+        check_equal("the address spaces of a process", 1, len(roots))
+        check_equal("--space with a process", roots, seen("space", "--space", str(process)))
+        check_equal("--space with a root", {process}, seen("process", "--space", hex(*roots)))
+    check_equal("the child's calls", {"clock_nanosleep"}, seen("name", "--space", str(child)))
+    # Each line of the log has the number of the process, which the guest kernel knows itself.
+    own = "--process", str(parent)
+    names = {event["name"] for event in traced(server, *own, count=100)}
+    check("write" in names and "getpid" not in names, "without --in-guest:", names)
+    check("getpid" in {event["name"] for event in traced(server, *own, "--in-guest", count=100)}, "with --in-guest")
+    check_equal("a call that is named", {"getpid"}, seen("name", *own, "getpid"))
+    os.kill(child, 9)
     server.shutdown("NOSAVE")
 
 
@@ -346,4 +408,5 @@ def stranger():
     check("runs under dbos-run 0.9, which speaks protocol 2" in other.stderr, other.stderr)
 
 
-main({"looks": looks, "stranger": stranger, "page_tables": page_tables, "trace": trace, "hostile": hostile, "metrics": metrics}[sys.argv[1]])
+main({"looks": looks, "stranger": stranger, "page_tables": page_tables, "trace": trace, "trace_filters": trace_filters,
+      "hostile": hostile, "metrics": metrics}[sys.argv[1]])
