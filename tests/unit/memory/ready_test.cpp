@@ -204,7 +204,8 @@ TEST_CASE_METHOD(ReadyFixture, "without memory it is the copy that is given up, 
 }
 
 // Pages 512 and 32 have their notes in the same place, so that the second one's applies the first.
-TEST_CASE_METHOD(ReadyFixture, "a copy that is given up may still map what is its own table by now") {
+TEST_CASE_METHOD(ReadyFixture,
+                 "a copy that is given up may still map what is its own table by now") {
   map(main, 0, 4 * 512);
   machine.write(main, page(0), 1);
   machine.write(main, page(100), 1);
