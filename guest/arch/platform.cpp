@@ -20,6 +20,7 @@ HypercallPage& current_hypercall_page() {
 }  // namespace dbos
 
 namespace dbos::platform {
+
 void* direct_map(PhysicalAddress address) {
   return reinterpret_cast<void*>(kDirectMapBase + address.value());
 }

@@ -378,15 +378,24 @@ CASE(select_of_two_descriptors) {
   });
 }
 
+namespace {
+
+// It ends with status 42.
+pid_t start_child_until(Pipe& end) {
+  return start_child([&] {
+    end.close_write();
+    end.take();
+    _exit(42);
+  });
+}
+
+}  // namespace
+
 CASE(wait4_with_status_and_usage) {
   with_places([](Place place) {
     Memory status(place, sizeof(int)), usage(place, sizeof(rusage));
     Pipe end;
-    const pid_t child = start_child([&] {
-      end.close_write();
-      end.take();
-      _exit(42);
-    });
+    const pid_t child = start_child_until(end);
     across_fork(
         {&status, &usage}, {SYS_wait4},
         [&] {
@@ -403,11 +412,7 @@ CASE(waitid_with_information_and_usage) {
   with_places([](Place place) {
     Memory information(place, sizeof(siginfo_t)), usage(place, sizeof(rusage));
     Pipe end;
-    const pid_t child = start_child([&] {
-      end.close_write();
-      end.take();
-      _exit(42);
-    });
+    const pid_t child = start_child_until(end);
     across_fork(
         {&information, &usage}, {SYS_waitid},
         [&] {

@@ -54,6 +54,10 @@ slapd_answers() {
   still_runs
   ldapsearch -x -LLL -H ldap://127.0.0.1:3890 -b '' -s base >health.out 2>&1
 }
+stop_slapd() {
+  kill -INT "$server"
+  ends_in_order
+}
 entries() {
   echo 'dn: dc=x
 objectClass: dcObject
@@ -72,7 +76,6 @@ found() {
 
 seconds[slapd_serves_and_recovers]=300
 test_slapd_serves_and_recovers() {
-  export PATH=$PATH:/usr/sbin
   need slapd ldapadd ldapsearch
   local contents
   mkdir data
@@ -93,12 +96,10 @@ maxsize 104857600" >slapd.conf
   wait "$server" || true
   start_slapd
   expect 'what a plain slapd finds' "$contents" "$(found)"
-  kill -INT "$server"
-  ends_in_order
+  stop_slapd
   start_slapd "${dbos[@]}"
   expect 'what it finds itself' "$contents" "$(found)"
-  kill -INT "$server"
-  ends_in_order
+  stop_slapd
 }
 
 # ---- nginx: worker processes ----
@@ -120,7 +121,6 @@ has_other_workers() { # has_other_workers THAN
 # when one is killed.
 seconds[nginx_changes_its_workers]=300
 test_nginx_changes_its_workers() {
-  export PATH=$PATH:/usr/sbin
   need nginx curl
   local before i
   mkdir www
