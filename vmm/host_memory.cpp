@@ -1,5 +1,6 @@
 #include "vmm/host_memory.h"
 
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -7,6 +8,10 @@
 #include <string>
 
 #include "vmm/host/number_file.h"
+
+// The linker's: where what starts as zero begins and ends.
+extern "C" char __bss_start[];
+extern "C" char _end[];
 
 namespace dbos::vmm {
 namespace {
@@ -34,6 +39,14 @@ bool has_memory(const std::string& controllers) {
 }
 
 }  // namespace
+
+void keep_records_on_small_pages() {
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const uintptr_t begin = (reinterpret_cast<uintptr_t>(__bss_start) + page - 1) & ~(page - 1);
+  const uintptr_t end = reinterpret_cast<uintptr_t>(_end) & ~(page - 1);
+  // A refusal (a Linux without large pages) changes nothing.
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_NOHUGEPAGE);
+}
 
 uint64_t cgroup_memory_limit(const path& membership, const path& mounts) {
   uint64_t least = UINT64_MAX;

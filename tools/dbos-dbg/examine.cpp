@@ -191,7 +191,7 @@ Answer disassembly_here(Target& target) {
 
 std::string place_text(const CallFrame& frame) {
   if (frame.function.empty()) return {};
-  const std::string name = frame.function.substr(0, frame.function.find('('));
+  const std::string name = vmm::without_arguments(frame.function);
   return frame.offset == 0 ? "<" + name + ">" : fmt::format("<{}+{}>", name, frame.offset);
 }
 

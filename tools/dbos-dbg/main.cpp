@@ -377,6 +377,8 @@ int run(int argc, char** argv) {
 }  // namespace dbos::dbg
 
 int main(int argc, char** argv) {
+  // libdwfl would ask servers for debug information, for minutes, while the program is stopped.
+  unsetenv("DEBUGINFOD_URLS");
   try {
     const int status = dbos::dbg::run(argc, argv);
     dbos::finish_output();

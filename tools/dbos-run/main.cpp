@@ -216,6 +216,8 @@ HostPages arena_pages(const Options& options) {
   auto* const boot = reinterpret_cast<BootInformation*>(kBootInformationAddress);
   boot->ignored_signals = inherited.ignored;
   boot->blocked_signals = inherited.blocked;
+  // The program has its environment. libdwfl would ask servers for debug information, for minutes.
+  unsetenv("DEBUGINFOD_URLS");
   enable_debuggers(options, vcpu);
   start_control(*machine, {options.control, options.metrics});
   keep_proc_folder();
@@ -238,6 +240,7 @@ void warn_of_too_much_memory(uint64_t wanted, uint64_t there) {
 }
 
 int run(std::span<const std::string> arguments) {
+  keep_records_on_small_pages();
   keep_log_descriptor();
   const uint64_t host_memory = host_memory_size();
   const Options options = parse_options(arguments, host_memory);

@@ -1,6 +1,7 @@
 #include "vmm/debug/crash_report.h"
 
 #include <fmt/core.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -111,6 +112,14 @@ void write_core_at_death(const Vcpu& vcpu, int signal) {
                              : "no core in " + the_options->core_file + ": " + error);
 }
 
+// The program may have died of having no descriptors left; it needs its limit no more.
+void raise_descriptor_limit() {
+  rlimit limit = {};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 }  // namespace
 
 uint64_t core_signals() {
@@ -131,6 +140,7 @@ void handle_crash(Vcpu& vcpu, int signal) {
   block_all_signals();
   if (!attach_debugger("the crash report").empty()) return;
   if (stop_all()) {
+    raise_descriptor_limit();
     run_on_large_stack([&] {
       if (the_options->report) write_report(report_text(vcpu, signal));
       if (!the_options->core_file.empty()) write_core_at_death(vcpu, signal);

@@ -44,8 +44,16 @@ Headers read_headers(const MemoryReader& read, uint64_t address, uint64_t count)
   Headers headers;
   if (count > kHeadersMax) return headers;
   Elf64_Phdr header;
+  bool tells_itself = false;
   for (uint64_t i = 0; i < count && read_value(read, address + i * sizeof header, &header); ++i) {
-    if (header.p_type == PT_PHDR) headers.bias = address - header.p_vaddr;
+    if (header.p_type == PT_PHDR) {
+      headers.bias = address - header.p_vaddr;
+      tells_itself = true;
+    }
+    // A static PIE of GNU ld has no PT_PHDR; the table comes behind the file's first header.
+    if (header.p_type == PT_LOAD && header.p_offset == 0 && !tells_itself) {
+      headers.bias = address - sizeof(Elf64_Ehdr) - header.p_vaddr;
+    }
     if (header.p_type == PT_DYNAMIC) headers.dynamic = header.p_vaddr;
   }
   if (headers.dynamic != 0) headers.dynamic += headers.bias;

@@ -1,6 +1,7 @@
 #include "vmm/debug/symbols.h"
 
 #include <cxxabi.h>
+#include <elfutils/libdw.h>
 #include <elfutils/libdwfl.h>
 #include <fcntl.h>
 #include <fmt/core.h>
@@ -27,7 +28,9 @@ char* debug_path = nullptr;  // libdwfl's default: /usr/lib/debug and beside the
 constexpr Dwfl_Callbacks kCallbacks = {find_no_elf, dwfl_standard_find_debuginfo,
                                        dwfl_offline_section_address, &debug_path};
 
+// Only C++'s and Rust's names: the demangler takes C's `f` for a type, float.
 std::string demangled(const char* name) {
+  if (std::strncmp(name, "_Z", 2) != 0) return name;
   int status = 0;
   const std::unique_ptr<char, decltype(&std::free)> text(
       abi::__cxa_demangle(name, nullptr, nullptr, &status), std::free);
@@ -75,8 +78,7 @@ bool has_name(const Search& search, const char* name) {
   if (!search.demangles) return search.name == std::string_view(name, std::strcspn(name, "@"));
   // With a '.' it is a part of a function that the compiler has split off.
   if (std::strncmp(name, "_Z", 2) != 0 || std::strchr(name, '.') != nullptr) return false;
-  const std::string text = demangled(name);
-  return text.substr(0, text.find_first_of("([")) == search.name;  // "work[abi:cxx11](int)"
+  return without_arguments(demangled(name)) == search.name;
 }
 
 int search_module(Dwfl_Module* module, void**, const char*, Dwarf_Addr, void* argument) {
@@ -97,7 +99,43 @@ int search_module(Dwfl_Module* module, void**, const char*, Dwarf_Addr, void* ar
   return DWARF_CB_OK;
 }
 
+std::string source_text(const char* file, int line) {
+  return file == nullptr ? "" : printable(fmt::format("{}:{}", base_name(file), line));
+}
+
+// "page_tree.cpp:120"; empty where debug information does not tell.
+std::string source_of(Dwfl_Module* module, uint64_t address) {
+  int line = 0;
+  if (Dwfl_Line* const found = dwfl_module_getsrc(module, address)) {
+    return source_text(dwfl_lineinfo(found, nullptr, &line, nullptr, nullptr, nullptr), line);
+  }
+  // libdwfl finds a unit by .debug_aranges, which clang does not write.
+  Dwarf_Addr bias = 0;
+  Dwarf_Die* unit = nullptr;
+  while ((unit = dwfl_module_nextcu(module, unit, &bias)) != nullptr) {
+    if (dwarf_haspc(unit, address - bias) <= 0) continue;
+    Dwarf_Line* const found = dwarf_getsrc_die(unit, address - bias);
+    if (found == nullptr || dwarf_lineno(found, &line) != 0) return {};
+    return source_text(dwarf_linesrc(found, nullptr, nullptr), line);
+  }
+  return {};
+}
+
 }  // namespace
+
+std::string without_arguments(const std::string& function) {
+  constexpr std::string_view kUnnamed = "(anonymous namespace)";
+  size_t end = function.find_first_of("([");  // "work[abi:cxx11](int)"
+  while (end != std::string::npos && function.compare(end, kUnnamed.size(), kUnnamed) == 0) {
+    end = function.find_first_of("([", end + kUnnamed.size());
+  }
+  const std::string name = function.substr(0, end);
+  constexpr size_t kHashSize = 19;  // "::h" and 16 digits
+  if (name.size() <= kHashSize || name.compare(name.size() - kHashSize, 3, "::h") != 0) return name;
+  const bool is_hash =
+      name.find_first_not_of("0123456789abcdef", name.size() - kHashSize + 3) == std::string::npos;
+  return is_hash ? name.substr(0, name.size() - kHashSize) : name;
+}
 
 void Symbols::End::operator()(Dwfl* dwfl) const {
   dwfl_end(dwfl);
@@ -130,12 +168,7 @@ CallFrame Symbols::describe(uint64_t address, uint64_t lookup) const {
     frame.function = printable(demangled(name));
     frame.offset = offset + (address - lookup);
   }
-  int line = 0;
-  Dwfl_Line* const source = dwfl_module_getsrc(module, lookup);
-  const char* const file = source == nullptr
-                               ? nullptr
-                               : dwfl_lineinfo(source, nullptr, &line, nullptr, nullptr, nullptr);
-  if (file != nullptr) frame.source = printable(fmt::format("{}:{}", base_name(file), line));
+  frame.source = source_of(module, lookup);
   return frame;
 }
 

@@ -28,6 +28,9 @@ struct LoadedModule {
   uint64_t bias;
 };
 
+// "dbos::work(int)" without "(int)", and a Rust name without its hash.
+std::string without_arguments(const std::string& function);
+
 class Symbols {
  public:
   // `kernel`: the guest kernel's ELF file (kernel_image.h); empty: without it. A file that can't be

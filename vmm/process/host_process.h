@@ -22,15 +22,15 @@ inline constexpr uint32_t kExecutes = 2;
 enum class RecordState : uint32_t { kFree, kChanging, kLive };
 
 struct HostProcess {
-  HostProcess* parent;     // null: the first
-  uint64_t fork_sequence;  // vCPUs that the parent had before this sequence number are ours too
+  HostProcess* parent = nullptr;  // null: the first
+  uint64_t fork_sequence = 0;     // vCPUs that the parent had before it are ours too
   std::atomic<RecordState> record;
-  uint32_t process_id;
+  uint32_t process_id = 0;
   // Whose end Linux tells: the parent, then each process that adopts its orphan.
   std::atomic<uint32_t> guardian_id;
   std::atomic<HostProcess*> guardian;  // null: a process that is none of ours
   ProcessSignals signals;
-  DescriptorGuard* descriptors;              // the VMM's own in its table
+  DescriptorGuard* descriptors = nullptr;    // the VMM's own in its table
   std::atomic<uint32_t> changed_attributes;  // of its threads, see thread_reuse.h
   std::atomic<uint32_t> has_forked;          // kHasForked or kTidyingUp; 0: no, or all is tidy
   std::atomic<uint32_t> ended_by_itself;     // 0: if it is gone, it was killed

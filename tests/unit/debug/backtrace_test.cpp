@@ -6,6 +6,8 @@
 
 #include <catch2/catch.hpp>
 #include <climits>
+#include <cstddef>
+#include <cstring>
 
 #include "vmm/debug/backtrace.h"
 #include "vmm/debug/disassemble.h"
@@ -104,6 +106,47 @@ TEST_CASE("a chain of libraries that goes round is followed for a while only") {
     return size;
   };
   REQUIRE(dbos::vmm::loaded_modules(circle, "/bin/true", 8, 1024).size() < 1000);
+}
+
+TEST_CASE("a static PIE without PT_PHDR is found where it was loaded") {
+  struct Memory {
+    Elf64_Ehdr header;
+    Elf64_Phdr headers[2];
+    Elf64_auxv_t auxiliary[3];
+  } memory = {};
+  constexpr uint64_t kLoadedAt = 0x7000'0000'0000;
+  memory.headers[0].p_type = PT_NOTE;
+  memory.headers[1].p_type = PT_LOAD;
+  memory.auxiliary[0] = {AT_PHDR, {kLoadedAt + offsetof(Memory, headers)}};
+  memory.auxiliary[1] = {AT_PHNUM, {2}};
+  const auto read = [&](uint64_t address, void* destination, size_t size) -> size_t {
+    if (address < kLoadedAt || address + size > kLoadedAt + sizeof memory) return 0;
+    std::memcpy(destination, reinterpret_cast<char*>(&memory) + (address - kLoadedAt), size);
+    return size;
+  };
+  const uint64_t begin = kLoadedAt + offsetof(Memory, auxiliary);
+  const auto modules =
+      dbos::vmm::loaded_modules(read, "/static", begin, begin + sizeof memory.auxiliary);
+  REQUIRE(modules.size() == 1);
+  REQUIRE(modules[0].bias == kLoadedAt);
+  // One that lies where it was linked.
+  memory.headers[1].p_vaddr = kLoadedAt;
+  REQUIRE(
+      dbos::vmm::loaded_modules(read, "/static", begin, begin + sizeof memory.auxiliary)[0].bias ==
+      0);
+}
+
+TEST_CASE("names are cut to what one types") {
+  using dbos::vmm::without_arguments;
+  CHECK(without_arguments("dbos::work(int)") == "dbos::work");
+  CHECK(without_arguments("work[abi:cxx11](int)") == "work");
+  CHECK(without_arguments("(anonymous namespace)::work(int)") == "(anonymous namespace)::work");
+  CHECK(without_arguments("a::(anonymous namespace)::work(f(*)(int))") ==
+        "a::(anonymous namespace)::work");
+  CHECK(without_arguments("lines::work::h0123456789abcdef") == "lines::work");
+  CHECK(without_arguments("lines::work::hello_is_no_hash_0") == "lines::work::hello_is_no_hash_0");
+  CHECK(without_arguments("main") == "main");
+  CHECK(without_arguments("").empty());
 }
 
 TEST_CASE("instructions are told, and the current one is marked") {
