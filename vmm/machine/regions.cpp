@@ -21,12 +21,17 @@ std::atomic<uint32_t> next_slot{0};
 
 int64_t add_memory_slot(int vm_descriptor, uint64_t address, uint64_t size) {
   kvm_userspace_memory_region region = {};
-  region.slot = next_slot.fetch_add(1);
+  const uint32_t slot = next_slot.fetch_add(1);
+  region.slot = slot;
   region.guest_phys_addr = address;
   region.memory_size = size;
   region.userspace_addr = address;
-  return raw_call(__NR_ioctl, static_cast<uint64_t>(vm_descriptor), KVM_SET_USER_MEMORY_REGION,
-                  reinterpret_cast<uint64_t>(&region));
+  const int64_t result = raw_call(__NR_ioctl, static_cast<uint64_t>(vm_descriptor),
+                                  KVM_SET_USER_MEMORY_REGION, reinterpret_cast<uint64_t>(&region));
+  // Failures use up no numbers, of which KVM has a limit.
+  uint32_t next = slot + 1;
+  if (result < 0) next_slot.compare_exchange_strong(next, slot);
+  return result;
 }
 
 void reserve_region(uint64_t address, uint64_t size, const char* what) {

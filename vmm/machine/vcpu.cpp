@@ -104,7 +104,8 @@ bool VcpuPool::prepare_one(const HostProcess& process, uint32_t wanted) {
 int64_t VcpuPool::make(Vcpu& vcpu, const HostProcess& process) {
   vcpu.creator = &process;
   // Made here and not when a thread starts: a fork must find everything ready.
-  vcpu.block = take_spare_block();
+  // One of an attempt that failed serves the next.
+  if (vcpu.block == nullptr) vcpu.block = take_spare_block();
   if (vcpu.block == nullptr) vcpu.block = new_thread_block(process);
   if (vcpu.block == nullptr) return -ENOMEM;
   vcpu.statistics = &exit_statistics[vcpu.index];

@@ -2,6 +2,7 @@
 
 #include <asm/unistd.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -13,6 +14,7 @@
 #include "vmm/host/host_call.h"
 #include "vmm/host/keep_descriptor.h"
 #include "vmm/log.h"
+#include "vmm/process/signals.h"
 #include "vmm/process/vcpu_thread.h"
 
 namespace dbos::vmm {
@@ -37,6 +39,8 @@ void give_up_statistics() {
 
 bool write_statistics() {
   if (destination < 0) return true;
+  // A reader that is gone (SIGPIPE) or a limit (SIGXFSZ) must not be what the program ends with.
+  block_all_signals();
   const Figures figures = collect_figures(machine());
   const Json json = {{"vcpus", figures.vcpus},
                      {"frames", frames_json(figures)},
@@ -49,6 +53,11 @@ bool write_statistics() {
         raw_call(__NR_write, static_cast<uint64_t>(destination),
                  reinterpret_cast<uint64_t>(text.data()) + done, text.size() - done);
     if (result == -EINTR) continue;
+    if (result == -EAGAIN) {  // the program may have made its standard error non-blocking
+      pollfd room = {destination, POLLOUT, 0};
+      raw_call(__NR_poll, reinterpret_cast<uint64_t>(&room), 1, static_cast<uint64_t>(-1));
+      continue;
+    }
     if (result <= 0) {
       log_line(LogLevel::kError, "the counters of --stats can't be written: {}",
                std::strerror(static_cast<int>(-result)));
