@@ -1,6 +1,8 @@
 # What can't work: one clear sentence, a status that says whose fault it is, and nothing left behind.
 # shellcheck shell=bash disable=SC2016,SC2034,SC2154 # scripts in quotes; names that support.sh and run share
 
+without_kvm+=(program_that_is_none damaged_programs bad_options no_kvm)
+
 test_program_that_is_none() {
   refused 127 'no-such-program.*No such file' "${dbos[@]}" ./no-such-program
   refused 127 "no-such-program' in PATH" "${dbos[@]}" no-such-program
@@ -88,11 +90,14 @@ test_bad_options() {
   refused 125 '--clock' "${dbos[@]}" --clock sundial /bin/true
   refused 125 '--log-level' "${dbos[@]}" --log-level loud /bin/true
   refused 125 '--stats' "${dbos[@]}" --stats=/no/such/folder/file /bin/true
-  refused 125 '--core /no/such/folder/file: No such file' "${dbos[@]}" --core /no/such/folder/file /bin/true
-  refused 125 '--core /tmp: it is no regular file' "${dbos[@]}" --core /tmp /bin/true
   refused 125 '--metrics is given an empty value' "${dbos[@]}" --metrics '' /bin/true
   refused 125 '--stats is given an empty value' "${dbos[@]}" --stats= /bin/true
   refused 125 'HOST that is no IP address' "${dbos[@]}" --metrics localhost:9100 /bin/true
+}
+
+test_core_file_that_cannot_be() {
+  refused 125 '--core /no/such/folder/file: No such file' "${dbos[@]}" --core /no/such/folder/file /bin/true
+  refused 125 '--core /tmp: it is no regular file' "${dbos[@]}" --core /tmp /bin/true
 }
 
 test_good_options() {

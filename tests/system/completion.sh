@@ -14,6 +14,8 @@ complete_words() {
   printf '%s\n' ${COMPREPLY[@]+"${COMPREPLY[@]}"} | sort | tr '\n' ' '
 }
 
+without_kvm+=(completion_of_values completion_finds_the_program)
+
 test_completion_of_values() {
   expect 'a value' 'kill-snapshot throttle ' "$(complete_words dbos-run --cow-policy '')"
   expect 'a begun value' 'throttle ' "$(complete_words dbos-run --cow-policy t)"

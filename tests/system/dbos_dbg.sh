@@ -79,6 +79,8 @@ time.sleep(100)' >dropping &
   kill "$!"
 }
 
+without_kvm+=(dbos_dbg_help dbos_dbg_without_a_program)
+
 test_dbos_dbg_help() {
   local dbg=$DBOS_BUILD/tools/dbos-dbg command
   one 'exit 0' "$dbg" --help
@@ -117,8 +119,12 @@ test_dbos_dbg_without_a_program() {
   one 'exit 2' "$dbg" gdb localhost
   one 'exit 0' "$dbg" --json ls
   "$python" -m json.tool one.out >/dev/null
+}
+
+test_dbos_dbg_of_a_program_without_control() {
   "${dbos[@]}" --no-control sleep 30 &
   await 30 pgrep -x sleep >/dev/null
-  one 'exit 1' "$dbg" -p "$!" ps
+  one 'exit 1' "$DBOS_BUILD/tools/dbos-dbg" -p "$!" ps
+  grep -q '^dbos-dbg: ' one.err
   kill "$!"
 }

@@ -82,7 +82,7 @@ int run(const Options& options) {
   if (bytes != 0) results.linux_fork = measure_linux_fork(bytes, options.tables.rounds);
   results.tables = measure_tables(options.tables);
   if (options.json) {
-    fmt::print("{}\n", json(results).dump(2));
+    fmt::print("{}\n", json_text(results));
   } else {
     fmt::print("{}", text(results));
   }

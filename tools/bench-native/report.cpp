@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 namespace dbos::bench {
 namespace {
@@ -102,7 +103,7 @@ std::string text(const Results& results) {
   return text;
 }
 
-nlohmann::json json(const Results& results) {
+std::string json_text(const Results& results) {
   nlohmann::json sizes = nlohmann::json::array();
   for (const SizeResult& size : results.tables.sizes) {
     sizes.push_back({{"gib", size.gib},
@@ -135,7 +136,7 @@ nlohmann::json json(const Results& results) {
                           {"fork_ms", json_of(results.linux_fork->fork_ms)},
                           {"process_us", json_of(results.linux_fork->process_us)}};
   }
-  return json;
+  return json.dump(2);
 }
 
 }  // namespace dbos::bench

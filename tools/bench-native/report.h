@@ -1,7 +1,6 @@
 // The results and the bounds that they must meet, for people and as JSON.
 #pragma once
 
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -28,6 +27,6 @@ struct Results {
 
 std::vector<Bound> bounds(const Results& results);
 std::string text(const Results& results);
-nlohmann::json json(const Results& results);
+std::string json_text(const Results& results);
 
 }  // namespace dbos::bench

@@ -1,7 +1,7 @@
 // Which machine the numbers come from.
 #pragma once
 
-#include <nlohmann/json.hpp>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 
 namespace dbos::bench {

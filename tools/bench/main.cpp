@@ -6,7 +6,6 @@
 #include <cstdio>
 #include <exception>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -88,13 +87,7 @@ void declare(CLI::App& app, Options& options) {
 int print_measure(const Options& options) {
   for (const Measure& measure : measures()) {
     if (measure.name != options.measure) continue;
-    const Measured measured = measure.run(Seconds(options.seconds));
-    const nlohmann::json json = {{"measure", options.measure},
-                                 {"unit", measure.unit},
-                                 {"samples", measured.samples.values()},
-                                 {"first", measured.first.values()},
-                                 {"with_writes", measured.with_writes.values()}};
-    fmt::print("{}\n", json.dump());
+    fmt::print("{}\n", json_text(measure, measure.run(Seconds(options.seconds))));
     return 0;
   }
   std::string names;
@@ -169,7 +162,7 @@ int run(const Options& options) {
   const MachineFacts facts = machine_facts();
   if (!options.json) fmt::print("{}", table_head(facts));
   const std::vector<Line> lines = measure_all(rows, context, !options.json);
-  if (options.json) fmt::print("{}\n", json(facts, lines).dump(2));
+  if (options.json) fmt::print("{}\n", json_text(facts, lines));
   return all_met(lines) ? 0 : kNotMet;
 }
 

@@ -2,6 +2,8 @@
 
 #include <fmt/core.h>
 
+#include <nlohmann/json.hpp>
+
 namespace dbos::bench {
 
 Command measuring(const Context& context, const std::string& name) {

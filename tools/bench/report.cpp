@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <nlohmann/json.hpp>
 
 namespace dbos::bench {
 namespace {
@@ -60,7 +61,7 @@ std::string table_line(const Line& line) {
   return text;
 }
 
-nlohmann::json json(const MachineFacts& facts, const std::vector<Line>& lines) {
+std::string json_text(const MachineFacts& facts, const std::vector<Line>& lines) {
   nlohmann::json rows = nlohmann::json::array();
   for (const Line& line : lines) {
     const Verdict verdict = judge(line.row, line.result);
@@ -80,7 +81,18 @@ nlohmann::json json(const MachineFacts& facts, const std::vector<Line>& lines) {
     if (!line.result.note.empty()) row["note"] = line.result.note;
     rows.push_back(std::move(row));
   }
-  return {{"machine", facts.json()}, {"rows", std::move(rows)}, {"all_met", all_met(lines)}};
+  const nlohmann::json json = {
+      {"machine", facts.json()}, {"rows", std::move(rows)}, {"all_met", all_met(lines)}};
+  return json.dump(2);
+}
+
+std::string json_text(const Measure& measure, const Measured& measured) {
+  const nlohmann::json json = {{"measure", measure.name},
+                               {"unit", measure.unit},
+                               {"samples", measured.samples.values()},
+                               {"first", measured.first.values()},
+                               {"with_writes", measured.with_writes.values()}};
+  return json.dump();
 }
 
 }  // namespace dbos::bench

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <functional>
-#include <nlohmann/json.hpp>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -29,9 +29,9 @@ struct Result {
   Samples plain;  // Linux; empty: it has no such thing
   Samples dbos;
   double bound = 0;
-  std::string note;  // what else was seen, for the reader
-  nlohmann::json details = nlohmann::json::object();
-  std::string failure;  // empty: measured
+  std::string note;                       // what else was seen, for the reader
+  std::map<std::string, double> details;  // the same, for programs
+  std::string failure;                    // empty: measured
 };
 
 struct Context {

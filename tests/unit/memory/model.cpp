@@ -155,9 +155,10 @@ void Model::access_page(ModelSpace& space, u32 index, bool write, u32 i) {
   u64* value = pointer_to<u64>(physical);
   if (page.is_uncertain) {
     // One word decides for the whole page.
+    const u64* const words = value - kWordOffsets[i] / 8;
     bool is_discarded = false;
     for (u32 j = 0; j < kWordsPerPage; ++j) {
-      const u64 found = value[(kWordOffsets[j] - kWordOffsets[i]) / 8];
+      const u64 found = words[kWordOffsets[j] / 8];
       if (found != word(page, j)) is_discarded = true;
     }
     if (is_discarded) discard(page);

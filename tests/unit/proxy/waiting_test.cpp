@@ -51,7 +51,7 @@ TEST_CASE("epoll keeps the program's data as it is") {
   CHECK(call(SYS_epoll_wait, epoll, events, 10000, 0) == 0);
   REQUIRE(write(pipe.ends[1], "x", 1) == 1);
   CHECK(call(SYS_epoll_pwait, epoll, events, 10000, 0, 0, 8) == 1);
-  CHECK(program().get<epoll_event>(events).data.u64 == 0xfedcba9876543210);
+  CHECK(uint64_t{program().get<epoll_event>(events).data.u64} == 0xfedcba9876543210);
   CHECK(program().get<epoll_event>(events).events == EPOLLIN);
   CHECK(program().get<uint8_t>(events + 12) == 0xee);
   CHECK(call(SYS_epoll_wait, epoll, events, 0, 0) == -EINVAL);
