@@ -84,7 +84,11 @@ class Server:
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log,
                                             stderr=subprocess.STDOUT, start_new_session=True)
-        self.await_answer()
+        try:
+            self.await_answer()
+        except Failure as failure:
+            self.kill()
+            raise Failure(f"{failure}; the end of its log:\n{self.tail()}") from None
         self.start_s = time.monotonic() - begin
 
     def alive(self):
@@ -99,12 +103,17 @@ class Server:
             try:
                 client = Client(self.port, timeout_s=5)
                 client.call("PING")
+                owner = int(client.info("server")["process_id"])
                 client.close()
-                return
+                break
             except (OSError, Failure) as error:  # not yet listening, or loading a dump
                 last = str(error)
                 time.sleep(0.1)
-        raise Failure(f"{self.name} did not answer in {START_TIMEOUT_S} s: {last}")
+        else:
+            raise Failure(f"{self.name} did not answer in {START_TIMEOUT_S} s: {last}")
+        # Nothing is written to somebody's database.
+        if owner != self.process.pid:
+            raise Failure(f"port {self.port} is that of another redis-server, process {owner}; stop it first")
 
     def how_it_ended(self):
         status = self.process.wait(timeout=10)

@@ -48,7 +48,7 @@ any_row() { # that was not deleted
 seconds[mariadb_serves_and_recovers]=600
 test_mariadb_serves_and_recovers() {
   need mariadbd mariadb
-  local answer clients=() i
+  local answer before clients=() i
   mkdir data
   start_mariadb "${dbos[@]}"
   ask "$maria_statements"
@@ -59,6 +59,7 @@ test_mariadb_serves_and_recovers() {
   stop_mariadb
   answer=$(awk 'NR == 1 { print $1, $2 }' <<<"$answer")
   start_mariadb "${dbos[@]}"
+  before=$(ask 'CHECKSUM TABLE d.t')
   for i in 1 2 3 4; do
     move_amounts "$i" &
     clients+=($!)
@@ -68,5 +69,6 @@ test_mariadb_serves_and_recovers() {
   wait "$server" "${clients[@]}" || true
   start_mariadb
   expect 'sums after recovery' "$answer" "$(ask 'SELECT COUNT(*), SUM(number) FROM d.t' | tr '\t' ' ')"
+  [[ $(ask 'CHECKSUM TABLE d.t') != "$before" ]] || fail "no transaction ran: $(tail -n 1 client.1)"
   stop_mariadb
 }

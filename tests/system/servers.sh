@@ -3,9 +3,13 @@
 
 # ---- etcd: Go's threads and signals ----
 
+# Another port each time: this host may have an etcd of its own.
 start_etcd() { # start_etcd [PREFIX...]
-  "$@" etcd --data-dir data --listen-client-urls http://127.0.0.1:2379 --advertise-client-urls \
-    http://127.0.0.1:2379 --listen-peer-urls http://127.0.0.1:2380 >>server.out 2>&1 &
+  local url
+  url=http://127.0.0.1:$(free_port)
+  export ETCDCTL_ENDPOINTS=$url
+  "$@" etcd --data-dir data --listen-client-urls "$url" --advertise-client-urls "$url" \
+    --listen-peer-urls "http://127.0.0.1:$(free_port)" >>server.out 2>&1 &
   server=$!
   await 120 etcd_answers
 }
@@ -46,13 +50,14 @@ test_etcd_serves_and_recovers() {
 # ---- OpenLDAP: LMDB, a file that is mapped and shared ----
 
 start_slapd() { # start_slapd [PREFIX...]
-  "$@" slapd -d 0 -f slapd.conf -h ldap://127.0.0.1:3890 >>server.out 2>&1 &
+  directory_url=ldap://127.0.0.1:$(free_port)
+  "$@" slapd -d 0 -f slapd.conf -h "$directory_url" >>server.out 2>&1 &
   server=$!
   await 60 slapd_answers
 }
 slapd_answers() {
   still_runs
-  ldapsearch -x -LLL -H ldap://127.0.0.1:3890 -b '' -s base >health.out 2>&1
+  ldapsearch -x -LLL -H "$directory_url" -b '' -s base >health.out 2>&1
 }
 stop_slapd() {
   kill -INT "$server"
@@ -71,7 +76,7 @@ dc: x
   done
 }
 found() {
-  ldapsearch -x -LLL -o ldif-wrap=no -H ldap://127.0.0.1:3890 -b dc=x '(sn=name*)' sn | sort
+  ldapsearch -x -LLL -o ldif-wrap=no -H "$directory_url" -b dc=x '(sn=name*)' sn | sort
 }
 
 seconds[slapd_serves_and_recovers]=300
@@ -89,7 +94,7 @@ rootpw secret
 directory $PWD/data
 maxsize 104857600" >slapd.conf
   start_slapd "${dbos[@]}"
-  entries | ldapadd -x -H ldap://127.0.0.1:3890 -D cn=root,dc=x -w secret >add.out
+  entries | ldapadd -x -H "$directory_url" -D cn=root,dc=x -w secret >add.out
   contents=$(found)
   expect 'entries that are found' 200 "$(grep -c ^sn: <<<"$contents")"
   kill -KILL "$server"
@@ -104,7 +109,7 @@ maxsize 104857600" >slapd.conf
 
 # ---- nginx: worker processes ----
 
-page() { curl -s -m 20 http://127.0.0.1:8099/; }
+page() { curl -s -m 20 "http://127.0.0.1:$page_port/"; }
 nginx_answers() {
   still_runs
   [[ $(page) = "$1" ]]
@@ -126,9 +131,10 @@ test_nginx_changes_its_workers() {
   mkdir www
   echo first >www/index.html
   chmod 755 . www
+  page_port=$(free_port)
   echo "daemon off; pid $PWD/pid; error_log $PWD/errors; worker_processes 2; user root;
 events { worker_connections 64; }
-http { access_log off; server { listen 127.0.0.1:8099; root $PWD/www; } }" >conf
+http { access_log off; server { listen 127.0.0.1:$page_port; root $PWD/www; } }" >conf
   "${dbos[@]}" nginx -c "$PWD/conf" >server.out 2>&1 &
   server=$!
   await 60 nginx_answers first
