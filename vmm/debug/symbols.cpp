@@ -129,7 +129,7 @@ std::string without_arguments(const std::string& function) {
   while (end != std::string::npos && function.compare(end, kUnnamed.size(), kUnnamed) == 0) {
     end = function.find_first_of("([", end + kUnnamed.size());
   }
-  const std::string name = function.substr(0, end);
+  std::string name = function.substr(0, end);
   constexpr size_t kHashSize = 19;  // "::h" and 16 digits
   if (name.size() <= kHashSize || name.compare(name.size() - kHashSize, 3, "::h") != 0) return name;
   const bool is_hash =

@@ -16,7 +16,7 @@ namespace {
 constexpr uint32_t kProcessesMax = 1024;
 // All zero, so that they cost no memory before they are used.
 constinit HostProcess processes[kProcessesMax];
-constinit DescriptorGuard descriptors[kProcessesMax];
+DescriptorGuard descriptors[kProcessesMax];
 
 size_t index_of(const HostProcess& process) {
   return static_cast<size_t>(&process - processes);
