@@ -107,7 +107,8 @@ std::string source_text(const char* file, int line) {
 std::string source_of(Dwfl_Module* module, uint64_t address) {
   int line = 0;
   if (Dwfl_Line* const found = dwfl_module_getsrc(module, address)) {
-    return source_text(dwfl_lineinfo(found, nullptr, &line, nullptr, nullptr, nullptr), line);
+    const char* const file = dwfl_lineinfo(found, nullptr, &line, nullptr, nullptr, nullptr);
+    return source_text(file, line);
   }
   // libdwfl finds a unit by .debug_aranges, which clang does not write.
   Dwarf_Addr bias = 0;

@@ -82,6 +82,7 @@ TEST_CASE("a backtrace names functions of the program and of libraries, up to th
   REQUIRE(frames.size() > 4);
   REQUIRE(text.find("caller_of_backtrace") != std::string::npos);
   REQUIRE(text.find("backtrace_test.cpp:") != std::string::npos);
+  REQUIRE(text.find("backtrace_test.cpp:0") == std::string::npos);
   REQUIRE(text.find("main") != std::string::npos);
   REQUIRE(text.find("__libc_start") != std::string::npos);
 }
