@@ -71,7 +71,7 @@ struct FaultOutcome {
   FaultKind kind = FaultKind::kResolved;
   PopulateRequest populate;
   bool needs_block = false;  // try_fault's own: a cleared 2 MiB block, made without the lock
-  bool copied = false;       // a page that a snapshot may share
+  u32 copied = 0;            // pages that a snapshot may share
 };
 
 // A piece of a buffer that is contiguous for the host.
@@ -356,6 +356,10 @@ class AddressSpace {
   void note_resident();
 
   // (guest/snapshot/)
+  FaultOutcome copy_run(const Vma& vma, VirtualAddress page, const Walk& walk, TlbBatch& batch);
+  u32 pages_ahead(const Vma& vma, VirtualAddress page, const Walk& walk) const;
+  bool may_be_shared(Pte entry) const;
+  bool replace_by_copy(PteSlot& slot, VirtualAddress page, TlbBatch& batch);
   void adopt(TlbBatch& batch);
   bool has_room_for_ready() const;
   bool yield_ready();

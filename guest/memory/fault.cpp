@@ -81,7 +81,7 @@ FaultKind AddressSpace::handle_fault(VirtualAddress address, Access access) {
   while (result.kind == FaultKind::kOutOfMemory && make_room()) {
     result = fault_with_host(address, access);
   }
-  if (result.copied) keep_copy_limit(1);
+  if (result.copied != 0) keep_copy_limit(result.copied);
   return result.kind;
 }
 
@@ -270,12 +270,11 @@ FaultOutcome AddressSpace::write_private(const Vma& vma, VirtualAddress page, co
     if (line_->newest_departure() == 0) grant_neighbours(vma, page, walk);
     return outcome(FaultKind::kResolved);
   }
+  if (is_frame) return copy_run(vma, page, walk, batch);
   const Result<PhysicalAddress> allocated =
       frame_allocator.allocate_page(is_fresh ? Clear::kYes : Clear::kNo, line_->ownership());
   if (allocated.is_error()) return outcome(FaultKind::kOutOfMemory);
   const PhysicalAddress frame = allocated.value();
-  FaultOutcome result;
-  result.copied = is_frame;
   if (!is_fresh) {
     if (!copy_page(frame, source)) {
       frame_allocator.free(frame);
@@ -286,13 +285,11 @@ FaultOutcome AddressSpace::write_private(const Vma& vma, VirtualAddress page, co
   platform::counters().count(is_fresh ? Counter::kFaultFresh : Counter::kFaultCopied);
   const bool is_empty = walk.entry.is_empty();
   walk.slot->store(leaf(vma, frame, is_empty, true));
-  if (!is_frame) ++tree_.counts().anonymous;
-  if (is_empty) return result;
-  const VirtualRange range{page, page + kPageSize};
-  if (!is_fresh && !is_frame) --tree_.counts().window;
-  if (is_frame && line_->owns(frame_info(source))) batch.unlink(range, source);
-  make_writable(*walk.slot, range, batch);
-  return result;
+  ++tree_.counts().anonymous;
+  if (is_empty) return outcome(FaultKind::kResolved);
+  if (!is_fresh) --tree_.counts().window;
+  make_writable(*walk.slot, {page, page + kPageSize}, batch);
+  return outcome(FaultKind::kResolved);
 }
 
 // What was put in another page's place, with the same contents. Nobody may write it while somebody

@@ -68,7 +68,7 @@ ResolveOutcome AddressSpace::try_resolve(VirtualAddress address, u64 length, Acc
         result.populate = fault.populate;
         break;
       }
-      if (fault.copied) ++result.copied_pages;
+      result.copied_pages += fault.copied;
       walk = tree_.find(at);
       DBOS_ASSERT(walk.permits(access));
     }

@@ -44,6 +44,7 @@ Measured measure_fork_stall_1g(Seconds budget);
 Measured measure_fork_stall_2g(Seconds budget);
 Measured measure_fork_next_call(Seconds budget);
 Measured measure_write_fault_snapshot(Seconds budget);
+Measured measure_write_fault_random(Seconds budget);
 Measured measure_snapshot_idle(Seconds budget);
 Measured measure_first_write_4k(Seconds budget);
 Measured measure_first_write_2m(Seconds budget);

@@ -17,7 +17,7 @@
 namespace dbos::bench {
 namespace {
 
-constexpr std::array<Measure, 18> kMeasures = {{
+constexpr std::array<Measure, 19> kMeasures = {{
     {"getpid", measure_getpid},
     {"getppid", measure_getppid},
     {"signal", measure_signal},
@@ -32,6 +32,7 @@ constexpr std::array<Measure, 18> kMeasures = {{
     {"fork-stall-2g", measure_fork_stall_2g},
     {"fork-next-call", measure_fork_next_call},
     {"write-fault-snapshot", measure_write_fault_snapshot},
+    {"write-fault-random", measure_write_fault_random},
     {"snapshot-idle", measure_snapshot_idle, "bytes"},
     {"first-write-4k", measure_first_write_4k},
     {"first-write-2m", measure_first_write_2m},

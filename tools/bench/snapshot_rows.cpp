@@ -43,14 +43,9 @@ Row fork_stall_row(const std::string& name, const std::string& size, double gib,
 
 // The first round is told apart: in an emulated machine the copies' very first use costs its
 // emulator, on both sides.
-Row write_fault_row() {
-  constexpr const char* kName = "write-fault-snapshot";
-  return {kName,
-          "first write to a page after fork(), the child scans",
-          "us",
-          {MustKind::kRatio, 0.7},
-          [](const Context& context) {
-            const Pair pair = run_in_turns(context, {kName, kName, {}});
+Row write_fault_row(const std::string& name, const std::string& what, Must must = {}) {
+  return {name, what, "us", must, [name](const Context& context) {
+            const Pair pair = run_in_turns(context, {name, name, {}});
             Result result = result_of(pair);
             const double plain_first = pair.plain.first.median() / kNsPerUs;
             const double dbos_first = pair.dbos.first.median() / kNsPerUs;
@@ -96,7 +91,9 @@ std::vector<Row> snapshot_rows() {
       fork_stall_row("fork-stall-2g", "2 GiB", 2),
       simple_row("fork-next-call", "the first proxied system call after fork(), 64 MiB",
                  {"fork-next-call", "fork-next-call", {}}),
-      write_fault_row(),
+      write_fault_row("write-fault-snapshot", "first write to a page after fork(), the child scans",
+                      {MustKind::kRatio, 0.7}),
+      write_fault_row("write-fault-random", "the same, a quarter of the pages, at random"),
       idle_row(),
   };
 }

@@ -27,11 +27,11 @@ TEST_CASE_METHOD(PressureFixture, "a page that is copied beyond the limit is tol
   fill(main, 0, 1, 2);  // and page tables
   const u64 kept = frame_allocator.retired_bytes();
   set_copy_limit(kept + 4 * kPageSize);
-  fill(main, 1, 4, 2);
+  fill_apart(main, 2, 4, 2);
   REQUIRE(told.empty());
-  fill(main, 5, 1, 2);
+  fill(main, 10, 1, 2);
   REQUIRE(told == std::vector<u64>{kept + 5 * kPageSize});
-  fill(main, 0, 5, 3);  // written again, not copied
+  fill_apart(main, 0, 5, 3);  // written again, not copied
   map(main, 2048, 8);
   fill(main, 2048, 8, 1);  // new
   REQUIRE(told.size() == 1);

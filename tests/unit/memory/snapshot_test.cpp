@@ -71,8 +71,8 @@ TEST_CASE_METHOD(SnapshotFixture, "what a snapshot costs can be asked of it") {
   CHECK(snapshot.line().departure() == current_epoch() - 1);
   CHECK(snapshot.statistics().copied_pages == 0);
   const u64 tables = snapshot.statistics().table_bytes;
-  fill(main, 0, 10, 100);
-  fill(snapshot, 600, 3, 100);
+  fill_apart(main, 0, 10, 100);
+  fill_apart(snapshot, 600, 3, 100);
   const SpaceStatistics cost = snapshot.statistics();
   CHECK(cost.retired_bytes == 10 * kPageSize);
   CHECK(cost.copied_pages == 3);
@@ -134,23 +134,23 @@ TEST_CASE_METHOD(SnapshotFixture, "retired pages are freed exactly when no snaps
   do {
     AddressSpace& space = machine.new_space();
     const u64 before = pages();
-    map(space, 0, 6);
-    fill(space, 0, 6, 1);
+    map(space, 0, 10);
+    fill(space, 0, 10, 1);
     std::vector<AddressSpace*> snapshots;
     for (u64 i = 0; i < 4; ++i) {
       snapshots.push_back(&machine.take_snapshot(space));
-      // Page i+1 has another version for each of the snapshots after this one.
-      for (u64 j = 0; j <= i; ++j) machine.write(space, page(j + 1), 100 * (i + 1) + j);
+      // Page 2(i+1) has another version for each of the snapshots after this one.
+      fill_apart(space, 2, i + 1, 100 * (i + 1));
     }
-    // Versions of page p: one born before the snapshots, one after each of snapshots p-1..3.
-    CHECK(pages() - before == 6 + 4 + 3 + 2 + 1);
+    // Versions of page 2p: one born before the snapshots, one after each of snapshots p-1..3.
+    CHECK(pages() - before == 10 + 4 + 3 + 2 + 1);
     std::set<int> alive = {0, 1, 2, 3};
     for (int end : order) {
       machine.destroy(*snapshots[static_cast<size_t>(end)]);
       alive.erase(end);
-      u64 expected = 6;
+      u64 expected = 10;
       for (int p = 1; p <= 4; ++p) {
-        // Version k of page p (k = p-1..3 numbers the write that ended it) lives in (k-1, k].
+        // Version k of page 2p (k = p-1..3 numbers the write that ended it) lives in (k-1, k].
         for (int k = p - 1; k < 4; ++k) {
           const int from = k == p - 1 ? 0 : k;
           expected += std::any_of(alive.begin(), alive.end(),

@@ -1,0 +1,168 @@
+// Whoever writes one page after the other while a snapshot lives gets copies of several at once.
+
+#include <catch2/catch.hpp>
+
+#include "tests/unit/memory/snapshot_fixture.h"
+
+namespace dbos::test {
+namespace {
+
+// Pages of a 2 MiB table's 64 KiB pieces.
+constexpr u64 kPiece = ReadyTables::kPieceSize / kPageSize;
+constexpr u64 kTable = kLargePageSize / kPageSize;
+
+struct CopyRuns : SnapshotFixture {
+  void check_values(AddressSpace& space, u64 first, u64 count, u64 value) {
+    for (u64 i = 0; i < count; ++i) REQUIRE(machine.read(space, page(first + i)) == value + i);
+  }
+  u64 copied(AddressSpace& space) { return space.statistics().copied_pages; }
+};
+
+}  // namespace
+
+TEST_CASE_METHOD(CopyRuns, "one page after the other takes a fault for each 64 KiB") {
+  map(main, 0, 2 * kTable);
+  fill(main, 0, 2 * kTable, 1);
+  AddressSpace& snapshot = machine.take_snapshot(main);
+  const u64 faults = machine.faults();
+  const u64 shootdowns = machine.shootdowns();
+  fill(main, 0, 2 * kTable, 10'000);
+  // Of each table's first piece: 0, 1, 2 (with 3 and 4), 5 (to 10), 11 (to 15).
+  const u64 expected = 2 * (5 + kTable / kPiece - 1);
+  CHECK(machine.faults() == faults + expected);
+  CHECK(machine.shootdowns() == shootdowns + expected);
+  CHECK(copied(main) == 2 * kTable);
+  check_values(snapshot, 0, 2 * kTable, 1);
+  check_values(main, 0, 2 * kTable, 10'000);
+  check_memory_invariants();
+}
+
+TEST_CASE_METHOD(CopyRuns, "here and there takes one page each") {
+  map(main, 0, kTable);
+  fill(main, 0, kTable, 1);
+  AddressSpace& snapshot = machine.take_snapshot(main);
+  // Pairs: the larger object that two pages are.
+  u64 written = 0;
+  for (u64 i = 0; i + 1 < kTable; i += 3, written += 2) fill(main, i, 2, 10'000 + i);
+  CHECK(copied(main) == written);
+  CHECK(snapshot.statistics().retired_bytes == written * kPageSize);
+}
+
+TEST_CASE_METHOD(CopyRuns, "no more is copied in vain than was written before") {
+  map(main, 0, kTable);
+  fill(main, 0, kTable, 1);
+  AddressSpace& snapshot = machine.take_snapshot(main);
+  fill(main, 0, 3, 10'000);
+  CHECK(copied(main) == 5);
+  // Nobody used 3 and 4, so what ends with them is no run.
+  fill(main, 5, 1, 10'005);
+  CHECK(copied(main) == 6);
+  CHECK(machine.read(main, page(4)) == 5);
+  check_values(snapshot, 0, 16, 1);
+  check_memory_invariants();
+}
+
+TEST_CASE_METHOD(CopyRuns, "a snapshot that writes one page after the other does the same") {
+  map(main, 0, kTable);
+  fill(main, 0, kTable, 1);
+  AddressSpace& snapshot = machine.take_snapshot(main);
+  const u64 faults = machine.faults();
+  fill(snapshot, 0, kTable, 10'000);
+  CHECK(machine.faults() == faults + 5 + kTable / kPiece - 1);
+  CHECK(snapshot.statistics().copied_pages == kTable);
+  CHECK(snapshot.statistics().retired_bytes == 0);
+  check_values(main, 0, kTable, 1);
+}
+
+TEST_CASE_METHOD(CopyRuns, "a run ends where the mapping does, or its pages are of another kind") {
+  map(main, 0, kTable);
+  fill(main, 0, 32, 1);
+  AddressSpace* snapshot = nullptr;
+  SECTION("another mapping") {
+    CHECK(main.protect(page(6), kPageSize, PROT_READ).is_ok());
+    snapshot = &machine.take_snapshot(main);
+    fill(main, 0, 6, 10'000);
+    CHECK(copied(main) == 6);
+  }
+  SECTION("what was never written") {
+    CHECK(main.advise(page(6), kPageSize, MADV_DONTNEED).is_ok());
+    CHECK(machine.read(main, page(6)) == 0);
+    snapshot = &machine.take_snapshot(main);
+    fill(main, 0, 6, 10'000);
+    CHECK(copied(main) == 6);
+  }
+  SECTION("what is younger than the snapshot") {
+    CHECK(main.advise(page(6), kPageSize, MADV_DONTNEED).is_ok());
+    snapshot = &machine.take_snapshot(main);
+    machine.write(main, page(6), 7);
+    fill(main, 0, 6, 10'000);
+    CHECK(copied(main) == 6);
+  }
+  check_values(*snapshot, 0, 6, 1);
+  check_values(main, 0, 6, 10'000);
+  check_memory_invariants();
+}
+
+TEST_CASE_METHOD(CopyRuns, "rights that were given lately are a run's, too") {
+  map(main, 0, kTable);
+  fill(main, 0, 32, 1);
+  CHECK(main.protect(page(0), 32 * kPageSize, PROT_NONE).is_ok());
+  AddressSpace& snapshot = machine.take_snapshot(main);
+  CHECK(main.protect(page(0), 32 * kPageSize, PROT_READ | PROT_WRITE).is_ok());
+  fill(main, 0, 32, 10'000);
+  check_values(main, 0, 32, 10'000);
+  CHECK(copied(main) == 32);
+  CHECK(snapshot.statistics().retired_bytes == 32 * kPageSize);
+}
+
+TEST_CASE_METHOD(CopyRuns, "without memory for a run a page is enough") {
+  map(main, 0, kTable);
+  fill(main, 0, kTable, 1);
+  AddressSpace& snapshot = machine.take_snapshot(main);
+  fill(main, 0, 2, 10'000);
+  {
+    Hog hog;
+    hog.give_back(1);
+    fill(main, 2, 1, 10'002);
+    CHECK(copied(main) == 3);
+    PhysicalAddress unused;
+    CHECK(machine.access(main, page(3), Access::kWrite, &unused) == FaultKind::kOutOfMemory);
+  }
+  check_values(snapshot, 0, 4, 1);
+  check_values(main, 0, 3, 10'000);
+}
+
+TEST_CASE_METHOD(CopyRuns, "where snapshots keep too much, pages are copied one by one") {
+  map(main, 0, kTable);
+  fill(main, 0, kTable, 1);
+  AddressSpace& snapshot = machine.take_snapshot(main);
+  fill(main, 0, 2, 10'000);
+  std::vector<u32> limited;
+  host::on_copy_limit = [&](u64, u32 pages) { limited.push_back(pages); };
+  set_copy_limit(frame_allocator.retired_bytes() - 1);
+  fill(main, 2, 6, 10'002);
+  set_copy_limit(kUnlimited);
+  host::on_copy_limit = nullptr;
+  CHECK(copied(main) == 8);
+  CHECK(limited == std::vector<u32>(6, 1));
+  check_values(snapshot, 0, 8, 1);
+}
+
+TEST_CASE_METHOD(CopyRuns, "what a host call reads stays until the call is over") {
+  map(main, 0, kTable);
+  fill(main, 0, 16, 1);
+  machine.take_snapshot(main);
+  HostSegment segments[16];
+  const ResolveOutcome read =
+      main.resolve_for_host(page(3), 2 * kPageSize, Access::kRead, segments, 16, Pin::kYes);
+  REQUIRE(read.bytes == 2 * kPageSize);
+  const PhysicalAddress before = segments[0].address;
+  fill(main, 0, 3, 10'000);
+  CHECK(frame_of(main, 3) != before);
+  CHECK(*pointer_to<u64>(before) == 4);
+  Machine::check_in_use(before);
+  main.unpin();
+  check_memory_invariants();
+}
+
+}  // namespace dbos::test
