@@ -239,8 +239,12 @@ void warn_of_too_much_memory(uint64_t wanted, uint64_t there) {
            wanted / kMiB, there / kMiB);
 }
 
-int run(std::span<const std::string> arguments) {
+// Before other constructors touch one of them.
+[[gnu::constructor(101)]] void prepare_records() {
   keep_records_on_small_pages();
+}
+
+int run(std::span<const std::string> arguments) {
   keep_log_descriptor();
   const uint64_t host_memory = host_memory_size();
   const Options options = parse_options(arguments, host_memory);

@@ -15,8 +15,12 @@ struct Instruction {
 };
 
 // At most `count_max` instructions of the code at `address`, up to the first bytes that are none.
+// None where the library for it is not to be had.
 std::vector<Instruction> disassemble(std::span<const uint8_t> code, uint64_t address,
                                      size_t count_max);
+
+// What could not be read as instructions: a line of bytes.
+std::string format_bytes(std::span<const uint8_t> code);
 
 // One line each, with "=>" in front of the one at `current`.
 std::string format_instructions(const std::vector<Instruction>& instructions, uint64_t current);

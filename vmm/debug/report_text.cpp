@@ -48,7 +48,8 @@ std::string format_code(uint64_t address, const MemoryReader& read) {
   uint8_t code[kInstructions * kInstructionSizeMax];
   const size_t size = read(address, code, sizeof code);
   if (size == 0) return "   nothing is mapped at rip\n";
-  return format_instructions(disassemble({code, size}, address, kInstructions), address);
+  const std::vector<Instruction> list = disassemble({code, size}, address, kInstructions);
+  return list.empty() ? format_bytes({code, size}) : format_instructions(list, address);
 }
 
 std::string format_last_calls(const HypercallPage& page) {

@@ -159,6 +159,7 @@ TEST_CASE("instructions are told, and the current one is marked") {
   REQUIRE(list[2].text == "ret");
   REQUIRE(dbos::vmm::disassemble(code, 0x1000, 1).size() == 1);
   REQUIRE(dbos::vmm::disassemble({}, 0x1000, 5).empty());
+  REQUIRE(dbos::vmm::format_bytes(code) == "   89 c3 0f 05 c3 06\n");
   REQUIRE(dbos::vmm::format_instructions(list, 0x1002).find("=> 0x0000000000001002  syscall") !=
           std::string::npos);
 }
