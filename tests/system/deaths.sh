@@ -26,9 +26,9 @@ test_memory_that_is_missing_for_a_moment() {
   need strace
   local error
   for error in ENOMEM EFAULT; do
-    one 'exit 0' strace -o calls -e trace=ioctl -e "inject=ioctl:error=$error:when=2000..2060+4" "${dbos[@]}" "$python" -c '
+    one 'exit 0' strace -o calls -e trace=ioctl -e "inject=ioctl:error=$error:when=1000..1060+4" "${dbos[@]}" "$python" -c '
 import os
-for _ in range(3000): os.stat("/")
+for _ in range(1000): os.stat("/")
 print("done")'
     expect "with $error" 'done' "$(<one.out)"
     expect "runs that ended with $error" 16 "$(grep -c "KVM_RUN.*$error.*INJECTED" calls)"

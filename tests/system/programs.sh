@@ -119,12 +119,15 @@ test_input_is_the_programs() {
   expect 'yes | head' y "$(<one)"
 }
 
-seconds[listing_of_usr_share]=600
-test_listing_of_usr_share() {
-  ls -lR /usr/share >wanted
-  "${dbos[@]}" ls -lR /usr/share >got
+# All of /usr/share takes minutes in an emulated machine, where each name is a request to the host:
+#   tools/dbos-vm run --timeout 1800 -- env DBOS_LISTED=/usr/share tests/system/run --only long_listing build
+seconds[long_listing]=900
+test_long_listing() {
+  local listed=${DBOS_LISTED:-/usr/share/doc}
+  ls -lR "$listed" >wanted
+  "${dbos[@]}" ls -lR "$listed" >got
   cmp wanted got
-  [[ $(wc -l <got) -gt 1000 ]] || fail "/usr/share has only $(wc -l <got) lines"
+  [[ $(wc -l <got) -gt 1000 ]] || fail "$listed has only $(wc -l <got) lines"
 }
 
 test_static_busybox() {

@@ -44,6 +44,25 @@ class Scripts(unittest.TestCase):
         self.assertEqual("true_and_false\n", run("tests/system/run", "--list", "--only", "true_and_false").stdout)
         self.assertIn("stress_ready\n", run("tests/system/run", "--list", "--only", "stress").stdout)
 
+    def test_system_tests_that_runs_share(self):
+        """Each is run by one of them; the other says that none is left, which tools/check looks for."""
+        tools = self.directory / "tools"
+        tools.mkdir()
+        (tools / "dbos-run").symlink_to("/bin/true")
+        begun = self.directory / "begun"
+        command = ("tests/system/run", "--native-only", "--share", begun, "--only", "true_and_false",
+                   "--only", "death_by_signal_is_passed_on", self.directory)
+        self.assert_refused(run(*command), f"'{begun}'")
+        begun.mkdir()
+        (begun / "true_and_false").mkdir()
+        if subprocess.run(["unshare", "--pid", "--fork", "true"], check=False, stderr=subprocess.DEVNULL).returncode != 0:
+            self.skipTest("no process namespace")
+        first, second = run(*command), run(*command)
+        self.assertNotIn("true_and_false", first.stdout)
+        self.assertIn("1 passed, 0 failed", first.stdout)
+        self.assertEqual((0, "nothing left: others have begun them all\n0 passed, 0 failed, 0 skipped\n"),
+                         (second.returncode, second.stdout))
+
     def test_conformance_case_that_is_not_there(self):
         self.conformance_program("program", "one", "two")
         self.assert_refused(self.conformance("--case", "program", "--case", "other"), "'other'")
