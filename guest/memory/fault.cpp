@@ -18,13 +18,6 @@ VirtualRange fault_around(const Vma& vma, VirtualAddress page) {
   return vma.range.intersect({begin, begin + kFaultAround});
 }
 
-// False: it is a page of a file that was cut meanwhile.
-bool copy_page(PhysicalAddress frame, PhysicalAddress source) {
-  if (!is_arena(source)) return platform::copy_window_page(frame, source).is_ok();
-  copy_memory(frame, source, kPageSize);
-  return true;
-}
-
 }  // namespace
 
 FaultOutcome AddressSpace::try_fault(VirtualAddress address, Access access,
@@ -63,7 +56,9 @@ FaultOutcome AddressSpace::fault_locked(VirtualAddress address, Access access,
   if (!vma->permits(access)) return outcome(FaultKind::kNoAccess);
 
   // 3. Somebody else was here meanwhile, or this processor remembered too little.
-  if (tree_.find(page).permits(access)) {
+  const Walk found = tree_.find(page);
+  if (found.permits(access)) {
+    if (access == Access::kWrite) found.slot->set(Pte::kDirty);
     platform::flush_local(page);
     platform::counters().count(Counter::kFaultSpurious);
     return outcome(FaultKind::kResolved);
@@ -276,8 +271,8 @@ FaultOutcome AddressSpace::write_private(const Vma& vma, VirtualAddress page, co
   if (allocated.is_error()) return outcome(FaultKind::kOutOfMemory);
   const PhysicalAddress frame = allocated.value();
   if (!is_fresh) {
-    if (!copy_page(frame, source)) {
-      frame_allocator.free(frame);
+    if (platform::copy_window_page(frame, source).is_error()) {
+      frame_allocator.free(frame);  // it is of a file that was cut meanwhile
       return outcome(FaultKind::kBusError);
     }
     ++copied_pages_;

@@ -350,7 +350,9 @@ void PageTree::add_usage(VirtualRange range, PageUsage& usage) const {
     usage.present += pages;
     if (entry.is_writable() && is_path_writable) usage.writable += pages;
     if (entry.has(Pte::kAccessed)) usage.accessed += pages;
-    const bool is_dirty = entry.has(Pte::kDirty);
+    // Anonymous memory is there because it was written; its bit has a meaning of its own
+    // (guest/snapshot/copy.cpp).
+    const bool is_dirty = entry.has(Pte::kDirty) || is_arena(item);
     if (is_dirty) usage.dirty += pages;
     if (level == Level::kDirectory) usage.large += pages;
     bool is_private = false;

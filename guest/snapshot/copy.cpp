@@ -36,8 +36,8 @@ FaultOutcome AddressSpace::copy_run(const Vma& vma, VirtualAddress page, const W
 }
 
 // How many of the pages after this one are to be copied with it: at most as many as were written
-// right before it, and used since they were copied; so no more is copied in vain than was needed.
-// None where snapshots keep too much already. All are in the piece that open() has noted.
+// right before it, so no more is copied in vain than was needed. None where snapshots keep too much
+// already. All are in the piece that open() has noted.
 u32 AddressSpace::pages_ahead(const Vma& vma, VirtualAddress page, const Walk& walk) const {
   if (frame_allocator.retired_bytes() > copy_limit()) return 0;
   const VirtualAddress piece(align_down(page.value(), ReadyTables::kPieceSize));
@@ -47,7 +47,7 @@ u32 AddressSpace::pages_ahead(const Vma& vma, VirtualAddress page, const Walk& w
   u32 before = 0;
   while (before < most && before < first) {
     const Pte entry = (walk.slot - 1 - before)->load();
-    if (!entry.is_writable() || !entry.has(Pte::kAccessed)) break;
+    if (!entry.is_writable() || !entry.has(Pte::kDirty) || !is_arena(entry.address())) break;
     ++before;
   }
   return before < kPagesBeforeMin ? 0 : before;
@@ -60,7 +60,7 @@ bool AddressSpace::may_be_shared(Pte entry) const {
 }
 
 // Puts a copy in the page's place, which nobody may write before all have forgotten the page. Not
-// yet accessed: that tells whether anybody wanted it. False: there is no memory.
+// dirty: that tells whether it was written since. False: there is no memory.
 bool AddressSpace::replace_by_copy(PteSlot& slot, VirtualAddress page, TlbBatch& batch) {
   const Pte entry = slot.load();
   const PhysicalAddress source = entry.address();
@@ -68,7 +68,7 @@ bool AddressSpace::replace_by_copy(PteSlot& slot, VirtualAddress page, TlbBatch&
       frame_allocator.allocate_page(Clear::kNo, line_->ownership());
   if (copy.is_error()) return false;
   copy_memory(copy.value(), source, kPageSize);
-  slot.store(entry.with_address(copy.value()).without(Pte::kAccessed));
+  slot.store(entry.with_address(copy.value()).without(Pte::kDirty));
   if (line_->owns(frame_info(source))) batch.unlink({page, page + kPageSize}, source);
   return true;
 }

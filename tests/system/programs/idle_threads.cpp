@@ -7,19 +7,21 @@
 namespace {
 
 constexpr size_t kPages = 1000;
+constexpr size_t kMemory = 4 * kLarge;
 
+// Every second page, so that each is copied alone.
 void write_pages(char* at) {
-  for (size_t i = 0; i < kPages; ++i) *bytes(at, i * kPage) = 'x';
+  for (size_t i = 0; i < kPages; ++i) *bytes(at, i * 2 * kPage) = 'x';
 }
 
 void write_while_a_child_looks_on() {
-  char* at = static_cast<char*>(map_aligned(2 * kLarge));
-  memset(at, 'o', 2 * kLarge);
+  char* at = static_cast<char*>(map_aligned(kMemory));
+  memset(at, 'o', kMemory);
   Pipe end;
   const pid_t child = start_child([&] {
     end.close_write();
     end.take();
-    CHECK(all_are(at, 2 * kLarge, 'o'));
+    CHECK(all_are(at, kMemory, 'o'));
   });
   write_pages(at);
   end.close_write();
