@@ -166,7 +166,13 @@ Answer examine(Target& target, uint64_t address, const ExamineFormat& format) {
   return examine_units(target, address, format);
 }
 
+void need_disassembler() {
+  if (vmm::load_disassembler()) return;
+  throw Failure("instructions need the library capstone (apt-get install libcapstone4)");
+}
+
 Answer disassembly(Target& target, uint64_t address, uint64_t count) {
+  need_disassembler();
   if (count == 0 || count > kCountMax) {
     throw Failure(fmt::format("a count is from 1 to {}", kCountMax));
   }
@@ -175,6 +181,7 @@ Answer disassembly(Target& target, uint64_t address, uint64_t count) {
 }
 
 Answer disassembly_here(Target& target) {
+  need_disassembler();
   const uint64_t here = target.register_value("rip").value_or(0);
   const uint64_t offset = target.describe(here).offset;
   // Only from a function's start on is it known where instructions begin.

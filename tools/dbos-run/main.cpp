@@ -15,6 +15,7 @@
 #include "vmm/debug/control_server.h"
 #include "vmm/debug/crash_report.h"
 #include "vmm/debug/debugger.h"
+#include "vmm/debug/disassemble.h"
 #include "vmm/debug/gdb_server.h"
 #include "vmm/debug/stop.h"
 #include "vmm/error.h"
@@ -104,6 +105,10 @@ void start_debugging(const Options& options) {
   const bool at_crash = options.crash_report || !options.core_file.empty();
   if (!for_gdb && !at_crash) return;
   take_default_actions(core_signals());
+  if (options.crash_report && !load_disassembler()) {
+    log_line(LogLevel::kWarning,
+             "there is no libcapstone: --crash-report shows bytes of code only");
+  }
   if (at_crash) set_crash_options({options.crash_report, options.core_file});
   if (for_gdb) start_gdb_server(options.gdb_address);
 }

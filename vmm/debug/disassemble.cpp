@@ -4,50 +4,49 @@
 #include <dlfcn.h>
 #include <fmt/core.h>
 
+#include <optional>
+
 namespace dbos::vmm {
 namespace {
 
-// Loaded when it is first wanted: it has tables for all processors, 77,000 relocations in 1.3 MiB,
-// which were more than half of what starting dbos-run took, and few of its runs disassemble.
-class Capstone {
- public:
-  // Not there where the program has left the root directory that the library is in.
-  static const Capstone* get() {
-    static const Capstone capstone;
-    return capstone.is_whole_ ? &capstone : nullptr;
-  }
-
-  decltype(&cs_open) open = nullptr;
-  decltype(&cs_disasm) disasm = nullptr;
-  decltype(&cs_free) free = nullptr;
-  decltype(&cs_close) close = nullptr;
-
- private:
-  Capstone()
-      : library_(dlopen(fmt::format("libcapstone.so.{}", CS_API_MAJOR).c_str(), RTLD_NOW)),
-        is_whole_(library_ != nullptr && find(open, "cs_open") && find(disasm, "cs_disasm") &&
-                  find(free, "cs_free") && find(close, "cs_close")) {}
-  template <typename Function>
-  bool find(Function& function, const char* name) {
-    function = reinterpret_cast<Function>(dlsym(library_, name));
-    return function != nullptr;
-  }
-
-  void* library_;
-  bool is_whole_;
+struct Capstone {
+  decltype(&cs_open) open;
+  decltype(&cs_disasm) disasm;
+  decltype(&cs_free) free;
+  decltype(&cs_close) close;
 };
+std::optional<Capstone> capstone;
+
+template <typename Function>
+bool find(void* library, const char* name, Function& function) {
+  function = reinterpret_cast<Function>(dlsym(library, name));
+  return function != nullptr;
+}
 
 }  // namespace
+
+// The library has tables for all processors, 77,000 relocations in 1.3 MiB, which were more than
+// half of what starting dbos-run took, and few of its runs disassemble. So it is not linked.
+bool load_disassembler() {
+  if (capstone.has_value()) return true;
+  const std::string name = fmt::format("libcapstone.so.{}", CS_API_MAJOR);
+  void* const library = dlopen(name.c_str(), RTLD_NOW);
+  Capstone found{};
+  if (library == nullptr || !find(library, "cs_open", found.open) ||
+      !find(library, "cs_disasm", found.disasm) || !find(library, "cs_free", found.free) ||
+      !find(library, "cs_close", found.close)) {
+    return false;
+  }
+  capstone = found;
+  return true;
+}
 
 std::vector<Instruction> disassemble(std::span<const uint8_t> code, uint64_t address,
                                      size_t count_max) {
   std::vector<Instruction> result;
-  if (code.empty() || count_max == 0) return result;
-  const Capstone* const capstone = Capstone::get();
+  if (code.empty() || count_max == 0 || !capstone.has_value()) return result;
   csh handle = 0;
-  if (capstone == nullptr || capstone->open(CS_ARCH_X86, CS_MODE_64, &handle) != CS_ERR_OK) {
-    return result;
-  }
+  if (capstone->open(CS_ARCH_X86, CS_MODE_64, &handle) != CS_ERR_OK) return result;
   cs_insn* list = nullptr;
   const size_t count =
       capstone->disasm(handle, code.data(), code.size(), address, count_max, &list);

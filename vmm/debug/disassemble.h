@@ -14,8 +14,12 @@ struct Instruction {
   std::string text;  // Intel's syntax: "mov eax, dword ptr [rdi]"
 };
 
+// Loads the library that disassemble() needs; false: there is none. In dbos-run before the program
+// runs only: with its root directory the program chooses which files a library is looked for in.
+bool load_disassembler();
+
 // At most `count_max` instructions of the code at `address`, up to the first bytes that are none.
-// None where the library for it is not to be had.
+// None where the library has not been loaded.
 std::vector<Instruction> disassemble(std::span<const uint8_t> code, uint64_t address,
                                      size_t count_max);
 

@@ -152,6 +152,7 @@ TEST_CASE("names are cut to what one types") {
 
 TEST_CASE("instructions are told, and the current one is marked") {
   const uint8_t code[] = {0x89, 0xc3, 0x0f, 0x05, 0xc3, 0x06};
+  REQUIRE(dbos::vmm::load_disassembler());
   const auto list = dbos::vmm::disassemble(code, 0x1000, 10);
   REQUIRE(list.size() == 3);
   REQUIRE(list[0].text == "mov ebx, eax");
