@@ -134,7 +134,7 @@ test_children_of_many_threads() { leaves_nothing "$leaving"; }
 # Each ends after its threads have: the virtual CPUs that it made serve the next one.
 readonly joining='
 import os, threading
-for turn in range(40):
+for turn in range(20):
     child = os.fork()
     if child == 0:
         together = threading.Barrier(40)

@@ -1,9 +1,9 @@
 # Random transactions with snapshots every second, see programs/stress.cpp. DBOS_STRESS_S says how long
-# each strategy is tried (default 32, at least 31); the hour, in two runs of one machine:
+# each strategy is tried (default 40 s, at least 31); the hour, in two runs of one machine:
 #   tools/dbos-vm run --timeout 4500 -- env DBOS_STRESS_S=1800 tests/system/run --only stress build
 # shellcheck shell=bash disable=SC2034,SC2154 # names that support.sh and run share
 
-readonly stress_s=${DBOS_STRESS_S:-32}
+readonly stress_s=${DBOS_STRESS_S:-40}
 
 stress() { # stress STRATEGY
   local line last='' alive=0 frames first=() quiet=0 status=0
