@@ -54,7 +54,7 @@ emulated machine that has one, to try and test dbos-run in:
 
 Exit status: the program's own (128 + N in a shell if signal N ended it), or
    70  the guest kernel found a bug of its own
-  125  dbos-run failed: wrong options, no usable KVM, not enough memory
+  125  dbos-run failed: wrong options, no usable KVM, not enough memory, output that is lost
   126  PROGRAM was found, but can't be run
   127  PROGRAM was not found)";
 
@@ -137,16 +137,16 @@ void declare_debugging_options(CLI::App& app, RawOptions& raw, Options& options,
   app.add_flag("--trace", options.trace, "Print each system call of the program on standard error");
   statistics = app.add_flag("--stats{-}", raw.statistics,
                             "When the program ends, print counters as JSON: on standard error, or "
-                            "to FILE with --stats=FILE. Not if a signal from outside ends it, "
-                            "or if it executes another program");
+                            "to FILE with --stats=FILE. Not if a signal other than a fault ends "
+                            "it, or if it executes another program");
   app.add_option("--gdb", options.gdb_address,
                  "Stop before the program's first instruction and wait for gdb there ('target "
                  "remote'): HOST:PORT, :PORT (on this machine only), or the path of a socket")
       ->type_name("ADDRESS");
   app.add_flag(
       "--crash-report", options.crash_report,
-      "When the program dies by a signal that dumps core, say on standard error where, with "
-      "its backtrace");
+      "When the program's first process dies by a signal that dumps core, say on standard error "
+      "where, with its backtrace");
   app.add_option("--core", options.core_file, "... and write a core there, that gdb opens")
       ->type_name("FILE");
   app.add_option("--metrics", raw.metrics,
