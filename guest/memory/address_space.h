@@ -347,7 +347,7 @@ class AddressSpace {
   Result<Walk> open_small(VirtualAddress page, TlbBatch& batch);
   FaultOutcome write_private(const Vma& vma, VirtualAddress page, const Walk& walk,
                              PhysicalAddress source, TlbBatch& batch);
-  void make_writable(PteSlot& slot, VirtualRange range, TlbBatch& batch);
+  void make_writable(PteSlot* slots, u32 count, VirtualRange range, TlbBatch& batch);
   void grant(const Vma& vma, VirtualAddress page, const Walk& walk, Access access, bool may_write);
   void grant_neighbours(const Vma& vma, VirtualAddress page, const Walk& walk);
   void map_window_run(const Vma& vma, VirtualAddress page, const PopulateRequest& populated,

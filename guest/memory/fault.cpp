@@ -234,7 +234,7 @@ Result<AddressSpace::Touched> AddressSpace::touch_large(const Vma& vma, VirtualA
     }
     walk.slot->store(leaf(vma, block, is_empty, true).with(Pte::kLarge));
     tree_.note_change({begin, begin + kLargePageSize});
-    if (is_zero) make_writable(*walk.slot, {begin, begin + kLargePageSize}, batch);
+    if (is_zero) make_writable(walk.slot, 1, {begin, begin + kLargePageSize}, batch);
     tree_.counts().anonymous += kFramesPerBlock;
     platform::counters().count(Counter::kFaultFreshLarge);
     return Touched::kDone;
@@ -283,16 +283,16 @@ FaultOutcome AddressSpace::write_private(const Vma& vma, VirtualAddress page, co
   ++tree_.counts().anonymous;
   if (is_empty) return outcome(FaultKind::kResolved);
   if (!is_fresh) --tree_.counts().window;
-  make_writable(*walk.slot, {page, page + kPageSize}, batch);
+  make_writable(walk.slot, 1, {page, page + kPageSize}, batch);
   return outcome(FaultKind::kResolved);
 }
 
 // What was put in another page's place, with the same contents. Nobody may write it while somebody
 // still reads the other one.
-void AddressSpace::make_writable(PteSlot& slot, VirtualRange range, TlbBatch& batch) {
+void AddressSpace::make_writable(PteSlot* slots, u32 count, VirtualRange range, TlbBatch& batch) {
   batch.invalidate(range);
   batch.flush();
-  slot.set(Pte::kWritable);
+  for (u32 i = 0; i < count; ++i) slots[i].set(Pte::kWritable);
 }
 
 // The last snapshot has ended, so all that this table holds and the line owns is exclusive again.

@@ -27,9 +27,7 @@ FaultOutcome AddressSpace::copy_run(const Vma& vma, VirtualAddress page, const W
          replace_by_copy(slots[copied], page + copied * kPageSize, batch)) {
     ++copied;
   }
-  batch.invalidate({page, page + copied * kPageSize});
-  batch.flush();
-  for (u32 i = 0; i < copied; ++i) slots[i].set(Pte::kWritable);
+  make_writable(slots, copied, {page, page + copied * kPageSize}, batch);
   copied_pages_ += copied;
   platform::counters().add(Counter::kFaultCopied, copied);
   return FaultOutcome{FaultKind::kResolved, {}, false, copied};

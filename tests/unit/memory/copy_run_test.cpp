@@ -166,17 +166,8 @@ TEST_CASE_METHOD(CopyRuns, "a run ends before what a host call writes") {
 }
 
 TEST_CASE_METHOD(CopyRuns, "a run ends before pages of a file, and is not begun by them") {
-  constexpr u64 kSize = 16 * kPageSize;
-  FileIdentity file;
-  file.path = "/data/file";
-  WindowObject* object =
-      window_create(host::make_window(kSize, kSize), kSize, WindowKind::kFile, file).value();
   const bool is_shared = GENERATE(false, true);
-  const VirtualAddress at = page(is_shared ? 16 : 0);
-  REQUIRE(
-      main.map_window(at, kSize, PROT_READ | PROT_WRITE, MAP_FIXED, {object, 0, is_shared, true})
-          .is_ok());
-  window_release(object);
+  map_file(main, is_shared ? 16 : 0, 16, is_shared);
   if (is_shared) map(main, 32, 16);
   const u64 first = is_shared ? 32 : 0;
   fill(main, first, is_shared ? 16 : 5, 1);

@@ -41,15 +41,7 @@ TEST_CASE_METHOD(PressureFixture, "a page that is copied beyond the limit is tol
 }
 
 TEST_CASE_METHOD(PressureFixture, "a page of a file that is copied beyond the limit is not told") {
-  constexpr u64 kSize = 40 * kPageSize;
-  FileIdentity file;
-  file.path = "/data/file";
-  WindowObject* object =
-      window_create(host::make_window(kSize, kSize), kSize, WindowKind::kFile, file).value();
-  REQUIRE(main.map_window(page(2048), kSize, PROT_READ | PROT_WRITE, MAP_FIXED,
-                          {object, 0, false, true})
-              .is_ok());
-  window_release(object);
+  map_file(main, 2048, 40);
   machine.read(main, page(2048));
   map(main, 0, 1);
   fill(main, 0, 1, 1);

@@ -18,6 +18,18 @@ struct SnapshotFixture {
   void map(AddressSpace& space, u64 first, u64 count, int flags = MAP_STACK) {
     machine.map(space, count * kPageSize, PROT_READ | PROT_WRITE, MAP_FIXED | flags, page(first));
   }
+  // Of a file's window, which ends with the mapping.
+  void map_file(AddressSpace& space, u64 first, u64 count, bool is_shared = false) {
+    const u64 size = count * kPageSize;
+    FileIdentity file;
+    file.path = "/data/file";
+    WindowObject* object =
+        window_create(host::make_window(size, size), size, WindowKind::kFile, file).value();
+    const Result<VirtualAddress> mapped = space.map_window(
+        page(first), size, PROT_READ | PROT_WRITE, MAP_FIXED, {object, 0, is_shared, true});
+    window_release(object);
+    if (mapped.is_error()) throw std::runtime_error("a file can't be mapped");
+  }
   void fill(AddressSpace& space, u64 first, u64 count, u64 value) {
     for (u64 i = 0; i < count; ++i) machine.write(space, page(first + i), value + i);
   }
