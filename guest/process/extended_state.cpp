@@ -18,6 +18,8 @@ constexpr u16 kInitialControlWord = 0x37f;
 constexpr u32 kInitialMxcsr = 0x1f80;
 constexpr u32 kDefaultMxcsrMask = 0xffbf;  // where FXSAVE stores 0
 constexpr u64 kLegacyFeatures = 3;         // x87 and SSE
+// AMX's tiles, which Linux gives to who asks for them (arch_prctl(2)): not in a frame before.
+constexpr u64 kFeaturesOnRequest = 1 << 18;
 
 struct SoftwareBytes {  // struct _fpx_sw_bytes
   u32 magic1;
@@ -61,6 +63,17 @@ u32 find_mxcsr_mask() {
   return mask != 0 ? mask : kDefaultMxcsrMask;
 }
 
+// Of an area in standard format that has these features.
+u32 area_size(u64 features) {
+  u32 size = kLegacySize + kHeaderSize;
+  for (u32 i = 2; features >> i != 0; ++i) {
+    if ((features >> i & 1) == 0) continue;
+    const CpuidResult place = cpuid(0xd, i);  // EBX: where, EAX: how long
+    if (place.ebx + place.eax > size) size = place.ebx + place.eax;
+  }
+  return size;
+}
+
 Layout find_layout() {
   constexpr u32 kOsXsave = 1u << 27;  // CPUID's mirror of CR4.OSXSAVE
   const u32 mxcsr_mask = find_mxcsr_mask();
@@ -69,9 +82,10 @@ Layout find_layout() {
   u32 low;
   u32 high;
   asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-  const u32 size = cpuid(0xd, 0).ebx;  // of the features that XCR0 enables
+  const u64 features = (low | static_cast<u64>(high) << 32) & ~kFeaturesOnRequest;
+  const u32 size = area_size(features);
   DBOS_ASSERT(size + sizeof kMagic2 <= kExtendedStateSizeMax);
-  return Layout{low | (static_cast<u64>(high) << 32), size, mxcsr_mask, true};
+  return Layout{features, size, mxcsr_mask, true};
 }
 
 // The same on every vCPU. CPUID exits to the hypervisor, so it is asked once; two vCPUs that ask at
