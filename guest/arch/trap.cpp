@@ -10,6 +10,7 @@
 #include "guest/memory/address_space.h"
 #include "guest/process/exit.h"
 #include "guest/process/signal.h"
+#include "guest/process/signal_frame.h"
 #include "guest/syscalls/trace.h"
 
 extern "C" {
@@ -234,6 +235,7 @@ void handle_exception(TrapFrame& frame) {
   if (frame.vector == kDebug) write_dr6_clear();
   if (is_debugger_trap(frame)) return;
   platform::counters().count(Counter::kExceptions);
+  if (frame.vector == kGeneralProtection && perform_native_return(frame)) return;
   Thread& thread = current_thread();
   if (frame.vector == kFloatingPoint || frame.vector == kSimdFloatingPoint) {
     force_fault_signal(thread, frame, signal_number::kFloatingPoint,

@@ -76,6 +76,10 @@ SignalContext save_registers(const Thread& thread, const TrapFrame& frame, u64 m
   return saved;
 }
 
+void restore_flags(TrapFrame& frame, u64 rflags) {
+  frame.rflags = (frame.rflags & ~kRestorableFlags) | (rflags & kRestorableFlags) | kFlagInterrupt;
+}
+
 void restore_registers(TrapFrame& frame, const SignalContext& saved) {
   frame.r8 = saved.r8;
   frame.r9 = saved.r9;
@@ -94,8 +98,7 @@ void restore_registers(TrapFrame& frame, const SignalContext& saved) {
   frame.rcx = saved.rcx;
   frame.rsp = saved.rsp;
   frame.rip = saved.rip;
-  frame.rflags = (frame.rflags & ~kRestorableFlags) | (saved.rflags & kRestorableFlags);
-  frame.rflags |= kFlagInterrupt;
+  restore_flags(frame, saved.rflags);
 }
 
 Result<void> write_extended_state(u64 address) {
@@ -214,6 +217,23 @@ Result<void> pop_signal_frame(Thread& thread, TrapFrame& frame) {
   // As Linux: an unusable alternate stack in the frame is no reason to fail.
   static_cast<void>(set_alternate_stack(thread, context.stack, frame.rsp).is_ok());
   return {};
+}
+
+bool perform_native_return(TrapFrame& frame) {
+  constexpr u16 kReturnInstruction = 0xcf48;  // 48 cf: iretq
+  struct {
+    u64 rip, cs, rflags, rsp, ss;
+  } image;
+  const Result<u16> instruction = read_program<u16>(VirtualAddress(frame.rip));
+  if (instruction.is_error() || instruction.value() != kReturnInstruction) return false;
+  if (copy_from_program(&image, VirtualAddress(frame.rsp), sizeof image).is_error()) return false;
+  const bool is_native = static_cast<u16>(image.cs) == kNativeCodeSelector &&
+                         static_cast<u16>(image.ss) == kNativeStackSelector;
+  if (!is_native || image.rip >= kProgramEnd) return false;
+  frame.rip = image.rip;
+  frame.rsp = image.rsp;
+  restore_flags(frame, image.rflags);
+  return true;
 }
 
 }  // namespace dbos

@@ -32,4 +32,9 @@ Result<u64> signal_frame_mask(const TrapFrame& frame);
 // Takes the registers, the extended state and the alternate stack from the frame.
 Result<void> pop_signal_frame(Thread& thread, TrapFrame& frame);
 
+// Where the program stands at an `iretq` whose selectors are those that a signal frame shows, ring
+// 3's: takes the registers from the stack, as the instruction does under Linux. .NET leaves its
+// handlers so. False: it does not stand at one, and nothing has changed.
+bool perform_native_return(TrapFrame& frame);
+
 }  // namespace dbos

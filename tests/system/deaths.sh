@@ -10,14 +10,17 @@ ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code))
 print("after")'
 
 test_faults_of_the_program() {
-  # mov eax, [0]; mov [0], eax; jmp 8; ud2; int3; xor ecx, ecx / div ecx; int 0x80 is no call of ours.
-  both -e 'signal 11' "$python" -c "$run_code" 8b042500000000
-  both -e 'signal 11' "$python" -c "$run_code" 89042500000000
-  both -e 'signal 11' "$python" -c "$run_code" 6a08c3
+  # ud2; xor ecx, ecx / div ecx; and what is no fault. The others are in tests/conformance/fault_deaths.cpp.
   both -e 'signal 4' "$python" -c "$run_code" 0f0b
-  both -e 'signal 5' "$python" -c "$run_code" cc
   both -e 'signal 8' "$python" -c "$run_code" 31c9f7f1
   both "$python" -c "$run_code" 31c0c3
+}
+
+# Not natively: QEMU 7.2 reads the stack of an iretq in ring 3 with the rights of ring 0.
+test_iretq_with_the_selectors_of_a_signal_frame() {
+  # mov rax, rsp; push 0x2b; push rax; pushfq; push 0x33; lea rax, [rip + 3]; push rax; iretq; ret.
+  one 'exit 0' "${dbos[@]}" "$python" -c "$run_code" 4889e06a2b509c6a33488d05030000005048cfc3
+  expect 'the program' $'before\nafter' "$(<one.out)"
 }
 
 # Linux refuses KVM memory for a moment. While the program makes calls the VMM's ioctls are KVM_RUN, and where that
@@ -26,10 +29,8 @@ test_memory_that_is_missing_for_a_moment() {
   need strace
   local error
   for error in ENOMEM EFAULT; do
-    one 'exit 0' strace -o calls -e trace=ioctl -e "inject=ioctl:error=$error:when=1000..1060+4" "${dbos[@]}" "$python" -c '
-import os
-for _ in range(1000): os.stat("/")
-print("done")'
+    one 'exit 0' strace -o calls -e trace=ioctl -e "inject=ioctl:error=$error:when=300..360+4" "${dbos[@]}" dash -c '
+i=0; while [ $i -lt 400 ]; do [ -e / ]; i=$((i + 1)); done; echo done'
     expect "with $error" 'done' "$(<one.out)"
     expect "runs that ended with $error" 16 "$(grep -c "KVM_RUN.*$error.*INJECTED" calls)"
   done
@@ -37,16 +38,8 @@ print("done")'
 
 test_bad_pointers_of_the_program() {
   both -e 'signal 11' "$python" -c 'import ctypes; ctypes.string_at(0)'
-  both -e 'signal 11' "$python" -c 'import ctypes; ctypes.memset(0x7fff00000000, 1, 1)'
-  both -e 'signal 11' "$python" -c 'import ctypes; ctypes.memset(0xffff800000000000, 1, 1)'
-  both -e 'signal 11' "$python" -c 'import ctypes; ctypes.CFUNCTYPE(None)(0x123456)()'
-  both -e 'signal 11' "$python" -c 'import ctypes, mmap
-m = mmap.mmap(-1, 4096); ctypes.CFUNCTYPE(None)(ctypes.addressof(ctypes.c_char.from_buffer(m)))()'
-  both -e 'signal 11' "$python" -c 'import ctypes; libc = ctypes.CDLL(None)
-ctypes.memset(ctypes.cast(libc.qsort, ctypes.c_void_p).value, 0, 1)'
   both -e 'signal 7' "$python" -c 'import mmap, os
 f = os.open("f", os.O_RDWR | os.O_CREAT); os.ftruncate(f, 8192); m = mmap.mmap(f, 8192); os.ftruncate(f, 0); m[5000]'
-  both -e 'signal 6' "$python" -c 'import os; os.abort()'
   # A handler of its own tells what it knows.
   both -e 'signal 11' -f 's/0x[0-9a-f]*/ADDRESS/' "$python" -X faulthandler -c 'import ctypes; ctypes.string_at(0)'
   # Linux says EFAULT where it is the call that is given a bad pointer.

@@ -104,6 +104,41 @@ struct Fixture {
 
 }  // namespace
 
+TEST_CASE("iretq with the selectors that a frame shows takes the registers from the stack") {
+  Fixture f;
+  alignas(16) const u8 code[2] = {0x48, 0xcf};
+  u64 image[5] = {0x402000, 0x33, 0x1 | 0x3000 | 1 << 19, 0x7ff0, 0x2b};  // CF, IOPL, VIF
+  f.frame.rip = reinterpret_cast<u64>(code);
+  f.frame.rsp = reinterpret_cast<u64>(image);
+  f.frame.rflags = 0x246 | kFlagTrap;
+  SECTION("as Linux's ring 3 may") {
+    REQUIRE(perform_native_return(f.frame));
+    CHECK(f.frame.rip == 0x402000);
+    CHECK(f.frame.rsp == 0x7ff0);
+    CHECK(f.frame.rflags == 0x203);
+    CHECK(f.frame.cs == 8);
+  }
+  SECTION("but not with others, or into the kernel") {
+    SECTION("") {
+      image[1] = 0x10;
+    }
+    SECTION("") {
+      image[4] = 0x18;
+    }
+    SECTION("") {
+      image[0] = 0xffff'8000'0000'0000;
+    }
+    const TrapFrame before = f.frame;
+    CHECK(!perform_native_return(f.frame));
+    CHECK(memcmp(&before, &f.frame, sizeof before) == 0);
+  }
+  SECTION("and not where another instruction faulted") {
+    const u8 halt[2] = {0xf4, 0xcf};
+    f.frame.rip = reinterpret_cast<u64>(halt);
+    CHECK(!perform_native_return(f.frame));
+  }
+}
+
 TEST_CASE("the frame has the size, place and flags of Linux's own") {
   const NativeFrame& linux_frame = take_native_frame();
   Fixture f;
