@@ -14,12 +14,12 @@
 #include "guest/process/signal.h"
 #include "guest/syscalls/file_mapping.h"
 #include "guest/syscalls/proc_status.h"
+#include "guest/syscalls/resource_limits.h"
 
 namespace dbos {
 
 namespace {
 
-constexpr u64 kPathMax = 64;  // the longest of these paths is shorter
 constexpr u64 kHostTextMax = 4096;
 constexpr u64 kCurrentDirectory = static_cast<u64>(-100);  // AT_FDCWD
 constexpr u32 kSeals = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
@@ -49,7 +49,14 @@ u64 length_of(const char* text) {
   return length;
 }
 
-ProcessFacts facts_of(Thread& thread) {
+// Whose thread's file it is: that of the process shows its first thread.
+bool is_of_caller(const Thread& thread, const ProcPath& path) {
+  if (path.is_thread_self) return true;
+  const i32 process = path.process != 0 ? path.process : thread.process->process_id.load();
+  return (path.thread != 0 ? path.thread : process) == thread.thread_id;
+}
+
+ProcessFacts facts_of(Thread& thread, const ProcPath& path) {
   const ProgramLayout& layout = program_layout();
   ProcessFacts facts{};
   facts.code_size = layout.code_end - align_down(layout.code_start, kPageSize);
@@ -59,7 +66,7 @@ ProcessFacts facts_of(Thread& thread) {
   }
   facts.blocked_signals = thread.blocked;
   facts.large_pages = thread.space->large_pages();
-  facts.shows_blocked = thread.thread_id == thread.process->process_id;
+  facts.shows_blocked = is_of_caller(thread, path);
   LockGuard guard(thread.process->signal_lock);
   for (u32 signal = 1; signal <= kSignalCount; ++signal) {
     const u64 handler = thread.process->actions[signal - 1].handler;
@@ -87,6 +94,26 @@ Result<void> read_host(HostText& text, const char* path) {
   if (done == 0) return Error(EINTR);
   if (calls[0].result < 0) return error_of(calls[0].result);
   text.size = static_cast<u64>(calls[0].result);
+  return {};
+}
+
+// Linux's file, with what is the program's own in it.
+Result<void> rewrite_host(ProcText& out, Thread& thread, const ProcPath& parsed, const char* path) {
+  AddressSpace& space = *thread.space;
+  HostText host;
+  DBOS_RETURN_IF_ERROR(read_host(host, path));
+  switch (parsed.file) {
+    case ProcFile::kStat:
+      format_stat(out, host.data, host.size, space.statistics(), program_layout(),
+                  facts_of(thread, parsed));
+      break;
+    case ProcFile::kStatus:
+      format_status(out, host.data, host.size, space.statistics(), sum_up(space),
+                    facts_of(thread, parsed));
+      break;
+    default:
+      format_limits(out, host.data, host.size, memory_limits(*thread.process));
+  }
   return {};
 }
 
@@ -121,10 +148,11 @@ void put_command_line(ProcText& out, const ProgramLayout& layout) {
   out.put(0);
 }
 
-Result<void> write_file(ProcText& out, Thread& thread, ProcFile file, const char* path) {
+Result<void> write_file(ProcText& out, Thread& thread, const char* path) {
   AddressSpace& space = *thread.space;
   const ProgramLayout& layout = program_layout();
-  switch (file) {
+  const ProcPath parsed = parse_proc_path(path);
+  switch (parsed.file) {
     case ProcFile::kMaps:
       write_maps(out, space);
       break;
@@ -135,20 +163,13 @@ Result<void> write_file(ProcText& out, Thread& thread, ProcFile file, const char
       write_smaps_rollup(out, space);
       break;
     case ProcFile::kStatm:
-      format_statm(out, space.statistics(), sum_up(space), facts_of(thread));
+      format_statm(out, space.statistics(), sum_up(space), facts_of(thread, parsed));
       break;
     case ProcFile::kStat:
-    case ProcFile::kStatus: {
-      HostText host;
-      DBOS_RETURN_IF_ERROR(read_host(host, path));
-      if (file == ProcFile::kStat) {
-        format_stat(out, host.data, host.size, space.statistics(), layout, facts_of(thread));
-      } else {
-        format_status(out, host.data, host.size, space.statistics(), sum_up(space),
-                      facts_of(thread));
-      }
+    case ProcFile::kStatus:
+    case ProcFile::kLimits:
+      DBOS_RETURN_IF_ERROR(rewrite_host(out, thread, parsed, path));
       break;
-    }
     case ProcFile::kCommandLine:
       put_command_line(out, layout);
       break;
@@ -206,9 +227,9 @@ void open_for_reading(i64 descriptor, u64 flags) {
   hypercall_batch(calls, 2);
 }
 
-i64 make_file(Thread& thread, ProcFile file, const char* path, u64 flags) {
+i64 make_file(Thread& thread, const char* path, u64 flags) {
   ProcText text;
-  const Result<void> written = write_file(text, thread, file, path);
+  const Result<void> written = write_file(text, thread, path);
   if (written.is_error()) return negative(written.error());
   const u64 memory_flags = MFD_ALLOW_SEALING | ((flags & O_CLOEXEC) != 0 ? MFD_CLOEXEC : 0);
   const i64 descriptor = hypercall(__NR_memfd_create, host_pointer(path), memory_flags);
@@ -224,11 +245,11 @@ i64 make_file(Thread& thread, ProcFile file, const char* path, u64 flags) {
 
 // A signal would end the host calls half-way, and keep even the closing from being made: Linux
 // holds signals back meanwhile.
-i64 open_text(Thread& thread, ProcFile file, const char* path, u64 flags) {
+i64 open_text(Thread& thread, const char* path, u64 flags) {
   if ((flags & O_ACCMODE) != O_RDONLY) return -EACCES;
   const i64 held = hold_signals();
   if (held < 0) return held;
-  const i64 result = make_file(thread, file, path, flags);
+  const i64 result = make_file(thread, path, flags);
   release_signals(thread);
   return result;
 }
@@ -262,7 +283,7 @@ i64 open_file(Thread& thread, ProcFile file, const char* path, u64 flags) {
       return hypercall(__NR_openat, kCurrentDirectory, host_pointer("/dev/null"),
                        flags & (O_ACCMODE | O_CLOEXEC), 0);
     default:
-      return open_text(thread, file, path, flags);
+      return open_text(thread, path, flags);
   }
 }
 
@@ -394,10 +415,12 @@ bool dispatch_proc_file(Thread& thread, u64 number, const u64 arguments[6], i64&
                        number == __NR_creat;
   const bool is_at = names_file_in_directory(number);
   if (!is_at && !names_file(number)) return false;
-  const u64* const a = arguments + (is_at ? 1 : 0);  // past the directory: the path is absolute
+  const u64 directory = is_at ? arguments[0] : kCurrentDirectory;
+  const u64* const a = arguments + (is_at ? 1 : 0);
 
-  char path[kPathMax];
+  char path[kProcPathMax];
   if (copy_string_from_program(path, VirtualAddress(a[0]), sizeof path).is_error()) return false;
+  if (path[0] != '/' && !make_absolute(path, directory)) return false;
   const ProcPath parsed = parse_proc_path(path);
   if (parsed.file == ProcFile::kNone) return false;
   if (!is_own(thread, parsed.process) || !is_own(thread, parsed.thread)) return false;

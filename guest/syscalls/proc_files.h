@@ -1,6 +1,6 @@
 // The files of /proc/<own process> that must show the program and not the VMM: maps, smaps,
-// smaps_rollup, statm, stat, status, cmdline, environ, auxv, exe; and oom_score_adj, which a child
-// must not write. Everything else there is Linux's.
+// smaps_rollup, statm, stat, status, limits, cmdline, environ, auxv, exe; and oom_score_adj, which a
+// child must not write. Everything else there is Linux's.
 //
 // A file is put together when it is opened, and handed to the program as a sealed memfd: it does
 // not change when it is read again from its beginning.
@@ -27,6 +27,7 @@ enum class ProcFile : u8 {
   kStatm,
   kStat,
   kStatus,
+  kLimits,
   kCommandLine,
   kEnvironment,
   kAuxiliaryVector,
@@ -40,7 +41,16 @@ struct ProcPath {
   ProcFile file = ProcFile::kNone;
   i32 process = 0;  // 0: self or thread-self
   i32 thread = 0;   // 0: none was named
+  bool is_thread_self = false;
 };
 ProcPath parse_proc_path(const char* path);
+
+// Whether a path ends with the name of one of these files.
+bool ends_with_proc_file(const char* path);
+
+// A relative path becomes an absolute one if it may name one of these files: in a directory of
+// /proc, which a descriptor stands for or AT_FDCWD. False: it names none.
+inline constexpr u64 kProcPathMax = 64;  // the longest of them is shorter
+bool make_absolute(char (&path)[kProcPathMax], u64 directory);
 
 }  // namespace dbos

@@ -41,6 +41,7 @@ constexpr Name kNames[] = {
     {"statm", ProcFile::kStatm},
     {"stat", ProcFile::kStat},
     {"status", ProcFile::kStatus},
+    {"limits", ProcFile::kLimits},
     {"cmdline", ProcFile::kCommandLine},
     {"environ", ProcFile::kEnvironment},
     {"auxv", ProcFile::kAuxiliaryVector},
@@ -51,18 +52,32 @@ constexpr Name kNames[] = {
     {"oom_adj", ProcFile::kOutOfMemoryScore},
 };
 
+ProcFile file_with_name(const char* wanted) {
+  for (const Name& name : kNames) {
+    if (is_equal(wanted, name.name)) return name.file;
+  }
+  return ProcFile::kNone;
+}
+
 }  // namespace
+
+bool ends_with_proc_file(const char* path) {
+  const char* last = path;
+  for (; *path != 0; ++path) {
+    if (*path == '/') last = path + 1;
+  }
+  return file_with_name(last) != ProcFile::kNone;
+}
 
 ProcPath parse_proc_path(const char* path) {
   ProcPath parsed;
   if (!take(path, "/proc/")) return {};
-  if (!take(path, "self/") && !take(path, "thread-self/")) {
+  parsed.is_thread_self = take(path, "thread-self/");
+  if (!parsed.is_thread_self && !take(path, "self/")) {
     if (!take_number(path, parsed.process) || !take(path, "/")) return {};
   }
   if (take(path, "task/") && (!take_number(path, parsed.thread) || !take(path, "/"))) return {};
-  for (const Name& name : kNames) {
-    if (is_equal(path, name.name)) parsed.file = name.file;
-  }
+  parsed.file = file_with_name(path);
   return parsed;
 }
 

@@ -33,6 +33,10 @@ u64 find(const char* text, u64 from, u64 size, char wanted) {
   return from;
 }
 
+ProcText& put_limit(ProcText& out, u64 limit) {
+  return limit == kUnlimited ? out.text("unlimited") : out.decimal(limit);
+}
+
 struct StatusValue {
   const char* key;  // with the colon
   u64 bytes;
@@ -130,6 +134,37 @@ void format_stat(ProcText& out, const char* host, u64 size, const SpaceStatistic
     position = end;
   }
   out.put('\n');
+}
+
+void format_limits(ProcText& out, const char* host, u64 size, const MemoryLimits& limits) {
+  struct Value {
+    const char* name;
+    const char* unit;
+    const ResourceLimit& limit;
+  };
+  const Value values[] = {
+      {"Max address space", "bytes", limits.address_space},
+      {"Max data size", "bytes", limits.data},
+      {"Max stack size", "bytes", limits.stack},
+  };
+  for (u64 begin = 0; begin < size;) {
+    const u64 end = find(host, begin, size, '\n');
+    const Value* replacement = nullptr;
+    for (const Value& value : values) {
+      if (begins_with(host + begin, end - begin, value.name)) replacement = &value;
+    }
+    if (replacement == nullptr) {
+      out.bytes(host + begin, end - begin);
+    } else {
+      // As Linux's "%-25s %-20s %-20s %-10s".
+      out.text(replacement->name).pad_to(25);
+      put_limit(out, replacement->limit.soft).pad_to(46);
+      put_limit(out, replacement->limit.hard).pad_to(67);
+      out.text(replacement->unit).pad_to(77);
+    }
+    out.put('\n');
+    begin = end + 1;
+  }
 }
 
 }  // namespace dbos

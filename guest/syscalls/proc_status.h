@@ -1,9 +1,10 @@
-// /proc/<pid>/stat and status: Linux's text about the VMM, with the program's own numbers in it for
-// memory, threads and signal handlers.
+// /proc/<pid>/stat, status and limits: Linux's text about the VMM, with the program's own numbers in
+// it for memory, threads and signal handlers.
 #pragma once
 
 #include "guest/process/program_start.h"
 #include "guest/syscalls/proc_memory.h"
+#include "guest/syscalls/resource_limits.h"
 
 namespace dbos {
 
@@ -11,5 +12,6 @@ void format_status(ProcText& out, const char* host, u64 size, const SpaceStatist
                    const MemorySums& sums, const ProcessFacts& facts);
 void format_stat(ProcText& out, const char* host, u64 size, const SpaceStatistics& space,
                  const ProgramLayout& layout, const ProcessFacts& facts);
+void format_limits(ProcText& out, const char* host, u64 size, const MemoryLimits& limits);
 
 }  // namespace dbos

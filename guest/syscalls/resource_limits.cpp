@@ -117,6 +117,14 @@ bool dispatch_resource_limit(Thread& thread, u64 number, const u64 a[6], i64& re
   return perform(request, result);
 }
 
+MemoryLimits memory_limits(Process& process) {
+  MemoryLimits limits = {};
+  visit_process(process.process_id.load(), [&](Process& own) {
+    limits = {own.address_space_limit, own.data_limit, own.stack_limit};
+  });
+  return limits;
+}
+
 u64 memory_at_once_max() {
   const BootInformation& boot = started_program();
   return (boot.flags & kBootOvercommit) != 0 ? kUnlimited : boot.arena_size_max;

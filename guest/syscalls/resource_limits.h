@@ -10,13 +10,18 @@ namespace dbos {
 // the guest. False: Linux's case.
 bool dispatch_resource_limit(Thread& thread, u64 number, const u64 arguments[6], i64& result);
 
-// Before a call that locks memory: asks Linux for RLIMIT_MEMLOCK, and whether CAP_IPC_LOCK lifts
-// it. Linux keeps both, because io_uring and others that it does for the program count against
-// them.
+struct MemoryLimits {
+  ResourceLimit address_space, data, stack;
+};
+MemoryLimits memory_limits(Process& process);
+
 // How much private memory may be asked for at once. Linux's heuristic refuses what is more than all
 // memory, unless it was told to refuse nothing.
 u64 memory_at_once_max();
 
+// Before a call that locks memory: asks Linux for RLIMIT_MEMLOCK, and whether CAP_IPC_LOCK lifts
+// it. Linux keeps both, because io_uring and others that it does for the program count against
+// them.
 void apply_lock_limit(Process& process);
 
 // At the program's start: what dbos-run was started with.

@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <sys/auxv.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <thread>
@@ -47,6 +48,18 @@ std::vector<int> descriptors() {
   closedir(directory);
   std::sort(seen.begin(), seen.end());
   return seen;
+}
+bool contains(const std::string& text, const char* part) {
+  return text.find(part) != std::string::npos;
+}
+std::string read_at(int directory, const char* name) {
+  std::string text;
+  const int file = openat(directory, name, O_RDONLY | O_CLOEXEC);
+  char piece[4096];
+  for (ssize_t size; (size = read(file, piece, sizeof piece)) > 0;)
+    text.append(piece, static_cast<size_t>(size));
+  close(file);
+  return text;
 }
 int data_word = 1;
 
@@ -280,6 +293,71 @@ CASE(however_they_are_opened) {
   }
   CHECK_ERRNO(open("/proc/self/maps", O_RDONLY | O_DIRECTORY), ENOTDIR);
   CHECK_ERRNO(open("/proc/self/maps", O_RDONLY | O_CREAT | O_EXCL, 0600), EEXIST);
+}
+
+// As crates for /proc do: a descriptor of the directory, and names in it.
+CASE(by_a_descriptor_of_the_directory) {
+  const std::string own = "/proc/" + std::to_string(getpid());
+  for (const char* path : {"/proc/self", own.c_str()}) {
+    const int directory = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    REQUIRE(directory >= 0);
+    CHECK(contains(read_at(directory, "maps"), "[stack]"));
+    CHECK(words_of(read_at(directory, "statm"))[0] == words_of(read_all("/proc/self/statm"))[0]);
+    CHECK_EQ(field(read_at(directory, "status"), "Threads"), 1);
+    char link[4096];
+    char relative_link[4096];
+    const ssize_t size = readlink("/proc/self/exe", link, sizeof link);
+    REQUIRE(size > 0);
+    CHECK_EQ(readlinkat(directory, "exe", relative_link, sizeof relative_link), size);
+    CHECK(memcmp(link, relative_link, static_cast<size_t>(size)) == 0);
+    close(directory);
+  }
+  const int proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  CHECK(contains(read_at(proc, "self/maps"), "[stack]"));
+  CHECK(contains(read_at(proc, "meminfo"), "MemTotal"));
+  close(proc);
+  char here[4096];
+  REQUIRE(getcwd(here, sizeof here) != nullptr);
+  REQUIRE(chdir("/proc/self") == 0);
+  CHECK(contains(read_all("maps"), "[stack]"));
+  CHECK_ERRNO(open("map", O_RDONLY), ENOENT);
+  REQUIRE(chdir(here) == 0);
+}
+
+CASE(blocked_signals_are_those_of_the_named_thread) {
+  const auto blocked_in = [](const std::string& path) {
+    const std::string text = read_all(path.c_str());
+    const size_t at = text.find("SigBlk:");
+    return at == std::string::npos ? "none" : text.substr(at, text.find('\n', at) - at);
+  };
+  sigset_t users;
+  sigemptyset(&users);
+  sigaddset(&users, SIGUSR1);
+  pthread_sigmask(SIG_BLOCK, &users, nullptr);
+  const std::string mine = blocked_in("/proc/thread-self/status");
+  CHECK(mine == blocked_in("/proc/self/status"));
+  std::thread other([&] {
+    sigaddset(&users, SIGUSR2);
+    pthread_sigmask(SIG_BLOCK, &users, nullptr);
+    const std::string its = blocked_in("/proc/thread-self/status");
+    CHECK(its != mine);
+    CHECK(its == blocked_in("/proc/self/task/" + std::to_string(gettid()) + "/status"));
+    CHECK(mine == blocked_in("/proc/self/task/" + std::to_string(getpid()) + "/status"));
+    CHECK(mine == blocked_in("/proc/self/status"));
+  });
+  other.join();
+  sigdelset(&users, SIGUSR2);
+  pthread_sigmask(SIG_UNBLOCK, &users, nullptr);
+}
+
+CASE(limits_follow_what_is_set) {
+  CHECK(exited(run_child([] {
+    rlimit limit = {};
+    CHECK_EQ(getrlimit(RLIMIT_STACK, &limit), 0);
+    limit.rlim_cur = 1 << 20;
+    CHECK_EQ(setrlimit(RLIMIT_STACK, &limit), 0);
+    CHECK(contains(read_all("/proc/self/limits"), "\nMax stack size            1048576 "));
+  })));
 }
 
 CASE(own_memory_file) {

@@ -1,6 +1,8 @@
 // The files of /proc that the guest writes, against Linux's format.
 #include "guest/syscalls/proc_files.h"
 
+#include <sys/resource.h>
+
 #include <catch2/catch.hpp>
 #include <fstream>
 #include <sstream>
@@ -211,6 +213,38 @@ TEST_CASE("only files of a process that show the VMM are recognised") {
                            "/proc/123x/maps", "proc/self/maps", "/proc/self", "/proc/stat", ""}) {
     CHECK(parse_proc_path(path).file == ProcFile::kNone);
   }
+}
+
+TEST_CASE("relative paths that may name such a file are told by their end") {
+  for (const char* path : {"maps", "self/maps", "../1/limits", "task/7/status"}) {
+    CHECK(ends_with_proc_file(path));
+  }
+  for (const char* path : {"", "map", "maps/", "redis.conf", "stat/x"}) {
+    CHECK(!ends_with_proc_file(path));
+  }
+}
+
+TEST_CASE("limits are Linux's lines with the program's own in them") {
+  std::ifstream file("/proc/self/limits");
+  std::stringstream host;
+  host << file.rdbuf();
+  const auto own = [](int resource) {
+    rlimit limit = {};
+    getrlimit(static_cast<__rlimit_resource>(resource), &limit);
+    return ResourceLimit{limit.rlim_cur, limit.rlim_max};
+  };
+  MemoryLimits limits = {own(RLIMIT_AS), own(RLIMIT_DATA), own(RLIMIT_STACK)};
+  ProcText same;
+  format_limits(same, host.str().data(), host.str().size(), limits);
+  CHECK(text_of(same) == host.str());
+
+  limits.stack = {1048576, kUnlimited};
+  ProcText changed;
+  format_limits(changed, host.str().data(), host.str().size(), limits);
+  CHECK_THAT(
+      text_of(changed),
+      Catch::Contains("\nMax stack size            1048576              unlimited            "
+                      "bytes     \n"));
 }
 
 TEST_CASE("a long text spans several pieces") {
