@@ -216,8 +216,10 @@ class AddressSpace {
   // Makes a range present (MAP_POPULATE, mlock, MADV_POPULATE_*); stops at the first failure.
   FaultKind populate(VirtualAddress address, u64 length, Access access);
   // Makes what is locked in the range present, private memory that may be written with pages of its
-  // own; stops at the first failure.
-  FaultKind populate_locked(VirtualRange range);
+  // own; stops at the first failure. Memory without any right is passed over, or is a failure
+  // (kNoMapping), as Linux's mlock has it.
+  enum class NoRights { kPassOver, kFail };
+  FaultKind populate_locked(VirtualRange range, NoRights no_rights = NoRights::kPassOver);
   bool has_locked_memory();
 
   // The segments of a buffer that the host is going to read (Access::kRead) or write. `segments`

@@ -393,12 +393,16 @@ FaultKind AddressSpace::populate(VirtualAddress address, u64 length, Access acce
   return FaultKind::kResolved;
 }
 
-FaultKind AddressSpace::populate_locked(VirtualRange range) {
+FaultKind AddressSpace::populate_locked(VirtualRange range, NoRights no_rights) {
   VmaInfo vma;
   for (VirtualAddress from = range.begin; next_vma(from, &vma) && vma.range.begin < range.end;
        from = vma.range.end) {
     const bool is_wanted = vma.flags.has(VmaFlag::kLocked) && !vma.flags.has(VmaFlag::kLockOnFault);
-    if (!is_wanted || vma.protection.is_none()) continue;
+    if (!is_wanted) continue;
+    if (vma.protection.is_none()) {
+      if (no_rights == NoRights::kFail) return FaultKind::kNoMapping;
+      continue;
+    }
     const VirtualRange piece = vma.range.intersect(range);
     const bool is_own = vma.kind != VmaKind::kWindowShared && vma.protection.may_write();
     const FaultKind kind =

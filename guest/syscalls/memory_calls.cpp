@@ -292,7 +292,7 @@ i64 system_mlock(Thread& thread, u64 address, u64 length, int flags) {
   if (result != 0 || (flags & MLOCK_ONFAULT) != 0) return result;
   const VirtualRange range{VirtualAddress(align_down(address, kPageSize)),
                            VirtualAddress(align_up(address + length, kPageSize))};
-  const FaultKind kind = thread.space->populate_locked(range);
+  const FaultKind kind = thread.space->populate_locked(range, AddressSpace::NoRights::kFail);
   if (kind == FaultKind::kResolved || kind == FaultKind::kNoAccess) return 0;
   return kind == FaultKind::kOutOfMemory ? -EAGAIN : -ENOMEM;  // as POSIX wants them
 }

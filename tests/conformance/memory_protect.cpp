@@ -207,6 +207,9 @@ CASE(locked_memory_is_resident_and_stays_usable) {
   CHECK_ERRNO(munlock(at, length), ENOMEM);
   munmap(at, length);
   CHECK_ERRNO(mlock(at, kPage), ENOMEM);
+  at = mmap(nullptr, kPage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  CHECK_ERRNO(mlock(at, kPage), ENOMEM);
+  munmap(at, kPage);
   CHECK_ERRNO(mlockall(0), EINVAL);
   CHECK_ERRNO(mlockall(0x100), EINVAL);
   CHECK_ERRNO(mlockall(MCL_ONFAULT), EINVAL);
