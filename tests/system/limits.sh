@@ -3,40 +3,40 @@
 
 # All virtual CPUs but those that forks and the helper may have.
 readonly crowding='
-import errno, os, threading
-threading.stack_size(65536)
+import ctypes, errno, os
+libc = ctypes.CDLL(None)
+attributes, end = ctypes.create_string_buffer(64), ctypes.create_string_buffer(32)
+libc.pthread_attr_init(attributes)
+libc.pthread_attr_setstacksize(attributes, ctypes.c_size_t(65536))
+libc.sem_init(end, 0, 0)
 def crowd(most):
-    end, threads = threading.Event(), []
-    try:
-        while len(threads) < most:
-            thread = threading.Thread(target=end.wait)
-            thread.start()
-            threads.append(thread)
-    except RuntimeError:
-        pass
-    return end, threads
-def leave(end, threads):
-    end.set()
-    for thread in threads: thread.join()
+    threads = []
+    thread = ctypes.c_ulong()
+    while len(threads) < most and libc.pthread_create(ctypes.byref(thread), attributes, libc.sem_wait, end) == 0:
+        threads.append(thread.value)
+    return threads
+def leave(threads):
+    for thread in threads: libc.sem_post(end)
+    for thread in threads: libc.pthread_join(ctypes.c_ulong(thread), None)
 def fork():
     child = os.fork()
     if child == 0: os._exit(0)
     return os.waitpid(child, 0)[1]
 for word in "begin", "ready":
-    end, threads = crowd(2000)
+    threads = crowd(2000)
     assert 1000 <= len(threads) < 1024, len(threads)
     try:
         fork()
         assert False, "fork"
     except OSError as error:
         assert error.errno == errno.EAGAIN, error
-    leave(end, threads)
+    leave(threads)
     assert fork() == 0
-    end, threads = crowd(100)
+    threads = crowd(100)
     assert len(threads) == 100
-    leave(end, threads)
+    leave(threads)
     assert fork() == 0
-    del end, threads
+    del threads
     print(word, flush=True)
     input()
 '
@@ -56,6 +56,69 @@ test_call_without_memory() {
   grep -q 'a snapshot, is ended: there is no memory left' one.err
 }
 
+# More forks than there are records of processes, which go back when all are taken; some of the children live on, and
+# fork themselves before and after.
+readonly fork_often='
+i=0
+while [ $i -lt 1040 ]; do
+  if [ $((i % 200)) = 0 ]; then
+    ( (:); read -r line <go$i; (:); exit 7 ) &
+    kept="$kept $!"
+  else
+    (:)
+  fi
+  i=$((i + 1))
+done
+for i in 0 200 400 600 800 1000; do echo >go$i; done
+for child in $kept; do wait $child; echo $?; done'
+
+seconds[more_forks_than_records]=120
+test_more_forks_than_records() {
+  mkfifo go0 go200 go400 go600 go800 go1000
+  one 'exit 0' "${dbos[@]}" dash -c "$fork_often"
+  expect 'the children' $'7\n7\n7\n7\n7\n7' "$(<one.out)"
+}
+
+# As many mappings of a file as Linux allows: when they are gone, there is room for as many again, and for a thread.
+readonly map_all='
+import errno, mmap, threading
+file = open("pages", "w+b")
+file.truncate(1 << 24)
+def map_all():
+    maps = []
+    try:
+        while True: maps.append(mmap.mmap(file.fileno(), 4096, offset=8192 * len(maps)))
+    except OSError as error:
+        assert error.errno == errno.ENOMEM, error
+    count = len(maps)
+    for each in maps[::2] + maps[1::2]: each.close()
+    return count
+counts = [map_all() for turn in range(4)]
+print(counts[0] > 100, [count > counts[0] - 50 for count in counts])
+thread = threading.Thread(target=print, args=("a thread",))
+thread.start()
+thread.join()'
+
+test_no_mapping_is_left() { setting_of_memory max_map_count 900 both "$python" -c "$map_all"; }
+
+# What is executed leaves the memory of dbos-run to the others. `cat` sees Linux's own list.
+readonly execute_often='
+import os, subprocess
+def mapped():
+    lines = subprocess.run(["cat", f"/proc/{os.getpid()}/maps"], capture_output=True, text=True).stdout.splitlines()
+    return sum(int(end, 16) - int(begin, 16) for begin, end in (line.split()[0].split("-") for line in lines))
+def execute(count):
+    for turn in range(count): subprocess.run(["true"], check=True)
+execute(60)  # virtual CPUs are used again from the 49th on
+before = mapped()
+execute(30)
+print("grown", mapped() - before >= 30 * 4096)'
+
+test_executed_programs_leave_no_memory() {
+  one 'exit 0' "${dbos[@]}" "$python" -c "$execute_often"
+  expect 'the memory of dbos-run' 'grown False' "$(<one.out)"
+}
+
 # Linux gives no thread for what dbos-run does beside the program: the program goes on, and the log says so once.
 readonly fork_twice='
 import os, time
@@ -63,7 +126,7 @@ for turn in range(2):
     child = os.fork()
     if child == 0: os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
-    for _ in range(100): time.sleep(0.01)
+    for _ in range(30): time.sleep(0.04)
 print("done")'
 
 # Threads of the guest are made by clone, as processes are: the second and the fourth are the helper that each fork

@@ -154,15 +154,18 @@ void Machine::check_cpu() const {
                   physical_address_bits_, kPhysicalAddressBitsMin));
 }
 
-int64_t Machine::initialize_vcpu(Vcpu& vcpu) {
+int64_t Machine::initialize_vcpu(Vcpu& vcpu, HostLock& moves) {
   // First, because the guest may name a vCPU that is lost as well.
   vcpu.page = reinterpret_cast<HypercallPage*>(kVcpuRegionBase + vcpu.index * kVcpuStride +
                                                kVcpuHypercallOffset);
-  // Linux gives the lowest free number; the program must not see it.
-  const int64_t low = make_descriptor(__NR_ioctl, static_cast<uint64_t>(vm_descriptor_),
-                                      KVM_CREATE_VCPU, vcpu.index);
-  if (low < 0) return low;
-  vcpu.descriptor = keep_descriptor(static_cast<int>(low));
+  {
+    // Linux gives the lowest free number; neither the program nor a child is to see it.
+    const HostLockGuard guard(moves);
+    const int64_t low = make_descriptor(__NR_ioctl, static_cast<uint64_t>(vm_descriptor_),
+                                        KVM_CREATE_VCPU, vcpu.index);
+    if (low < 0) return low;
+    vcpu.descriptor = keep_descriptor(static_cast<int>(low));
+  }
   if (vcpu.descriptor < 0) return vcpu.descriptor;
   const int64_t run = raw_call(__NR_mmap, 0, run_size_, PROT_READ | PROT_WRITE, MAP_SHARED,
                                static_cast<uint64_t>(vcpu.descriptor), 0);

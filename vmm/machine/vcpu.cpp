@@ -110,7 +110,7 @@ int64_t VcpuPool::make(Vcpu& vcpu, const HostProcess& process) {
   if (vcpu.block == nullptr) return -ENOMEM;
   vcpu.statistics = &exit_statistics[vcpu.index];
   vcpu.current_call.store(kNoCall);
-  return machine_.initialize_vcpu(vcpu);
+  return machine_.initialize_vcpu(vcpu, process.moves);
 }
 
 Vcpu* VcpuPool::create(const HostProcess& process) {

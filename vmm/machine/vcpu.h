@@ -65,7 +65,9 @@ struct Vcpu : SignalContext {
   std::atomic<uint32_t> is_helper;     // it runs no program (helper.h)
   std::atomic<uint32_t> is_unset;  // its registers are not yet those that its thread begins with
 
-  Making making;  // what its thread's call is making
+  Making making;                      // what its thread's call is making
+  std::atomic<uint64_t> call_memory;  // what its call has for itself (call_memory.h); 0: nothing
+  uint64_t call_memory_size;
 
   // A thread of the program begins on it. host_thread is set by then, and becomes 0 only by the
   // host thread's death: who finds it 0 may adopt the vCPU by ending the life that it saw. `life`

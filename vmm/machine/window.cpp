@@ -23,10 +23,14 @@ bool is_page_aligned(uint64_t value) {
   return value % kPageSize == 0;
 }
 
-int64_t protect_none(uint64_t address, uint64_t length) {
-  return raw_call(__NR_mmap, address, length, PROT_NONE,
-                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
-                  static_cast<uint64_t>(-1), 0);
+// Takes away what is mapped there, and reserves the addresses again. Where the process has all the
+// mappings that it may have (vm.max_map_count), it has one less without the reservation: nothing
+// else of Linux's comes so low (hypercall/layout.h).
+int64_t take_away(uint64_t address, uint64_t length) {
+  const int64_t result = raw_call(__NR_mmap, address, length, PROT_NONE,
+                                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
+                                  static_cast<uint64_t>(-1), 0);
+  return result == -ENOMEM ? raw_call(__NR_munmap, address, length) : result;
 }
 
 // Linux makes a mapping of such pages longer than it was asked to, over what lies behind.
@@ -52,9 +56,7 @@ int64_t Window::map(int descriptor, uint64_t offset, uint64_t length, int protec
   if (kind != MAP_SHARED && kind != MAP_PRIVATE) return -EINVAL;
   if (length > kWindowSizeMax || has_huge_pages(descriptor)) return -ENOMEM;
   length = (length + kPageSize - 1) & ~(kPageSize - 1);
-  const HostLockGuard guard(lock_);
-  mend(guard);
-  const uint64_t address = allocate(length);
+  const uint64_t address = reserve(length);
   if (address == 0) return -ENOMEM;
   const int anonymous = descriptor < 0 ? MAP_ANONYMOUS : 0;
   int64_t result = raw_call(__NR_mmap, address, length, static_cast<uint64_t>(protection),
@@ -65,10 +67,8 @@ int64_t Window::map(int descriptor, uint64_t offset, uint64_t length, int protec
     result =
         raw_call(__NR_mprotect, address, length, static_cast<uint64_t>(protection & ~PROT_EXEC));
   }
-  if (result >= 0) result = add_slots(address + length);
   if (result >= 0) return static_cast<int64_t>(address);
-  protect_none(address, length);
-  release(address, length);
+  give_back(address, length);
   return result;
 }
 
@@ -98,27 +98,19 @@ int64_t Window::attach(int segment, uint64_t length, int flags) {
 
 // A second mapping, in the window, of the shared memory at a host address.
 int64_t Window::map_again(uint64_t address, uint64_t length) {
-  const HostLockGuard guard(lock_);
-  mend(guard);
-  const uint64_t copy = allocate(length);
+  const uint64_t copy = reserve(length);
   if (copy == 0) return -ENOMEM;
   // An old size of 0 leaves the old mapping and makes a second one of the same file (mremap(2)).
-  int64_t result = raw_call(__NR_mremap, address, 0, length, MREMAP_MAYMOVE | MREMAP_FIXED, copy);
-  if (result >= 0) result = add_slots(copy + length);
+  const int64_t result =
+      raw_call(__NR_mremap, address, 0, length, MREMAP_MAYMOVE | MREMAP_FIXED, copy);
   if (result >= 0) return static_cast<int64_t>(copy);
-  protect_none(copy, length);
-  release(copy, length);
+  give_back(copy, length);
   return result;
 }
 
 int64_t Window::unmap(uint64_t address, uint64_t length) {
   if (!contains(address, length)) return -EINVAL;
-  const HostLockGuard guard(lock_);
-  mend(guard);
-  const int64_t result = protect_none(address, length);
-  if (result < 0) return result;
-  release(address, length);
-  return 0;
+  return give_back(address, length);
 }
 
 int64_t Window::populate(uint64_t address, uint64_t length, bool write) {
@@ -126,8 +118,28 @@ int64_t Window::populate(uint64_t address, uint64_t length, bool write) {
   return raw_call(__NR_madvise, address, length, write ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
 }
 
-// Whoever was killed may have left holes that overlap, or one that is mapped. Without them
-// addresses are lost, not memory; the other fields change by one store.
+// Addresses of the caller's own, in a slot. 0: there are none.
+uint64_t Window::reserve(uint64_t length) {
+  const HostLockGuard guard(lock_);
+  mend(guard);
+  const uint64_t address = allocate(length);
+  if (address == 0 || add_slots(address + length) >= 0) return address;
+  release(address, length);
+  return 0;
+}
+
+// Nobody else has them before Linux is done, which may take long: a large mapping goes page by page.
+int64_t Window::give_back(uint64_t address, uint64_t length) {
+  const int64_t result = take_away(address, length);
+  if (result < 0) return result;
+  const HostLockGuard guard(lock_);
+  mend(guard);
+  release(address, length);
+  return 0;
+}
+
+// Whoever was killed may have left holes that overlap. Without them addresses are lost, not memory;
+// the other fields change by one store.
 void Window::mend(const HostLockGuard& guard) {
   if (guard.is_from_the_dead()) hole_count_ = 0;
 }

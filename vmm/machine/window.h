@@ -11,8 +11,9 @@
 
 namespace dbos::vmm {
 
-// All of it may be called by any thread, of any process of the program: lock_ guards it, and what a
-// process that is killed leaves half done is mended by the next caller.
+// All of it may be called by any thread, of any process of the program. lock_ guards the books, and
+// what a process that is killed leaves half done in them is mended by the next caller. It is not
+// held while Linux maps and unmaps: a file system may let one wait for ever.
 class Window {
  public:
   Window(int vm_descriptor, GuestMemory& memory) : vm_(vm_descriptor), memory_(memory) {}
@@ -48,6 +49,8 @@ class Window {
   };
   static constexpr uint32_t kHolesMax = 8192;
 
+  uint64_t reserve(uint64_t length);
+  int64_t give_back(uint64_t address, uint64_t length);
   void mend(const HostLockGuard& guard);
   int64_t map_again(uint64_t address, uint64_t length);
   uint64_t allocate(uint64_t length);

@@ -14,7 +14,8 @@ bool is_futex_wake(const Call& call) {
   return call.number == __NR_futex && (call.arguments[1] & FUTEX_CMD_MASK) == FUTEX_WAKE;
 }
 
-// What releases memory and keeps the guest kernel's locks and books right.
+// What releases memory and keeps the guest kernel's locks and books right. Not what may wait for a
+// file, with the steward: what a dead thread still needs of its program's memory it had in use.
 bool is_upkeep(const Call& call) {
   switch (static_cast<Service>(call.number)) {
     case Service::kLog:
@@ -22,7 +23,6 @@ bool is_upkeep(const Call& call) {
     case Service::kArenaGrow:
     case Service::kMemoryRelease:
     case Service::kWindowUnmap:
-    case Service::kWindowPopulate:
     case Service::kWake:
     case Service::kInterrupt:
     case Service::kYield:

@@ -1,7 +1,6 @@
 #include "vmm/process/execute_program.h"
 
 #include <asm/unistd.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -13,6 +12,7 @@
 #include "vmm/host/descriptor_guard.h"
 #include "vmm/host/host_call.h"
 #include "vmm/log.h"
+#include "vmm/process/call_memory.h"
 #include "vmm/process/death_signal.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/vcpu_thread.h"
@@ -35,41 +35,47 @@ bool is_string(uint64_t address) {
   return true;  // too long: Linux answers E2BIG
 }
 
-// The guest's array of string addresses, copied once and checked. Its memory is a mapping of its
-// own, because this also runs in processes whose end must leave nothing locked.
-class StringArray {
- public:
-  ~StringArray() {
-    if (strings_ != nullptr) raw_call(__NR_munmap, reinterpret_cast<uint64_t>(strings_), size_);
-  }
-  StringArray() = default;
-  StringArray(const StringArray&) = delete;
-  StringArray& operator=(const StringArray&) = delete;
-
-  int64_t copy(uint64_t array) {
-    const GuestMemory& memory = machine().memory();
-    uint64_t count = 0;
-    for (; count < kStringsMax; ++count) {
-      if (!memory.is_plain(array + count * 8, 8)) return -EFAULT;
-      if (reinterpret_cast<const volatile uint64_t*>(array)[count] == 0) break;
+// How many strings there are, or -EFAULT. Whoever has too many is told so by Linux.
+int64_t count_strings(uint64_t array) {
+  const GuestMemory& memory = machine().memory();
+  for (uint64_t count = 0; count < kStringsMax; ++count) {
+    if (!memory.is_plain(array + count * 8, 8)) return -EFAULT;
+    if (reinterpret_cast<const volatile uint64_t*>(array)[count] == 0) {
+      return static_cast<int64_t>(count);
     }
-    size_ = (count + 1) * 8;
-    const int64_t result = raw_call(__NR_mmap, 0, size_, PROT_READ | PROT_WRITE,
-                                    MAP_PRIVATE | MAP_ANONYMOUS, static_cast<uint64_t>(-1), 0);
-    if (result < 0 && result > -4096) return result;
-    strings_ = reinterpret_cast<uint64_t*>(result);
-    for (uint64_t i = 0; i < count; ++i) {
-      strings_[i] = reinterpret_cast<const volatile uint64_t*>(array)[i];
-      if (!is_string(strings_[i])) return -EFAULT;
-    }
-    return 0;
   }
-  uint64_t address() const { return reinterpret_cast<uint64_t>(strings_); }
+  return kStringsMax;
+}
 
- private:
-  uint64_t* strings_ = nullptr;
-  uint64_t size_ = 0;
+// The guest's array of string addresses, copied once and checked; the 0 at its end is there.
+int64_t copy_strings(uint64_t* copy, uint64_t array, uint64_t count) {
+  for (uint64_t i = 0; i < count; ++i) {
+    copy[i] = reinterpret_cast<const volatile uint64_t*>(array)[i];
+    if (!is_string(copy[i])) return -EFAULT;
+  }
+  return 0;
+}
+
+// Both arrays, one behind the other, in memory of the call's own.
+struct Strings {
+  uint64_t arguments;
+  uint64_t environment;
 };
+int64_t copy_arrays(Vcpu& vcpu, const Call& call, Strings& strings) {
+  const int64_t arguments = count_strings(call.arguments[2]);
+  if (arguments < 0) return arguments;
+  const int64_t environment = count_strings(call.arguments[3]);
+  if (environment < 0) return environment;
+  const auto argument_count = static_cast<uint64_t>(arguments);
+  const auto environment_count = static_cast<uint64_t>(environment);
+  const int64_t memory = map_call_memory(vcpu, (argument_count + environment_count + 2) * 8);
+  if (memory < 0) return memory;
+  auto* const first = reinterpret_cast<uint64_t*>(memory);
+  uint64_t* const second = first + argument_count + 1;
+  strings = {reinterpret_cast<uint64_t>(first), reinterpret_cast<uint64_t>(second)};
+  const int64_t result = copy_strings(first, call.arguments[2], argument_count);
+  return result < 0 ? result : copy_strings(second, call.arguments[3], environment_count);
+}
 
 constexpr uint64_t kShownPathMax = 200;
 
@@ -117,6 +123,29 @@ void exchange_limits(MemoryLimits& limits) {
   }
 }
 
+// Comes back only if nothing is executed.
+int64_t execute(Vcpu& vcpu, const Call& call, const char* path, const Strings& strings) {
+  const uint64_t* const a = call.arguments;
+  const bool is_ours = own_descriptors().is_ours(static_cast<int>(a[0]));
+  const uint64_t directory = is_ours ? DescriptorGuard::kNone : a[0];
+  const uint64_t passed[6] = {
+      directory, reinterpret_cast<uint64_t>(path), strings.arguments, strings.environment, a[4], 0};
+  log_execution(vcpu, directory, path, a[4]);
+  // The new program does not belong to the machine any more.
+  const int death_signal = lend_death_signal(*vcpu.process);
+  // Its children live on whatever the new program's end is.
+  vcpu.process->ended_by_itself.fetch_add(kExecutes);
+  const bool has_limits = a[5] != 0;
+  MemoryLimits limits = {};
+  if (has_limits) limits = *reinterpret_cast<const MemoryLimits*>(a[5]);
+  if (has_limits) exchange_limits(limits);
+  const int64_t result = host_call(&vcpu.page->signal.number, __NR_execveat, passed);
+  if (has_limits) exchange_limits(limits);
+  vcpu.process->ended_by_itself.fetch_sub(kExecutes);
+  restore_death_signal(*vcpu.process, death_signal);
+  return result;
+}
+
 }  // namespace
 
 int64_t execute_program(Vcpu& vcpu, const Call& call) {
@@ -126,28 +155,10 @@ int64_t execute_program(Vcpu& vcpu, const Call& call) {
   if (result < 0) return result;
   const bool has_limits = a[5] != 0;
   if (has_limits && !machine().memory().is_plain(a[5], sizeof(MemoryLimits))) return -EFAULT;
-  StringArray arguments;
-  StringArray environment;
-  result = arguments.copy(a[2]);
-  if (result == 0) result = environment.copy(a[3]);
-  if (result < 0) return result;
-  const bool is_ours = own_descriptors().is_ours(static_cast<int>(a[0]));
-  const uint64_t directory = is_ours ? DescriptorGuard::kNone : a[0];
-  const uint64_t passed[6] = {
-      directory, reinterpret_cast<uint64_t>(path), arguments.address(), environment.address(), a[4],
-      0};
-  log_execution(vcpu, directory, path, a[4]);
-  // The new program does not belong to the machine any more.
-  const int death_signal = lend_death_signal(*vcpu.process);
-  // Its children live on whatever the new program's end is.
-  vcpu.process->ended_by_itself.fetch_add(kExecutes);
-  MemoryLimits limits = {};
-  if (has_limits) limits = *reinterpret_cast<const MemoryLimits*>(a[5]);
-  if (has_limits) exchange_limits(limits);
-  result = host_call(&vcpu.page->signal.number, __NR_execveat, passed);
-  if (has_limits) exchange_limits(limits);
-  vcpu.process->ended_by_itself.fetch_sub(kExecutes);
-  restore_death_signal(*vcpu.process, death_signal);
+  Strings strings = {};
+  result = copy_arrays(vcpu, call, strings);
+  if (result == 0) result = execute(vcpu, call, path, strings);
+  unmap_call_memory(vcpu);
   return result;
 }
 

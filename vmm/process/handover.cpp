@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "vmm/host/descriptor_message.h"
+#include "vmm/host/host_lock.h"
 #include "vmm/host/keep_descriptor.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/steward.h"
@@ -62,6 +63,7 @@ void receive_descriptors(const HostProcess& own) {
   while (receiver >= 0) {
     uint32_t index = 0;
     int descriptor = -1;
+    const HostLockGuard guard(own.moves);
     if (receive_with_file(receiver, &index, sizeof index, &descriptor, MSG_DONTWAIT) < 0) return;
     if (descriptor < 0 || index >= machine().vcpus().count()) continue;
     Vcpu& vcpu = machine().vcpus().at(index);

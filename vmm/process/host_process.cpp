@@ -5,6 +5,9 @@
 #include <linux/prctl.h>
 #include <signal.h>
 
+#include <atomic>
+#include <bitset>
+
 #include "vmm/host/host_call.h"
 #include "vmm/host/host_lock.h"
 #include "vmm/host/signal_mask.h"
@@ -22,33 +25,74 @@ size_t index_of(const HostProcess& process) {
   return static_cast<size_t>(&process - processes);
 }
 
-bool is_needed(const HostProcess& process) {
-  for (const HostProcess& other : processes) {
-    const bool refers = other.parent == &process || other.guardian.load() == &process;
-    if (other.record.load() != RecordState::kFree && refers) return true;
-  }
-  return uses_vcpus(process);
+using Records = std::bitset<kProcessesMax>;
+
+bool holds(const Records& records, const HostProcess* process) {
+  return process != nullptr && records.test(index_of(*process));
 }
 
-// Takes back the records of processes that are gone. A vCPU that one of them made is lost with it.
-void release_ended() {
+// Those that another record or a vCPU in use refers to.
+Records needed_records() {
+  Records needed;
+  const auto add = [&needed](const HostProcess* process) {
+    if (process != nullptr) needed.set(index_of(*process));
+  };
+  for (const HostProcess& process : processes) {
+    if (process.record.load() == RecordState::kFree) continue;
+    add(process.parent);
+    add(process.guardian.load());
+  }
   VcpuPool& vcpus = machine().vcpus();
+  for (uint32_t i = 0; i < vcpus.count(); ++i) {
+    const Vcpu& vcpu = vcpus.at(i);
+    if (vcpu.state.load() == VcpuState::kBusy || vcpu.host_thread.load() != 0) add(vcpu.process);
+  }
+  return needed;
+}
+
+// Claims the records of processes that are gone. Between the look and the claim one may have become
+// another process's; then it is needed now.
+Records claim_ended() {
+  const Records seen_as_needed = needed_records();
+  Records ended;
   for (HostProcess& process : processes) {
     RecordState live = RecordState::kLive;
-    if (is_needed(process) ||
-        !process.record.compare_exchange_strong(live, RecordState::kChanging)) {
-      continue;
+    const size_t i = index_of(process);
+    if (seen_as_needed.test(i)) continue;
+    ended[i] = process.record.compare_exchange_strong(live, RecordState::kChanging);
+  }
+  const Records needed = needed_records();
+  for (HostProcess& process : processes) {
+    const size_t i = index_of(process);
+    if (ended.test(i) && needed.test(i)) process.record.store(RecordState::kLive);
+  }
+  return ended & ~needed;
+}
+
+// Whoever takes the vCPU meanwhile writes its process, or has given it another creator.
+void forget_processes(Vcpu& vcpu, const Records& ended) {
+  VcpuPool& vcpus = machine().vcpus();
+  if (holds(ended, vcpu.creator) && vcpus.take(vcpu)) {
+    if (holds(ended, vcpu.creator)) {
+      vcpu.state.store(VcpuState::kLost);
+    } else {
+      vcpus.release(vcpu);
     }
-    if (is_needed(process)) {  // another process's record by now
-      process.record.store(RecordState::kLive);
-      continue;
-    }
-    for (uint32_t i = 0; i < vcpus.count(); ++i) {
-      Vcpu& vcpu = vcpus.at(i);
-      if (vcpu.creator == &process) vcpu.state.store(VcpuState::kLost);
-      if (vcpu.process == &process) vcpu.process = nullptr;
-    }
-    process.record.store(RecordState::kFree);
+  }
+  HostProcess* process = vcpu.process;
+  if (holds(ended, process)) {
+    std::atomic_ref(vcpu.process).compare_exchange_strong(process, nullptr);
+  }
+}
+
+// Takes back the records of processes that are gone, all in one pass: it is a fork that waits for
+// this. A vCPU that one of them made is lost with it.
+void release_ended() {
+  const Records ended = claim_ended();
+  VcpuPool& vcpus = machine().vcpus();
+  for (uint32_t i = 0; i < vcpus.count(); ++i) forget_processes(vcpus.at(i), ended);
+  for (HostProcess& process : processes) {
+    if (ended.test(index_of(process))) process.record.store(RecordState::kFree);
   }
 }
 
@@ -132,6 +176,7 @@ HostProcess* acquire_process(HostProcess* parent) {
       process.parent = parent;
       process.fork_sequence = 0;
       process.process_id = 0;
+      process.moves.unlock();  // the one before may have been killed with it
       process.guardian_id.store(parent == nullptr ? 0 : parent->process_id);
       process.guardian.store(parent);
       process.has_forked.store(0);

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "vmm/host/descriptor_guard.h"
+#include "vmm/host/host_lock.h"
 #include "vmm/process/signals.h"
 
 namespace dbos::vmm {
@@ -30,7 +31,10 @@ struct HostProcess {
   std::atomic<uint32_t> guardian_id;
   std::atomic<HostProcess*> guardian;  // null: a process that is none of ours
   ProcessSignals signals;
-  DescriptorGuard* descriptors = nullptr;    // the VMM's own in its table
+  DescriptorGuard* descriptors = nullptr;  // the VMM's own in its table
+  // Held while one of them still has the low number that Linux gave it, and while a fork copies the
+  // table: the copy would keep a number that no guard knows.
+  mutable HostLock moves;
   std::atomic<uint32_t> changed_attributes;  // of its threads, see thread_reuse.h
   std::atomic<uint32_t> has_forked;          // kHasForked or kTidyingUp; 0: no, or all is tidy
   std::atomic<uint32_t> ended_by_itself;     // 0: if it is gone, it was killed

@@ -14,6 +14,7 @@
 #include "vmm/kvm/kvm_api.h"
 #include "vmm/log.h"
 #include "vmm/process/attention.h"
+#include "vmm/process/call_memory.h"
 #include "vmm/process/handover.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/service_thread.h"
@@ -57,6 +58,7 @@ bool begin_adoption(Vcpu& vcpu, const HostProcess& own) {
   if (!vcpu.end_dead_life()) return false;
   if (!is_own) lend_descriptor(vcpu);
   vcpu.adopted.store(1);
+  unmap_call_memory(vcpu);
   vcpu.page->signal.number = 0;
   vcpu.page->dying = 1;
   __atomic_store_n(&vcpu.page->attention, 1, __ATOMIC_SEQ_CST);

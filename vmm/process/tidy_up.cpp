@@ -15,8 +15,12 @@ namespace {
 // One for the next child, and some for its threads: those that a child makes itself cost it time,
 // and a message each (handover.h).
 constexpr uint32_t kReadyVcpus = 4;
-// Fewer than that are topped up at once.
+// Fewer than that are topped up at once. A child keeps no more: nobody else has their descriptors.
 constexpr uint32_t kReadyAtLeast = 1;
+
+uint32_t ready_vcpus(const HostProcess& process) {
+  return process.parent == nullptr ? kReadyVcpus : kReadyAtLeast;
+}
 
 bool has_events(uint64_t epoll_descriptor) {
   pollfd watched = {static_cast<int>(epoll_descriptor), POLLIN, 0};
@@ -57,7 +61,8 @@ void tidy_up_after_fork(Vcpu& vcpu, const Call& call) {
     if (!is_idle) return;
   }
   VcpuPool& vcpus = machine().vcpus();
-  if (!vcpus.prepare_one(process, is_idle ? kReadyVcpus : kReadyAtLeast) || !is_idle) return;
+  if (!vcpus.prepare_one(process, is_idle ? ready_vcpus(process) : kReadyAtLeast) || !is_idle)
+    return;
   start_waiting_helper(vcpu);
   uint32_t expected = kTidyingUp;  // unless it has forked again
   process.has_forked.compare_exchange_strong(expected, 0);

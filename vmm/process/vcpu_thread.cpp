@@ -21,6 +21,7 @@
 #include "vmm/process/host_process.h"
 #include "vmm/process/making.h"
 #include "vmm/process/refused_instruction.h"
+#include "vmm/process/service_thread.h"
 #include "vmm/process/services.h"
 #include "vmm/process/statistics.h"
 #include "vmm/process/steward.h"
@@ -153,6 +154,7 @@ void start_thread(void* argument) {
   set_own_descriptors(*vcpu.process->descriptors);
   const auto id = static_cast<uint32_t>(raw_call(__NR_gettid));
   vcpu.host_thread.store(id);
+  if (vcpu.is_helper.load() != 0) begin_service_thread("dbos-helper");
   if (set_first_registers(vcpu) < 0) {
     die_with_report(vcpu, "KVM refused a virtual CPU's registers");
   }
@@ -239,6 +241,17 @@ int64_t start_host_thread(Vcpu& creator, Vcpu& vcpu, uint64_t flags, ThreadEntry
   return result;
 }
 
+// A child that executes a program closes what it has too much.
+int64_t start_host_process(Vcpu& creator, Vcpu& vcpu, uint64_t exit_signal, bool waits_for_exec,
+                           uint64_t result_address) {
+  const uint64_t flags = CLONE_VM | (exit_signal & 0xff);
+  if (waits_for_exec) {
+    return start_host_thread(creator, vcpu, flags | CLONE_VFORK, start_process, result_address);
+  }
+  const HostLockGuard guard(creator.process->moves);
+  return start_host_thread(creator, vcpu, flags, start_process, result_address);
+}
+
 void pause_for_memory() {
   sleep_for(1'000'000);
 }
@@ -256,15 +269,21 @@ Next handle_run(Vcpu& vcpu, int64_t result) {
     machine().inject_exception(vcpu, kMachineCheckVector);
     return Next::kRun;
   }
+  if (result == -ENOMEM && vcpu.adopted.load() != 0) {
+    pause_for_memory();
+    return Next::kPause;
+  }
   if (give_up_adopted(vcpu)) return Next::kLeave;
   die_with_report(vcpu, "KVM refused to run the guest", result);
 }
 
 // Where a cgroup refuses KVM memory for its tables, a page fault of Linux's own would wait for it.
+// Whoever runs adopted vCPUs has others to run.
 int64_t run_guest(const Vcpu& vcpu) {
+  const int attempts_max = vcpu.adopted.load() != 0 ? 1 : kMemoryAttemptsMax;
   for (int attempt = 1;; ++attempt) {
     const int64_t result = raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu.descriptor), KVM_RUN, 0);
-    if (result != -ENOMEM || attempt == kMemoryAttemptsMax) return result;
+    if (result != -ENOMEM || attempt == attempts_max) return result;
     pause_for_memory();
   }
 }
@@ -362,9 +381,7 @@ int64_t fork_process(Vcpu& creator, uint64_t start_argument, uint64_t exit_signa
   if (vcpu != nullptr) {
     process->record.store(RecordState::kLive);
     process->fork_sequence = machine().vcpus().next_sequence();
-    result = start_host_thread(creator, *vcpu,
-                               CLONE_VM | (waits_for_exec ? CLONE_VFORK : 0) | (exit_signal & 0xff),
-                               start_process, result_address);
+    result = start_host_process(creator, *vcpu, exit_signal, waits_for_exec, result_address);
   }
   if (result < 0 && process != nullptr) process->record.store(RecordState::kFree);
   set_own_mask(mask);
