@@ -152,7 +152,7 @@ test_sort_and_hash() {
 }
 
 test_tar_and_compression() {
-  both sh -c 'tar -C /usr/lib/python3 --sort=name --mtime=@0 -cf - . 2>&1 | sha256sum'
+  both sh -c 'cd /usr/lib/python3.*/ && tar --sort=name --mtime=@0 -cf - asyncio email json 2>&1 | sha256sum'
   seq 60000 >input
   both -i input gzip -n
   both -i input sh -c 'gzip -c | gzip -dc | cksum'
