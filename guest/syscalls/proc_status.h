@@ -1,5 +1,5 @@
-// /proc/<pid>/stat, status and limits: Linux's text about the VMM, with the program's own numbers in
-// it for memory, threads and signal handlers.
+// /proc/<pid>/stat, status and limits: Linux's text about the VMM, with the program's own numbers
+// in it for memory, threads and signal handlers.
 #pragma once
 
 #include "guest/process/program_start.h"

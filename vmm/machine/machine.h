@@ -38,8 +38,8 @@ class Machine {
   // behind it deserves another message first (ring_check.h).
   void check_cpu() const;
 
-  // Makes a vCPU known to KVM: descriptor, run page, CPUID, first state. `moves`: of the process, see
-  // HostProcess. Result: 0 or -errno.
+  // Makes a vCPU known to KVM: descriptor, run page, CPUID, first state. `moves`: of the process,
+  // see HostProcess. Result: 0 or -errno.
   int64_t initialize_vcpu(Vcpu& vcpu, HostLock& moves);
 
   // Sets the registers with which a vCPU enters the guest kernel (boot protocol). Its page tables

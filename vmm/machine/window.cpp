@@ -128,7 +128,7 @@ uint64_t Window::reserve(uint64_t length) {
   return 0;
 }
 
-// Nobody else has them before Linux is done, which may take long: a large mapping goes page by page.
+// Nobody else has them before Linux is done: a large mapping goes page by page.
 int64_t Window::give_back(uint64_t address, uint64_t length) {
   const int64_t result = take_away(address, length);
   if (result < 0) return result;
