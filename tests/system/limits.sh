@@ -79,7 +79,8 @@ test_more_forks_than_records() {
   expect 'the children' $'7\n7\n7\n7\n7\n7' "$(<one.out)"
 }
 
-# As many mappings of a file as Linux allows: when they are gone, there is room for as many again, and for a thread.
+# As many mappings of a file as Linux allows: when they are gone, there is room for as many again, and for threads,
+# however often one could not be made meanwhile.
 readonly map_all='
 import errno, mmap, threading
 file = open("pages", "w+b")
@@ -91,13 +92,18 @@ def map_all():
     except OSError as error:
         assert error.errno == errno.ENOMEM, error
     count = len(maps)
+    for attempt in range(20):
+        try: threading.Thread(target=str).start()
+        except RuntimeError: pass
     for each in maps[::2] + maps[1::2]: each.close()
     return count
 counts = [map_all() for turn in range(4)]
 print(counts[0] > 100, [count > counts[0] - 50 for count in counts])
-thread = threading.Thread(target=print, args=("a thread",))
-thread.start()
-thread.join()'
+begun = []
+threads = [threading.Thread(target=begun.append, args=(turn,)) for turn in range(40)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(len(begun), "threads")'
 
 test_no_mapping_is_left() { setting_of_memory max_map_count 900 both "$python" -c "$map_all"; }
 

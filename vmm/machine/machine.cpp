@@ -65,6 +65,14 @@ int64_t access_tsc_offset(const Vcpu& vcpu, uint64_t request, uint64_t& offset) 
                   reinterpret_cast<uint64_t>(&attribute));
 }
 
+// Whether Linux gives the process one mapping more, of so many bytes. 0 or -errno.
+int64_t look_for_room(uint64_t size) {
+  const int64_t result = raw_call(__NR_mmap, 0, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS,
+                                  static_cast<uint64_t>(-1), 0);
+  if (result < 0 && result > -4096) return result;
+  return raw_call(__NR_munmap, static_cast<uint64_t>(result), size);
+}
+
 }  // namespace
 
 Machine::Machine(uint64_t arena_size_max, HostPages arena_pages, const KernelImage& kernel)
@@ -158,6 +166,9 @@ int64_t Machine::initialize_vcpu(Vcpu& vcpu, HostLock& moves) {
   // First, because the guest may name a vCPU that is lost as well.
   vcpu.page = reinterpret_cast<HypercallPage*>(kVcpuRegionBase + vcpu.index * kVcpuStride +
                                                kVcpuHypercallOffset);
+  // KVM takes no vCPU back: one without its run page would be lost.
+  int64_t result = look_for_room(run_size_);
+  if (result < 0) return result;
   {
     // Linux gives the lowest free number; neither the program nor a child is to see it.
     const HostLockGuard guard(moves);
@@ -175,7 +186,7 @@ int64_t Machine::initialize_vcpu(Vcpu& vcpu, HostLock& moves) {
   vcpu.run->immediate_exit = 0;  // the page fault is better here than in a fork
   vcpu.page->abi_version = kAbiVersion;
   vcpu.page->vcpu_index = vcpu.index;
-  int64_t result = set_cpuid(vcpu.descriptor, cpuid_, vcpu.index);
+  result = set_cpuid(vcpu.descriptor, cpuid_, vcpu.index);
   if (result < 0) return result;
   // Here and not by the guest's own xsetbv: QEMU's SVM does not intercept that, so KVM would not
   // know.
