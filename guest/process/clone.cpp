@@ -23,6 +23,7 @@
 #include "guest/process/helper.h"
 #include "guest/process/process_table.h"
 #include "guest/process/signal.h"
+#include "guest/process/signal_actions.h"
 
 namespace dbos {
 namespace {
@@ -65,6 +66,7 @@ struct ThreadStart {
   TrapFrame frame;
   CloneRequest request;
   Process* process;
+  InheritedActions actions;  // of a new process
   u64 fs_base;
   u64 gs_base;
   Thread parent;  // a copy, for what is inherited
@@ -193,8 +195,10 @@ i64 clone_process(Thread& thread, TrapFrame& frame, const CloneRequest& request,
   if (child.is_error()) return abandon(start.value(), nullptr, -child.error().code());
   start.value()->process = child.value();
   const bool waits = (request.flags & CLONE_VFORK) != 0;
+  begin_inheritance(*child.value(), *thread.process, start.value()->actions);
   const i64 id = make_child(Service::kProcessFork, start.value(), request.exit_signal,
                             waits ? kForkWaitForExec : 0);
+  end_inheritance(*thread.process, start.value()->actions);
   if (id < 0) return abandon(start.value(), child.value(), id);
   store_parent_id(request, id);  // in the parent's own memory
   store_process_descriptor(request, id);
@@ -239,16 +243,6 @@ void store_ids(Thread& thread, ThreadStart& start) {
   if ((request.flags & CLONE_CHILD_CLEARTID) != 0) thread.clear_child_tid = request.child_id;
 }
 
-// CLONE_CLEAR_SIGHAND: the child starts with no handlers.
-void clear_signal_handlers(Process& process) {
-  for (u32 signal = 1; signal <= kSignalCount; ++signal) {
-    SignalAction& action = process.actions[signal - 1];
-    if (action.handler == kHandlerDefault || action.handler == kHandlerIgnore) continue;
-    action = {};
-    hypercall(Service::kSignalAction, signal, static_cast<u64>(SignalDisposition::kDefault), 0);
-  }
-}
-
 }  // namespace
 
 void start_thread(u64 start_argument) {
@@ -262,7 +256,8 @@ void start_thread(u64 start_argument) {
   frame = start->frame;
   thread.frame = &frame;
   store_ids(thread, *start);
-  if ((start->request.flags & CLONE_CLEAR_SIGHAND) != 0) clear_signal_handlers(*thread.process);
+  if ((start->request.flags & CLONE_CLEAR_SIGHAND) != 0) clear_handlers(*thread.process);
+  if ((start->request.flags & CLONE_THREAD) == 0) tell_uncertain(*thread.process, start->actions);
   if ((start->request.flags & CLONE_VM) == 0) wake_helper(HelperWork::kSnapshotTaken);
   drop_start(start);
   arch::return_to_program(frame);

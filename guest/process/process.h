@@ -12,6 +12,8 @@
 
 namespace dbos {
 
+struct InheritedActions;
+
 struct ResourceLimit {  // struct rlimit64
   u64 soft;
   u64 hard;
@@ -23,7 +25,7 @@ struct SpaceUse {
 };
 
 struct Process {
-  Spinlock lock;  // guards the fields below but for `actions`, which signal_lock guards
+  Spinlock lock;                // guards the fields below but for those that signal_lock guards
   std::atomic<i32> process_id;  // 0: it has not begun. Read without the lock
   AddressSpace* space;
   bool is_first;                  // dbos-run's own
@@ -33,8 +35,12 @@ struct Process {
   SpaceUse* space_use;
   Thread* threads;
   u32 thread_count;
+  // Guarded by signal_lock, see signal_actions.h. Bit n - 1 is signal n.
   Spinlock signal_lock;
   SignalAction actions[kSignalCount];  // of signal i + 1
+  u64 untold_signals;                  // Linux does not know their actions yet
+  u64 signals_being_told;
+  InheritedActions* heirs;  // of children that are being made
   // Guarded by the process table's lock:
   Process* previous;  // of all processes
   Process* next;

@@ -4,7 +4,6 @@
 #include "guest/memory/heap.h"
 #include "guest/memory/trim.h"
 #include "guest/process/helper.h"
-#include "guest/process/signal.h"
 
 namespace dbos {
 namespace {
@@ -80,10 +79,7 @@ Result<Process*> create_process(AddressSpace& space, Process* parent) {
   process->is_main.store(process->is_first);
   process->borrows_space = parent != nullptr && parent->space == &space;
   process->thread_count = 1;
-  if (parent != nullptr) {
-    copy_signal_actions(*process, *parent);
-    process->is_dumpable.store(parent->is_dumpable.load());
-  }
+  if (parent != nullptr) process->is_dumpable.store(parent->is_dumpable.load());
   enlist(*process, parent);
   return process;
 }

@@ -5,6 +5,7 @@
 #include "guest/hypercall.h"
 #include "guest/memory/user_copy.h"
 #include "guest/process/exit.h"
+#include "guest/process/signal_actions.h"
 #include "guest/process/signal_frame.h"
 #include "hypercall/debug.h"
 
@@ -70,22 +71,19 @@ void resolve_interrupted_call(const Thread& thread, TrapFrame& frame, const Sign
 }
 
 // The action of a signal that is about to be delivered, with the table changed as delivery demands.
-struct ChosenAction {
-  SignalAction action;
-  bool reset;  // to the default: the host must know
-};
-ChosenAction choose_action(Thread& thread, u32 signal, Origin origin) {
-  LockGuard guard(thread.process->signal_lock);
-  SignalAction& entry = thread.process->actions[signal - 1];
+SignalAction choose_action(Thread& thread, u32 signal, Origin origin) {
+  Process& process = *thread.process;
+  LockGuard guard(process.signal_lock);
+  SignalAction chosen = process.actions[signal - 1];
   // A fault cannot wait and cannot be overlooked: where the program does so, it dies.
   const bool blocked = (thread.blocked & signal_bit(signal)) != 0;
-  if (origin == Origin::kFault && (blocked || entry.handler == kHandlerIgnore))
-    entry.handler = kHandlerDefault;
-  const SignalAction chosen = entry;
-  const bool caught = chosen.handler != kHandlerDefault && chosen.handler != kHandlerIgnore;
-  const bool reset = caught && (chosen.flags & action_flag::kResetHandler) != 0;
-  if (reset) entry.handler = kHandlerDefault;
-  return ChosenAction{chosen, reset};
+  const bool dies = origin == Origin::kFault && (blocked || chosen.handler == kHandlerIgnore);
+  if (dies) chosen.handler = kHandlerDefault;
+  SignalAction left = chosen;
+  const bool resets = is_caught(chosen) && (chosen.flags & action_flag::kResetHandler) != 0;
+  if (resets) left.handler = kHandlerDefault;
+  set_action(process, signal, left);
+  return chosen;
 }
 
 void deliver(Thread& thread, TrapFrame& frame, const SignalInfo& info, Origin origin);
@@ -115,17 +113,13 @@ void deliver(Thread& thread, TrapFrame& frame, const SignalInfo& given, Origin o
   const u32 signal = static_cast<u32>(info.number);
   if (signal == 0) return;
   DBOS_ASSERT(signal <= kSignalCount);
-  const ChosenAction chosen = choose_action(thread, signal, origin);
-  const SignalAction& action = chosen.action;
+  const SignalAction action = choose_action(thread, signal, origin);
   if (action.handler == kHandlerIgnore) return;
   if (action.handler == kHandlerDefault) {
     perform_default(thread, signal);
     return;
   }
-  if (chosen.reset) {
-    hypercall(Service::kSignalAction, signal, static_cast<u64>(SignalDisposition::kDefault),
-              action.flags);
-  }
+  if ((action.flags & action_flag::kResetHandler) != 0) tell_linux(*thread.process, signal);
   resolve_interrupted_call(thread, frame, &action);
 
   const u64 interrupted_mask = thread.blocked;
@@ -232,11 +226,6 @@ void inherit_signal_state(Thread& child, const Thread& parent, bool keep_alterna
     child.alternate_stack = AlternateStack{
         .base = 0, .flags = static_cast<i32>(stack_flag::kDisable), .reserved = 0, .size = 0};
   }
-}
-
-void copy_signal_actions(Process& child, Process& parent) {
-  LockGuard guard(parent.signal_lock);
-  for (u32 i = 0; i < kSignalCount; i++) child.actions[i] = parent.actions[i];
 }
 
 Result<void> TemporaryMask::read(VirtualAddress address, u64 size) {

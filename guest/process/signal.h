@@ -1,6 +1,6 @@
 // Delivering signals to the program.
 //
-// The guest kernel keeps the handlers (Process::actions) and what each thread blocks
+// The guest kernel keeps the handlers (signal_actions.h) and what each thread blocks
 // (Thread::blocked); Linux keeps everything else: see vmm/process/signals.h. A caught signal
 // arrives in HypercallPage::signal, with the host thread's mask full. It is taken from there on the
 // next way back to the program, which may build a signal frame for it; then Linux gets the mask
@@ -8,7 +8,6 @@
 //
 // Invariant: HypercallPage::signal.number == 0 and the program running imply that the host thread's
 // mask is Thread::blocked.
-// Lock order: Process::signal_lock is a leaf; no host call is made under it.
 #pragma once
 
 #include "guest/arch/trap_frame.h"
@@ -52,7 +51,6 @@ void release_signals(const Thread& thread);
 void initialize_signals(Process& process, Thread& thread, const BootInformation& boot);
 // A new thread, in its parent's process or in a new one.
 void inherit_signal_state(Thread& child, const Thread& parent, bool keep_alternate_stack);
-void copy_signal_actions(Process& child, Process& parent);
 
 // The mask of ppoll, pselect6, epoll_pwait, rt_sigsuspend: Linux swaps it in for the call alone.
 //   DBOS_TRY(mask.read(address, size)); result = <the host call>; return mask.finish(result);

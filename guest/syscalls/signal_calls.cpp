@@ -7,6 +7,7 @@
 #include "guest/platform.h"
 #include "guest/process/clock.h"
 #include "guest/process/signal.h"
+#include "guest/process/signal_actions.h"
 #include "guest/process/signal_frame.h"
 
 namespace dbos {
@@ -23,52 +24,22 @@ u64 host_pointer(const T* object) {
   return platform::physical_of(object).value();
 }
 
-SignalDisposition disposition_of(const SignalAction& action) {
-  if (action.handler == kHandlerDefault) return SignalDisposition::kDefault;
-  if (action.handler == kHandlerIgnore) return SignalDisposition::kIgnore;
-  return SignalDisposition::kCatch;
-}
-
-u64 child_flags(const SignalAction& action) {
-  return action.flags & (action_flag::kNoChildStop | action_flag::kNoChildWait);
-}
-
-bool same_for_host(const SignalAction& a, const SignalAction& b) {
-  return disposition_of(a) == disposition_of(b) && child_flags(a) == child_flags(b);
-}
-
-SignalAction read_action(Process& process, u32 signal) {
-  LockGuard guard(process.signal_lock);
-  return process.actions[signal - 1];
-}
-
-// Tells Linux what the table says. Threads may change the same signal at the same time, and no lock
-// is held across the host call; so whoever told Linux looks again, and the last to tell tells the
-// truth.
-void tell_host(Process& process, u32 signal) {
-  SignalAction told = read_action(process, signal);
-  for (;;) {
-    hypercall(Service::kSignalAction, signal, static_cast<u64>(disposition_of(told)), told.flags);
-    const SignalAction now = read_action(process, signal);
-    if (same_for_host(told, now)) return;
-    told = now;
-  }
-}
-
+// Linux knows the action when this returns, also where another thread has changed it.
 Result<void> change_action(Process& process, u32 signal, const SignalAction* wanted,
                            SignalAction& old) {
   if (signal < 1 || signal > kSignalCount) return Error(EINVAL);
   if (wanted != nullptr && (kUnblockableSignals & signal_bit(signal)) != 0) return Error(EINVAL);
   {
     LockGuard guard(process.signal_lock);
-    SignalAction& entry = process.actions[signal - 1];
-    old = entry;
-    if (wanted == nullptr) return {};
-    entry = *wanted;
-    entry.flags &= action_flag::kKnown;
-    entry.mask &= ~kUnblockableSignals;
+    old = process.actions[signal - 1];
+    if (wanted != nullptr) {
+      SignalAction action = *wanted;
+      action.flags &= action_flag::kKnown;
+      action.mask &= ~kUnblockableSignals;
+      set_action(process, signal, action);
+    }
   }
-  if (!same_for_host(*wanted, old)) tell_host(process, signal);
+  tell_linux(process, signal);
   return {};
 }
 

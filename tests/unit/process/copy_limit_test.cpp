@@ -12,7 +12,6 @@
 #include "guest/process/clock.h"
 #include "guest/process/helper.h"
 #include "guest/process/process_table.h"
-#include "guest/process/signal.h"
 #include "tests/unit/memory/machine.h"
 
 namespace dbos {
@@ -39,7 +38,6 @@ HypercallPage& current_hypercall_page() {
 u64 clock_now(u32) {
   return now_ns;
 }
-void copy_signal_actions(Process&, Process&) {}
 void wake_helper(HelperWork) {}
 void leave_helper(Process&) {}
 

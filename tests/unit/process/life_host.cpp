@@ -2,9 +2,11 @@
 
 #include <asm/unistd_64.h>
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <ctime>
+#include <iterator>
 #include <map>
 #include <mutex>
 #include <thread>
@@ -41,6 +43,7 @@ struct ThreadEnded {};
 struct HostProcess {
   u32 threads = 0;
   bool is_killed = false;
+  SignalDisposition dispositions[kSignalCount + 1] = {};  // [0] unused
 };
 struct Vcpu {
   bool is_used = false;
@@ -159,6 +162,20 @@ i64 park(std::unique_lock<std::mutex>& lock, u64 until, u64 clock) {
   return 0;
 }
 
+void copy_dispositions(HostProcess& child, const HostProcess& parent) {
+  std::copy(std::begin(parent.dispositions), std::end(parent.dispositions), child.dispositions);
+}
+
+// Takes a while: other threads come in between. Whoever is killed is so afterwards, so that no child
+// is made that does not know of it.
+i64 set_disposition(std::unique_lock<std::mutex>& lock, u64 signal, u64 disposition) {
+  lock.unlock();
+  std::this_thread::yield();
+  lock.lock();
+  processes[self->process_id].dispositions[signal] = static_cast<SignalDisposition>(disposition);
+  return is_killed_locked() ? adopt() : 0;
+}
+
 // The result is the child's id. Who is killed meanwhile may find that the child exists, or not.
 i64 make_child(Service service, u64 start) {
   const bool is_process = service == Service::kProcessFork;
@@ -169,6 +186,7 @@ i64 make_child(Service service, u64 start) {
   const i32 process_id = is_process ? ++next_id : self->process_id;
   Vcpu* const child = make_thread(process_id, start, enter_thread);
   if (child == nullptr) return -EAGAIN;
+  if (is_process) copy_dispositions(processes[process_id], processes[self->process_id]);
   counted.processes += is_process;
   return is_process ? process_id : static_cast<i64>(child->page.thread_id);
 }
@@ -228,6 +246,8 @@ i64 answer(Service service, u64 a0, u64 a1, u64 a2) {
     case Service::kDie:
       end_process(self->process_id);
       return end(false);
+    case Service::kSignalAction:
+      return set_disposition(lock, a0, a1);
     case Service::kLog:
     case Service::kYield:
     case Service::kMemoryRelease:
@@ -275,6 +295,10 @@ void wait_for(i32 process_id) {
   std::unique_lock lock(mutex);
   while (processes.count(process_id) != 0 && !is_killed_locked()) changed.wait_for(lock, 1ms);
 }
+SignalDisposition disposition(u32 signal) {
+  const std::lock_guard guard(mutex);
+  return processes[self->process_id].dispositions[signal];
+}
 Counts counts() {
   const std::lock_guard guard(mutex);
   return counted;
@@ -301,8 +325,7 @@ u64 clock_now(u32 clock) {
   return life::now_ns(clock);
 }
 
-// Signals and futexes have tests of their own.
-void copy_signal_actions(Process&, Process&) {}
+// Delivery of signals and futexes have tests of their own.
 void inherit_signal_state(Thread&, const Thread&, bool) {}
 void release_futexes(Thread&) {}
 Result<void> copy_from_program(void*, VirtualAddress, u64) {

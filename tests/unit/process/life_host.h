@@ -30,6 +30,9 @@ i32 any_process();
 // Waits until the process has ended, or the caller is killed.
 void wait_for(i32 process_id);
 
+// What Linux does with a signal of the calling thread's process.
+SignalDisposition disposition(u32 signal);
+
 struct Counts {
   u64 processes, threads, killed, killed_while_making;
 };

@@ -16,6 +16,7 @@
 #include "guest/process/helper.h"
 #include "guest/process/process_table.h"
 #include "guest/process/signal.h"
+#include "guest/process/signal_actions.h"
 #include "tests/unit/host_platform.h"
 #include "tests/unit/memory/machine.h"
 #include "tests/unit/process/life_host.h"
@@ -24,7 +25,8 @@ namespace dbos::test {
 namespace {
 
 constexpr VirtualAddress kHeap{0x4000'0000};
-constexpr u64 kHeapPages = 1024;       // two large pages
+constexpr u64 kHeapPages = 1024;  // two large pages
+constexpr u32 kChangedSignals = 3;
 constexpr u64 kThreadFlags = 0x50f00;  // CLONE_VM, FS, FILES, SIGHAND, THREAD
 
 std::atomic<i64> steps_left{0};
@@ -70,6 +72,39 @@ void check_inherited() {
   });
 }
 
+// As sigaction(2) does.
+void change_action() {
+  Process& process = current_process();
+  const u32 signal = 1 + pick(kChangedSignals);
+  SignalAction action{};
+  action.handler = pick(3);
+  {
+    const LockGuard guard(process.signal_lock);
+    set_action(process, signal, action);
+  }
+  tell_linux(process, signal);
+}
+
+SignalDisposition disposition_in(const Process& process, u32 signal) {
+  const SignalAction& action = process.actions[signal - 1];
+  if (is_caught(action)) return SignalDisposition::kCatch;
+  return action.handler == kHandlerIgnore ? SignalDisposition::kIgnore
+                                          : SignalDisposition::kDefault;
+}
+
+// What nobody is about to tell Linux is known to it.
+void check_actions() {
+  Process& process = current_process();
+  const LockGuard guard(process.signal_lock);
+  const u64 unknown = process.untold_signals | process.signals_being_told;
+  for (u32 signal = 1; signal <= kChangedSignals; ++signal) {
+    if ((unknown & signal_bit(signal)) != 0) continue;
+    if (life::disposition(signal) != disposition_in(process, signal)) {
+      throw std::runtime_error("Linux knows another action");
+    }
+  }
+}
+
 void limit_copies() {
   if (pick(4) == 0) (void)end_snapshot_for_memory();
 }
@@ -106,6 +141,9 @@ void step() {
     case 10:
       if (pick(16) == 0) exit_process(0);
       return;
+    case 11:
+    case 12:
+      return change_action();
     default:
       return write_pages();
   }
@@ -115,6 +153,7 @@ void run_program() {
   check_inherited();
   while (true) {
     if (life::is_killed()) exit_thread_dying();
+    check_actions();
     if (steps_left.fetch_sub(1) <= 0) exit_thread(0);
     step();
   }
