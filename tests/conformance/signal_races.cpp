@@ -124,4 +124,28 @@ CASE(child_handles_what_its_table_says_while_its_parent_changes_it) {
   signal(SIGUSR2, SIG_DFL);
 }
 
+CASE(signal_that_comes_as_its_thread_ends_goes_to_another) {
+  const int signal = SIGRTMIN + 1;
+  const sigset_t set = set_of(signal);
+  const auto old = install(signal, counter);
+  REQUIRE(pthread_sigmask(SIG_BLOCK, &set, nullptr) == 0);
+  handled = 0;
+  for (int i = 0; i < 2 * kRounds; ++i) {
+    std::atomic<bool> is_open{false};
+    std::thread thread([&] {
+      pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+      is_open = true;
+      for (int turns = i % 20 * 50; turns > 0; --turns) asm volatile("");
+      syscall(SYS_exit, 0);  // the C library blocks all signals first
+    });
+    while (!is_open) sched_yield();
+    for (int turns = i / 20 % 20 * 500; turns > 0; --turns) asm volatile("");
+    REQUIRE(sigqueue(getpid(), signal, {}) == 0);
+    thread.join();
+  }
+  pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+  CHECK_EQ(handled, 2 * kRounds);
+  sigaction(signal, &old, nullptr);
+}
+
 CHECK_MAIN

@@ -224,7 +224,7 @@ static struct {
 
 enum { SIGUSR1 = 10, SIGKILL = 9 };
 
-enum task { TASK_RECORD = 1, TASK_CHILD, TASK_CALL, TASK_HELPER };
+enum task { TASK_RECORD = 1, TASK_CHILD, TASK_CALL, TASK_HELPER, TASK_SIGNAL };
 
 static int64_t start(enum task task, uint32_t* index) {
   return CALL(DBOS_SERVICE_THREAD_CREATE, task, index == NULL ? 0 : physical(index));
@@ -342,6 +342,31 @@ static const char* signals(void) {
   return NULL;
 }
 
+// The other one ends with it, and this one blocks it till then.
+static const char* signal_of_an_ended_thread(void) {
+  struct dbos_hypercall_page* page = own_page();
+  CHECK(CALL(DBOS_SERVICE_SIGNAL_MASK, 1 << (SIGUSR1 - 1)) == 0);
+  CHECK(start(TASK_SIGNAL, NULL) > 0 && await_other());
+  CHECK(other.control_failure == NULL);
+  for (int turns = 0; turns < 50000 && page->signal.number == 0; ++turns) {
+    CALL(DBOS_SERVICE_SIGNAL_MASK, 0);
+    CALL(DBOS_SERVICE_YIELD);
+  }
+  CHECK(page->signal.number == SIGUSR1);
+  CHECK(((const uint32_t*)page->signal.info)[4] == page->process_id);  // si_pid
+  page->signal.number = 0;
+  CHECK(CALL(DBOS_SERVICE_SIGNAL_MASK, 0) == 0);
+  return NULL;
+}
+
+// On the other one.
+static const char* get_signal(void) {
+  CHECK(CALL(DBOS_SERVICE_SIGNAL_MASK, 0) == 0);
+  CHECK(CALL(SYS_KILL, own_page()->process_id, SIGUSR1) == 0);
+  CHECK(own_page()->signal.number == SIGUSR1);
+  return NULL;
+}
+
 // --- Attention -----------------------------------------------------------------------------------
 
 // What TASK_CALL sends to vCPU 0, again and again, until it is told to stop.
@@ -438,6 +463,7 @@ _Noreturn void run_first(const struct entry_state* state) {
   run_test("parking", parking);
   run_test("fork_and_wait", fork_and_wait);
   run_test("signals", signals);
+  run_test("signal_of_an_ended_thread", signal_of_an_ended_thread);
   run_test("attention_in_the_kernel", attention_in_the_kernel);
   run_test("attention_in_the_program", attention_in_the_program);
   run_test("attention_in_the_region", attention_in_the_region);
@@ -453,7 +479,9 @@ _Noreturn void run_other(const struct entry_state* state) {
     CALL(DBOS_SERVICE_YIELD);
   }
   other.state = *state;
-  other.control_failure = state->rsi == TASK_HELPER ? calls_of_helper() : check_control_registers();
+  other.control_failure = state->rsi == TASK_HELPER   ? calls_of_helper()
+                          : state->rsi == TASK_SIGNAL ? get_signal()
+                                                      : check_control_registers();
   other.thread_id = page->thread_id;
   other.process_id = page->process_id;
   other.index = page->vcpu_index;

@@ -113,15 +113,6 @@ void die_with_parent() {
   raw_call(__NR_kill, static_cast<uint64_t>(raw_call(__NR_getpid)), SIGKILL);
 }
 
-// Linux lets only the first thread name another sender than itself.
-void raise_as(const siginfo_t& info, uint32_t signal) {
-  const auto self = static_cast<uint64_t>(raw_call(__NR_getpid));
-  const auto address = reinterpret_cast<uint64_t>(&info);
-  if (raw_call(__NR_rt_sigqueueinfo, self, signal, address) < 0) {
-    raw_call(__NR_kill, self, signal);
-  }
-}
-
 uint32_t current_parent() {
   return static_cast<uint32_t>(raw_call(__NR_getppid));
 }
@@ -253,7 +244,7 @@ bool take_parent_death_notice(const siginfo_t& info) {
   follow_parent(*process);
   const uint32_t chosen = process->death_signal.load();
   if (chosen == kParentDeathSignal) return false;
-  if (chosen != 0) raise_as(info, chosen);
+  if (chosen != 0) send_to_process(static_cast<int>(chosen), info);
   return true;
 }
 

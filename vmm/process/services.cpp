@@ -144,6 +144,7 @@ int64_t result_without_debugger(const Call& call) {
 
 [[noreturn]] void exit_thread(Vcpu& vcpu, uint64_t status) {
   block_all_signals();
+  give_back_signal(vcpu);
   vcpu.end_life();
   vcpu.state.store(VcpuState::kEnded);
   for (;;) raw_call(__NR_exit, status);

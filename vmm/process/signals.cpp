@@ -64,17 +64,12 @@ void set_default(int signal) {
   raw_action(signal, &action, nullptr);
 }
 
-// Sends a signal that was taken from Linux back to where it came from.
-void send_again(int signal, const siginfo_t* info, bool to_this_thread) {
-  const uint64_t process = static_cast<uint64_t>(raw_call(__NR_getpid));
-  const uint64_t number = static_cast<uint64_t>(signal);
-  const uint64_t address = reinterpret_cast<uint64_t>(info);
-  if (to_this_thread) {
-    const uint64_t thread = static_cast<uint64_t>(raw_call(__NR_gettid));
-    raw_call(__NR_rt_tgsigqueueinfo, process, thread, number, address);
-  } else {
-    raw_call(__NR_rt_sigqueueinfo, process, number, address);
-  }
+// Sends a signal that was taken from Linux back to this thread.
+void send_to_this_thread(int signal, const siginfo_t& info) {
+  const auto process = static_cast<uint64_t>(raw_call(__NR_getpid));
+  const auto thread = static_cast<uint64_t>(raw_call(__NR_gettid));
+  raw_call(__NR_rt_tgsigqueueinfo, process, thread, static_cast<uint64_t>(signal),
+           reinterpret_cast<uint64_t>(&info));
 }
 
 [[gnu::cold]] void report_own_fault(int signal, const siginfo_t* info, const ucontext_t* context) {
@@ -171,7 +166,7 @@ void keep_for_later(SignalContext& vcpu, const siginfo_t& info, ucontext_t* cont
   }
   mask_of(context) |= bit(kParentDeathSignal);
   vcpu.blocks_kicks.store(1);
-  send_again(kParentDeathSignal, &info, true);
+  send_to_this_thread(kParentDeathSignal, info);
 }
 
 // Whoever sends a kick may be killed, or stopped, before it does or takes its count back. One that
@@ -201,7 +196,7 @@ void handle_signal(int signal, siginfo_t* info, void* opaque) {
   if (vcpu == nullptr) {
     // A thread without a vCPU takes no signals: another one shall have it.
     mask_of(context) = ~kNeverBlocked;
-    send_again(signal, info, false);
+    send_to_process(signal, *info);
     return;
   }
   // Only signal 64 can come while the slot is taken or while the program blocks it.
@@ -220,7 +215,7 @@ void handle_signal(int signal, siginfo_t* info, void* opaque) {
     case SignalDisposition::kDefault:
       if ((kOwnSignals & ~guest_defaults & bit(signal)) != 0) {
         set_default(signal);
-        send_again(signal, info, true);
+        send_to_this_thread(signal, *info);
         return;
       }
       break;  // or it changed after Linux chose this handler: the guest performs the default
@@ -344,6 +339,29 @@ void die_by_signal(int signal) {
   __builtin_unreachable();
 }
 
+// Linux lets only the first thread queue what looks like kill(2)'s or the kernel's. From the others
+// it comes as sigqueue(3) sends it, with the same sender and value; kill(2) needs no room in the
+// queue.
+void send_to_process(int signal, siginfo_t info) {
+  const auto process = static_cast<uint64_t>(raw_call(__NR_getpid));
+  const auto number = static_cast<uint64_t>(signal);
+  const auto address = reinterpret_cast<uint64_t>(&info);
+  if (raw_call(__NR_rt_sigqueueinfo, process, number, address) >= 0) return;
+  info.si_code = SI_QUEUE;
+  if (raw_call(__NR_rt_sigqueueinfo, process, number, address) >= 0) return;
+  raw_call(__NR_kill, process, number);
+}
+
+void give_back_signal(SignalContext& context) {
+  PendingSignal& slot = context.page->signal;
+  const uint32_t number = slot.number;
+  if (number == 0) return;
+  siginfo_t info;
+  memcpy(&info, slot.info, sizeof info);
+  slot.number = 0;
+  if (info.si_code != SI_TKILL) send_to_process(static_cast<int>(number), info);
+}
+
 void reset_signal_64(SignalContext& context) {
   context.has_kept.store(0);
   context.blocks_kicks.store(0);
@@ -361,7 +379,7 @@ void take_last_kicks(SignalContext& context) {
   change_signal_mask(SIG_BLOCK, bit(kParentDeathSignal));
   context.blocks_kicks.store(1);
   context.has_kept.store(0);
-  send_again(kParentDeathSignal, &context.kept, true);
+  send_to_this_thread(kParentDeathSignal, context.kept);
 }
 
 void listen_to_kicks(SignalContext& context) {

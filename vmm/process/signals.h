@@ -87,6 +87,14 @@ int64_t signal_action(ProcessSignals& process, uint64_t signal, uint64_t disposi
 int64_t signal_mask(SignalContext& context, uint64_t mask);
 [[noreturn]] void die_by_signal(int signal);
 
+// Sends a signal to this process, for whichever thread takes it, with `info` as far as Linux allows
+// that. Async-signal-safe.
+void send_to_process(int signal, siginfo_t info);
+// By the thread of `context`, which blocks all signals and ends: another thread gets what came for
+// the process and was not taken by the guest, as of Linux (kernel/signal.c: exit_signals). What
+// tkill or tgkill sent ends with its thread.
+void give_back_signal(SignalContext& context);
+
 // By the thread of `context`: forgets what the one before left.
 void reset_signal_64(SignalContext& context);
 // Waits for the kicks that were sent before runs_guest became 0, and gives Linux back what was

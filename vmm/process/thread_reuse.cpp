@@ -135,6 +135,7 @@ void note_thread_attributes(Vcpu& vcpu, const Call& call) {
 bool park_thread(Vcpu& vcpu) {
   if (!may_park(vcpu)) return false;
   block_all_signals();
+  give_back_signal(vcpu);
   // What is queued for this thread ends with it, and is not for the next one.
   if (pending_signals() != 0) return false;
   vcpu.end_life();

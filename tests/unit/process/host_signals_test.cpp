@@ -7,6 +7,7 @@
 #include <unistd.h>
 #include <cerrno>
 #include <csignal>
+#include <cstring>
 #include <ctime>
 
 #include <catch2/catch.hpp>
@@ -328,6 +329,47 @@ TEST_CASE("a blocked signal 64 waits, whatever it will do") {
   });
   CHECK(WIFEXITED(status));
   CHECK(WEXITSTATUS(status) == 0);
+}
+
+TEST_CASE("a signal that its ending thread has not taken goes to another, but for tgkill's") {
+  Fixture f;
+  block_all_signals();
+  siginfo_t given = {};
+  given.si_signo = SIGUSR1;
+  given.si_pid = 4711;
+  const auto store = [&](int code) {
+    given.si_code = code;
+    memcpy(f.page.signal.info, &given, sizeof given);
+    f.page.signal.number = SIGUSR1;
+  };
+  const auto take_pending = [] {
+    const uint64_t set = bit(SIGUSR1);
+    const timespec none{0, 0};
+    siginfo_t info = {};
+    raw_call(__NR_rt_sigtimedwait, reinterpret_cast<uint64_t>(&set),
+             reinterpret_cast<uint64_t>(&info), reinterpret_cast<uint64_t>(&none), 8);
+    return info;
+  };
+  store(SI_TKILL);
+  give_back_signal(f.context);
+  CHECK(take_pending().si_signo == 0);
+  store(SI_USER);
+  give_back_signal(f.context);
+  CHECK(f.page.signal.number == 0);
+  siginfo_t taken = take_pending();
+  CHECK(taken.si_signo == SIGUSR1);
+  CHECK(taken.si_code == SI_USER);
+  CHECK(taken.si_pid == 4711);
+  give_back_signal(f.context);
+  CHECK(take_pending().si_signo == 0);
+
+  // By another thread than the first.
+  store(SI_USER);
+  std::thread([&f] { give_back_signal(f.context); }).join();
+  taken = take_pending();
+  CHECK(taken.si_signo == SIGUSR1);
+  CHECK(taken.si_code == SI_QUEUE);
+  CHECK(taken.si_pid == 4711);
 }
 
 TEST_CASE("a kick that was counted and never sent is not waited for, and may still come") {
