@@ -5,7 +5,8 @@
 // guest, and both sides count (sequentially consistent):
 //   sender: kicks_sent + 1, then read runs_guest     -> not: kicks_sent - 1, nothing to do
 //   thread: runs_guest = 0, then wait until kicks_received reaches kicks_sent, then the call
-// A sender that is killed in between leaves a count behind, which the thread writes off.
+// A sender that is killed in between leaves a count behind, which the thread writes off. If it was
+// only slow, the thread takes that back.
 // A thread in the VMM goes back to the guest kernel, which looks at HypercallPage::attention
 // itself.
 #pragma once

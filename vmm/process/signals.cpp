@@ -177,6 +177,14 @@ int32_t missing_kicks(const SignalContext& context) {
   return static_cast<int32_t>(context.kicks_sent.load() - context.kicks_received.load());
 }
 
+// Less than 0: kicks that were written off came or were taken back after all, and the next ones
+// would not be waited for. The count is that of the kicks under way less those written off, so
+// below 0 at least one was written off that is not under way any more. Only this thread writes off,
+// so that stays true until it subtracts, whatever senders and its handler do meanwhile.
+void take_back_write_offs(SignalContext& context) {
+  while (missing_kicks(context) < 0) context.kicks_received.fetch_sub(1);
+}
+
 void handle_signal(int signal, siginfo_t* info, void* opaque) {
   auto* context = static_cast<ucontext_t*>(opaque);
   SignalContext* vcpu = current_context;
@@ -375,6 +383,7 @@ void take_last_kicks(SignalContext& context) {
         turn >= kTurnsBeforeLost && (pending_signals() & bit(kParentDeathSignal)) == 0;
     if (is_lost) context.kicks_received.fetch_add(1);
   }
+  take_back_write_offs(context);
   if (context.has_kept.load() == 0) return;
   change_signal_mask(SIG_BLOCK, bit(kParentDeathSignal));
   context.blocks_kicks.store(1);
@@ -383,6 +392,7 @@ void take_last_kicks(SignalContext& context) {
 }
 
 void listen_to_kicks(SignalContext& context) {
+  take_back_write_offs(context);
   if (context.blocks_kicks.load() == 0) return;
   context.blocks_kicks.store(0);
   change_signal_mask(SIG_UNBLOCK, bit(kParentDeathSignal));
