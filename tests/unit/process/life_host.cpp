@@ -166,8 +166,8 @@ void copy_dispositions(HostProcess& child, const HostProcess& parent) {
   std::copy(std::begin(parent.dispositions), std::end(parent.dispositions), child.dispositions);
 }
 
-// Takes a while: other threads come in between. Whoever is killed is so afterwards, so that no child
-// is made that does not know of it.
+// Takes a while, so that other threads come in between. It is done also for who is killed: a child
+// that is made after it has it.
 i64 set_disposition(std::unique_lock<std::mutex>& lock, u64 signal, u64 disposition) {
   lock.unlock();
   std::this_thread::yield();
