@@ -115,14 +115,10 @@ void describe(const Vma& vma, VmaInfo* info) {
   info->name = vma.name;
   info->flags = vma.flags;
   info->file = FileIdentity{};
-  info->window_kind = WindowKind::kFile;
-  info->window_address = PhysicalAddress();
   info->path[0] = '\0';
   if (vma.window != nullptr) {
     info->file = vma.window->file();
     info->file.offset += vma.window_offset;
-    info->window_kind = vma.window->kind();
-    info->window_address = vma.window_address(vma.begin());
     const char* path = vma.window->path();
     u32 i = 0;
     do info->path[i] = path[i];
@@ -146,6 +142,17 @@ bool AddressSpace::query(VirtualAddress address, VmaInfo* info) {
   const Vma* vma = vmas_.find(address);
   if (vma == nullptr) return false;
   describe(*vma, info);
+  return true;
+}
+
+bool AddressSpace::find_window(VirtualAddress address, WindowPlace* place) {
+  LockGuard guard(lock_);
+  const Vma* vma = vmas_.find(address);
+  if (vma == nullptr) return false;
+  if (vma->window == nullptr) return true;
+  place->window.hold(*vma->window);
+  place->is_shared = vma->is_shared();
+  place->offset = vma->window_offset + (address - vma->begin());
   return true;
 }
 

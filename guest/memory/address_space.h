@@ -106,15 +106,24 @@ struct VmaInfo {
   VmaName name;
   VmaFlags flags;
   FileIdentity file;  // of the window kinds; its offset is the vma's
-  WindowKind window_kind;
-  PhysicalAddress window_address;
   char path[kWindowPathMax];
+};
+
+// The window that the program sees at an address.
+struct WindowPlace {
+  WindowReference window;  // of none, where the memory is anonymous
+  bool is_shared = false;
+  u64 offset = 0;  // of the address, in the window
+
+  PhysicalAddress address() const { return window.get()->address() + offset; }
 };
 
 // A range of a window that a memory call concerns, for Service::kWindowControl.
 struct WindowRange {
+  VirtualAddress begin;  // where the program sees it
   PhysicalAddress address;
   u64 length;
+  WindowReference window;
 };
 struct WindowRanges {
   static constexpr u32 kMax = 16;
@@ -200,7 +209,8 @@ class AddressSpace {
   Result<void> unlock_all();
   // msync's checks. ENOMEM: there are holes; Linux writes back what there is nevertheless.
   Result<void> check_sync(VirtualAddress address, u64 length, int flags);
-  // Fills `out` with the window ranges of the vmas in the range, from *from on; moves *from.
+  // Fills `out`, which is empty, with the window ranges of the vmas in the range, from *from on;
+  // moves *from.
   void window_ranges(VirtualAddress* from, VirtualAddress end, WindowRanges* out);
 
   // No frame was left for this address space. Without locks: gives up what is ready for its next
@@ -240,6 +250,8 @@ class AddressSpace {
   // The first vma that ends after `from`; false: none.
   bool next_vma(VirtualAddress from, VmaInfo* info);
   bool query(VirtualAddress address, VmaInfo* info);
+  // Fills `place`, which is empty. False: nothing is mapped there.
+  bool find_window(VirtualAddress address, WindowPlace* place);
   PageUsage usage(VirtualRange range);
   SpaceStatistics statistics();
   // A consistent look at a walk, for debugging: visit(Pte, Level).

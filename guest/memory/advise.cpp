@@ -307,7 +307,6 @@ Result<void> AddressSpace::check_sync(VirtualAddress address, u64 length, int fl
 }
 
 void AddressSpace::window_ranges(VirtualAddress* from, VirtualAddress end, WindowRanges* out) {
-  out->count = 0;
   LockGuard guard(lock_);
   const Vma* vma = vmas_.find_ending_after(*from);
   for (; vma != nullptr && vma->begin() < end; vma = vma->next) {
@@ -317,7 +316,11 @@ void AddressSpace::window_ranges(VirtualAddress* from, VirtualAddress end, Windo
       return;
     }
     const VirtualRange piece = vma->range.intersect({*from, end});
-    out->ranges[out->count++] = {vma->window_address(piece.begin), piece.size()};
+    WindowRange& range = out->ranges[out->count++];
+    range.begin = piece.begin;
+    range.address = vma->window_address(piece.begin);
+    range.length = piece.size();
+    range.window.hold(*vma->window);
   }
   *from = end;
 }

@@ -2,9 +2,10 @@
 // of the window. All vmas that were split or moved from the first one, and those of snapshots,
 // share it.
 //
-// Each vma and each host call in flight holds a reference. The one who drops the last reference
-// does so under an address space's lock, where the host can't be called: the object goes on a
-// DroppedWindows list, which unmaps it after the lock is released.
+// Each vma and each host call in flight holds a reference: without one the window's address may be
+// another file's as soon as the address space's lock is released. The one who drops the last
+// reference does so under an address space's lock, where the host can't be called: the object goes
+// on a DroppedWindows list, which unmaps it after the lock is released.
 #pragma once
 
 #include <atomic>
@@ -65,6 +66,28 @@ Result<WindowObject*> window_create(PhysicalAddress address, u64 length, WindowK
                                     const FileIdentity& file);
 // Drops the caller's reference. Without locks.
 void window_release(WindowObject* object);
+
+// Keeps a window mapped for a host call that is given its address. Destroy it without locks.
+class WindowReference {
+ public:
+  WindowReference() = default;
+  ~WindowReference() {
+    if (object_ != nullptr) window_release(object_);
+  }
+  WindowReference(const WindowReference&) = delete;
+  WindowReference& operator=(const WindowReference&) = delete;
+
+  // Once, with a lock or a reference that keeps the object.
+  void hold(WindowObject& object) {
+    DBOS_ASSERT(object_ == nullptr);
+    object.add_reference();
+    object_ = &object;
+  }
+  WindowObject* get() const { return object_; }
+
+ private:
+  WindowObject* object_ = nullptr;
+};
 
 // Objects whose last reference is gone. Declare it before the guard of the lock, so that it is
 // destroyed, and calls the host, after the lock is released.

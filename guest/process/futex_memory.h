@@ -7,6 +7,7 @@
 namespace dbos {
 
 class AddressSpace;
+class WindowReference;
 
 // An aligned 32-bit word of the program, when that takes no fault; else EFAULT, and the caller
 // resolves the fault (user_copy.h) without its lock and tries again. Allowed under a spin lock.
@@ -14,8 +15,9 @@ Result<u32> peek_program_nofault(VirtualAddress address);
 Result<u32> compare_exchange_program_nofault(VirtualAddress address, u32 expected, u32 desired);
 
 // For a futex without FUTEX_PRIVATE_FLAG: the host's address of the word when it lies in memory
-// that is shared through the window, null when it is private memory. EFAULT: nothing is mapped
-// there.
-Result<PhysicalAddress> shared_futex_address(AddressSpace& space, VirtualAddress address);
+// that is shared through the window, null when it is private memory. `window`, which is empty, then
+// keeps it there. EFAULT: nothing is mapped there.
+Result<PhysicalAddress> shared_futex_address(AddressSpace& space, VirtualAddress address,
+                                             WindowReference& window);
 
 }  // namespace dbos

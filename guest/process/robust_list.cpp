@@ -4,6 +4,7 @@
 
 #include "guest/hypercall.h"
 #include "guest/memory/user_copy.h"
+#include "guest/memory/window_object.h"
 #include "guest/process/futex.h"
 #include "guest/process/futex_memory.h"
 
@@ -59,7 +60,8 @@ Result<void> release(Thread& thread, u64 value_address, bool is_pi, Place place)
 }  // namespace
 
 i64 wake_word(Thread& thread, VirtualAddress address, i32 count) {
-  const Result<PhysicalAddress> shared = shared_futex_address(*thread.space, address);
+  WindowReference window;
+  const Result<PhysicalAddress> shared = shared_futex_address(*thread.space, address, window);
   if (shared.is_error()) return negative(shared.error());
   if (!shared.value().is_null())
     return hypercall(kSystemCallFutex, shared.value().value(), FUTEX_WAKE, static_cast<u32>(count));

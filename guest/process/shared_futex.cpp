@@ -4,11 +4,13 @@
 
 namespace dbos {
 
-Result<PhysicalAddress> shared_futex_address(AddressSpace& space, VirtualAddress address) {
-  VmaInfo info;
-  if (!space.query(address, &info)) return Error(EFAULT);
-  if (info.kind != VmaKind::kWindowShared) return PhysicalAddress(0);
-  return info.window_address + (address - info.range.begin);
+Result<PhysicalAddress> shared_futex_address(AddressSpace& space, VirtualAddress address,
+                                             WindowReference& window) {
+  WindowPlace place;
+  if (!space.find_window(address, &place)) return Error(EFAULT);
+  if (!place.is_shared) return PhysicalAddress(0);
+  window.hold(*place.window.get());
+  return place.address();
 }
 
 }  // namespace dbos

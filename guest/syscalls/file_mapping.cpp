@@ -106,11 +106,14 @@ Result<FileMapping> map_file(i32 descriptor, u64 offset, u64 length, FileUse use
                      description.may_execute);
 }
 
-Result<FileMapping> map_file_again(PhysicalAddress address, u64 length, WindowKind kind,
-                                   const FileIdentity& identity) {
+Result<FileMapping> map_file_again(const WindowObject& window, u64 offset, u64 length) {
+  const PhysicalAddress address = window.address() + offset;
   const i64 copy = hypercall(Service::kWindowDuplicate, address.value(), length);
   if (copy < 0) return error_of(copy);
-  return make_object(PhysicalAddress(static_cast<u64>(copy)), length, kind, true, identity);
+  FileIdentity identity = window.file();
+  identity.offset += offset;
+  return make_object(PhysicalAddress(static_cast<u64>(copy)), length, window.kind(), true,
+                     identity);
 }
 
 Result<FileMapping> attach_segment(i32 identifier, int flags) {

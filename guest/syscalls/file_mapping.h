@@ -23,9 +23,8 @@ enum class FileUse : u8 { kPrivate, kShared, kSharedToWrite };
 Result<FileMapping> map_file(i32 descriptor, u64 offset, u64 length, FileUse use,
                              const char* path = nullptr);
 
-// A mapping of the file behind the window address `address`, from there on, for one that grows.
-Result<FileMapping> map_file_again(PhysicalAddress address, u64 length, WindowKind kind,
-                                   const FileIdentity& identity);
+// A mapping of what `window` shows from `offset` on, for one that grows. The caller holds `window`.
+Result<FileMapping> map_file_again(const WindowObject& window, u64 offset, u64 length);
 
 // A System V shared memory segment, whole. `flags`: SHM_RDONLY, SHM_EXEC. The errno is shmat's.
 Result<FileMapping> attach_segment(i32 identifier, int flags);

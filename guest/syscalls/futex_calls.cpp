@@ -4,6 +4,7 @@
 
 #include "guest/hypercall.h"
 #include "guest/memory/user_copy.h"
+#include "guest/memory/window_object.h"
 #include "guest/platform.h"
 #include "guest/process/clock.h"
 #include "guest/process/futex.h"
@@ -132,12 +133,14 @@ i64 futex_of_guest(const Request& request, const TimeSpec* time) {
 i64 perform(const Request& request, const TimeSpec* time) {
   if ((request.operation & FUTEX_PRIVATE_FLAG) != 0) return futex_of_guest(request, time);
   if (!is_aligned(request.address.value(), sizeof(u32))) return -EINVAL;
-  const Result<PhysicalAddress> host = shared_futex_address(*request.thread.space, request.address);
+  WindowReference windows[2];
+  const Result<PhysicalAddress> host =
+      shared_futex_address(*request.thread.space, request.address, windows[0]);
   if (host.is_error()) return negative(host.error());
   PhysicalAddress second;
   if (has_second_futex(request.command)) {
     const Result<PhysicalAddress> found =
-        shared_futex_address(*request.thread.space, request.second_address);
+        shared_futex_address(*request.thread.space, request.second_address, windows[1]);
     if (found.is_error()) return negative(found.error());
     second = found.value();
     // One queue here, the other one at the host: no program is known to do that.

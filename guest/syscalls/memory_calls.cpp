@@ -132,20 +132,18 @@ i64 control_windows(AddressSpace& space, VirtualAddress address, u64 length, u64
 
 // Of a file's pages Linux tells which are in its cache, whether they are mapped here or not.
 void add_cached_pages(AddressSpace& space, VirtualRange range, u8* present) {
-  VmaInfo info;
-  VirtualAddress at = range.begin;
-  while (at < range.end && space.next_vma(at, &info) && info.range.begin < range.end) {
-    if (at < info.range.begin) at = info.range.begin;
-    const VirtualAddress end = range.end < info.range.end ? range.end : info.range.end;
-    const u64 pages = (end - at) / kPageSize;
-    u8 cached[kPagesAtOnce] = {};
-    if (info.kind != VmaKind::kAnonymous) {
-      hypercall(Service::kWindowControl, (info.window_address + (at - info.range.begin)).value(),
-                end - at, __NR_mincore, platform::physical_of(cached).value());
+  VirtualAddress from = range.begin;
+  while (from < range.end) {
+    WindowRanges found;
+    space.window_ranges(&from, range.end, &found);
+    for (u32 i = 0; i < found.count; ++i) {
+      const WindowRange& part = found.ranges[i];
+      u8 cached[kPagesAtOnce] = {};
+      hypercall(Service::kWindowControl, part.address.value(), part.length, __NR_mincore,
+                platform::physical_of(cached).value());
+      u8* const first = present + (part.begin - range.begin) / kPageSize;
+      for (u64 page = 0; page < part.length / kPageSize; ++page) first[page] |= cached[page] & 1;
     }
-    u8* const first = present + (at - range.begin) / kPageSize;
-    for (u64 i = 0; i < pages; ++i) first[i] |= cached[i] & 1;
-    at = end;
   }
 }
 
@@ -213,13 +211,11 @@ i64 system_mremap(Thread& thread, u64 address, u64 old_length, u64 new_length, i
   if (result.is_ok() || result.error().code() != AddressSpace::kWindowTooShort) {
     return result_of(result);
   }
-  VmaInfo info;
-  if (!space.query(VirtualAddress(address), &info)) return -EFAULT;
-  const u64 into = VirtualAddress(address) - info.range.begin;
-  info.file.path = info.path;
-  info.file.offset += into;
-  const auto longer = map_file_again(info.window_address + into, align_up(new_length, kPageSize),
-                                     info.window_kind, info.file);
+  WindowPlace place;
+  const bool is_mapped = space.find_window(VirtualAddress(address), &place);
+  if (!is_mapped || place.window.get() == nullptr) return -EFAULT;  // another thread was here
+  const auto longer =
+      map_file_again(*place.window.get(), place.offset, align_up(new_length, kPageSize));
   if (longer.is_error()) return -ENOMEM;
   const auto moved = space.remap(VirtualAddress(address), old_length, new_length, flags,
                                  VirtualAddress(new_address), longer.value().object);

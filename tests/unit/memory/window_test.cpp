@@ -189,6 +189,7 @@ TEST_CASE_METHOD(Fixture, "msync and madvise learn which ranges of windows are c
   WindowRanges ranges;
   space.window_ranges(&from, page(100), &ranges);
   CHECK(ranges.count == 2);
+  CHECK(ranges.ranges[0].begin == page(2));
   CHECK(ranges.ranges[0].address == at + 2 * kPageSize);
   CHECK(ranges.ranges[0].length == 14 * kPageSize);
   CHECK(ranges.ranges[1].address == own);
@@ -200,6 +201,40 @@ TEST_CASE_METHOD(Fixture, "msync and madvise learn which ranges of windows are c
   CHECK(space.advise(page(30), kPageSize, MADV_REMOVE).error() == Error(EINVAL));
   CHECK(space.protect(page(0), 16 * kPageSize, PROT_READ).is_ok());
   CHECK(space.advise(page(0), 16 * kPageSize, MADV_REMOVE).error() == Error(EACCES));
+}
+
+TEST_CASE_METHOD(Fixture, "a window that the host is asked about stays mapped until it answered") {
+  const u64 before = host::open_windows();
+  const PhysicalAddress at = map(0, 16, true);
+  map(16, 4, false);
+  machine.map(space, kPageSize, PROT_READ, MAP_FIXED, page(20));
+  {
+    WindowRanges ranges;
+    VirtualAddress from = page(0);
+    space.window_ranges(&from, page(21), &ranges);
+    REQUIRE(ranges.count == 2);
+    CHECK(ranges.ranges[0].window.get()->references() == 2);
+    CHECK(space.unmap(page(0), 20 * kPageSize).is_ok());
+    CHECK(ranges.ranges[0].window.get()->references() == 1);
+    CHECK(host::is_window(at));
+    CHECK(host::open_windows() == before + 2);
+  }
+  CHECK(host::open_windows() == before);
+
+  map(0, 16, true);
+  {
+    WindowPlace place;
+    CHECK(space.find_window(page(3), &place));
+    CHECK(place.is_shared);
+    CHECK(place.address() == place.window.get()->address() + 3 * kPageSize);
+    CHECK(space.unmap(page(0), 16 * kPageSize).is_ok());
+    CHECK(host::open_windows() == before + 1);
+    WindowPlace nothing;
+    CHECK(!space.find_window(page(3), &nothing));
+    CHECK(space.find_window(page(20), &nothing));
+    CHECK(nothing.window.get() == nullptr);
+  }
+  CHECK(host::open_windows() == before);
 }
 
 TEST_CASE_METHOD(Fixture, "mremap of a window that is too short asks for a longer one") {

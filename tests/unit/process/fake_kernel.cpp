@@ -205,9 +205,11 @@ Result<u32> compare_exchange_program_nofault(VirtualAddress address, u32 expecte
   if (absent_first && (absent_once = !absent_once)) return Error(EFAULT);
   return compare_exchange_program(address, expected, desired);
 }
-Result<PhysicalAddress> shared_futex_address(AddressSpace&, VirtualAddress) {
+Result<PhysicalAddress> shared_futex_address(AddressSpace&, VirtualAddress, WindowReference&) {
   return PhysicalAddress();
 }
+// There are no windows.
+void window_release(WindowObject*) {}
 
 u64 clock_now(u32 clock) {
   timespec now{};
