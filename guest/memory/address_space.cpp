@@ -153,6 +153,7 @@ bool AddressSpace::find_window(VirtualAddress address, WindowPlace* place) {
   place->window.hold(*vma->window);
   place->is_shared = vma->is_shared();
   place->offset = vma->window_offset + (address - vma->begin());
+  place->vma_offset = vma->window_offset;
   return true;
 }
 

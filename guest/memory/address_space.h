@@ -98,6 +98,13 @@ struct WindowMapping {
   bool may_execute = true;  // PROT_EXEC may be asked for, now or later
 };
 
+// Another window onto the same file, for a mapping that grows beyond the end of its own.
+struct LongerWindow {
+  WindowObject* object;
+  const WindowObject* of;  // the mapping's own, held by the caller
+  u64 offset;              // of the longer one's first byte, in `of`
+};
+
 // A copy of what /proc/self/maps says about a vma.
 struct VmaInfo {
   VirtualRange range;
@@ -113,7 +120,8 @@ struct VmaInfo {
 struct WindowPlace {
   WindowReference window;  // of none, where the memory is anonymous
   bool is_shared = false;
-  u64 offset = 0;  // of the address, in the window
+  u64 offset = 0;      // of the address, in the window
+  u64 vma_offset = 0;  // of the vma's first byte
 
   PhysicalAddress address() const { return window.get()->address() + offset; }
 };
@@ -189,12 +197,12 @@ class AddressSpace {
   // EINVAL: nothing was changed. EACCES, ENOMEM: as under Linux, what lies before the page that
   // can't have these rights has them now.
   Result<void> protect(VirtualAddress address, u64 length, int protection);
-  // Error(kWindowTooShort): nothing was changed, because the window object ends before the new
-  // length. Call again with `longer`, an object of `new_length` bytes for the same file whose first
-  // byte is the one at `address`.
+  // Error(kWindowTooShort): nothing was changed, because the window ends before the new length.
+  // Call again with a `longer` one, from the vma's first byte on. What grows then shows that one
+  // alone, and so stays one vma. The same error again: the mapping has changed meanwhile.
   static constexpr int kWindowTooShort = 4095;
   Result<VirtualAddress> remap(VirtualAddress address, u64 old_length, u64 new_length, int flags,
-                               VirtualAddress new_address, WindowObject* longer = nullptr);
+                               VirtualAddress new_address, const LongerWindow* longer = nullptr);
   // The new break, or the old one where it can't be moved, as the system call returns it.
   VirtualAddress set_brk(VirtualAddress address);
 
@@ -313,21 +321,21 @@ class AddressSpace {
   void account(i64 bytes);
   // (remap.cpp)
   Result<VirtualAddress> remap_locked(VirtualAddress address, u64 old_length, u64 new_length,
-                                      int flags, VirtualAddress new_address, WindowObject* longer,
-                                      DroppedWindows& dropped);
+                                      int flags, VirtualAddress new_address,
+                                      const LongerWindow* longer, DroppedWindows& dropped);
   Result<VirtualAddress> remap_to(VirtualAddress address, u64 old_length, u64 new_length, int flags,
-                                  VirtualAddress new_address, WindowObject* longer,
+                                  VirtualAddress new_address, const LongerWindow* longer,
                                   DroppedWindows& dropped);
   Result<Vma*> check_growth(VirtualAddress address, u64 old_length, u64 new_length,
-                            bool has_longer) const;
-  Result<VirtualAddress> move_vma(Vma* vma, VirtualAddress address, u64 old_length, u64 new_length,
-                                  VirtualAddress new_address, bool keep_old, WindowObject* longer,
-                                  DroppedWindows& dropped);
-  Result<void> insert_moved(const Vma& moved, const Vma* tail, DroppedWindows& dropped);
-  Result<void> move_pages(VirtualRange source, VirtualRange target, bool keep_old);
-  void leave_behind(Vma* vma, bool keep_old, DroppedWindows& dropped);
-  Result<void> extend(Vma* vma, u64 old_length, u64 new_length, WindowObject* longer,
+                            const LongerWindow* longer) const;
+  Result<void> extend(Vma* vma, VirtualAddress address, u64 new_length, const LongerWindow* longer,
                       DroppedWindows& dropped);
+  Result<VirtualAddress> move_vma(Vma* vma, VirtualAddress address, u64 old_length, u64 new_length,
+                                  VirtualAddress new_address, bool keep_old,
+                                  const LongerWindow* longer, DroppedWindows& dropped);
+  Result<void> move_pages(VirtualRange source, VirtualRange target, bool keep_old);
+  Result<void> drop_window_pages(VirtualRange range);
+  void leave_behind(Vma* vma, bool keep_old, DroppedWindows& dropped);
   // (advise.cpp)
   Result<void> advise_stretch(VirtualRange range, int advice, bool& has_hole);  // without the lock
   Result<void> advise_vma(Vma* vma, VirtualRange range, int advice, TlbBatch& batch);

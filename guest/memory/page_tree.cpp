@@ -210,6 +210,33 @@ void PageTree::clear_below(Node& node, Level level, VirtualAddress base, const C
   }
 }
 
+Result<void> PageTree::clear_windows(VirtualRange range, TlbBatch& batch) {
+  const Result<void> result =
+      clear_windows_below(node_at(root_), Level::kRoot, VirtualAddress(0), range, batch);
+  note_change(range);
+  return result;
+}
+
+Result<void> PageTree::clear_windows_below(Node& node, Level level, VirtualAddress base,
+                                           VirtualRange range, TlbBatch& batch) {
+  const VirtualRange part = entries_in(level, base, range);
+  for (VirtualAddress at = part.begin; at < part.end; at = at + span(level)) {
+    PteSlot& slot = node.entry(at, level);
+    const Pte entry = slot.load();
+    if (entry.is_empty()) continue;
+    if (!entry.is_leaf(level)) {
+      if (!is_exclusive(entry.address())) DBOS_RETURN_IF_ERROR(isolate_node(slot, at, batch));
+      DBOS_RETURN_IF_ERROR(
+          clear_windows_below(node_at(slot.load().address()), below(level), at, range, batch));
+    } else if (!is_arena(entry.address())) {
+      slot.exchange(Pte());
+      counts_.window -= pages_of(level);
+      batch.invalidate(entry_range(at, level));
+    }
+  }
+  return {};
+}
+
 // ---- Rights ----
 
 Result<void> PageTree::protect(VirtualRange range, Protection from, Protection to,

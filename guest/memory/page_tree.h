@@ -115,6 +115,10 @@ class PageTree {
   Result<Clearing> prepare_clear(VirtualRange range, VirtualRange freeable, TlbBatch& batch);
   void clear(const Clearing& prepared, TlbBatch& batch);
 
+  // Takes the pages of windows out of the range, and leaves private copies of such pages. ENOMEM:
+  // only some are gone.
+  Result<void> clear_windows(VirtualRange range, TlbBatch& batch);
+
   // Changes the rights of what is there. Rights that are added to shared pages are left to the
   // fault handler. ENOMEM: none has changed.
   Result<void> protect(VirtualRange range, Protection from, Protection to, TlbBatch& batch);
@@ -181,6 +185,8 @@ class PageTree {
   Result<void> isolate(VirtualAddress boundary, VirtualRange freeable, TlbBatch& batch);
   void clear_below(Node& node, Level level, VirtualAddress base, const Clearing& prepared,
                    TlbBatch& batch);
+  Result<void> clear_windows_below(Node& node, Level level, VirtualAddress base, VirtualRange range,
+                                   TlbBatch& batch);
   Result<void> prepare_protect(Node& node, Level level, VirtualAddress base, VirtualRange range,
                                bool adds_only, TlbBatch& batch);
   void protect_below(Node& node, Level level, VirtualAddress base, VirtualRange range,

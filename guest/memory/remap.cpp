@@ -5,10 +5,27 @@
 #include "guest/memory/address_space.h"
 
 namespace dbos {
+namespace {
+
+// Whether the vma's window has `length` bytes from `address` on.
+bool fits_window(const Vma& vma, VirtualAddress address, u64 length) {
+  if (vma.window == nullptr) return true;
+  return vma.window_offset + (address - vma.begin()) + length <= vma.window->length();
+}
+
+// Whether `longer` shows the same file from the vma's first byte on, and has so many bytes.
+bool fits_longer(const LongerWindow* longer, const Vma& vma, VirtualAddress address, u64 length) {
+  if (longer == nullptr || longer->of != vma.window) return false;
+  if (vma.window_offset < longer->offset) return false;
+  const u64 offset = vma.window_offset - longer->offset + (address - vma.begin());
+  return offset + length <= longer->object->length();
+}
+
+}  // namespace
 
 Result<VirtualAddress> AddressSpace::remap(VirtualAddress address, u64 old_length, u64 new_length,
                                            int flags, VirtualAddress new_address,
-                                           WindowObject* longer) {
+                                           const LongerWindow* longer) {
   const bool may_move = (flags & MREMAP_MAYMOVE) != 0;
   if ((flags & ~(MREMAP_FIXED | MREMAP_MAYMOVE | MREMAP_DONTUNMAP)) != 0) return Error(EINVAL);
   if ((flags & MREMAP_FIXED) != 0 && !may_move) return Error(EINVAL);
@@ -32,7 +49,8 @@ Result<VirtualAddress> AddressSpace::remap(VirtualAddress address, u64 old_lengt
 
 Result<VirtualAddress> AddressSpace::remap_locked(VirtualAddress address, u64 old_length,
                                                   u64 new_length, int flags,
-                                                  VirtualAddress new_address, WindowObject* longer,
+                                                  VirtualAddress new_address,
+                                                  const LongerWindow* longer,
                                                   DroppedWindows& dropped) {
   if (vmas_.find(address) == nullptr) return Error(EFAULT);
 
@@ -52,11 +70,11 @@ Result<VirtualAddress> AddressSpace::remap_locked(VirtualAddress address, u64 ol
   }
 
   // 3. Growing where it is.
-  Vma* vma = DBOS_TRY(check_growth(address, old_length, new_length, longer != nullptr));
+  Vma* vma = DBOS_TRY(check_growth(address, old_length, new_length, longer));
   const VirtualAddress new_end = address + new_length;
   if (address + old_length == vma->end() && new_end.value() <= kProgramEnd &&
       vmas_.is_free({vma->end(), new_end})) {
-    DBOS_RETURN_IF_ERROR(extend(vma, vma->end() - address, new_length, longer, dropped));
+    DBOS_RETURN_IF_ERROR(extend(vma, address, new_length, longer, dropped));
     return address;
   }
 
@@ -68,7 +86,7 @@ Result<VirtualAddress> AddressSpace::remap_locked(VirtualAddress address, u64 ol
 
 Result<VirtualAddress> AddressSpace::remap_to(VirtualAddress address, u64 old_length,
                                               u64 new_length, int flags, VirtualAddress new_address,
-                                              WindowObject* longer, DroppedWindows& dropped) {
+                                              const LongerWindow* longer, DroppedWindows& dropped) {
   const bool keep_old = (flags & MREMAP_DONTUNMAP) != 0;
   const bool is_fixed = (flags & MREMAP_FIXED) != 0;
   if (!is_aligned(new_address.value(), kPageSize)) return Error(EINVAL);
@@ -79,7 +97,7 @@ Result<VirtualAddress> AddressSpace::remap_to(VirtualAddress address, u64 old_le
   if (vmas_.count() + 2 >= memory_options().vma_count_max - 3) return Error(ENOMEM);
   // Whatever the host has to be asked for comes before the first change.
   const u64 kept = old_length < new_length ? old_length : new_length;
-  Result<Vma*> vma = check_growth(address, kept, new_length, longer != nullptr);
+  Result<Vma*> vma = check_growth(address, kept, new_length, longer);
   if (vma.is_error() && vma.error() == Error(kWindowTooShort)) return vma.error();
   if (is_fixed) {
     if (new_address < kLowestAddress) return Error(EPERM);
@@ -91,7 +109,7 @@ Result<VirtualAddress> AddressSpace::remap_to(VirtualAddress address, u64 old_le
     DBOS_RETURN_IF_ERROR(unmap_range({address + new_length, address + old_length}, batch, dropped));
     old_length = new_length;
   }
-  Vma* source = DBOS_TRY(check_growth(address, old_length, new_length, longer != nullptr));
+  Vma* source = DBOS_TRY(check_growth(address, old_length, new_length, longer));
   if (keep_old && !may_grow_by(old_length)) return Error(ENOMEM);
   if (!is_fixed) new_address = DBOS_TRY(place(new_address, new_length, 0));
   return move_vma(source, address, old_length, new_length, new_address, keep_old, longer, dropped);
@@ -99,7 +117,7 @@ Result<VirtualAddress> AddressSpace::remap_to(VirtualAddress address, u64 old_le
 
 // Linux's vma_to_resize().
 Result<Vma*> AddressSpace::check_growth(VirtualAddress address, u64 old_length, u64 new_length,
-                                        bool has_longer) const {
+                                        const LongerWindow* longer) const {
   Vma* vma = vmas_.find(address);
   if (vma == nullptr) return Error(EFAULT);
   if (old_length == 0 && !vma->is_shared()) return Error(EINVAL);
@@ -111,64 +129,57 @@ Result<Vma*> AddressSpace::check_growth(VirtualAddress address, u64 old_length, 
   const bool is_charged =
       !vma->is_shared() && vma->protection.may_write() && !vma->has(VmaFlag::kNoReserve);
   if (is_charged && growth > limits_.at_once) return Error(ENOMEM);
-  if (vma->window != nullptr && !has_longer) {
-    const u64 offset = vma->window_offset + (address - vma->begin());
-    if (vma->window->length() - offset < new_length) return Error(kWindowTooShort);
+  if (!fits_window(*vma, address, new_length) && !fits_longer(longer, *vma, address, new_length)) {
+    return Error(kWindowTooShort);
   }
   return vma;
 }
 
-// Appends what is new behind `old_length` bytes, which end where the vma ends.
-Result<void> AddressSpace::extend(Vma* vma, u64 old_length, u64 new_length, WindowObject* longer,
-                                  DroppedWindows& dropped) {
-  const u64 growth = new_length - old_length;
-  if (longer == nullptr) {
-    vmas_.set_range(vma, {vma->begin(), vma->end() + growth});
-  } else {
-    if (vmas_.count() >= memory_options().vma_count_max) return Error(ENOMEM);
-    Vma tail = *vma;
-    tail.range = {vma->end(), vma->end() + growth};
-    tail.window = longer;
-    tail.window_offset = old_length;
-    vma = DBOS_TRY(insert_vma(tail));
+// Makes the vma end `new_length` bytes behind `address`. Where its window is too short, all of it
+// shows the longer one from then on.
+Result<void> AddressSpace::extend(Vma* vma, VirtualAddress address, u64 new_length,
+                                  const LongerWindow* longer, DroppedWindows& dropped) {
+  if (!fits_window(*vma, address, new_length)) {
+    DBOS_RETURN_IF_ERROR(drop_window_pages(vma->range));
+    dropped.drop_reference(vma->window);
+    longer->object->add_reference();
+    vma->window = longer->object;
+    vma->window_offset -= longer->offset;
   }
+  const VirtualAddress new_end = address + new_length;
+  const u64 growth = new_end - vma->end();
+  vmas_.set_range(vma, {vma->begin(), new_end});
   account(static_cast<i64>(growth));
   if (vma->has(VmaFlag::kLocked)) locked_bytes_ += growth;
   merge_around(vma, dropped);
   return {};
 }
 
-// To a free place. With `keep_old` the old vma stays, empty.
+// To a free place. With `keep_old` the old vma stays, empty. Where the window is too short, what
+// moves shows the longer one, and the rest of the vma the one that it had.
 Result<VirtualAddress> AddressSpace::move_vma(Vma* vma, VirtualAddress address, u64 old_length,
                                               u64 new_length, VirtualAddress new_address,
-                                              bool keep_old, WindowObject* longer,
+                                              bool keep_old, const LongerWindow* longer,
                                               DroppedWindows& dropped) {
   if (vmas_.count() >= memory_options().vma_count_max - 3) return Error(ENOMEM);
   const VirtualRange source{address, address + old_length};
   const VirtualRange target{new_address, new_address + new_length};
-  const bool has_tail = longer != nullptr && new_length > old_length && old_length != 0;
+  const bool changes_window = !fits_window(*vma, address, new_length);
   Vma moved = *vma;
-  moved.range = {target.begin, has_tail ? target.begin + old_length : target.end};
+  moved.range = target;
   if (moved.window != nullptr) moved.window_offset += address - vma->begin();
-  if (longer != nullptr && old_length == 0) {
-    moved.window = longer;
-    moved.window_offset = 0;
+  if (changes_window) {
+    moved.window = longer->object;
+    moved.window_offset -= longer->offset;
   }
-
-  Vma tail = moved;  // what `longer` has more than the vma's own
-  tail.range = {moved.end(), target.end};
-  tail.window = longer;
-  tail.window_offset = old_length;
 
   // 1. All that can fail.
   Result<void> result = old_length == 0 ? Result<void>() : split_at(source);
-  if (result.is_ok()) result = insert_moved(moved, has_tail ? &tail : nullptr, dropped);
+  if (result.is_ok() && old_length != 0 && changes_window) result = drop_window_pages(source);
+  if (result.is_ok() && insert_vma(moved).is_error()) result = Error(ENOMEM);
   if (result.is_ok() && old_length != 0) {
     result = move_pages(source, target, keep_old);
-    if (result.is_error()) {
-      remove_vma(vmas_.find(target.begin), dropped);
-      if (has_tail) remove_vma(vmas_.find(tail.begin()), dropped);
-    }
+    if (result.is_error()) remove_vma(vmas_.find(target.begin), dropped);
   }
   if (result.is_error()) {
     merge_range(source, dropped);
@@ -183,15 +194,12 @@ Result<VirtualAddress> AddressSpace::move_vma(Vma* vma, VirtualAddress address, 
   return new_address;
 }
 
-// Both or none.
-Result<void> AddressSpace::insert_moved(const Vma& moved, const Vma* tail,
-                                        DroppedWindows& dropped) {
-  Vma* added = DBOS_TRY(insert_vma(moved));
-  if (tail == nullptr) return {};
-  const Result<Vma*> inserted = insert_vma(*tail);
-  if (inserted.is_ok()) return {};
-  remove_vma(added, dropped);
-  return inserted.error();
+// The pages that the range shows of windows. They come back by faults, from the window that their
+// vma has then; so what fails halfway has changed nothing that the program sees.
+Result<void> AddressSpace::drop_window_pages(VirtualRange range) {
+  TlbBatch batch(*this, *line_, pins_);
+  note_resident();
+  return tree_.clear_windows(range, batch);
 }
 
 // All or none, to where `target` begins. Neither is to be freed around: the vmas are there, at both

@@ -71,6 +71,16 @@ Result<FileMapping> make_object(PhysicalAddress address, u64 length, WindowKind 
   return FileMapping{object.value(), may_write, may_execute};
 }
 
+Result<FileMapping> map_again(const WindowObject& window, u64 offset, u64 length) {
+  const PhysicalAddress address = window.address() + offset;
+  const i64 copy = hypercall(Service::kWindowDuplicate, address.value(), length);
+  if (copy < 0) return error_of(copy);
+  FileIdentity identity = window.file();
+  identity.offset += offset;
+  return make_object(PhysicalAddress(static_cast<u64>(copy)), length, window.kind(), true,
+                     identity);
+}
+
 }  // namespace
 
 void write_descriptor_link(char (&link)[kDescriptorLinkSize], i32 descriptor) {
@@ -95,7 +105,7 @@ Result<FileMapping> map_file(i32 descriptor, u64 offset, u64 length, FileUse use
     address = platform::window_map(descriptor, offset, length, PROT_READ, MAP_SHARED);
   }
   // The guest copies what the program writes to a private mapping, so the host's may be shared, and
-  // can then be duplicated (map_file_again). Some file systems have private ones only.
+  // can then be duplicated (map_again). Some file systems have private ones only.
   if (!is_shared && address.is_error()) {
     address = platform::window_map(descriptor, offset, length, PROT_READ, MAP_PRIVATE);
   }
@@ -106,14 +116,14 @@ Result<FileMapping> map_file(i32 descriptor, u64 offset, u64 length, FileUse use
                      description.may_execute);
 }
 
-Result<FileMapping> map_file_again(const WindowObject& window, u64 offset, u64 length) {
-  const PhysicalAddress address = window.address() + offset;
-  const i64 copy = hypercall(Service::kWindowDuplicate, address.value(), length);
-  if (copy < 0) return error_of(copy);
-  FileIdentity identity = window.file();
-  identity.offset += offset;
-  return make_object(PhysicalAddress(static_cast<u64>(copy)), length, window.kind(), true,
-                     identity);
+Result<FileMapping> map_longer(const WindowObject& window, u64 offset, u64 length) {
+  constexpr u64 kSpareMax = kGiB;
+  u64 spare = length < kSpareMax ? length : kSpareMax;
+  // Other memory does not grow with its mapping: there is SIGBUS behind its end.
+  if (window.kind() != WindowKind::kFile) spare = 0;
+  Result<FileMapping> longer = map_again(window, offset, length + spare);
+  if (longer.is_error() && spare != 0) longer = map_again(window, offset, length);
+  return longer;
 }
 
 Result<FileMapping> attach_segment(i32 identifier, int flags) {

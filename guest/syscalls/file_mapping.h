@@ -23,8 +23,9 @@ enum class FileUse : u8 { kPrivate, kShared, kSharedToWrite };
 Result<FileMapping> map_file(i32 descriptor, u64 offset, u64 length, FileUse use,
                              const char* path = nullptr);
 
-// A mapping of what `window` shows from `offset` on, for one that grows. The caller holds `window`.
-Result<FileMapping> map_file_again(const WindowObject& window, u64 offset, u64 length);
+// A mapping of what `window`, which the caller holds, shows from `offset` on, of at least `length`
+// bytes, for one that grows. A file's is longer, so that the next growth seldom needs another one.
+Result<FileMapping> map_longer(const WindowObject& window, u64 offset, u64 length);
 
 // A System V shared memory segment, whole. `flags`: SHM_RDONLY, SHM_EXEC. The errno is shmat's.
 Result<FileMapping> attach_segment(i32 identifier, int flags);

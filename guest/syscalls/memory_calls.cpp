@@ -168,6 +168,38 @@ void populate_if_locked(AddressSpace& space, VirtualAddress address, u64 length)
       {address, VirtualAddress(align_up((address + length).value(), kPageSize))});
 }
 
+// The arguments of mremap.
+struct Remap {
+  VirtualAddress address;
+  u64 old_length;
+  u64 new_length;
+  int flags;
+  VirtualAddress new_address;
+
+  Result<VirtualAddress> in(AddressSpace& space, const LongerWindow* longer = nullptr) const {
+    return space.remap(address, old_length, new_length, flags, new_address, longer);
+  }
+};
+
+bool is_window_too_short(const Result<VirtualAddress>& result) {
+  return result.is_error() && result.error().code() == AddressSpace::kWindowTooShort;
+}
+
+// What the window is too short for, with a longer one. It is too short again where another thread
+// has changed the mapping meanwhile.
+Result<VirtualAddress> remap_with_longer_window(AddressSpace& space, const Remap& remap) {
+  WindowPlace place;
+  const bool is_mapped = space.find_window(remap.address, &place);
+  if (!is_mapped || place.window.get() == nullptr) return remap.in(space);
+  const u64 length = place.offset - place.vma_offset + align_up(remap.new_length, kPageSize);
+  const auto mapping = map_longer(*place.window.get(), place.vma_offset, length);
+  if (mapping.is_error()) return Error(ENOMEM);
+  const LongerWindow longer{mapping.value().object, place.window.get(), place.vma_offset};
+  const auto result = remap.in(space, &longer);
+  window_release(longer.object);
+  return result;
+}
+
 }  // namespace
 
 i64 system_mmap(Thread& thread, u64 address, u64 length, int protection, int flags, i32 descriptor,
@@ -206,21 +238,18 @@ i64 system_munmap(Thread& thread, u64 address, u64 length) {
 i64 system_mremap(Thread& thread, u64 address, u64 old_length, u64 new_length, int flags,
                   u64 new_address) {
   AddressSpace& space = *thread.space;
-  const auto result = space.remap(VirtualAddress(address), old_length, new_length, flags,
-                                  VirtualAddress(new_address));
-  if (result.is_ok() || result.error().code() != AddressSpace::kWindowTooShort) {
-    return result_of(result);
+  const Remap remap{VirtualAddress(address), old_length, new_length, flags,
+                    VirtualAddress(new_address)};
+  u64 present = old_length;  // what is locked and need not be populated
+  Result<VirtualAddress> result = remap.in(space);
+  while (is_window_too_short(result)) {
+    result = remap_with_longer_window(space, remap);
+    present = 0;
   }
-  WindowPlace place;
-  const bool is_mapped = space.find_window(VirtualAddress(address), &place);
-  if (!is_mapped || place.window.get() == nullptr) return -EFAULT;  // another thread was here
-  const auto longer =
-      map_file_again(*place.window.get(), place.offset, align_up(new_length, kPageSize));
-  if (longer.is_error()) return -ENOMEM;
-  const auto moved = space.remap(VirtualAddress(address), old_length, new_length, flags,
-                                 VirtualAddress(new_address), longer.value().object);
-  window_release(longer.value().object);
-  return result_of(moved);
+  if (result.is_ok() && present < new_length) {
+    populate_if_locked(space, result.value() + present, new_length - present);
+  }
+  return result_of(result);
 }
 
 i64 system_msync(Thread& thread, u64 address, u64 length, int flags) {

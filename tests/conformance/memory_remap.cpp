@@ -1,5 +1,6 @@
 // mremap: growing in place, moving, shrinking, MREMAP_FIXED, MREMAP_DONTUNMAP, duplicating shared
-// memory with an old size of 0, part of a range, across 2 MiB pages, the errors.
+// memory with an old size of 0, part of a range, across 2 MiB pages, the errors; files and shared
+// memory that grow again and again.
 #include "support.h"
 
 namespace {
@@ -8,6 +9,44 @@ void* remap(void* at, size_t old_size, size_t new_size, int flags, void* target 
 }
 long failing(void* at, size_t old_size, size_t new_size, int flags, void* target = nullptr) {
   return remap(at, old_size, new_size, flags, target) == MAP_FAILED ? -1 : 0;
+}
+
+// A file that grows; fill() would have written the same to it.
+class GrowingFile {
+ public:
+  explicit GrowingFile(size_t pages) { grow(pages); }
+  ~GrowingFile() { close(file_); }
+  GrowingFile(const GrowingFile&) = delete;
+  GrowingFile& operator=(const GrowingFile&) = delete;
+
+  void grow(size_t pages) {
+    for (; pages_ < pages; ++pages_) {
+      const uint64_t word = mix(kSeed, pages_ * kPage);
+      const auto position = static_cast<off_t>(pages_ * kPage);
+      REQUIRE(ftruncate(file_, position + static_cast<off_t>(kPage)) == 0);
+      REQUIRE(pwrite(file_, &word, sizeof word, position) == sizeof word);
+    }
+  }
+  void* map(size_t pages, int flags, void* wanted = nullptr) const {
+    void* at = mmap(wanted, pages * kPage, PROT_READ | PROT_WRITE, flags, file_, 0);
+    REQUIRE(at != MAP_FAILED);
+    return at;
+  }
+  bool is_at(void* at, size_t pages) const { return filled(at, pages * kPage, kSeed); }
+  // A word that fill() leaves alone.
+  uint64_t second_word(size_t page) const {
+    uint64_t word = 0;
+    CHECK(pread(file_, &word, sizeof word, static_cast<off_t>(page * kPage + 8)) == sizeof word);
+    return word;
+  }
+
+ private:
+  static constexpr uint64_t kSeed = 20;
+  int file_ = memfd_create("growing", MFD_CLOEXEC);
+  size_t pages_ = 0;
+};
+volatile uint64_t& second_word(void* at, size_t page) {
+  return *reinterpret_cast<volatile uint64_t*>(offset(at, page * kPage + 8));
 }
 }  // namespace
 
@@ -244,6 +283,170 @@ CASE(remapped_ring_shows_the_same_pages_twice) {
   CHECK(memcmp(base, text + 10, sizeof text - 10) == 0);
   CHECK(memcmp(offset(base, 2 * length - 10), text, 10) == 0);
   munmap(base, 2 * length);
+}
+
+CASE(file_mapping_grows_and_moves_again_and_again) {
+  for (int flags : {MAP_SHARED, MAP_PRIVATE}) {
+    size_t pages = 4;
+    GrowingFile file(pages);
+    void* at = file.map(pages, flags);
+    second_word(at, 1) = 5;
+    while (pages < 1500) {
+      const size_t more = pages + pages / 3 + 1;
+      file.grow(more);
+      void* wall = mmap(offset(at, pages * kPage), kPage, PROT_NONE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+      void* moved = remap(at, pages * kPage, more * kPage, MREMAP_MAYMOVE);
+      REQUIRE(moved != MAP_FAILED);
+      CHECK(moved != at);
+      if (wall != MAP_FAILED) munmap(wall, kPage);
+      at = moved;
+      CHECK_EQ(map_lines(at, more * kPage), 1);
+      REQUIRE(file.is_at(at, more));
+      CHECK_EQ(second_word(at, 1), 5);
+      second_word(at, pages) = pages;
+      CHECK_EQ(file.second_word(pages), flags == MAP_SHARED ? pages : 0);
+      pages = more;
+    }
+    CHECK_EQ(file.second_word(1), flags == MAP_SHARED ? 5 : 0);
+    munmap(at, pages * kPage);
+  }
+}
+
+CASE(file_mapping_grows_in_its_place_page_by_page) {
+  for (int flags : {MAP_SHARED, MAP_PRIVATE}) {
+    const size_t most = 400;
+    GrowingFile file(1);
+    void* at = map_anonymous(most * kPage, PROT_NONE);
+    munmap(at, most * kPage);
+    REQUIRE(file.map(1, flags | MAP_FIXED, at) == at);
+    for (size_t pages = 1; pages < most; ++pages) {
+      file.grow(pages + 1);
+      second_word(at, pages - 1) = pages;
+      REQUIRE(remap(at, pages * kPage, (pages + 1) * kPage, 0) == at);
+    }
+    CHECK_EQ(map_lines(at, most * kPage), 1);
+    CHECK(file.is_at(at, most));
+    for (size_t page = 0; page + 1 < most; ++page) {
+      REQUIRE(second_word(at, page) == page + 1);
+      REQUIRE(file.second_word(page) == (flags == MAP_SHARED ? page + 1 : 0));
+    }
+    CHECK_EQ(msync(at, most * kPage, MS_SYNC), 0);
+    munmap(at, most * kPage);
+  }
+}
+
+CASE(file_mapping_shrinks_and_grows) {
+  GrowingFile file(64);
+  void* at = file.map(16, MAP_SHARED);
+  for (const size_t pages : {2, 32, 1, 48, 16, 64}) {
+    const size_t before = static_cast<size_t>(map_of(at).end - map_of(at).start);
+    at = remap(at, before, pages * kPage, MREMAP_MAYMOVE);
+    REQUIRE(at != MAP_FAILED);
+    CHECK_EQ(map_of(at).end - map_of(at).start, pages * kPage);
+    CHECK(file.is_at(at, pages));
+  }
+  munmap(at, 64 * kPage);
+}
+
+CASE(end_of_a_file_mapping_grows_with_all_of_it) {
+  GrowingFile file(32);
+  void* at = map_anonymous(40 * kPage, PROT_NONE);
+  munmap(at, 40 * kPage);
+  REQUIRE(file.map(8, MAP_SHARED | MAP_FIXED, at) == at);
+  void* end = offset(at, 6 * kPage);
+  CHECK(remap(end, 2 * kPage, 10 * kPage, 0) == end);
+  CHECK_EQ(map_lines(at, 16 * kPage), 1);
+  CHECK(remap(at, 16 * kPage, 32 * kPage, 0) == at);
+  CHECK_EQ(map_lines(at, 32 * kPage), 1);
+  CHECK(file.is_at(at, 32));
+  munmap(at, 32 * kPage);
+}
+
+CASE(part_of_a_file_mapping_grows_elsewhere) {
+  GrowingFile file(64);
+  void* at = file.map(12, MAP_PRIVATE);
+  second_word(at, 3) = 7;
+  second_word(at, 5) = 8;
+  void* moved = remap(offset(at, 4 * kPage), 4 * kPage, 40 * kPage, MREMAP_MAYMOVE);
+  REQUIRE(moved != MAP_FAILED);
+  CHECK(layout_is(at, 12 * kPage, "rw-p:4 hole:4 rw-p:4"));
+  CHECK_EQ(map_lines(moved, 40 * kPage), 1);
+  CHECK_EQ(second_word(at, 3), 7);
+  CHECK_EQ(second_word(moved, 1), 8);
+  for (size_t page = 0; page < 40; ++page) {
+    uint64_t word = *reinterpret_cast<volatile uint64_t*>(offset(moved, page * kPage));
+    REQUIRE(word == mix(20, (page + 4) * kPage));
+  }
+  moved = remap(moved, 40 * kPage, 60 * kPage, MREMAP_MAYMOVE);
+  REQUIRE(moved != MAP_FAILED);
+  CHECK_EQ(second_word(moved, 1), 8);
+  munmap(at, 12 * kPage);
+  munmap(moved, 60 * kPage);
+}
+
+CASE(file_mapping_grows_on_both_sides_of_a_fork) {
+  for (int flags : {MAP_SHARED, MAP_PRIVATE}) {
+    GrowingFile file(64);
+    void* at = file.map(8, flags);
+    CHECK(file.is_at(at, 8));
+    second_word(at, 2) = 5;
+    Pipe grown;
+    pid_t child = start_child([&] {
+      CHECK_EQ(grown.take(), 'x');
+      CHECK_EQ(second_word(at, 2), 5);
+      CHECK_EQ(second_word(at, 3), flags == MAP_SHARED ? 6 : 0);
+      void* mine = remap(at, 8 * kPage, 48 * kPage, MREMAP_MAYMOVE);
+      REQUIRE(mine != MAP_FAILED);
+      CHECK(file.is_at(mine, 48));
+      second_word(mine, 40) = 7;
+    });
+    void* mine = remap(at, 8 * kPage, 64 * kPage, MREMAP_MAYMOVE);
+    REQUIRE(mine != MAP_FAILED);
+    second_word(mine, 3) = 6;
+    grown.post();
+    CHECK(exited(status_of(child)));
+    CHECK_EQ(second_word(mine, 2), 5);
+    CHECK_EQ(second_word(mine, 40), flags == MAP_SHARED ? 7 : 0);
+    CHECK(file.is_at(mine, 64));
+    munmap(mine, 64 * kPage);
+  }
+}
+
+CASE(system_calls_on_a_mapping_that_has_grown) {
+  GrowingFile file(64);
+  void* at = file.map(4, MAP_SHARED);
+  at = remap(at, 4 * kPage, 32 * kPage, MREMAP_MAYMOVE);
+  REQUIRE(at != MAP_FAILED);
+  at = remap(at, 32 * kPage, 64 * kPage, MREMAP_MAYMOVE);
+  REQUIRE(at != MAP_FAILED);
+  Pipe pipe;
+  CHECK_EQ(write(pipe.out(), offset(at, 63 * kPage), 8), 8);
+  CHECK_EQ(read(pipe.in(), offset(at, kPage + 8), 8), 8);
+  CHECK_EQ(file.second_word(1), mix(20, 63 * kPage));
+  unsigned char present[64] = {};
+  CHECK_EQ(mincore(at, 64 * kPage, present), 0);
+  CHECK_EQ(present[0] & 1, 1);
+  CHECK_EQ(present[63] & 1, 1);
+  CHECK_EQ(madvise(offset(at, 2 * kPage), kPage, MADV_REMOVE), 0);
+  CHECK(all_are(offset(at, 2 * kPage), kPage, 0));
+  CHECK_EQ(msync(at, 64 * kPage, MS_SYNC), 0);
+  munmap(at, 64 * kPage);
+}
+
+CASE(shared_memory_does_not_grow_with_its_mapping) {
+  void* at = mmap(nullptr, 4 * kPage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  REQUIRE(at != MAP_FAILED);
+  fill(at, 4 * kPage, 21);
+  for (const size_t pages : {8, 16}) {
+    at = remap(at, pages / 2 * kPage, pages * kPage, MREMAP_MAYMOVE);
+    REQUIRE(at != MAP_FAILED);
+    CHECK_EQ(map_lines(at, pages * kPage), 1);
+    CHECK(filled(at, 4 * kPage, 21));
+    void* beyond = offset(at, 5 * kPage);
+    CHECK(is(fault_of([=] { *bytes(beyond) = 1; }), SIGBUS, BUS_ADRERR, beyond));
+  }
+  munmap(at, 16 * kPage);
 }
 
 CHECK_MAIN

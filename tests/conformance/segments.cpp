@@ -189,6 +189,23 @@ CASE(moved_attachment) {
   CHECK_EQ(status_of_segment(segment.id).shm_nattch, 0);
 }
 
+CASE(attachment_that_grows) {
+  const Segment segment;
+  void* at = attach(segment.id);
+  fill(at, kSize, 7);
+  for (const size_t size : {2 * kSize, 4 * kSize}) {
+    at = mremap(at, size / 2, size, MREMAP_MAYMOVE);
+    REQUIRE(at != MAP_FAILED);
+    CHECK(filled(at, kSize, 7));
+    void* beyond = offset(at, kSize + 5);
+    CHECK(is(fault_of([=] { *bytes(beyond) = 1; }), SIGBUS, BUS_ADRERR, beyond));
+    CHECK_EQ(status_of_segment(segment.id).shm_nattch, 1);
+  }
+  CHECK_EQ(shmdt(at), 0);
+  CHECK(layout_is(at, 4 * kSize, "hole:16"));
+  CHECK_EQ(status_of_segment(segment.id).shm_nattch, 0);
+}
+
 CASE(segment_smaller_than_its_pages) {
   const Segment segment(100);
   void* at = attach(segment.id);

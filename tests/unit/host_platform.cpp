@@ -2,6 +2,7 @@
 
 #include <sched.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cstdio>
@@ -36,6 +37,7 @@ constexpr u64 kDirectMapOffset = 0x2000'0000'0000;
 
 // Tests raise the limit later on, up to this; a first start() may ask for more.
 constexpr u64 kArenaReserved = 16 * kGiB;
+constexpr u64 kWindowReserved = 64 * kGiB;
 u64 arena_limit = 0;
 std::atomic<u64> released{0};
 std::atomic<u64> populated{0};
@@ -52,14 +54,49 @@ std::mutex windows_mutex;
 std::map<u64, Window> windows;
 u64 next_window = kWindowBase;
 
-void reserve(u64 address, u64 length) {
-  void* wanted = platform::direct_map(PhysicalAddress(address));
-  void* at = mmap(wanted, length, PROT_READ | PROT_WRITE,
-                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
-  if (at != wanted) {
-    std::perror("host platform: the arena's addresses are taken");
-    std::abort();
+void abort_because(const char* what) {
+  std::perror(what);
+  std::abort();
+}
+
+void map_at(void* wanted, u64 length, int protection, int flags, int file) {
+  if (mmap(wanted, length, protection, flags | MAP_NORESERVE, file, 0) != wanted) {
+    abort_because("host platform: mmap");
   }
+}
+
+// Its addresses may be taken.
+void reserve(u64 address, u64 length, int protection) {
+  map_at(platform::direct_map(PhysicalAddress(address)), length, protection,
+         MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1);
+}
+
+// With the windows' mutex, as the two below. Addresses are never used again.
+PhysicalAddress add_window(u64 length, u64 file_length) {
+  const PhysicalAddress at(next_window);
+  next_window += length + kPageSize;
+  if (next_window > kWindowBase + kWindowReserved) abort_because("host platform: too many windows");
+  windows[at.value()] = {length, file_length};
+  return at;
+}
+
+// The one that the address is in.
+std::map<u64, Window>::iterator find_window(PhysicalAddress address) {
+  const auto after = windows.upper_bound(address.value());
+  if (after == windows.begin()) return windows.end();
+  const auto found = std::prev(after);
+  return address.value() - found->first < found->second.length ? found : windows.end();
+}
+
+// With a file of its own, so that its memory can be mapped once more.
+void back_window(PhysicalAddress at, u64 length, u64 file_length) {
+  const u64 size = align_up(length < file_length ? file_length : length, kPageSize);
+  const int file = memfd_create("window", MFD_CLOEXEC);
+  if (file < 0 || ftruncate(file, static_cast<off_t>(size)) != 0) {
+    abort_because("host platform: a window's file");
+  }
+  map_at(platform::direct_map(at), length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, file);
+  close(file);
 }
 
 }  // namespace
@@ -76,8 +113,9 @@ std::function<void(u64, u32)> on_copy_limit;
 void start(u64 arena_bytes) {
   static bool started = false;
   if (!started) {
-    reserve(kArenaBase, arena_bytes < kArenaReserved ? kArenaReserved : arena_bytes);
-    reserve(kWindowBase, 4 * kGiB);
+    const u64 arena = arena_bytes < kArenaReserved ? kArenaReserved : arena_bytes;
+    reserve(kArenaBase, arena, PROT_READ | PROT_WRITE);
+    reserve(kWindowBase, kWindowReserved, PROT_NONE);
     started = true;
   }
   arena_limit = arena_bytes;
@@ -92,9 +130,25 @@ void set_vcpu(u32 vcpu) {
 
 PhysicalAddress make_window(u64 length, u64 file_length) {
   const std::lock_guard guard(windows_mutex);
-  const PhysicalAddress at(next_window);
-  next_window += align_up(length, kPageSize) + kPageSize;
-  windows[at.value()] = {align_up(length, kPageSize), file_length};
+  length = align_up(length, kPageSize);
+  const PhysicalAddress at = add_window(length, file_length);
+  back_window(at, length, file_length);
+  return at;
+}
+
+PhysicalAddress duplicate_window(PhysicalAddress address, u64 length) {
+  const std::lock_guard guard(windows_mutex);
+  const auto original = find_window(address);
+  if (original == windows.end()) abort_because("host platform: no such window");
+  const u64 offset = address.value() - original->first;
+  const u64 file_length = original->second.file_length;
+  const PhysicalAddress at = add_window(length, file_length < offset ? 0 : file_length - offset);
+  void* const wanted = platform::direct_map(at);
+  // An old size of 0 makes a second mapping (mremap(2)).
+  if (mremap(platform::direct_map(address), 0, length, MREMAP_MAYMOVE | MREMAP_FIXED, wanted) !=
+      wanted) {
+    abort_because("host platform: mremap");
+  }
   return at;
 }
 
@@ -109,10 +163,7 @@ u64 open_windows() {
 }
 bool is_window(PhysicalAddress address) {
   const std::lock_guard guard(windows_mutex);
-  const auto after = windows.upper_bound(address.value());
-  if (after == windows.begin()) return false;
-  const auto found = std::prev(after);
-  return address.value() - found->first < found->second.length;
+  return find_window(address) != windows.end();
 }
 u64 populate_calls() {
   return populated;
@@ -187,9 +238,8 @@ namespace {
 // Whether the file behind a window reaches that far.
 bool is_window_backed(PhysicalAddress begin, u64 length) {
   const std::lock_guard guard(windows_mutex);
-  auto found = windows.upper_bound(begin.value());
-  if (found == windows.begin()) return false;
-  --found;
+  const auto found = find_window(begin);
+  if (found == windows.end()) return false;
   const u64 end = begin.value() + length - found->first;
   return end <= align_up(found->second.file_length, kPageSize);
 }
@@ -203,8 +253,8 @@ void window_unmap(PhysicalAddress begin, u64 length) {
     panic("a window that is not there was unmapped", __FILE__, __LINE__);
   }
   windows.erase(found);
-  // Whoever still uses it reads this.
-  std::memset(direct_map(begin), 0xdd, length);
+  // Whoever still uses it is ended by SIGSEGV.
+  map_at(direct_map(begin), length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1);
 }
 
 Result<void> copy_window_page(PhysicalAddress frame, PhysicalAddress window_page) {

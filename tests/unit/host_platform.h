@@ -34,6 +34,8 @@ extern std::function<void(u64, u32)> on_copy_limit;
 
 // Windows. Each is zero at first; populating beyond `file_length` fails with EFAULT.
 PhysicalAddress make_window(u64 length, u64 file_length);
+// Another one onto the same memory, from `address` in a window on.
+PhysicalAddress duplicate_window(PhysicalAddress address, u64 length);
 void cut_window(PhysicalAddress window, u64 file_length);
 u64 open_windows();
 bool is_window(PhysicalAddress address);

@@ -100,6 +100,13 @@ class Tlb {
   static bool suits(const Leaf& leaf, Access access) {
     return access == Access::kRead || (access == Access::kWrite ? leaf.writable : leaf.executable);
   }
+  // As processors do: where the entry has changed since it was read, nothing is set.
+  static bool mark(PteSlot& slot, Pte entry, u64 flags) {
+    static_assert(std::is_standard_layout_v<PteSlot>);
+    u64 expected = entry.bits();
+    return reinterpret_cast<std::atomic<u64>&>(slot).compare_exchange_strong(expected,
+                                                                             expected | flags);
+  }
   bool walk(PhysicalAddress root, VirtualAddress address, Access access, Leaf* leaf) {
     PhysicalAddress at = root;
     bool writable = true;
@@ -125,10 +132,10 @@ class Tlb {
         *leaf = {entry.address() + align_down(address.value() & (span(level) - 1), kPageSize),
                  writable, entry.is_executable()};
         if (!suits(*leaf, access)) return false;
-        slot.set(access == Access::kWrite ? Pte::kAccessed | Pte::kDirty : Pte::kAccessed);
-        return true;
+        return mark(slot, entry,
+                    access == Access::kWrite ? Pte::kAccessed | Pte::kDirty : Pte::kAccessed);
       }
-      slot.set(Pte::kAccessed);
+      if (!mark(slot, entry, Pte::kAccessed)) return false;
       at = entry.address();
       if (level == Level::kDirectory) {
         tables_[address.value() / kLargePageSize] = {at, writable};

@@ -29,7 +29,7 @@ void Model::step() {
     case 66 ... 68:
       return map_window(space);
     case 69 ... 72:
-      return unmap(space);
+      return unmap(space, range());
     case 73 ... 78:
       return protect(space);
     case 79 ... 83:
@@ -137,6 +137,16 @@ u32 Model::mapped_page(const ModelSpace& space) {
   // Close to the last one, often: what neighbours share is where mistakes show.
   if (chance(50)) index = std::min(last_ + static_cast<u32>(pick(4)), kPages - 1);
   last_ = index;
+  return index;
+}
+
+u32 Model::window_page(const ModelSpace& space) {
+  u32 index = static_cast<u32>(pick(kPages));
+  for (int tries = 0; tries < 50; ++tries) {
+    const Kind kind = space.pages[index].kind;
+    if (kind == Kind::kPrivate || kind == Kind::kShared) break;
+    index = static_cast<u32>(pick(kPages));
+  }
   return index;
 }
 

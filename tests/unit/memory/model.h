@@ -34,6 +34,12 @@ inline VirtualAddress address_of(u32 page) {
 inline u32 area_end(u32 page) {
   return page < kAreas[0].pages ? kAreas[0].pages : kPages;
 }
+inline u32 area_begin(u32 page) {
+  return page < kAreas[0].pages ? 0 : kAreas[0].pages;
+}
+
+// How large the files behind windows are: no mapping grows beyond their end.
+inline constexpr u64 kFileSize = 4 * kGiB;
 
 inline constexpr u32 kWordsPerPage = 3;
 inline constexpr u64 kWordOffsets[kWordsPerPage] = {0, 2048, 4088};
@@ -137,6 +143,11 @@ class Model {
     while (end < area_end(begin) && continues(space.pages[end - 1], space.pages[end])) ++end;
     return end - begin;
   }
+  // The first page of the vma that the page is in.
+  u32 vma_begin(const ModelSpace& space, u32 page) const {
+    while (page > area_begin(page) && continues(space.pages[page - 1], space.pages[page])) --page;
+    return page;
+  }
   void discard(Page& page) {
     page.is_own = false;
     page.is_uncertain = false;
@@ -173,6 +184,8 @@ class Model {
   }
   // Mostly one that is mapped.
   u32 mapped_page(const ModelSpace& space);
+  // One of a file or of shared memory, if there are many.
+  u32 window_page(const ModelSpace& space);
   void access_page(ModelSpace& space, u32 index, bool write, u32 i);
   void verify(ModelSpace& space);
   void sweep(ModelSpace& space);
@@ -184,10 +197,18 @@ class Model {
     const u64 kind = pick(10);
     return kind < 7 ? kRead | kWrite : kind < 9 ? kRead : 0;
   }
-  void unmap(ModelSpace& space);
+  void unmap(ModelSpace& space, Range range);
   void protect(ModelSpace& space);
   void advise(ModelSpace& space);
   void remap(ModelSpace& space);
+  struct Remap;
+  void call_remap(ModelSpace& space, Remap& call);
+  void remap_with_longer_window(ModelSpace& space, Remap& call);
+  bool is_too_short(const ModelSpace& space, const Remap& call, u32 old_length);
+  void expect_errno(const Remap& call, int code);
+  void finish_in_place(ModelSpace& space, const Remap& call);
+  void finish_move(ModelSpace& space, const Remap& call);
+  void show_longer_window(ModelSpace& space, Range range, u32 vma_page);
   void extend(ModelSpace& space, u32 begin, u32 old_length, u32 new_length);
   // After a failure halfway: what the vmas say is unmapped is.
   void resync_unmapped(ModelSpace& space, Range range) {

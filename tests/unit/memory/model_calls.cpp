@@ -32,7 +32,7 @@ void Model::map_window(ModelSpace& space) {
   const u32 before = static_cast<u32>(pick(3));
   const u32 pages = r.end - r.begin + before + static_cast<u32>(pick(20));
   const bool is_shared = chance(50);
-  const PhysicalAddress at = host::make_window(pages * kPageSize, pages * kPageSize);
+  const PhysicalAddress at = host::make_window(pages * kPageSize, kFileSize);
   std::memset(pointer_to<char>(at), 0, pages * kPageSize);
   const Result<WindowObject*> window = window_create(
       at, pages * kPageSize, chance(50) ? WindowKind::kFile : WindowKind::kSharedAnonymous, {});
@@ -59,8 +59,7 @@ void Model::map_window(ModelSpace& space) {
   }
 }
 
-void Model::unmap(ModelSpace& space) {
-  const Range r = range();
+void Model::unmap(ModelSpace& space, Range r) {
   name("munmap", r);
   const Result<void> result = space.space->unmap(r.address(), r.size());
   if (result.is_error()) return expect(may_fail(result.error()), "munmap failed");
@@ -154,9 +153,28 @@ void Model::advise(ModelSpace& space) {
   if (has_hole) expect(is_no_memory(result.error()), "madvise's errno");
 }
 
+struct Model::Remap {
+  Range from;
+  Range to;
+  bool in_place;
+  bool keep_old;
+  Result<VirtualAddress> result = Error(1);
+  bool was_too_short = false;  // its window
+  bool is_tried_again = false;
+
+  u32 length() const { return from.end - from.begin; }
+  u32 new_length() const { return to.end - to.begin; }
+  u64 new_size() const { return new_length() * kPageSize; }
+  int flags() const {
+    if (in_place) return 0;
+    return MREMAP_MAYMOVE | MREMAP_FIXED | (keep_old ? MREMAP_DONTUNMAP : 0);
+  }
+  bool failed(int code) const { return result.is_error() && result.error() == Error(code); }
+};
+
 void Model::remap(ModelSpace& space) {
   Range from = range();
-  if (chance(50)) from.begin = mapped_page(space);
+  if (chance(50)) from.begin = chance(30) ? mapped_page(space) : window_page(space);
   if (from.begin >= from.end) from.end = from.begin + 9;
   from.end = std::min(from.end, area_end(from.begin));
   const u32 length = from.end - from.begin;
@@ -166,66 +184,128 @@ void Model::remap(ModelSpace& space) {
   if (chance(50)) to.begin = (to.begin & ~511u) | (from.begin & 511);
   to.end = to.begin + new_length;
   if (to.end > area_end(to.begin)) return;
+  const bool in_place = chance(40) && !keep_old;
+  if (in_place) {
+    const u32 new_end = from.begin + new_length;
+    if (new_end > area_end(from.begin)) return;
+    if (from.end < new_end && chance(70)) unmap(space, {from.end, new_end});
+  }
   name("mremap", from);
   where += " to " + std::to_string(to.begin) + ".." + std::to_string(to.end);
-  const bool in_place = chance(20) && !keep_old;
-  if (in_place && from.begin + new_length > area_end(from.begin)) return;
-  const int flags =
-      in_place ? 0 : MREMAP_MAYMOVE | MREMAP_FIXED | (keep_old ? MREMAP_DONTUNMAP : 0);
-  const Result<VirtualAddress> result =
-      space.space->remap(from.address(), from.size(), new_length * kPageSize, flags, to.address());
-  if (result.is_error() && is_no_memory(result.error()) && !hog_.empty()) {
+  Remap call{.from = from, .to = to, .in_place = in_place, .keep_old = keep_old};
+  call_remap(space, call);
+  if (call.failed(ENOMEM) && !hog_.empty()) {
     // The target, and what was to be cut off, may be gone. What was to be moved is not.
     if (!in_place) resync_unmapped(space, to);
     if (new_length < length) resync_unmapped(space, {from.begin + new_length, from.end});
     return;
   }
-  const auto fails = [&](int code) {
-    expect(result.is_error() && result.error() == Error(code),
-           "mremap: expected errno " + std::to_string(code) + ", got " +
-               std::to_string(result.is_error() ? result.error().code() : 0));
-  };
-  if (space.pages[from.begin].kind == Kind::kNone) return fails(EFAULT);
-  const u32 kept = std::min(length, new_length);
-  const auto too_short = [&](u32 old_length) {
-    const Page& page = space.pages[from.begin];
-    return old_length < new_length && page.kind != Kind::kAnonymous &&
-           objects_[page.object].pages - page.object_page < new_length;
-  };
-  if (in_place) {
-    if (length >= new_length) {
-      expect(result.is_ok(), "mremap did not shrink");
-      return clear(space, from.begin + new_length, from.end);
-    }
-    const u32 vma = run(space, from.begin);
-    if (length > vma) return fails(EFAULT);
-    if (too_short(length)) return fails(AddressSpace::kWindowTooShort);
-    bool is_free = length == vma;
-    for (u32 i = from.end; i < from.begin + new_length; ++i) {
-      is_free = is_free && space.pages[i].kind == Kind::kNone;
-    }
-    if (!is_free) return fails(ENOMEM);
-    expect(result.is_ok(), "mremap did not grow");
-    return extend(space, from.begin, length, new_length);
+  if (space.pages[from.begin].kind == Kind::kNone) return expect_errno(call, EFAULT);
+  if (in_place) return finish_in_place(space, call);
+  finish_move(space, call);
+}
+
+void Model::call_remap(ModelSpace& space, Remap& call) {
+  call.result = space.space->remap(call.from.address(), call.from.size(), call.new_size(),
+                                   call.flags(), call.to.address());
+  call.was_too_short = call.failed(AddressSpace::kWindowTooShort);
+  call.is_tried_again = call.was_too_short && chance(80);
+  if (call.is_tried_again) remap_with_longer_window(space, call);
+}
+
+// As the system call does it (guest/syscalls/memory_calls.cpp). The longer window is the last of
+// the objects, as far as anybody shows it.
+void Model::remap_with_longer_window(ModelSpace& space, Remap& call) {
+  WindowPlace place;
+  expect(space.space->find_window(call.from.address(), &place), "a vma is missing");
+  const Page& first = space.pages[vma_begin(space, call.from.begin)];
+  expect(place.vma_offset == first.object_page * kPageSize, "a vma begins elsewhere");
+  const u64 size = place.offset - place.vma_offset + call.new_size() + pick(200) * kPageSize;
+  const PhysicalAddress at =
+      host::duplicate_window(place.window.get()->address() + place.vma_offset, size);
+  const Result<WindowObject*> window = window_create(at, size, place.window.get()->kind(), {});
+  if (window.is_error()) {
+    platform::window_unmap(at, size);
+    call.result = window.error();
+    return;
   }
-  if (from.begin < to.end && to.begin < from.end) return fails(EINVAL);
-  if (kept <= run(space, from.begin) && too_short(kept)) {
-    return fails(AddressSpace::kWindowTooShort);
+  objects_.push_back({window.value(), at, static_cast<u32>(size / kPageSize)});
+  const LongerWindow longer{window.value(), place.window.get(), place.vma_offset};
+  call.result = space.space->remap(call.from.address(), call.from.size(), call.new_size(),
+                                   call.flags(), call.to.address(), &longer);
+  window_release(window.value());
+}
+
+// Whether growth from this length needs a longer window, as the call should have found.
+bool Model::is_too_short(const ModelSpace& space, const Remap& call, u32 old_length) {
+  const Page& page = space.pages[call.from.begin];
+  const bool expected = old_length < call.new_length() && page.kind != Kind::kAnonymous &&
+                        objects_[page.object].pages - page.object_page < call.new_length();
+  expect(call.was_too_short == expected, "mremap and the end of a window");
+  return expected;
+}
+
+void Model::finish_in_place(ModelSpace& space, const Remap& call) {
+  const Range from = call.from;
+  const u32 new_end = from.begin + call.new_length();
+  if (from.end >= new_end) {
+    expect(call.result.is_ok(), "mremap did not shrink");
+    return clear(space, new_end, from.end);
   }
+  const u32 vma = run(space, from.begin);
+  if (call.length() > vma) return expect_errno(call, EFAULT);
+  const bool shows_longer = is_too_short(space, call, call.length());
+  if (shows_longer && !call.is_tried_again) return;
+  bool is_free = call.length() == vma;
+  for (u32 i = from.end; i < new_end; ++i) {
+    is_free = is_free && space.pages[i].kind == Kind::kNone;
+  }
+  if (!is_free) return expect_errno(call, ENOMEM);
+  expect(call.result.is_ok(), "mremap did not grow");
+  const u32 vma_first = vma_begin(space, from.begin);
+  if (shows_longer) {
+    show_longer_window(space, {vma_first, from.end}, space.pages[vma_first].object_page);
+  }
+  extend(space, from.begin, call.length(), call.new_length());
+}
+
+void Model::finish_move(ModelSpace& space, const Remap& call) {
+  const Range from = call.from;
+  const Range to = call.to;
+  if (from.begin < to.end && to.begin < from.end) return expect_errno(call, EINVAL);
+  const u32 kept = std::min(call.length(), call.new_length());
+  const bool is_one_vma = kept <= run(space, from.begin);
+  const bool shows_longer = is_one_vma && is_too_short(space, call, kept);
+  if (shows_longer && !call.is_tried_again) return;
+  const u32 vma_page = space.pages[vma_begin(space, from.begin)].object_page;
   clear(space, to.begin, to.end);
-  if (length > new_length) clear(space, from.begin + new_length, from.end);
-  if (kept > run(space, from.begin)) return fails(EFAULT);
-  expect(result.is_ok(),
-         "mremap failed with errno " + std::to_string(result.is_ok() ? 0 : result.error().code()));
+  if (from.begin + kept < from.end) clear(space, from.begin + kept, from.end);
+  if (!is_one_vma) return expect_errno(call, EFAULT);
+  expect(call.result.is_ok(), "mremap failed");
   for (u32 i = 0; i < kept; ++i) {
     Page& source = space.pages[from.begin + i];
     space.pages[to.begin + i] = source;
-    if (keep_old)
+    if (call.keep_old)
       discard(source);
     else
       source = Page{};
   }
-  extend(space, to.begin, kept, new_length);
+  if (shows_longer) show_longer_window(space, {to.begin, to.begin + kept}, vma_page);
+  extend(space, to.begin, kept, call.new_length());
+}
+
+// What remap_with_longer_window() made, from the page `vma_page` of the window before.
+void Model::show_longer_window(ModelSpace& space, Range range, u32 vma_page) {
+  for (u32 i = range.begin; i < range.end; ++i) {
+    space.pages[i].object = static_cast<u32>(objects_.size() - 1);
+    space.pages[i].object_page -= vma_page;
+  }
+}
+
+void Model::expect_errno(const Remap& call, int code) {
+  expect(call.failed(code),
+         "mremap: expected errno " + std::to_string(code) + ", got " +
+             std::to_string(call.result.is_error() ? call.result.error().code() : 0));
 }
 
 void Model::extend(ModelSpace& space, u32 begin, u32 old_length, u32 new_length) {

@@ -290,4 +290,81 @@ TEST_CASE("no write is lost when a snapshot comes and goes while pages are put t
   AddressSpace::destroy(main);
 }
 
+namespace {
+
+// As the system call does it, for one page more than the window has.
+void grow_by_a_page(AddressSpace& space, u64 pages) {
+  WindowPlace place;
+  REQUIRE(space.find_window(kBase, &place));
+  const u64 size = (pages + 1) * kPageSize;
+  const PhysicalAddress at = host::duplicate_window(place.address(), size);
+  WindowObject* object = window_create(at, size, WindowKind::kFile, {}).value();
+  const LongerWindow longer{object, place.window.get(), 0};
+  CHECK(space.remap(kBase, pages * kPageSize, size, 0, VirtualAddress(0), &longer).is_ok());
+  window_release(object);
+}
+
+}  // namespace
+
+TEST_CASE("threads see the file while its mapping grows") {
+  Vcpus vcpus;
+  AddressSpace* main = AddressSpace::create(kernel_root_for_tests()).value();
+  const u64 last_page = 8 + 10 * rounds();
+  const u64 size = (last_page + 1) * kPageSize;
+  const PhysicalAddress file = host::make_window(size, size);
+  for (u64 page = 0; page <= last_page; ++page) *pointer_to<u64>(file + page * kPageSize) = page;
+  WindowObject* all = window_create(file, size, WindowKind::kFile, {}).value();
+  WindowObject* first = window_create(host::duplicate_window(file, 8 * kPageSize), 8 * kPageSize,
+                                      WindowKind::kFile, {})
+                            .value();
+  REQUIRE(
+      main->map_window(kBase, 8 * kPageSize, PROT_READ | PROT_WRITE, MAP_FIXED, {first, 0, true})
+          .is_ok());
+  window_release(first);
+
+  std::atomic<u64> mapped{8};
+  std::atomic<u64> failures{0};
+  std::atomic<bool> stop{false};
+  std::vector<std::thread> threads;
+  for (u32 vcpu = 1; vcpu < 4; ++vcpu) {
+    threads.emplace_back([&, vcpu] {
+      host::set_vcpu(vcpu);
+      vcpus.enter(main);
+      std::mt19937 random(vcpu);
+      while (!stop) {
+        const u64 page = random() % mapped;
+        const FaultKind kind = vcpus.access(kBase + page * kPageSize, Access::kRead,
+                                            [&](u64& value) { failures += value != page; });
+        if (kind != FaultKind::kResolved) ++failures;
+      }
+      vcpus.enter(nullptr);
+    });
+  }
+  threads.emplace_back([&] {
+    host::set_vcpu(4);
+    while (!stop) {
+      const u64 page = mapped - 1;
+      HostSegment segment;
+      const ResolveOutcome outcome = main->resolve_for_host(kBase + page * kPageSize, 8,
+                                                            Access::kRead, &segment, 1, Pin::kYes);
+      if (outcome.bytes != 8) ++failures;
+      std::this_thread::yield();
+      failures += *pointer_to<u64>(segment.address) != page;
+      main->unpin();
+    }
+  });
+  host::set_vcpu(0);
+  for (u64 pages = 8; pages < last_page; ++pages) {
+    grow_by_a_page(*main, pages);
+    mapped = pages + 1;
+    if (pages % 8 == 0) std::this_thread::yield();
+  }
+  stop = true;
+  for (std::thread& thread : threads) thread.join();
+  CHECK(failures == 0);
+  check_memory_invariants();
+  AddressSpace::destroy(main);
+  window_release(all);
+}
+
 }  // namespace dbos::test

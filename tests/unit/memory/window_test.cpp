@@ -237,25 +237,6 @@ TEST_CASE_METHOD(Fixture, "a window that the host is asked about stays mapped un
   CHECK(host::open_windows() == before);
 }
 
-TEST_CASE_METHOD(Fixture, "mremap of a window that is too short asks for a longer one") {
-  const PhysicalAddress at = map(0, 4, true);
-  machine.write(space, page(1), 5);
-  CHECK(space.remap(page(0), 4 * kPageSize, 8 * kPageSize, MREMAP_MAYMOVE, page(0)).error() ==
-        Error(AddressSpace::kWindowTooShort));
-  const PhysicalAddress longer_at = host::make_window(8 * kPageSize, 8 * kPageSize);
-  std::memcpy(pointer_to<char>(longer_at), pointer_to<char>(at), 4 * kPageSize);
-  for (u64 i = 4; i < 8; ++i) *pointer_to<u64>(longer_at + i * kPageSize) = 1000 + i;
-  WindowObject* longer =
-      window_create(longer_at, 8 * kPageSize, WindowKind::kFile, FileIdentity{}).value();
-  machine.map(space, kPageSize, kReadWrite, MAP_FIXED, page(4));
-  const VirtualAddress moved =
-      space.remap(page(0), 4 * kPageSize, 8 * kPageSize, MREMAP_MAYMOVE, page(0), longer).value();
-  window_release(longer);
-  CHECK(machine.read(space, moved + kPageSize) == 5);
-  CHECK(machine.read(space, moved + 6 * kPageSize) == 1006);
-  check_memory_invariants();
-}
-
 TEST_CASE_METHOD(Fixture, "mremap with an old length of zero maps shared memory twice") {
   map(0, 8, true);
   CHECK(space.remap(page(2), 0, 4 * kPageSize, MREMAP_MAYMOVE | MREMAP_FIXED, page(50)).is_ok());
