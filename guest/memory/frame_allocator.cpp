@@ -211,16 +211,10 @@ void FrameAllocator::merge_large(PhysicalAddress large) {
 
 Result<PhysicalAddress> FrameAllocator::allocate_kernel(u32 order) {
   DBOS_ASSERT(order <= kMaxOrder);
-  const u32 count = 1u << order;
   const FrameNumber first = DBOS_TRY(find_run(order));
-  for (u32 i = 0; i < count; ++i) {
-    FrameInfo& info = frame_info(FrameNumber(first.value() + i));
-    DBOS_ASSERT(info.state() == FrameState::kFree);
-    info.set(FrameState::kKernel, FrameKind::kPage);
-  }
   Cache& mine = cache();
   LockGuard guard(mine.lock);
-  mine.kernel += count;
+  mine.kernel += 1u << order;
   return first.address();
 }
 

@@ -6,11 +6,12 @@
 //                       2 MiB page                    vCPU caches (single frames)
 //
 // A block counts its free frames, so that 512 of them are one free block again. Single frames come
-// from partly used blocks before a new block is opened. Page tables, and what the kernel needs for
-// itself, come from blocks of their own as long as there are free ones: a walk over many tables
-// then misses the TLB less (making a ready copy of all tables takes half the time), and a table
-// does not keep a block from being whole again. Frames that are known to be zero (never used, or
-// given back to the host meanwhile) are not cleared again.
+// from partly used blocks before a new block is opened, and so do the kernel's longer runs where a
+// short look finds one. Page tables, and what the kernel needs for itself, come from blocks of
+// their own as long as there are free ones: a walk over many tables then misses the TLB less
+// (making a ready copy of all tables takes half the time), and a table does not keep a block from
+// being whole again. Frames that are known to be zero (never used, or given back to the host
+// meanwhile) are not cleared again.
 //
 // Lock order: cache lock -> allocator lock. growth_lock_ comes before the allocator lock and is
 // held across platform::arena_grow(). All of them come after an address space's lock and the lines'
@@ -164,11 +165,13 @@ class FrameAllocator {
   u32 take_free_block(bool prefer_zero);  // 0: none
   void open_block(u32 block, BlockUse use);
   void count_taken(u32 block, u32 count);
+  bool take_run(u32 order, FrameNumber& first);
   bool take_fresh_run(u32 order, FrameNumber& first);
-  u32 find_run_at_cursor(u32 order);
+  u32 find_run_at_cursor(u32 order);  // 0: none
   bool take_returned_run(BlockUse use, u32 order, u64 looks, FrameNumber& first);
   static u32 find_run_in_block(u32 block, u32 order);
   bool take_run_of_block(u32 block, u32 order, FrameNumber& first);
+  void mark_kernel(FrameNumber first, u32 order);
   void link(BlockList& list, u32 block);
   void unlink(BlockList& list, u32 block);
   // Without it:

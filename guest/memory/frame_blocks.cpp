@@ -100,7 +100,25 @@ void FrameAllocator::open_block(u32 block, BlockUse use) {
   link(partial(use), block);
 }
 
-// 2^order free frames, aligned, from where a block was not used yet.
+// 2^order free frames, aligned to their size. What came back is used before a block is opened: all
+// of it for single frames, what a short look finds for longer runs.
+bool FrameAllocator::take_run(u32 order, FrameNumber& first) {
+  if (order == 0) {
+    Taken taken;
+    if (!take_frame(false, BlockUse::kTables, taken)) return false;
+    first = taken.frame;
+    return true;
+  }
+  constexpr u64 kFewLooks = 2;
+  if (take_fresh_run(order, first)) return true;
+  if (take_returned_run(BlockUse::kTables, order, kFewLooks, first)) return true;
+  const u32 block = take_free_block(false);
+  if (block == 0) return false;
+  open_block(block, BlockUse::kTables);
+  return take_fresh_run(order, first);
+}
+
+// From where one of the first partly used blocks was not used yet.
 bool FrameAllocator::take_fresh_run(u32 order, FrameNumber& first) {
   const u32 count = 1u << order;
   const u32 block = find_run_at_cursor(order);
@@ -119,7 +137,6 @@ bool FrameAllocator::take_fresh_run(u32 order, FrameNumber& first) {
   return true;
 }
 
-// Looks at a few partly used blocks, then opens another one.
 u32 FrameAllocator::find_run_at_cursor(u32 order) {
   const u64 count = u64{1} << order;
   u32 block = partial(BlockUse::kTables).head;
@@ -128,12 +145,10 @@ u32 FrameAllocator::find_run_at_cursor(u32 order) {
     if (align_up(info.cursor, count) + count <= kFramesPerBlock) return block;
     block = info.next;
   }
-  block = take_free_block(false);
-  if (block != 0) open_block(block, BlockUse::kTables);
-  return block;
+  return 0;
 }
 
-// The same from frames that came back, in one of the next `looks` partly used blocks.
+// From frames that came back, in one of the next `looks` partly used blocks.
 bool FrameAllocator::take_returned_run(BlockUse use, u32 order, u64 looks, FrameNumber& first) {
   BlockList& list = partial(use);
   if (list.count < looks) looks = list.count;
@@ -180,6 +195,15 @@ bool FrameAllocator::take_run_of_block(u32 block, u32 order, FrameNumber& first)
   return true;
 }
 
+// Before the lock is released: whoever looks for a run next goes by the states.
+void FrameAllocator::mark_kernel(FrameNumber first, u32 order) {
+  for (u32 i = 0; i < 1u << order; ++i) {
+    FrameInfo& info = frame_info(FrameNumber(first.value() + i));
+    DBOS_ASSERT(info.state() == FrameState::kFree);
+    info.set(FrameState::kKernel, FrameKind::kPage);
+  }
+}
+
 void FrameAllocator::link(BlockList& list, u32 block) {
   BlockInfo& info = block_info(block);
   info.previous = 0;
@@ -204,12 +228,15 @@ void FrameAllocator::unlink(BlockList& list, u32 block) {
 
 // ---- Runs, without the lock ----
 
-// Where no block has a run that was not used yet, memory is scarce: looks everywhere, at a few
-// blocks for one taking of the lock, so that nobody waits long for it.
+// Where there is no free block any more, memory is scarce: looks everywhere, at a few blocks for
+// one taking of the lock, so that nobody waits long for it.
 bool FrameAllocator::try_run(u32 order, FrameNumber& first) {
   {
     LockGuard guard(lock_);
-    if (take_fresh_run(order, first)) return true;
+    if (take_run(order, first)) {
+      mark_kernel(first, order);
+      return true;
+    }
   }
   constexpr u64 kLooksAtOnce = 64;
   for (const BlockUse use : {BlockUse::kTables, BlockUse::kPages}) {
@@ -217,7 +244,10 @@ bool FrameAllocator::try_run(u32 order, FrameNumber& first) {
     u64 count = 0;
     do {
       LockGuard guard(lock_);
-      if (take_returned_run(use, order, kLooksAtOnce, first)) return true;
+      if (take_returned_run(use, order, kLooksAtOnce, first)) {
+        mark_kernel(first, order);
+        return true;
+      }
       looked += kLooksAtOnce;
       count = partial(use).count;
     } while (looked < count);

@@ -152,6 +152,53 @@ TEST_CASE("kernel runs are aligned to their size and come back whole") {
   CHECK(frame_allocator.counts().free_blocks == before.free_blocks);
 }
 
+namespace {
+
+// Runs of the kernel's come and go; one of each round stays.
+class Rounds {
+ public:
+  explicit Rounds(u32 order) : order_(order) { kernel_root_for_tests(); }
+  ~Rounds() {
+    for (PhysicalAddress run : kept_) frame_allocator.free_kernel(run, order_);
+  }
+  Rounds(const Rounds&) = delete;
+  Rounds& operator=(const Rounds&) = delete;
+
+  // The last of `keep_every` runs stay.
+  void allocate_and_free(u64 count, u64 keep_every) {
+    std::vector<PhysicalAddress> used;
+    for (u64 i = 1; i <= count; ++i) {
+      const PhysicalAddress run = frame_allocator.allocate_kernel(order_).value();
+      (i % keep_every == 0 ? kept_ : used).push_back(run);
+    }
+    for (PhysicalAddress run : used) frame_allocator.free_kernel(run, order_);
+  }
+
+ private:
+  const u32 order_;
+  std::vector<PhysicalAddress> kept_;
+};
+
+}  // namespace
+
+TEST_CASE("kernel frames that came back are used before another block is opened") {
+  Rounds rounds(0);
+  rounds.allocate_and_free(4 * kFramesPerBlock, 64);
+  const u64 blocks = frame_allocator.counts().free_blocks;
+  for (int i = 0; i < 100; ++i) rounds.allocate_and_free(500, 500);
+  CHECK(frame_allocator.counts().free_blocks >= blocks);
+}
+
+TEST_CASE("kernel runs that came back are mostly used before another block is opened") {
+  for (const u32 order : {1u, 3u}) {
+    Rounds rounds(order);
+    rounds.allocate_and_free((4 * kFramesPerBlock) >> order, 16);
+    const u64 blocks = frame_allocator.counts().free_blocks;
+    for (int i = 0; i < 100; ++i) rounds.allocate_and_free(256 >> order, 256 >> order);
+    CHECK(frame_allocator.counts().free_blocks + 4 >= blocks);
+  }
+}
+
 TEST_CASE("at the arena's limit there is ENOMEM, and every frame can be had before") {
   Frames frames;
   const u64 free = frame_allocator.counts().free;

@@ -367,4 +367,39 @@ TEST_CASE("threads see the file while its mapping grows") {
   window_release(all);
 }
 
+TEST_CASE("kernel runs that several vCPUs allocate at once are apart") {
+  kernel_root_for_tests();
+  std::atomic<u64> failures{0};
+  std::vector<std::thread> threads;
+  for (u32 vcpu = 1; vcpu < 5; ++vcpu) {
+    threads.emplace_back([&, vcpu] {
+      host::set_vcpu(vcpu);
+      std::mt19937 random(vcpu);
+      std::vector<std::pair<PhysicalAddress, u32>> runs;
+      const auto free_one = [&] {
+        std::swap(runs[random() % runs.size()], runs.back());
+        const auto [run, order] = runs.back();
+        runs.pop_back();
+        for (u64 i = 0; i < u64{1} << order; ++i) {
+          if (*pointer_to<u64>(run + i * kPageSize) != run.value() + vcpu) ++failures;
+        }
+        frame_allocator.free_kernel(run, order);
+      };
+      for (u64 i = 0; i < 200 * rounds(); ++i) {
+        const u32 order = static_cast<u32>(random() % 4);
+        const PhysicalAddress run = frame_allocator.allocate_kernel(order).value();
+        for (u64 frame = 0; frame < u64{1} << order; ++frame) {
+          *pointer_to<u64>(run + frame * kPageSize) = run.value() + vcpu;
+        }
+        runs.emplace_back(run, order);
+        if (runs.size() > 300) free_one();
+      }
+      while (!runs.empty()) free_one();
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  CHECK(failures == 0);
+  check_memory_invariants();
+}
+
 }  // namespace dbos::test
