@@ -14,8 +14,7 @@ bool is_futex_wake(const Call& call) {
   return call.number == __NR_futex && (call.arguments[1] & FUTEX_CMD_MASK) == FUTEX_WAKE;
 }
 
-// What releases memory and keeps the guest kernel's locks and books right. Not what may wait for a
-// file, with the steward: what a dead thread still needs of its program's memory it had in use.
+// What releases memory and keeps the guest kernel's locks and books right.
 bool is_upkeep(const Call& call) {
   switch (static_cast<Service>(call.number)) {
     case Service::kLog:
@@ -23,6 +22,7 @@ bool is_upkeep(const Call& call) {
     case Service::kArenaGrow:
     case Service::kMemoryRelease:
     case Service::kWindowUnmap:
+    case Service::kWindowPopulate:
     case Service::kWake:
     case Service::kInterrupt:
     case Service::kYield:
