@@ -12,6 +12,7 @@
 #include "guest/process/process.h"
 #include "guest/process/program_start.h"
 #include "guest/process/signal.h"
+#include "guest/process/signal_actions.h"
 #include "guest/syscalls/file_mapping.h"
 #include "guest/syscalls/proc_status.h"
 #include "guest/syscalls/resource_limits.h"
@@ -43,12 +44,6 @@ const char* executable_path() {
   return reinterpret_cast<const char*>(&boot) + boot.executable_path_offset;
 }
 
-u64 length_of(const char* text) {
-  u64 length = 0;
-  while (text[length] != 0) ++length;
-  return length;
-}
-
 // Whose thread's file it is: that of the process shows its first thread.
 bool is_of_caller(const Thread& thread, const ProcPath& path) {
   if (path.is_thread_self) return true;
@@ -69,9 +64,7 @@ ProcessFacts facts_of(Thread& thread, const ProcPath& path) {
   facts.shows_blocked = is_of_caller(thread, path);
   LockGuard guard(thread.process->signal_lock);
   for (u32 signal = 1; signal <= kSignalCount; ++signal) {
-    const u64 handler = thread.process->actions[signal - 1].handler;
-    if (handler != kHandlerDefault && handler != kHandlerIgnore)
-      facts.caught_signals |= signal_bit(signal);
+    if (is_caught(thread.process->actions[signal - 1])) facts.caught_signals |= signal_bit(signal);
   }
   return facts;
 }

@@ -45,6 +45,9 @@ struct ProcPath {
 };
 ProcPath parse_proc_path(const char* path);
 
+// Without the 0 at its end.
+u64 length_of(const char* text);
+
 // Whether a path ends with the name of one of these files.
 bool ends_with_proc_file(const char* path);
 

@@ -61,6 +61,12 @@ ProcFile file_with_name(const char* wanted) {
 
 }  // namespace
 
+u64 length_of(const char* text) {
+  u64 length = 0;
+  while (text[length] != 0) ++length;
+  return length;
+}
+
 bool ends_with_proc_file(const char* path) {
   const char* last = path;
   for (; *path != 0; ++path) {

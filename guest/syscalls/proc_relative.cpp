@@ -11,12 +11,6 @@ namespace dbos {
 
 namespace {
 
-u64 length_of(const char* text) {
-  u64 length = 0;
-  while (text[length] != 0) ++length;
-  return length;
-}
-
 // The directory's path: its length, or 0 where it is none that is short enough.
 u64 read_directory(u64 directory, char (&path)[kProcPathMax]) {
   char link[kDescriptorLinkSize] = "/proc/self/cwd";

@@ -38,6 +38,8 @@ i=0; while [ $i -lt 400 ]; do [ -e / ]; i=$((i + 1)); done; echo done'
 
 test_bad_pointers_of_the_program() {
   both -e 'signal 11' "$python" -c 'import ctypes; ctypes.string_at(0)'
+  # The guest kernel's half, which no conformance case has.
+  both -e 'signal 11' "$python" -c 'import ctypes; ctypes.memset(0xffff800000000000, 1, 1)'
   both -e 'signal 7' "$python" -c 'import mmap, os
 f = os.open("f", os.O_RDWR | os.O_CREAT); os.ftruncate(f, 8192); m = mmap.mmap(f, 8192); os.ftruncate(f, 0); m[5000]'
   # A handler of its own tells what it knows.

@@ -69,7 +69,7 @@ int64_t access_tsc_offset(const Vcpu& vcpu, uint64_t request, uint64_t& offset) 
 int64_t look_for_room(uint64_t size) {
   const int64_t result = raw_call(__NR_mmap, 0, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS,
                                   static_cast<uint64_t>(-1), 0);
-  if (result < 0 && result > -4096) return result;
+  if (result < 0) return result;
   return raw_call(__NR_munmap, static_cast<uint64_t>(result), size);
 }
 

@@ -10,7 +10,7 @@ namespace dbos::vmm {
 int64_t map_call_memory(Vcpu& vcpu, uint64_t size) {
   const int64_t result = raw_call(__NR_mmap, 0, size, PROT_READ | PROT_WRITE,
                                   MAP_PRIVATE | MAP_ANONYMOUS, static_cast<uint64_t>(-1), 0);
-  if (result < 0 && result > -4096) return result;
+  if (result < 0) return result;
   vcpu.call_memory_size = size;
   vcpu.call_memory.store(static_cast<uint64_t>(result));
   return result;
