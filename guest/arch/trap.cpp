@@ -52,9 +52,6 @@ bool is_failed_return(const TrapFrame& frame) {
 }
 
 [[noreturn]] void send_failed_return(const TrapFrame& frame) {
-  struct ReturnImage {
-    u64 rip, cs, rflags, rsp, ss;
-  };
   const auto& image = *reinterpret_cast<const ReturnImage*>(frame.rsp);
   TrapFrame program = frame;
   program.rip = image.rip;

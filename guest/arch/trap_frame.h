@@ -14,6 +14,11 @@ struct TrapFrame {
   u64 rip, cs, rflags, rsp, ss;
 };
 
+// What iretq takes from the stack.
+struct ReturnImage {
+  u64 rip, cs, rflags, rsp, ss;
+};
+
 inline constexpr u64 kSystemCallVector = 0x100;
 // A system call whose registers are no longer those that it was made with (a signal handler starts,
 // rt_sigreturn, a call that is made again): all of them are restored on the way back.

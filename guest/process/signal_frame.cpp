@@ -221,9 +221,7 @@ Result<void> pop_signal_frame(Thread& thread, TrapFrame& frame) {
 
 bool perform_native_return(TrapFrame& frame) {
   constexpr u16 kReturnInstruction = 0xcf48;  // 48 cf: iretq
-  struct {
-    u64 rip, cs, rflags, rsp, ss;
-  } image;
+  ReturnImage image;
   const Result<u16> instruction = read_program<u16>(VirtualAddress(frame.rip));
   if (instruction.is_error() || instruction.value() != kReturnInstruction) return false;
   if (copy_from_program(&image, VirtualAddress(frame.rsp), sizeof image).is_error()) return false;
