@@ -89,6 +89,9 @@ class Server:
         except Failure as failure:
             self.kill()
             raise Failure(f"{failure}; the end of its log:\n{self.tail()}") from None
+        except BaseException:
+            self.kill()
+            raise
         self.start_s = time.monotonic() - begin
 
     def alive(self):
@@ -131,9 +134,12 @@ class Server:
         return self.how_it_ended()
 
     def kill(self):
-        if self.alive():
+        """Ends what is left of its session: a child that saves outlives the server."""
+        try:
             os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+        except ProcessLookupError:
+            pass
+        self.process.wait()
 
     def where_threads_wait(self):
         """What each thread does, for a server that hangs."""
