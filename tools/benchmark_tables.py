@@ -115,13 +115,20 @@ def csv_text(head, rows):
 # --- Tables -------------------------------------------------------------------------------------
 
 
-def about_text(about):
-    """Where and when a part was measured, in a paragraph."""
+def machine_text(facts):
+    """What dbos-bench says of the machine that it ran in."""
+    return (f"{facts['processor']}, {facts['kind']}, {facts['cores']} processors, {facts['memory_mib']} MiB, "
+            f"{facts['kernel']}, clock {facts['clock_source']}, "
+            f"mitigations {'off' if facts['mitigations_off'] else 'on'}")
+
+
+def about_text(about, facts=None):
+    """Where and when a part was measured, in a paragraph; `facts` are dbos-bench's, of another machine."""
     text = (f"Measured on {about['date']}, on {about['host']}. "
             f"Load of this host: {about['load_before']:.1f} before, {about['load_after']:.1f} after, of "
             f"{about['processors']} processors.")
     if about.get("machine"):
-        text += f" The machine: {about['machine']}."
+        text += f" The machine: {machine_text(facts) if facts else about['machine']}."
     if about.get("emulator"):
         text += f" Its emulator: {about['emulator']}."
     return text
@@ -277,7 +284,8 @@ def check_sections(document):
 def fill(document, data):
     """The document with the tables of all parts that there are data of."""
     for part, made in data.items():
-        text = about_text(made["about"]) + "\n\n" + TABLES[part](made["result"])
+        facts = made["result"].get("machine") if isinstance(made["result"], dict) else None
+        text = about_text(made["about"], facts) + "\n\n" + TABLES[part](made["result"])
         if part in PLOTS:
             plot, shows = PLOTS[part]
             text += f"\n\n![{shows}](performance/{plot}.svg)"

@@ -2,7 +2,10 @@
 """What tools/benchmark makes of measured data."""
 
 import pathlib
+import shutil
+import subprocess
 import sys
+import tempfile
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -80,6 +83,35 @@ class Latencies(unittest.TestCase):
     def test_the_median_is_of_the_bucket_alone(self):
         buckets = tables.latency_buckets([(1.0 + i / 1000, i) for i in range(1, 6)])
         self.assertEqual(buckets, [(1.0, 5, 3, 5)])
+
+
+class Machine(unittest.TestCase):
+    def test_a_machine_tells_of_its_mitigations(self):
+        facts = {"processor": "p", "kind": "emulated", "cores": 3, "memory_mib": 1, "kernel": "Linux 6",
+                 "clock_source": "tsc", "mitigations_off": True}
+        self.assertIn("mitigations off", tables.machine_text(facts))
+        about = {"date": "d", "host": "h", "load_before": 1, "load_after": 1, "processors": 2, "machine": "as it was"}
+        self.assertIn("The machine: as it was.", tables.about_text(about))
+        self.assertIn("clock tsc, mitigations off.", tables.about_text(about, facts))
+
+
+class Refusals(unittest.TestCase):
+    def refusal(self, tool, *words):
+        done = subprocess.run([tool, *words], capture_output=True, text=True, check=False)
+        self.assertEqual((2, 1), (done.returncode, done.stderr.count("\n")), done.stderr)
+        return done.stderr
+
+    def test_seconds_that_are_no_number(self):
+        for text in ("nan", "inf", "0"):
+            self.assertIn("want a number above 0", self.refusal(ROOT / "tools/benchmark", "--tables", "--seconds", text))
+
+    def test_a_document_that_is_not_there(self):
+        with tempfile.TemporaryDirectory() as directory:
+            tools = pathlib.Path(directory) / "tools"
+            tools.mkdir()
+            for name in ("benchmark", "benchmark_tables.py"):
+                shutil.copy(ROOT / "tools" / name, tools)
+            self.assertIn("there is no", self.refusal(tools / "benchmark", "--tables"))
 
 
 class Bounds(unittest.TestCase):
