@@ -23,8 +23,10 @@ sweep_old_runs() { # sweep_old_runs NAME
 # Held until unlock_cache: another run may be making the same, and each result must appear whole.
 lock_cache() {
     mkdir -p "$cache" || die "cannot make the cache directory $cache."
-    exec {lock}>"$cache/lock"
-    flock "$lock"
+    # Another user's, where it was made as root with this user's HOME.
+    { exec {lock}>"$cache/lock"; } 2>/dev/null ||
+        die "cannot write in the cache directory $cache; make it yours (chown -R), or set XDG_CACHE_HOME."
+    flock "$lock" || die "cannot lock $cache/lock."
     # Under the lock these are a killed run's.
     rm -rf -- "$cache"/fetch.* "$cache"/build.*
 }
@@ -115,10 +117,14 @@ add_module() { # add_module FILE DIRECTORY: unpacked, printing its new name
 prepare_kernel() { # prepare_kernel any|newest
     package=''
     [[ ! -s $cache/package ]] || package=$(<"$cache/package")
-    [[ $1 = newest || ! -d $cache/$package || -z $package ]] || return 0
-    package=$(newest_kernel_package)
-    [[ -n $package ]] || die "apt-cache knows no kernel (linux-image-amd64); run apt-get update first."
-    fetch_kernel "$package"
-    printf '%s\n' "$package" >"$cache/package.new"
-    mv "$cache/package.new" "$cache/package"
+    if [[ $1 = newest || ! -d $cache/$package || -z $package ]]; then
+        package=$(newest_kernel_package)
+        [[ -n $package ]] || die "apt-cache knows no kernel (linux-image-amd64); run apt-get update first."
+        fetch_kernel "$package"
+        printf '%s\n' "$package" >"$cache/package.new"
+        mv "$cache/package.new" "$cache/package"
+    fi
+    # 400 MB each. The time is that of the last use.
+    touch -c -- "$cache/$package"
+    find "$cache" -maxdepth 1 -type d -name 'linux-image-*' ! -name "$package" -mtime +7 -exec rm -rf -- {} +
 }
