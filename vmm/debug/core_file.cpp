@@ -223,7 +223,12 @@ std::string why_no_core(int descriptor) {
   // A pipe that nobody reads would hold the program for good.
   if (!S_ISREG(file.st_mode)) return "that is no regular file";
   if (file.st_uid != geteuid()) return "that file belongs to another user";
-  return file.st_nlink == 1 ? "" : "that file has another name, too";
+  if (file.st_nlink != 1) return "that file has another name, too";
+  // One that was there may be for others to read, as the memory is not. Linux refuses such a file;
+  // a file system without modes (FAT) takes the new one and does not keep it.
+  const bool is_private =
+      fchmod(descriptor, 0600) == 0 && fstat(descriptor, &file) == 0 && (file.st_mode & 0177) == 0;
+  return is_private ? "" : "that file can't be made one for its owner alone (chmod 600)";
 }
 
 std::string failure() {

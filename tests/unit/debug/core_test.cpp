@@ -2,10 +2,12 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/procfs.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
 #include <csignal>
+#include <cstdlib>
 #include <cstring>
 
 #include "vmm/debug/core_file.h"
@@ -146,6 +148,21 @@ TEST_CASE("a core's notes are those that gdb reads, the thread that died first")
   REQUIRE(files[2] == 0x400000);
   REQUIRE(core.notes[3].data.find(std::string("/usr/bin/program\0/tmp/shared\0", 29)) ==
           8 * (2 + 2 * 3));
+}
+
+TEST_CASE("a core written over a file that others may read is for its owner alone") {
+  char path[] = "/tmp/dbos-core-test.XXXXXX";
+  const int made = mkstemp(path);
+  REQUIRE(fchmod(made, 0644) == 0);
+  const dbos::vmm::CoreFile file = dbos::vmm::open_core_file(path);
+  struct stat status = {};
+  fstat(made, &status);
+  unlink(path);
+  close(made);
+  close(file.descriptor);
+  REQUIRE(file.error.empty());
+  REQUIRE_FALSE(file.is_new);
+  REQUIRE((status.st_mode & 07777) == 0600);
 }
 
 TEST_CASE("a core that can't be written says why") {
