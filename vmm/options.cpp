@@ -27,7 +27,8 @@ constexpr const char* kDescription =
 
 constexpr const char* kFooter =
     R"(PROGRAM is looked for in PATH. All that follows it belongs to the program; '--' before it ends the
-options. A SIZE is a number of bytes with K, M, G or T (powers of 1024), or a percentage.
+options. A SIZE is a number of bytes with K, M, G or T (powers of 1024), or a percentage. The pages
+in docs/ are in the source tree, and installed below share/doc/dbos/.
 
 Examples:
   dbos-run /bin/echo hello
@@ -139,9 +140,11 @@ void declare_debugging_options(CLI::App& app, RawOptions& raw, Options& options,
                             "When the program ends, print counters as JSON: on standard error, or "
                             "to FILE with --stats=FILE. Not if a signal other than a fault ends "
                             "it, or if it executes another program");
-  app.add_option("--gdb", options.gdb_address,
-                 "Stop before the program's first instruction and wait for gdb there ('target "
-                 "remote'): HOST:PORT, :PORT (on this machine only), or the path of a socket")
+  app.add_option(
+         "--gdb", options.gdb_address,
+         "Stop before the program's first instruction and wait for gdb there ('target "
+         "remote'): HOST:PORT, :PORT (on this machine only), or the path of a socket, which "
+         "has a '/' in it, as ./gdb.sock")
       ->type_name("ADDRESS");
   app.add_flag(
       "--crash-report", options.crash_report,
@@ -407,6 +410,8 @@ Options parse_options(std::span<const std::string> arguments, uint64_t host_memo
   const size_t option_count = arguments.size() - app.remaining().size();
   check_given_values(app, raw, options, arguments.subspan(0, option_count));
   interpret(app, raw, host_memory, options);
+  // CLI11 takes the last one of a flag.
+  if (statistics->count() > 1) throw OptionError("--stats is given more than once; give it once");
   options.statistics = statistics->count() != 0;
   if (options.statistics && raw.statistics != kNoFile) options.statistics_file = raw.statistics;
   if (raw.ring_check) {

@@ -110,6 +110,7 @@ test_good_options() {
   # What follows the program is the program's.
   one 'exit 0' "${dbos[@]}" echo --memory --help --
   expect output '--memory --help --' "$(<one.out)"
+  head -c 1000000 /dev/zero | tr '\0' x >counters  # more than there will be
   one 'exit 0' "${dbos[@]}" --stats=counters sh -c 'echo hello'
   "$python" -m json.tool counters >/dev/null
   one 'exit 3' "${dbos[@]}" --stats sh -c 'exit 3'
@@ -262,6 +263,10 @@ os._exit(0)'
 test_no_kvm() {
   with_dev true true 2>/dev/null || skip "needs root and a mount namespace"
   local option
+  # What the last run has written is not lost.
+  echo old >counters
+  refused 125 'no /dev/kvm' with_dev true "${dbos[@]}" --stats=counters /bin/true
+  expect 'the counters of the last run' old "$(<counters)"
   for option in /bin/true --ring-check; do
     refused 125 'no /dev/kvm.*dbos-vm' with_dev true "${dbos[@]}" $option
     refused 125 '/dev/kvm' with_dev 'mknod /dev/kvm c 10 231' "${dbos[@]}" $option

@@ -312,6 +312,8 @@ os.abort()'
 # A slip: the socket's place is a file.
 test_gdb_spares_files() {
   echo precious >file
+  one 'exit 125' "${dbos[@]}" --gdb gdb.sock true
+  grep -Fq "with a '/' in it, as ./gdb.sock; 'gdb.sock'" one.err
   one 'exit 125' "${dbos[@]}" --gdb ./file true
   grep -q "can't listen at --gdb ./file: Address already in use" one.err
   expect 'the file' precious "$(<file)"

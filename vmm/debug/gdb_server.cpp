@@ -42,8 +42,10 @@ int listen_at(const std::string& address) {
                ? listen_at_path(address)
                : listen_on_network(parse_network_address(address));
   } catch (const std::invalid_argument& error) {
-    throw StartError("--gdb takes HOST:PORT, :PORT or the path of a socket; '" + address + "' " +
-                     error.what());
+    throw StartError(
+        "--gdb takes HOST:PORT, :PORT or the path of a socket with a '/' in it, as "
+        "./gdb.sock; '" +
+        address + "' " + error.what());
   }
 }
 

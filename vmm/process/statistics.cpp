@@ -21,13 +21,15 @@ namespace dbos::vmm {
 namespace {
 
 int destination = -1;
+bool is_file = false;
 
 }  // namespace
 
 void enable_statistics(const std::string& file) {
-  const int descriptor = file.empty()
-                             ? dup(STDERR_FILENO)
-                             : open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  // Not cut yet: should the program not start, the last run's counters are still there.
+  is_file = !file.empty();
+  const int descriptor =
+      is_file ? open(file.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666) : dup(STDERR_FILENO);
   if (descriptor < 0)
     throw StartError::with_errno("can't open the file of --stats={} for writing", file);
   destination = keep_descriptor(descriptor);
@@ -48,6 +50,8 @@ bool write_statistics() {
                      {"exits", exits_json(figures)},
                      {"calls", calls_json(figures)}};
   const std::string text = json.dump() + "\n";
+  // In vain where it is a pipe or a device.
+  if (is_file) raw_call(__NR_ftruncate, static_cast<uint64_t>(destination), 0);
   for (size_t done = 0; done < text.size();) {
     const int64_t result =
         raw_call(__NR_write, static_cast<uint64_t>(destination),

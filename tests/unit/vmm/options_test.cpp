@@ -128,6 +128,7 @@ TEST_CASE("--stats takes a file only behind an equals sign") {
   REQUIRE(parse({"--stats=-", "db"}).statistics_file.empty());
   REQUIRE(parse({"--stats=run.json", "db"}).statistics_file == "run.json");
   REQUIRE(parse({"--stats=run.json", "db"}).statistics);
+  require_refusal({"--stats=a", "--stats=b", "db"}, {"--stats", "more than once"});
 }
 
 TEST_CASE("--cow-limit is a part of the memory, and --cow-policy goes with it") {
