@@ -116,7 +116,17 @@ test_dbos_dbg_without_a_program() {
   one 'exit 2' "$dbg" trace --seconds nan
   one 'exit 2' "$dbg" break main --count -1
   one 'exit 2' "$dbg" step often
+  # Neither 2^64 - 1, nor octal.
+  one 'exit 2' "$dbg" bt --thread=-1
+  one 'exit 2' "$dbg" trace --process=-1
+  one 'exit 2' "$dbg" pt ' -5'
+  one 'exit 2' "$dbg" trace --count 09z
+  one 'exit 1' "$dbg" -p no-such-program trace --count 09 --seconds 0.5
+  one 'exit 2' "$dbg" calls 1441m
+  grep -q 'at most a day, 1440m' one.err
   one 'exit 2' "$dbg" gdb localhost
+  one 'exit 2' "$dbg" gdb gdb.sock
+  grep -Fq "has a '/' in it, as ./gdb.sock" one.err
   one 'exit 0' "$dbg" --json ls
   "$python" -m json.tool one.out >/dev/null
 }

@@ -1,5 +1,6 @@
 #include "tools/dbos-dbg/connection.h"
 
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -16,6 +17,7 @@ namespace dbos::dbg {
 namespace {
 
 constexpr timeval kPatience = {10, 0};  // for an answer: the other end never waits for the guest
+constexpr int kTurn_ms = 1000;
 
 // Names and texts come from the program's memory, and may hold what a terminal obeys.
 void make_printable(Json& json, char kept) {
@@ -94,10 +96,12 @@ std::optional<Json> Connection::receive(Wait wait) {
       }
       throw Failure("dbos-run's answer can't be read: is it of another version?");
     }
+    pollfd waiting = {socket_, POLLIN, 0};
+    if (wait == Wait::kForATurn && poll(&waiting, 1, kTurn_ms) <= 0) return std::nullopt;
     char bytes[64 * 1024];
     const ssize_t size = recv(socket_, bytes, sizeof bytes, 0);
     if (size < 0 && errno == EAGAIN) {
-      if (wait == Wait::kForever) continue;
+      if (wait != Wait::kForAnswer) continue;
       throw Failure("dbos-run does not answer");
     }
     if (size <= 0) {

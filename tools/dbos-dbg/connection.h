@@ -60,14 +60,15 @@ class Connection {
 
   // The result. Throws Failure with what the other end complains of. Events that come before the
   // answer are dropped. `file`: a descriptor that goes with the request; -1: none.
-  enum class Wait { kForAnswer, kForever };
+  // kForATurn: of receive() alone. A signal that came before the wait shows after a turn.
+  enum class Wait { kForAnswer, kForATurn, kForever };
   Json ask(const std::string& command, const Json& arguments = Json::object(),
            Wait wait = Wait::kForAnswer, int file = -1);
 
   // The id that the answer will have.
   uint64_t send(const std::string& command, const Json& arguments, int file = -1);
-  // The next line; nothing: the connection has ended, or a signal came. Without Wait::kForever it
-  // throws Failure when none comes in time.
+  // The next line; nothing: the connection has ended, a signal came, or the turn is over. With
+  // Wait::kForAnswer it throws Failure when none comes in time.
   std::optional<Json> receive(Wait wait);
   bool has_ended() const { return has_ended_; }
 

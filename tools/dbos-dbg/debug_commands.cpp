@@ -10,6 +10,7 @@
 #include <sstream>
 #include <utility>
 
+#include "tools/dbos-dbg/number.h"
 #include "tools/dbos-dbg/table.h"
 #include "vmm/debug/control_request.h"
 #include "vmm/debug/core_file.h"
@@ -20,13 +21,9 @@ namespace {
 constexpr uint64_t kStepsMax = 1'000'000;
 
 uint64_t number_of(const std::string& text, const char* what) {
-  const bool is_number = !text.empty() && std::all_of(text.begin(), text.end(), [](char c) {
-    return std::isdigit(static_cast<unsigned char>(c)) != 0;
-  });
-  if (!is_number || text.size() > 18) {
-    throw Failure(fmt::format("'{}' is no {}", text, what));
-  }
-  return std::stoull(text);
+  const auto value = number_in(text);
+  if (!value) throw Failure(fmt::format("'{}' is no {}", text, what));
+  return *value;
 }
 
 std::string joined(const std::vector<std::string>& words, size_t from, size_t to) {

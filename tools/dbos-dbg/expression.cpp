@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "tools/dbos-dbg/connection.h"
+#include "tools/dbos-dbg/number.h"
 
 namespace dbos::dbg {
 namespace {
@@ -101,13 +102,9 @@ class Parser {
   }
 
   uint64_t number(const std::string& name) const {
-    try {
-      size_t end = 0;
-      const uint64_t value = std::stoull(name, &end, 0);
-      if (end == name.size()) return value;
-    } catch (const std::exception&) {
-    }
-    complain(fmt::format("{} is no number", name));
+    const auto value = number_in(name);
+    if (!value) complain(fmt::format("{} is no number", name));
+    return *value;
   }
 
   const std::string& whole_;

@@ -38,7 +38,9 @@ vmm::NetworkAddress parse(const std::string& text) {
   try {
     return vmm::parse_network_address(text);
   } catch (const std::invalid_argument& error) {
-    throw UsageError(fmt::format("the address '{}' {}", text, error.what()));
+    throw UsageError(
+        fmt::format("the address '{}' {}; the path of a socket has a '/' in it, as ./gdb.sock",
+                    text, error.what()));
   }
 }
 

@@ -4,9 +4,9 @@
 
 #include <CLI/CLI.hpp>
 #include <chrono>
-#include <cmath>
 #include <cstdlib>
 #include <exception>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
@@ -15,6 +15,7 @@
 #include "tools/dbos-dbg/debugging.h"
 #include "tools/dbos-dbg/gdb_bridge.h"
 #include "tools/dbos-dbg/machines.h"
+#include "tools/dbos-dbg/number.h"
 #include "tools/dbos-dbg/show.h"
 #include "tools/dbos-dbg/table.h"
 #include "tools/dbos-dbg/trace.h"
@@ -68,13 +69,10 @@ struct Options {
   bool json = false;
 };
 
+constexpr double kIntervalMax_s = 86400;
+
 uint64_t parse_number(const std::string& text, const char* what) {
-  try {
-    size_t end = 0;
-    const uint64_t value = std::stoull(text, &end, 0);
-    if (end == text.size() && text.front() != '-') return value;
-  } catch (const std::exception&) {
-  }
+  if (const auto value = number_in(text)) return *value;
   throw UsageError(
       fmt::format("{} '{}' is no number; write it decimal, or hexadecimal with 0x", what, text));
 }
@@ -87,22 +85,36 @@ double parse_interval(const std::string& text) {
     const std::string unit = text.substr(end);
     const double scale = unit == "ms" ? 0.001 : unit == "m" ? 60 : 1;
     const bool is_known = unit.empty() || unit == "s" || unit == "ms" || unit == "m";
-    if (is_known && value > 0 && value * scale <= 86400) return value * scale;
-  } catch (const std::exception&) {
+    if (is_known && value * scale > kIntervalMax_s) {
+      throw UsageError(fmt::format("'{}' is too long; an interval is at most a day, 1440m", text));
+    }
+    if (is_known && value > 0) return value * scale;
+  } catch (const std::logic_error&) {  // stod's
   }
   throw UsageError(fmt::format("'{}' is no interval; write 5s, 500ms or 2m", text));
 }
 
-// A number above 0; CLI11's own check would print its range, in 300 digits.
-template <typename Number>
-void add_number(CLI::App& command, const char* name, Number& value, const char* type,
+// A whole number above 0. CLI11 itself takes '-1' for 2^64 - 1, and '010' for 8.
+void add_number(CLI::App& command, const char* name, uint64_t& value, const char* type,
                 const char* help) {
+  const auto to_decimal = [](std::string& text) {
+    const uint64_t number = number_in(text).value_or(0);
+    if (number == 0) return "'" + text + "' is no whole number above 0";
+    text = std::to_string(number);
+    return std::string();
+  };
+  command.add_option(name, value, help)->type_name(type)->transform(CLI::Validator(to_decimal, ""));
+}
+
+// CLI11's own check would print its range, in 300 digits.
+void add_seconds(CLI::App& command, const char* name, double& value, const char* help) {
   const auto check = [](const std::string& text) {
     const double number = std::strtod(text.c_str(), nullptr);
-    const bool is_right = std::isfinite(number) && number > 0;
-    return is_right ? std::string() : "'" + text + "' is no number above 0";
+    const bool is_right = number > 0 && number <= kTraceSecondsMax;
+    return is_right ? std::string()
+                    : fmt::format("'{}' is no number above 0 and up to {}", text, kTraceSecondsMax);
   };
-  command.add_option(name, value, help)->type_name(type)->check(CLI::Validator(check, ""));
+  command.add_option(name, value, help)->type_name("S")->check(CLI::Validator(check, ""));
 }
 
 Json space_arguments(const Options& options) {
@@ -226,7 +238,7 @@ void declare_trace(CLI::App& app, Options& options) {
   declare_space(*command, options);
   command->add_flag("-t,--time", trace.shows_time, "Begin each line with the time of day");
   add_number(*command, "--count", trace.count, "N", "End after so many calls");
-  add_number(*command, "--seconds", trace.seconds, "S", "End after that long");
+  add_seconds(*command, "--seconds", trace.seconds, "End after that long");
   command->final_callback([&] { run_trace(options); });
 }
 
@@ -260,8 +272,8 @@ constexpr StoppingCommand kStoppingCommands[] = {
 CLI::App* declare_stopping_command(CLI::App& app, Options& options,
                                    const StoppingCommand& description) {
   auto* const command = app.add_subcommand(description.name, description.help);
-  command->add_option("--thread", options.debug.thread, "Of this thread; without it, the first")
-      ->type_name("THREAD");
+  add_number(*command, "--thread", options.debug.thread, "THREAD",
+             "Of this thread; without it, the first");
   if (description.argument != nullptr) {
     const std::string name = description.name;
     command->add_option(description.argument, options.words, description.argument_help)
@@ -299,8 +311,7 @@ void declare_sessions(CLI::App& app, Options& options) {
       ->type_name("COMMAND")
       ->expected(1)
       ->take_all();
-  session->add_option("--thread", options.debug.thread, "Begin with this thread")
-      ->type_name("THREAD");
+  add_number(*session, "--thread", options.debug.thread, "THREAD", "Begin with this thread");
   session->final_callback([&] {
     options.debug.json = options.json;
     debug_session(choose_machine(options.process).address, options.words, options.debug);
@@ -308,7 +319,8 @@ void declare_sessions(CLI::App& app, Options& options) {
   auto* const gdb = app.add_subcommand(
       "gdb", "gdb's remote protocol, on standard input and output or at an address");
   gdb->add_option("ADDRESS", options.address,
-                  "HOST:PORT, :PORT of this machine alone, or the path of a Unix socket");
+                  "HOST:PORT, :PORT of this machine alone, or the path of a Unix socket, which has "
+                  "a '/' in it, as ./gdb.sock");
   gdb->final_callback([&] { serve_gdb(options.process, options.address); });
 }
 

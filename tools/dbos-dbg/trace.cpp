@@ -4,7 +4,7 @@
 #include <sys/time.h>
 #include <time.h>
 
-#include <cmath>
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 
@@ -25,9 +25,11 @@ void stop_on_signals(double seconds) {
   action.sa_handler = stop;
   for (const int signal : {SIGINT, SIGTERM, SIGALRM}) sigaction(signal, &action, nullptr);
   if (seconds <= 0) return;
+  // A timer of nothing would be none.
+  const auto time_us = std::max<int64_t>(1, static_cast<int64_t>(seconds * 1e6));
   itimerval timer = {};
-  timer.it_value.tv_sec = static_cast<time_t>(seconds);
-  timer.it_value.tv_usec = static_cast<suseconds_t>(std::fmod(seconds, 1) * 1e6);
+  timer.it_value.tv_sec = time_us / 1'000'000;
+  timer.it_value.tv_usec = time_us % 1'000'000;
   setitimer(ITIMER_REAL, &timer, nullptr);
 }
 
@@ -72,9 +74,10 @@ void trace(Connection& connection, const TraceOptions& options) {
   uint64_t lost = 0;
   bool has_ended = false;
   while (is_stopped == 0 && (options.count == 0 || seen < options.count)) {
-    const auto event = connection.receive(Connection::Wait::kForever);
+    const auto event = connection.receive(Connection::Wait::kForATurn);
+    if (!event && !connection.has_ended()) continue;
     if (!event) {
-      has_ended = is_stopped == 0;
+      has_ended = true;
       break;
     }
     if (!event->contains("event")) continue;

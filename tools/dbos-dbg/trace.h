@@ -9,6 +9,8 @@
 
 namespace dbos::dbg {
 
+inline constexpr uint32_t kTraceSecondsMax = 1'000'000'000;
+
 struct TraceOptions {
   std::vector<std::string> calls;  // none: all
   bool in_guest = false;

@@ -37,6 +37,7 @@ std::string complaint(const std::string& text) {
 
 TEST_CASE("places are numbers, registers, symbols and what they point to") {
   REQUIRE(evaluate("17") == 17);
+  REQUIRE(evaluate("0100") == 100);
   REQUIRE(evaluate("0x7f00 + 0x10-1") == 0x7f0f);
   REQUIRE(evaluate("$rsp+8") == 0x1008);
   REQUIRE(evaluate("main") == 0x400000);
