@@ -125,6 +125,9 @@ test_executed_programs_leave_no_memory() {
   expect 'the memory of dbos-run' 'grown False' "$(<one.out)"
 }
 
+readonly no_thread='Resource temporarily unavailable' remedy='raise ulimit -u, or pids.max of the cgroup'
+readonly no_helper="dbos-run: there is no helper, $no_thread: large pages are not put together again after a save; $remedy"
+
 # Linux gives no thread for what dbos-run does beside the program: the program goes on, and the log says so once.
 readonly fork_twice='
 import os, time
@@ -143,11 +146,11 @@ test_no_thread_for_the_helper() {
   one 'exit 0' strace -o calls -e trace=clone -e inject=clone:error=EAGAIN:when=2..4+2 "${dbos[@]}" \
     "$python" -c "$fork_twice"
   expect 'the program' 'done' "$(<one.out)"
-  expect 'what is said' 'dbos-run: there is no helper, errno 11' "$(<one.err)"
+  expect 'what is said' "$no_helper" "$(<one.err)"
   one 'exit 0' strace -o calls -e trace=clone -e inject=clone:error=EAGAIN:when=1 "${dbos[@]}" --snapshot=ready \
     "$python" -c "$fork_twice"
   expect 'the program with --snapshot=ready' 'done' "$(<one.out)"
-  expect 'what is said with --snapshot=ready' 'dbos-run: there is no helper, errno 11' "$(<one.err)"
+  expect 'what is said with --snapshot=ready' "$no_helper" "$(<one.err)"
 }
 
 # Threads of dbos-run are made by clone3: at the start those that three virtual CPUs need, and then the steward, which
@@ -158,7 +161,8 @@ test_no_thread_for_the_steward() {
   one 'exit 0' strace -o calls -e trace=clone3 -e inject=clone3:error=EAGAIN:when=4+ "${dbos[@]}" --no-control \
     "$python" -c "$fork_twice"
   expect 'the program' 'done' "$(<one.out)"
-  expect 'what is said' 'dbos-run: there is no steward, errno 11: what killed children held is not released' "$(<one.err)"
+  expect 'what is said' \
+    "dbos-run: there is no steward, $no_thread: what killed children held is not released; $remedy" "$(<one.err)"
 }
 
 # Programs read these settings of Linux's, and believe them.

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <cstring>
 
 #include "hypercall/abi.h"
 #include "vmm/log.h"
@@ -21,7 +22,10 @@ int64_t create_helper(Vcpu& creator, uint64_t start_argument) {
   if (result >= 0) {
     log_line(LogLevel::kInfo, "the guest kernel's helper has started");
   } else if (!is_told.exchange(true)) {
-    log_line(LogLevel::kWarning, "there is no helper, errno {}", -result);
+    log_line(LogLevel::kWarning,
+             "there is no helper, {}: large pages are not put together again after a save; raise "
+             "ulimit -u, or pids.max of the cgroup",
+             strerrordesc_np(static_cast<int>(-result)));
   }
   return result;
 }

@@ -7,6 +7,7 @@
 
 #include <bitset>
 #include <cerrno>
+#include <cstring>
 
 #include "vmm/host/clock_ns.h"
 #include "vmm/host/host_call.h"
@@ -48,8 +49,11 @@ void note_failure(int error) {
   static std::atomic<bool> is_told{false};
   next_attempt_ns.store(now_ns() + kRetryPause_ns);
   if (is_told.exchange(true)) return;
-  log_line(LogLevel::kWarning,
-           "there is no steward, errno {}: what killed children held is not released", error);
+  log_line(
+      LogLevel::kWarning,
+      "there is no steward, {}: what killed children held is not released; raise ulimit -u, or "
+      "pids.max of the cgroup",
+      strerrordesc_np(error));
 }
 
 bool begin_adoption(Vcpu& vcpu, const HostProcess& own) {
