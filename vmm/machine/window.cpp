@@ -118,6 +118,14 @@ int64_t Window::populate(uint64_t address, uint64_t length, bool write) {
   return raw_call(__NR_madvise, address, length, write ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
 }
 
+uint64_t Window::used() {
+  const HostLockGuard guard(lock_);
+  mend(guard);
+  uint64_t bytes = used_end_ - kWindowBase;
+  for (uint32_t i = 0; i < hole_count_; ++i) bytes -= holes_[i].size;
+  return bytes;
+}
+
 // Addresses of the caller's own, in a slot. 0: there are none.
 uint64_t Window::reserve(uint64_t length) {
   const HostLockGuard guard(lock_);

@@ -39,6 +39,9 @@ class Window {
   int64_t unmap(uint64_t address, uint64_t length);
   int64_t populate(uint64_t address, uint64_t length, bool write);
 
+  // Bytes of it that are mapped, or lost.
+  uint64_t used();
+
   // Whether [address, address + length) is whole pages of the window.
   bool contains(uint64_t address, uint64_t length) const;
 

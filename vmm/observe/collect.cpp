@@ -14,12 +14,14 @@ Figures collect_figures(Machine& machine) {
     const uint64_t address = kVcpuRegionBase + i * kVcpuStride + kVcpuCountersOffset;
     add_counters(figures, *reinterpret_cast<const VcpuCounters*>(address));
     add_exits(figures.exits, *vcpus.at(i).statistics);
+    if (vcpus.at(i).state.load() == VcpuState::kBusy) ++figures.vcpus_busy;
   }
   const KernelReader kernel(machine.memory());
   for (size_t i = 0; i < figures.gauges.size(); ++i) {
     figures.gauges[i] = kernel.gauge(static_cast<GaugeName>(i));
   }
   figures.spaces = kernel.spaces();
+  figures.window_bytes = machine.window().used();
   figures.lost_trace_events = lost_trace_events(machine);
   figures.memory_limit_bytes = machine.arena_size_max();
   figures.now_ticks = __builtin_ia32_rdtsc();

@@ -32,6 +32,8 @@ struct Figures {
   std::array<int64_t, static_cast<size_t>(GaugeName::kCount)> gauges;
   std::vector<SpaceView> spaces;
   uint32_t vcpus;
+  uint32_t vcpus_busy;
+  uint64_t window_bytes;
   uint64_t lost_trace_events;
   uint64_t memory_limit_bytes;
   uint64_t now_ticks;

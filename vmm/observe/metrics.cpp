@@ -17,6 +17,10 @@ constexpr uint32_t kStep = 2;
 constexpr Metric kMetrics[] = {
     {"dbos_build_info", "gauge", "version", "always 1; which dbos-run this is"},
     {"dbos_vcpus", "gauge", "", "virtual CPUs that were made so far"},
+    {"dbos_vcpus_busy", "gauge", "",
+     "of these, those in use: one for each thread, and one or two of the VMM's own"},
+    {"dbos_window_bytes", "gauge", "",
+     "address space of file and shared mappings, of which there are 128 GiB"},
     {"dbos_exits_total", "counter", "kind", "exits from the guest to the VMM"},
     {"dbos_exit_duration_seconds", "histogram", "kind",
      "time from an exit to the next entry, Linux's part included"},
@@ -195,6 +199,10 @@ std::string metrics_text(const Figures& figures, const char* version) {
   out.sample("version", version, 1);
   out.begin("dbos_vcpus");
   out.sample(figures.vcpus);
+  out.begin("dbos_vcpus_busy");
+  out.sample(figures.vcpus_busy);
+  out.begin("dbos_window_bytes");
+  out.sample(figures.window_bytes);
   put_exits(out, figures.exits);
   put_calls(out, figures);
   put_events(out, figures);

@@ -156,6 +156,11 @@ def trace():
     check(reply["time_ns"] >= request["time_ns"], "the answer before the request")
     check_equal("one descriptor", request["arguments"][0], reply["arguments"][0])
 
+    # Less than a timer counts is not for ever.
+    ended = subprocess.run([DBG, "-p", str(server.process.pid), "trace", "--seconds", "1e-7"], timeout=PATIENCE_S,
+                           capture_output=True, text=True)
+    check_equal("the status of a very short trace", 0, ended.returncode)
+
     # Under load what does not fit is lost, and each one is counted: the client does not read.
     traced = ("read", "write", "epoll_wait")
 
@@ -323,6 +328,8 @@ def metrics():
     after = fetch()
     for name in ('dbos_system_calls_total{call="read"}', 'dbos_exits_total{kind="system_call"}'):
         check(after[name] >= before[name] + 20, name, before[name], after[name])
+    check(1 < after["dbos_vcpus_busy"] <= after["dbos_vcpus"], "virtual CPUs:", after["dbos_vcpus_busy"])
+    check(after["dbos_window_bytes"] > 0, "the window:", after["dbos_window_bytes"])
     check_equal("snapshots taken", before["dbos_snapshots_taken_total"] + 1, after["dbos_snapshots_taken_total"])
     check(after['dbos_faults_total{kind="copied"}'] > 0, "copied pages")
     # Everything is timed, but for calls that had not returned.

@@ -1,4 +1,5 @@
 // The metrics' text: Prometheus's syntax, and the documentation of every name.
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <fstream>
 #include <map>
@@ -34,6 +35,8 @@ Figures some_figures() {
   figures.gauges[0] = 1000;
   figures.gauges[1] = 10;
   figures.vcpus = 2;
+  figures.vcpus_busy = 1;
+  figures.window_bytes = 8192;
   figures.now_ticks = 5'000'000'000;
   figures.ns_multiplier = 1 << 24;
   SpaceView main{};
@@ -91,8 +94,8 @@ double value_of(const std::vector<Sample>& samples, const std::string& name,
   return 0;
 }
 
-std::string document() {
-  std::ifstream file(DBOS_METRICS_DOCUMENT);
+std::string document(const char* path = DBOS_METRICS_DOCUMENT) {
+  std::ifstream file(path);
   REQUIRE(file.good());
   std::ostringstream text;
   text << file.rdbuf();
@@ -126,6 +129,8 @@ TEST_CASE("metrics say what was counted, in base units") {
   REQUIRE(value_of(samples, "dbos_copies_delayed_seconds_total") == 1.5);
   REQUIRE(value_of(samples, "dbos_snapshots_ended_total", "{reason=\"limit\"}") == 0);
   REQUIRE(value_of(samples, "dbos_snapshots_ended_total", "{reason=\"memory\"}") == 1);
+  REQUIRE(value_of(samples, "dbos_vcpus_busy") == 1);
+  REQUIRE(value_of(samples, "dbos_window_bytes") == 8192);
   REQUIRE(value_of(samples, "dbos_snapshots") == 1);
   REQUIRE(value_of(samples, "dbos_oldest_snapshot_age_seconds") == 3);
 }
@@ -158,6 +163,33 @@ TEST_CASE("the documentation has every metric as it is served") {
     INFO(row);
     REQUIRE(page.find(row) != std::string::npos);
   }
+}
+
+TEST_CASE("the alerts are of metrics that are served, and the documentation has each") {
+  const std::string page = document();
+  const std::string rules = document(DBOS_ALERTS);
+  const auto each = [&](const char* pattern, auto visit) {
+    const std::regex regex(pattern);
+    for (std::sregex_iterator i(rules.begin(), rules.end(), regex), end; i != end; ++i) {
+      INFO(i->str());
+      visit((*i)[1].str());
+    }
+  };
+  each("(dbos_[a-z_]+)", [](const std::string& name) {
+    const auto is_of = [&](const Metric& metric) {
+      const bool is_histogram = std::string(metric.type) == "histogram";
+      return name == metric.name ||
+             (is_histogram && (name == std::string(metric.name) + "_bucket" ||
+                               name == std::string(metric.name) + "_count"));
+    };
+    REQUIRE(std::any_of(all_metrics().begin(), all_metrics().end(), is_of));
+  });
+  int count = 0;
+  each("expr: ([^\n]+)", [&](const std::string& expression) {
+    REQUIRE(page.find("`" + expression + "`") != std::string::npos);
+    ++count;
+  });
+  REQUIRE(count > 10);
 }
 
 TEST_CASE("the documentation has every field of the JSON figures") {
