@@ -5,7 +5,7 @@
 #include <elfutils/libdwfl.h>
 #include <fcntl.h>
 #include <fmt/core.h>
-#include <sys/mman.h>
+#include <gelf.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -19,14 +19,31 @@
 namespace dbos::vmm {
 namespace {
 
-int find_no_elf(Dwfl_Module*, void**, const char*, Dwarf_Addr, char**, Elf**) {
+using Image = std::span<const std::byte>;
+
+// libelf only reads what has this machine's byte order.
+Elf* open_image(const Image& image) {
+  auto* const bytes = const_cast<std::byte*>(image.data());
+  return elf_memory(reinterpret_cast<char*>(bytes), image.size());
+}
+
+// `image`: where report_image() has put it; nullptr for a file.
+int find_elf(Dwfl_Module*, void** image, const char*, Dwarf_Addr, char**, Elf** elf) {
+  if (*image != nullptr) *elf = open_image(*static_cast<const Image*>(*image));
   return -1;
+}
+
+// An image has what it has in itself.
+int find_debug_file(Dwfl_Module* module, void** image, const char* name, Dwarf_Addr base,
+                    const char* file, const char* link, GElf_Word checksum, char** found) {
+  if (*image != nullptr) return -1;
+  return dwfl_standard_find_debuginfo(module, image, name, base, file, link, checksum, found);
 }
 
 char* debug_path = nullptr;  // libdwfl's default: /usr/lib/debug and beside the file
 
-constexpr Dwfl_Callbacks kCallbacks = {find_no_elf, dwfl_standard_find_debuginfo,
-                                       dwfl_offline_section_address, &debug_path};
+constexpr Dwfl_Callbacks kCallbacks = {find_elf, find_debug_file, dwfl_offline_section_address,
+                                       &debug_path};
 
 // Only C++'s and Rust's names: the demangler takes C's `f` for a type, float.
 std::string demangled(const char* name) {
@@ -42,17 +59,39 @@ std::string base_name(const char* path) {
   return slash == nullptr ? path : slash + 1;
 }
 
-// The guest kernel's image, which dbos-run has in its own memory, as a file for libdwfl.
-bool report_kernel(Dwfl* dwfl, std::span<const std::byte> image) {
-  const int descriptor = memfd_create("libdbos.elf", MFD_CLOEXEC);
-  if (descriptor < 0) return false;
-  const bool written =
-      write(descriptor, image.data(), image.size()) == static_cast<ssize_t>(image.size());
-  // libdwfl closes the descriptor if it takes it.
-  const bool reported = written && dwfl_report_elf(dwfl, "libdbos.elf", "libdbos.elf", descriptor,
-                                                   0, true) != nullptr;
-  if (!reported) close(descriptor);
-  return reported;
+struct AddressRange {
+  GElf_Addr begin;
+  GElf_Addr end;  // 0: there is none
+};
+
+// As dwfl_report_elf() finds it.
+AddressRange loaded_range(Elf* elf) {
+  AddressRange range = {0, 0};
+  size_t count = 0;
+  if (elf_getphdrnum(elf, &count) != 0) return range;
+  for (size_t i = 0; i < count; ++i) {
+    GElf_Phdr segment;
+    if (gelf_getphdr(elf, static_cast<int>(i), &segment) == nullptr) break;
+    if (segment.p_type != PT_LOAD) continue;
+    if (range.end == 0) range.begin = segment.p_vaddr & ~(segment.p_align - 1);
+    range.end = segment.p_vaddr + segment.p_memsz;
+  }
+  return range;
+}
+
+// Of the guest kernel, which dbos-run has in its own memory. No file is made of it: libdwfl trusts
+// what it reads, and the program could change that meanwhile.
+void report_image(Dwfl* dwfl, const Image& image) {
+  Elf* const elf = open_image(image);
+  if (elf == nullptr) return;
+  const AddressRange range = loaded_range(elf);
+  elf_end(elf);
+  Dwfl_Module* const module =
+      range.end == 0 ? nullptr : dwfl_report_module(dwfl, "libdbos.elf", range.begin, range.end);
+  void** for_callbacks = nullptr;
+  if (module == nullptr) return;
+  dwfl_module_info(module, &for_callbacks, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr);
+  *for_callbacks = const_cast<Image*>(&image);
 }
 
 // The guest's memory names the files: a pipe among them would never open, or block.
@@ -143,13 +182,13 @@ void Symbols::End::operator()(Dwfl* dwfl) const {
 }
 
 Symbols::Symbols(const std::vector<LoadedModule>& modules, std::span<const std::byte> kernel)
-    : dwfl_(dwfl_begin(&kCallbacks)) {
+    : kernel_(kernel), dwfl_(dwfl_begin(&kCallbacks)) {
   if (!dwfl_) throw std::bad_alloc();
   dwfl_report_begin(dwfl_.get());
   for (const LoadedModule& module : modules) {
     report_file(dwfl_.get(), module);
   }
-  if (!kernel.empty()) report_kernel(dwfl_.get(), kernel);
+  if (!kernel_.empty()) report_image(dwfl_.get(), kernel_);
   dwfl_report_end(dwfl_.get(), nullptr, nullptr);
 }
 

@@ -33,9 +33,11 @@ std::string without_arguments(const std::string& function);
 
 class Symbols {
  public:
-  // `kernel`: the guest kernel's ELF file (kernel_image.h); empty: without it. A file that can't be
-  // read is left out. Throws std::bad_alloc.
+  // `kernel`: the guest kernel's ELF file (kernel_image.h), which must stay; empty: without it. A
+  // file that can't be read is left out. Throws std::bad_alloc.
   Symbols(const std::vector<LoadedModule>& modules, std::span<const std::byte> kernel);
+  Symbols(const Symbols&) = delete;
+  Symbols& operator=(const Symbols&) = delete;
 
   // `lookup`: an address within the instruction that is meant; the caller's call, for a return
   // address.
@@ -51,6 +53,7 @@ class Symbols {
   struct End {
     void operator()(Dwfl* dwfl) const;
   };
+  std::span<const std::byte> kernel_;  // libdwfl has its address
   std::unique_ptr<Dwfl, End> dwfl_;
 };
 
