@@ -56,19 +56,21 @@ int64_t Window::map(int descriptor, uint64_t offset, uint64_t length, int protec
   if (kind != MAP_SHARED && kind != MAP_PRIVATE) return -EINVAL;
   if (length > kWindowSizeMax || has_huge_pages(descriptor)) return -ENOMEM;
   length = (length + kPageSize - 1) & ~(kPageSize - 1);
+  const int anonymous = descriptor < 0 ? MAP_ANONYMOUS : 0;
+  const auto map_at = [&](uint64_t address, int fixed) {
+    return raw_call(__NR_mmap, address, length, static_cast<uint64_t>(protection),
+                    static_cast<uint64_t>(flags | anonymous | fixed),
+                    static_cast<uint64_t>(static_cast<int64_t>(descriptor)), offset);
+  };
+  if ((protection & PROT_EXEC) != 0) {
+    const int64_t elsewhere = map_at(0, 0);
+    if (elsewhere < 0) return elsewhere;
+    return move_in(static_cast<uint64_t>(elsewhere), length, protection);
+  }
   const uint64_t address = reserve(length);
   if (address == 0) return -ENOMEM;
-  const int anonymous = descriptor < 0 ? MAP_ANONYMOUS : 0;
-  int64_t result = raw_call(__NR_mmap, address, length, static_cast<uint64_t>(protection),
-                            static_cast<uint64_t>(flags | anonymous | MAP_FIXED),
-                            static_cast<uint64_t>(static_cast<int64_t>(descriptor)), offset);
-  // Whether it may be executed is known now. The VMM is not to find the guest's code among its own.
-  if (result >= 0 && (protection & PROT_EXEC) != 0) {
-    result =
-        raw_call(__NR_mprotect, address, length, static_cast<uint64_t>(protection & ~PROT_EXEC));
-  }
-  if (result >= 0) return static_cast<int64_t>(address);
-  give_back(address, length);
+  const int64_t result = map_at(address, MAP_FIXED);
+  if (result < 0) give_back(address, length);
   return result;
 }
 
@@ -87,12 +89,34 @@ int64_t Window::attach(int segment, uint64_t length, int flags) {
   const int64_t whole = raw_call(__NR_shmat, static_cast<uint64_t>(static_cast<int64_t>(segment)),
                                  0, static_cast<uint64_t>(flags));
   if (whole < 0) return whole;
-  int64_t result = map_again(static_cast<uint64_t>(whole), length);
-  raw_call(__NR_shmdt, static_cast<uint64_t>(whole));
-  if (result < 0 || (flags & SHM_EXEC) == 0) return result;
-  // Whether it may be executed is known now; see map().
-  const uint64_t writes = (flags & SHM_RDONLY) != 0 ? 0 : PROT_WRITE;
-  raw_call(__NR_mprotect, static_cast<uint64_t>(result), length, PROT_READ | writes);
+  const auto from = static_cast<uint64_t>(whole);
+  int64_t result = 0;
+  if ((flags & SHM_EXEC) == 0) {
+    result = map_again(from, length);
+  } else {
+    result = raw_call(__NR_mremap, from, 0, length, MREMAP_MAYMOVE);
+    const int writes = (flags & SHM_RDONLY) != 0 ? 0 : PROT_WRITE;
+    if (result >= 0) result = move_in(static_cast<uint64_t>(result), length, PROT_READ | writes);
+  }
+  raw_call(__NR_shmdt, from);
+  return result;
+}
+
+// Linux checks whether memory may be executed when it is mapped, at an address that the guest does
+// not know, and what comes into the window is not executable: the VMM is not to find the guest's
+// code among its own, not even for the moment in which the guest could duplicate it.
+int64_t Window::move_in(uint64_t from, uint64_t length, int protection) {
+  int64_t result =
+      raw_call(__NR_mprotect, from, length, static_cast<uint64_t>(protection & ~PROT_EXEC));
+  const uint64_t address = result < 0 ? 0 : reserve(length);
+  if (result >= 0) {
+    result = address == 0 ? -ENOMEM
+                          : raw_call(__NR_mremap, from, length, length,
+                                     MREMAP_MAYMOVE | MREMAP_FIXED, address);
+  }
+  if (result >= 0) return result;
+  raw_call(__NR_munmap, from, length);
+  if (address != 0) give_back(address, length);
   return result;
 }
 

@@ -56,6 +56,7 @@ class Window {
   int64_t give_back(uint64_t address, uint64_t length);
   void mend(const HostLockGuard& guard);
   int64_t map_again(uint64_t address, uint64_t length);
+  int64_t move_in(uint64_t from, uint64_t length, int protection);
   uint64_t allocate(uint64_t length);
   void release(uint64_t begin, uint64_t size);
   int64_t add_slots(uint64_t end);
