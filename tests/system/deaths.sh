@@ -169,16 +169,17 @@ while True: print("x", flush=True); time.sleep(0.05)' >out &
 test_killed_with_children() {
   local pid
   "${dbos[@]}" "$python" -c '
-import os, time
-for n in range(3):
+import os, signal, time
+for n in range(4):
     if os.fork() == 0:
         if n == 2: os.fork()
         os.write(1, b"child\n")
         while n == 1: pass
+        if n == 3: signal.sigwait(range(1, 65))
         time.sleep(1000)
 time.sleep(1000)' >out &
   pid=$!
-  await 30 bash -c '[ $(wc -l <out) = 4 ]'
+  await 30 bash -c '[ $(wc -l <out) = 5 ]'
   kill -KILL $pid
   wait $pid || true
   await 10 bash -c '! pgrep -f "[t]ime.sleep.1000" >/dev/null'

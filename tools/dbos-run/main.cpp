@@ -39,6 +39,7 @@
 #include "vmm/process/statistics.h"
 #include "vmm/process/vcpu_thread.h"
 #include "vmm/proxy/descriptor_link.h"
+#include "vmm/proxy/execute.h"
 
 namespace dbos::vmm {
 namespace {
@@ -233,6 +234,7 @@ HostPages arena_pages(const Options& options) {
   start_debugging(options);
   install_handlers(vcpu.process->signals, inherited.ignored);
   set_parent_death_hook(take_parent_death_notice);
+  set_own_signal_taker(take_own_signal);
   run_vcpu(vcpu);
 }
 

@@ -10,6 +10,10 @@
 
 namespace dbos::vmm {
 
+// By which a process of ours hears that its parent has ended, and a thread that it is wanted
+// (process/signals.h). The program may use it, too.
+inline constexpr int kParentDeathSignal = 64;
+
 // As sigprocmask(2). Returns the mask before.
 inline uint64_t change_signal_mask(int how, uint64_t signals) {
   uint64_t before = 0;

@@ -21,6 +21,7 @@
 #include <cstdint>
 
 #include "hypercall/abi.h"
+#include "vmm/host/signal_mask.h"
 
 namespace dbos::vmm {
 
@@ -54,10 +55,8 @@ struct InheritedSignals {
   uint64_t blocked;
 };
 
-inline constexpr int kParentDeathSignal = 64;
-
-// Looks at a signal 64 in the handler. True: it was the VMM's own notice, and was dealt with.
-// False: it is the program's. Async-signal-safe.
+// Looks at a signal 64. True: it was the VMM's own notice, and was dealt with. False: it is the
+// program's. Async-signal-safe.
 using ParentDeathHook = bool (*)(const siginfo_t& info);
 
 // First thing in main(), before any thread: the dispositions and the mask as inherited.
@@ -70,6 +69,9 @@ void install_handlers(ProcessSignals& process, uint64_t inherited_ignored);
 // too, instead of Linux, so that a debugger and the crash report see what the program dies by.
 void take_default_actions(uint64_t signals);
 void set_parent_death_hook(ParentDeathHook hook);
+// Of a signal 64 that the calling thread has taken from Linux, in the handler or by a wait for it
+// (proxy/execute.h): whether it was a kick or a notice, which is dealt with. Async-signal-safe.
+bool take_own_signal(const siginfo_t& info);
 
 // Names the context of the calling host thread. It must be in place before the thread unblocks
 // anything; threads are made with all signals blocked.

@@ -1,7 +1,12 @@
 #include "vmm/proxy/call_arguments.h"
 
+#include <asm/unistd.h>
+
 #include <cerrno>
+#include <csignal>
 #include <cstring>
+
+#include "vmm/host/signal_mask.h"
 
 namespace dbos::vmm {
 
@@ -52,6 +57,8 @@ int64_t CallArguments::prepare_one(uint32_t index, const Argument& argument) {
     case Shape::kBytes:
     case Shape::kBulk:
       if (argument.holds_descriptor()) return prepare_with_descriptor(index, argument);
+      if (argument.format == syscalls::Format::kSignalSet) return copy_signal_set(&values_[index]);
+      if (number_ == __NR_rt_sigtimedwait && index == 1) return prepare_taken_signal();
       return check(value, syscalls::bytes_of(call_, argument, values_));
     case Shape::kPollArray:
       return check(value,
@@ -131,6 +138,12 @@ int64_t CallArguments::prepare_with_descriptor(uint32_t index, const Argument& a
   return 0;
 }
 
+// A structure with a version at its begin and addresses in it, as NFS takes: fs/nfs/fs_context.c.
+bool CallArguments::is_binary_mount_data(uint32_t index, const char* data) const {
+  constexpr uint32_t kMountData = 4;
+  return number_ == __NR_mount && index == kMountData && *data > 0 && *data < ' ';
+}
+
 int64_t CallArguments::prepare_string(uint32_t index) {
   const uint64_t address = values_[index];
   if (is_passed_on(address)) return 0;
@@ -138,6 +151,7 @@ int64_t CallArguments::prepare_string(uint32_t index) {
   while (room != 0 && !memory_.is_plain(address, room)) room /= 2;
   char* const text = room == 0 ? nullptr : static_cast<char*>(copy(address, room));
   if (text == nullptr || std::memchr(text, '\0', room) == nullptr) return -EFAULT;
+  if (is_binary_mount_data(index, text)) return -EINVAL;
   values_[index] = address_of(text);
   return 0;
 }
@@ -240,7 +254,32 @@ int64_t CallArguments::prepare_mask_and_size(uint32_t index) {
   auto* const both = static_cast<MaskAndSize*>(copy(values_[index], sizeof(MaskAndSize)));
   if (both == nullptr) return -EFAULT;
   values_[index] = address_of(both);
-  return check(both->mask, 8);
+  return copy_signal_set(&both->mask);
+}
+
+// A wait leaves the VMM's signal open, by which a process hears that its parent was killed. Who has
+// it blocked already keeps one of the program's own so (process/signals.cpp).
+int64_t CallArguments::copy_signal_set(uint64_t* address) {
+  if (is_passed_on(*address)) return 0;
+  auto* const set = static_cast<uint64_t*>(copy(*address, sizeof(uint64_t)));
+  if (set == nullptr) return -EFAULT;
+  *address = address_of(set);
+  constexpr uint64_t kOwn = uint64_t{1} << (kParentDeathSignal - 1);
+  const bool blocks = number_ != __NR_rt_sigtimedwait && (*set & kOwn) != 0;
+  if (blocks && (change_signal_mask(SIG_BLOCK, 0) & kOwn) == 0) *set &= ~kOwn;
+  return 0;
+}
+
+// The VMM looks at what the wait took, where the guest can't change it.
+int64_t CallArguments::prepare_taken_signal() {
+  const uint64_t address = values_[1];
+  if (is_fault_address(address, 1)) return 0;
+  void* const information =
+      address == 0 ? scratch_.take(sizeof(siginfo_t)) : copy(address, sizeof(siginfo_t));
+  if (information == nullptr) return -EFAULT;
+  if (address != 0) write_back(address, information, sizeof(siginfo_t));
+  values_[1] = address_of(information);
+  return 0;
 }
 
 int64_t CallArguments::prepare_by_request(uint32_t index, const Argument& argument) {

@@ -69,6 +69,8 @@ class CallArguments {
 
   int64_t prepare_one(uint32_t index, const Argument& argument);
   int64_t prepare_string(uint32_t index);
+  bool is_binary_mount_data(uint32_t index, const char* data) const;
+  int64_t prepare_taken_signal();
   int64_t prepare_with_descriptor(uint32_t index, const Argument& argument);
   int64_t prepare_vector(uint32_t index, const Argument& argument);
   int64_t prepare_message(uint32_t index, const Argument& argument);
@@ -86,6 +88,8 @@ class CallArguments {
   // 0: Linux may be given this pointer to `bytes` bytes.
   int64_t check(uint64_t address, uint64_t bytes) const;
   int64_t check_vectors(const HostVector* vectors, uint64_t count) const;
+  // Replaces the set's address by that of a copy.
+  int64_t copy_signal_set(uint64_t* address);
   // Replaces the vectors' address by that of a checked copy.
   int64_t copy_vectors(uint64_t* address, uint64_t count);
   int64_t check_message(HostMessage* message, const Argument& argument);

@@ -11,8 +11,10 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <csignal>
 
 #include "vmm/host/host_call.h"
+#include "vmm/host/signal_mask.h"
 #include "vmm/proxy/call_arguments.h"
 #include "vmm/proxy/relative_timeout.h"
 
@@ -108,17 +110,26 @@ int64_t refuse(const DescriptorGuard& guard, uint32_t number, const uint64_t arg
   }
 }
 
+OwnSignalTaker take_signal = nullptr;
+
+// A wait for all signals takes the VMM's, too.
+bool is_to_be_made_again(uint32_t number, const uint64_t* checked, int64_t result) {
+  if (result == kMakeAgain) return true;
+  return number == __NR_rt_sigtimedwait && result == kParentDeathSignal && take_signal != nullptr &&
+         take_signal(*reinterpret_cast<const siginfo_t*>(checked[1]));
+}
+
 int64_t wait_for_call(const GuestMemory& memory, uint32_t number, const uint64_t* checked,
                       const volatile uint32_t* pending_signal) {
   RelativeTimeout timeout(memory, number, checked);
   int64_t result = dbos_host_call(pending_signal, number, checked);
-  if (result != kMakeAgain) return result;
+  if (!is_to_be_made_again(number, checked, result)) return result;
   uint64_t arguments[6];
   std::copy(checked, checked + 6, arguments);
-  while (result == kMakeAgain) {
+  do {
     timeout.shorten(arguments);
     result = dbos_host_call(pending_signal, number, arguments);
-  }
+  } while (is_to_be_made_again(number, checked, result));
   return result;
 }
 
@@ -136,6 +147,10 @@ DescriptorGuard& descriptors_of_all_processes() {
 }
 void set_own_descriptors(DescriptorGuard& guard) {
   the_own_descriptors = &guard;
+}
+
+void set_own_signal_taker(OwnSignalTaker taker) {
+  take_signal = taker;
 }
 
 int64_t execute_call(const GuestMemory& memory, const Call& call,

@@ -7,6 +7,7 @@
 // anywhere. Needs about 64 KiB of stack.
 #pragma once
 
+#include <csignal>
 #include <cstdint>
 
 #include "hypercall/abi.h"
@@ -24,6 +25,11 @@ int64_t execute_call(const GuestMemory& memory, const DescriptorGuard& guard, co
 // With own_descriptors() as the guard.
 int64_t execute_call(const GuestMemory& memory, const Call& call,
                      const volatile uint32_t* pending_signal);
+
+// Called with each signal 64 that a wait of the program has taken from Linux. True: it was not the
+// program's, and the wait goes on. To be set before there are threads.
+using OwnSignalTaker = bool (*)(const siginfo_t& information);
+void set_own_signal_taker(OwnSignalTaker taker);
 
 // Keeps the addresses free that stand for "the program may not access this" (syscall_kinds.h). To
 // be called once, before the first vCPU runs. Result: 0 or -errno.

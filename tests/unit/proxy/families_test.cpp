@@ -11,10 +11,15 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include <array>
 #include <catch2/catch.hpp>
+#include <chrono>
 #include <ctime>
+#include <thread>
 
 #include "tests/unit/proxy/fake_program.h"
+#include "vmm/host/signal_mask.h"
+#include "vmm/proxy/execute.h"
 
 using namespace dbos;
 using namespace dbos::test;
@@ -238,6 +243,63 @@ TEST_CASE("signals as data") {
   CHECK(program().get<signalfd_siginfo>(record).ssi_signo == SIGUSR1);
   CHECK(call(SYS_close, fd) == 0);
   sigprocmask(SIG_SETMASK, &before, nullptr);
+}
+
+TEST_CASE("a wait for all signals leaves the VMM its own") {
+  dbos::vmm::set_own_signal_taker(
+      [](const siginfo_t& information) { return information.si_value.sival_int == 1; });
+  sigset_t own;
+  sigset_t before;
+  sigemptyset(&own);
+  sigaddset(&own, dbos::vmm::kParentDeathSignal);
+  sigprocmask(SIG_BLOCK, &own, &before);
+  siginfo_t sent{};
+  sent.si_signo = dbos::vmm::kParentDeathSignal;
+  sent.si_code = SI_QUEUE;
+  for (const int value : {1, 1, 2}) {
+    sent.si_value.sival_int = value;
+    const auto self = static_cast<uint64_t>(getpid());
+    CHECK(call(SYS_rt_sigqueueinfo, self, dbos::vmm::kParentDeathSignal, program().put(sent)) == 0);
+  }
+  const uint64_t all = program().put(~uint64_t{0});
+  const uint64_t taken = program().across_pages(128);
+  const uint64_t a_second = program().put(timespec{1, 0});
+  CHECK(call(SYS_rt_sigtimedwait, all, taken, a_second, 8) == dbos::vmm::kParentDeathSignal);
+  CHECK(program().get<siginfo_t>(taken).si_value.sival_int == 2);
+  dbos::vmm::set_own_signal_taker(nullptr);
+  sigprocmask(SIG_SETMASK, &before, nullptr);
+}
+
+TEST_CASE("a wait's mask does not block the VMM's own signal") {
+  struct sigaction action = {};
+  struct sigaction before = {};
+  action.sa_handler = [](int) {};
+  sigaction(dbos::vmm::kParentDeathSignal, &action, &before);
+  const uint64_t all = program().put(~uint64_t{0});
+  const uint64_t both = program().put(std::array<uint64_t, 2>{all, 8});
+  const auto result_of_waiting = [waiter = pthread_self()](const auto& wait) {
+    std::thread sender([waiter] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+      pthread_kill(waiter, dbos::vmm::kParentDeathSignal);
+    });
+    const uint64_t long_time = program().put(timespec{20, 0});
+    const int64_t result = wait(long_time);
+    sender.join();
+    return result;
+  };
+  CHECK(result_of_waiting([&](uint64_t time) { return call(SYS_ppoll, 0, 0, time, all, 8); }) ==
+        -EINTR);
+  CHECK(result_of_waiting(
+            [&](uint64_t time) { return call(SYS_pselect6, 0, 0, 0, 0, time, both); }) == -EINTR);
+  sigaction(dbos::vmm::kParentDeathSignal, &before, nullptr);
+}
+
+TEST_CASE("mount data with addresses in it is refused") {
+  const uint64_t nowhere = text("/nowhere/at/all");
+  for (const char* const data : {"\1", "\6 and more"}) {
+    CHECK(call(SYS_mount, nowhere, nowhere, nowhere, 0, text(data)) == -EINVAL);
+  }
+  CHECK(call(SYS_mount, nowhere, nowhere, nowhere, 0, nowhere) != -EINVAL);
 }
 
 TEST_CASE("processes by descriptor") {
