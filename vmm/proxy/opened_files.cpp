@@ -25,11 +25,14 @@ bool opens_a_file(uint32_t call_number) {
          call_number == __NR_creat || call_number == __NR_open_by_handle_at;
 }
 
-bool is_on_procfs(uint64_t descriptor) {
+constexpr int64_t kPidFileSystem = 0x50494446;  // PID_FS_MAGIC, Linux 6.9 and later
+
+// Its number (statfs(2)); 0: Linux does not tell.
+int64_t file_system_of(uint64_t descriptor) {
   struct statfs file_system = {};
   const int64_t result =
       raw_call(__NR_fstatfs, descriptor, reinterpret_cast<uint64_t>(&file_system));
-  return result == 0 && file_system.f_type == PROC_SUPER_MAGIC;
+  return result == 0 ? file_system.f_type : 0;
 }
 
 // By which the VMM's memory knows itself.
@@ -117,7 +120,10 @@ int64_t judge(const struct stat& file, uint64_t descriptor, uint64_t flags) {
     }
     return -EACCES;
   }
-  if (!is_on_procfs(descriptor)) return 0;
+  const int64_t file_system = file_system_of(descriptor);
+  // By a handle any thread's can be opened, of those of ours, too, that have a table of their own.
+  if (file_system == kPidFileSystem) return -EACCES;
+  if (file_system != PROC_SUPER_MAGIC) return 0;
   char path[256];
   const bool is_known = read_descriptor_link(static_cast<int>(descriptor), path);
   const bool is_ours = !is_known || is_of_our_memory(path);

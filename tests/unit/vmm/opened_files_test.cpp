@@ -1,6 +1,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -62,6 +63,17 @@ TEST_CASE("files are looked at by whatever call they are opened") {
     CHECK(refused(number, open("/proc/self/limits", O_RDONLY)) == 0);
     CHECK(refused(number, open("/dev/null", O_RDWR)) == 0);
   }
+}
+
+// Before Linux 6.9 they are on no file system of their own, and no handle leads to one.
+TEST_CASE("a process can't be opened by a handle") {
+  const auto process = static_cast<int>(syscall(SYS_pidfd_open, getpid(), 0));
+  REQUIRE(process >= 0);
+  struct statfs file_system = {};
+  REQUIRE(fstatfs(process, &file_system) == 0);
+  constexpr long kPidFileSystem = 0x50494446;
+  const int64_t expected = file_system.f_type == kPidFileSystem ? -EACCES : 0;
+  CHECK(refused(SYS_open_by_handle_at, process) == expected);
 }
 
 TEST_CASE("a root directory of the program's own hides no file") {
