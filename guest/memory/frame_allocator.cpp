@@ -21,7 +21,7 @@ Result<PhysicalAddress> FrameAllocator::allocate_single(Clear clear, FrameKind k
   if (taken.is_error()) {
     drain_caches();
     taken = take_from_cache(cache(), prefer_zero, kind);
-    if (taken.is_error()) return taken.error();
+    if (taken.is_error()) return refuse(taken.error());
   }
   const PhysicalAddress address = taken.value().frame.address();
   FrameInfo& info = frame_info(address);

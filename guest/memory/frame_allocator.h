@@ -53,9 +53,10 @@ class FrameAllocator {
   Result<PhysicalAddress> allocate_page(Clear clear, Ownership ownership);
   Result<PhysicalAddress> allocate_node(Clear clear, Ownership ownership);
   Result<PhysicalAddress> allocate_large(Clear clear, Ownership ownership);
-  // Sees to it that there are some frames, and grows the arena for that. False: hardly one is left,
-  // so an ENOMEM of late may have come from here.
+  // Sees to it that there are some frames, and grows the arena for that. False: hardly one is left.
   bool ensure_frames();
+  // How often neither a page nor a run was found: an ENOMEM without that has other reasons.
+  u64 refusals() const { return refusals_.load(std::memory_order_relaxed); }
   // 2^order frames for the kernel, physically contiguous and aligned to their size; not cleared.
   Result<PhysicalAddress> allocate_kernel(u32 order);
 
@@ -153,6 +154,10 @@ class FrameAllocator {
     return kind == FrameKind::kNode ? BlockUse::kTables : BlockUse::kPages;
   }
   BlockList& partial(BlockUse use) { return partial_[static_cast<u32>(use)]; }
+  Error refuse(Error error) {
+    refusals_.fetch_add(1, std::memory_order_relaxed);
+    return error;
+  }
   Cache& cache() { return caches_[platform::current_vcpu()]; }
   Result<PhysicalAddress> allocate_single(Clear clear, FrameKind kind, Ownership ownership);
   Result<Taken> take_from_cache(Cache& cache, bool prefer_zero, FrameKind kind);
@@ -203,6 +208,7 @@ class FrameAllocator {
   Spinlock growth_lock_;
   std::atomic<i64> retired_pages_{0};
   std::atomic<i64> retired_nodes_{0};
+  std::atomic<u64> refusals_{0};
   Cache caches_[kVcpuCountMax];
 };
 

@@ -265,7 +265,7 @@ Result<FrameNumber> FrameAllocator::find_run(u32 order) {
   }
   drain_caches();
   if (try_run(order, first)) return first;
-  return grown.error();
+  return refuse(grown.error());
 }
 
 // ---- Growing and giving back ----

@@ -18,6 +18,7 @@ void PinSet::activate(PinSlot& slot) {
   slot.range_count = 0;
   slot.window_count = 0;
   slot.pinned_at = ++time_;
+  slot.last_deferred_at = 0;  // of another set's time
   slot.previous = nullptr;
   slot.next = first_;
   if (first_ != nullptr) first_->previous = &slot;

@@ -110,6 +110,24 @@ bool hand_over(Thread& owner, VirtualAddress address, u32 value, u32 flags, u32 
   return done;
 }
 
+bool is_owned(const Thread& owner, VirtualAddress address) {
+  const Result<u32> value = peek_program_nofault(address);
+  return value.is_ok() && (value.value() & FUTEX_TID_MASK) == id_of(owner);
+}
+
+// The lowest address above `above` of a futex that is the owner's and has a waiter; 0: none.
+u64 next_owned(FutexBucket& bucket, const Thread& owner, u64 above) {
+  u64 lowest = 0;
+  LockGuard guard(bucket.lock);
+  for (Thread* waiter = bucket.first; waiter != nullptr; waiter = waiter->futex_next) {
+    if (!waiter->futex_is_pi || waiter->space != owner.space) continue;
+    const u64 address = futex_key_of(*waiter).address;
+    const bool is_next = address > above && (lowest == 0 || address < lowest);
+    if (is_next && is_owned(owner, VirtualAddress(address))) lowest = address;
+  }
+  return lowest;
+}
+
 }  // namespace
 
 i64 futex_lock_pi(Thread& thread, VirtualAddress address, const FutexDeadline& deadline) {
@@ -145,23 +163,11 @@ void futex_abandon_all_pi(Thread& owner) {
   if (pi_waiters.load() == 0) return;
   for (u32 i = 0; i < kFutexBucketCount; ++i) {
     FutexBucket& bucket = futex_bucket_at(i);
-    // One address at a time, as the lock is released to hand it over; those already looked at are
-    // told by their owner having changed.
-    for (u64 address = 1; address != 0;) {
-      address = 0;
-      {
-        LockGuard guard(bucket.lock);
-        for (Thread* waiter = bucket.first; waiter != nullptr; waiter = waiter->futex_next) {
-          if (!waiter->futex_is_pi || waiter->space != owner.space) continue;
-          const u64 candidate = futex_key_of(*waiter).address;
-          const Result<u32> value = peek_program_nofault(VirtualAddress(candidate));
-          if (value.is_ok() && (value.value() & FUTEX_TID_MASK) == id_of(owner)) {
-            address = candidate;
-            break;
-          }
-        }
-      }
-      if (address != 0) futex_abandon_pi(owner, VirtualAddress(address));
+    // One at a time, as the lock is released to hand it over, and each once: a word that can't be
+    // written, for want of memory or of the right, stays the owner's.
+    u64 address = 0;
+    while ((address = next_owned(bucket, owner, address)) != 0) {
+      futex_abandon_pi(owner, VirtualAddress(address));
     }
   }
 }

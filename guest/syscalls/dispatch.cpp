@@ -199,9 +199,11 @@ bool dispatch_time(Thread& thread, u64 number, const Arguments& a, i64& result) 
   }
 }
 
-// Memory that is kept for snapshots is not refused to the program: they go first.
-bool finds_room(Thread& thread, i64 result) {
-  return result == -ENOMEM && !frame_allocator.ensure_frames() && thread.space->make_room();
+// Memory that is kept for snapshots is not refused to the program: they go first. `refusals`: the
+// allocator's before the call.
+bool finds_room(Thread& thread, i64 result, u64 refusals) {
+  const bool is_out_of_frames = result == -ENOMEM && frame_allocator.refusals() != refusals;
+  return is_out_of_frames && !frame_allocator.ensure_frames() && thread.space->make_room();
 }
 
 i64 dispatch(Thread& thread, TrapFrame& frame) {
@@ -209,8 +211,10 @@ i64 dispatch(Thread& thread, TrapFrame& frame) {
   const Arguments a{{frame.rdi, frame.rsi, frame.rdx, frame.r10, frame.r8, frame.r9}};
   i64 result = 0;
   if (dispatch_process(thread, frame, number, a, result)) return result;
+  u64 refusals = frame_allocator.refusals();
   while (dispatch_memory(thread, number, a, result)) {
-    if (!finds_room(thread, result)) return result;
+    if (!finds_room(thread, result, refusals)) return result;
+    refusals = frame_allocator.refusals();
   }
   if (dispatch_time(thread, number, a, result)) return result;
   if (dispatch_signal(thread, frame, number, a, result)) return result;

@@ -202,6 +202,7 @@ TEST_CASE("kernel runs that came back are mostly used before another block is op
 TEST_CASE("at the arena's limit there is ENOMEM, and every frame can be had before") {
   Frames frames;
   const u64 free = frame_allocator.counts().free;
+  const u64 before = frame_allocator.refusals();
   // What the limit leaves to grow is taken first.
   while (true) {
     const Result<PhysicalAddress> frame = frame_allocator.allocate_page(Clear::kNo, kNobody);
@@ -213,14 +214,19 @@ TEST_CASE("at the arena's limit there is ENOMEM, and every frame can be had befo
   }
   CHECK(frames.list.size() >= free);
   CHECK(frame_allocator.counts().free == 0);
+  const u64 refusals = frame_allocator.refusals();
+  CHECK(refusals == before + 1);
   CHECK(frame_allocator.allocate_large(Clear::kNo, kNobody).is_error());
+  CHECK(frame_allocator.refusals() == refusals);  // who asks for one does with small pages
   CHECK(frame_allocator.allocate_kernel(0).is_error());
+  CHECK(frame_allocator.refusals() == refusals + 1);
   // Frames in another vCPU's cache can be had too.
   host::set_vcpu(7);
   frame_allocator.free(frames.list.back());
   frames.list.pop_back();
   host::set_vcpu(0);
   frames.page();
+  CHECK(frame_allocator.refusals() == refusals + 1);
 }
 
 TEST_CASE("blocks that were given back to the host read as zero and are not cleared again") {
