@@ -227,7 +227,8 @@ def trace_filters():
         check_equal("the address spaces of a process", 1, len(roots))
         check_equal("--space with a process", roots, seen("space", "--space", str(process)))
         check_equal("--space with a root", {process}, seen("process", "--space", hex(*roots)))
-    check_equal("the child's calls", {"clock_nanosleep"}, seen("name", "--space", str(child)))
+    # Every few keys it writes to the dump.
+    check_equal("the child's calls", {"clock_nanosleep"}, seen("name", "--space", str(child)) - {"write"})
     # Each line of the log has the number of the process, which the guest kernel knows itself.
     own = "--process", str(parent)
     names = {event["name"] for event in traced(server, *own, count=100)}
