@@ -6,6 +6,7 @@
 #include <cstring>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include <fmt/core.h>
 
@@ -15,11 +16,18 @@ class StartError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 
+  // What Linux answered: a positive error number.
   template <typename... Arguments>
-  static StartError with_errno(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
-    const int code = errno;
+  static StartError with_code(int code, fmt::format_string<Arguments...> format,
+                              Arguments&&... arguments) {
     return StartError(fmt::format(format, std::forward<Arguments>(arguments)...) + ": " +
                       std::strerror(code) + (code == EMFILE ? "; raise ulimit -n" : ""));
+  }
+
+  // For libc's functions alone: what returns -errno does not set it.
+  template <typename... Arguments>
+  static StartError with_errno(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
+    return with_code(errno, format, std::forward<Arguments>(arguments)...);
   }
 };
 

@@ -199,7 +199,9 @@ HostPages arena_pages(const Options& options) {
              "the program gets at most {} GiB of memory: this CPU has {} bits of physical address",
              possible / kGiB, machine->physical_address_bits());
   }
-  if (machine->reset_vcpu(vcpu, 0) < 0) throw StartError::with_errno("KVM can't start a vCPU");
+  if (const int64_t result = machine->reset_vcpu(vcpu, 0); result < 0) {
+    throw StartError::with_code(static_cast<int>(-result), "KVM can't start a virtual CPU");
+  }
   start_observation(vcpu);
   if (options.trace) trace_to_log(*machine);
   prefault(*machine, options.prefault_size);

@@ -395,9 +395,8 @@ void start_control(Machine& machine, const ControlOptions& options) {
   start_thread(start);
   give_up_control_end();
   if (start.metrics_error != 0) {
-    errno = start.metrics_error;
-    throw StartError::with_errno("can't serve --metrics on {}:{}", options.metrics->host,
-                                 options.metrics->port);
+    throw StartError::with_code(start.metrics_error, "can't serve --metrics on {}:{}",
+                                options.metrics->host, options.metrics->port);
   }
   if (start.control_error != 0) {
     log_line(LogLevel::kWarning, "dbos-dbg can't attach: no socket can be made ({})",

@@ -162,8 +162,7 @@ void* run_server(void* /*argument*/) {
 void start_gdb_server(const std::string& address) {
   const int descriptor = listen_at(address);
   if (descriptor < 0) {
-    errno = -descriptor;
-    throw StartError::with_errno("can't listen at --gdb {}", address);
+    throw StartError::with_code(-descriptor, "can't listen at --gdb {}", address);
   }
   listener = keep_descriptor(descriptor);
   where = address;

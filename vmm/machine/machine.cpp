@@ -52,8 +52,7 @@ int create_vm(int kvm_descriptor) {
 
 void check(int64_t result, const char* what) {
   if (result >= 0) return;
-  errno = static_cast<int>(-result);
-  throw StartError::with_errno("can't {}", what);
+  throw StartError::with_code(static_cast<int>(-result), "can't {}", what);
 }
 
 int64_t access_tsc_offset(const Vcpu& vcpu, uint64_t request, uint64_t& offset) {

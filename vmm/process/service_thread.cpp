@@ -5,7 +5,6 @@
 #include <pthread.h>
 #include <sched.h>
 
-#include <cerrno>
 #include <cstdint>
 
 #include "vmm/error.h"
@@ -31,9 +30,7 @@ int start_service_thread(size_t stack_size, void* (*run)(void*), void* argument)
 void require_service_thread(size_t stack_size, void* (*run)(void*), void* argument,
                             const char* purpose) {
   const int error = start_service_thread(stack_size, run, argument);
-  if (error == 0) return;
-  errno = error;
-  throw StartError::with_errno("can't make the thread {}", purpose);
+  if (error != 0) throw StartError::with_code(error, "can't make the thread {}", purpose);
 }
 
 void begin_service_thread(const char* name) {

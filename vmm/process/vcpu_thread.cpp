@@ -406,10 +406,14 @@ Vcpu& adopt_first_thread(Machine& machine) {
   }
   HostProcess* const process = acquire_process(nullptr);
   process->process_id = static_cast<uint32_t>(raw_call(__NR_getpid));
-  if (open_handover() < 0) throw StartError::with_errno("Linux gives no socket for virtual CPUs");
+  if (const int64_t result = open_handover(); result < 0) {
+    throw StartError::with_code(static_cast<int>(-result),
+                                "Linux gives no socket for virtual CPUs");
+  }
   Vcpu* const vcpu = machine.vcpus().acquire(*process);
-  if (vcpu == nullptr || machine.reset_vcpu(*vcpu, 0) < 0) {
-    throw StartError::with_errno("KVM can't make a virtual CPU");
+  if (vcpu == nullptr) throw StartError("KVM can't make a virtual CPU (--log-level info: why)");
+  if (const int64_t result = machine.reset_vcpu(*vcpu, 0); result < 0) {
+    throw StartError::with_code(static_cast<int>(-result), "KVM can't set up a virtual CPU");
   }
   machine.vcpus().prepare(*process, kReadyAtStart);
   vcpu->process = process;
