@@ -26,7 +26,7 @@ Result<void> memory_release(PhysicalAddress begin, u64 bytes);
 
 // Forgets translations of `range` (or of everything, when it is large) on every vCPU that runs in
 // this address space, this one included, and returns when none of them can use one any more.
-// Called with the address space's lock held and interrupts off.
+// Called with the address space's lock held.
 void shootdown(AddressSpace& space, VirtualRange range);
 
 // Forgets the translation of one page on this vCPU only: enough where rights were added, because

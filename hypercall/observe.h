@@ -53,8 +53,8 @@ constexpr uint32_t call_index(uint64_t number) {
   return number <= syscalls::kNumberMax ? static_cast<uint32_t>(number) : kCallIndexCount - 1;
 }
 
-// In each vCPU's block at kVcpuCountersOffset. Only its own guest kernel writes to it, with
-// interrupts off; a reader sees each number as it was a moment ago.
+// In each vCPU's block at kVcpuCountersOffset. Only its own guest kernel writes to it, which
+// nothing interrupts; a reader sees each number as it was a moment ago.
 struct VcpuCounters {
   static constexpr uint32_t kRows = 64;  // row 0: all calls that found no row of their own
 

@@ -12,7 +12,8 @@ class LogLine {
   LogLine& text(const char* value);
   LogLine& hex(u64 value);
   LogLine& number(i64 value);
-  // Sends the line. May be called with locks held and from any context: the call does not block.
+  // Sends the line, and waits for whoever reads the VMM's standard error. So no lock is held, but
+  // in a panic, after which nobody needs it.
   void send(LogSeverity severity = LogSeverity::kWarning);
 
  private:

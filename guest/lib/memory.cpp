@@ -1,4 +1,4 @@
-// The four functions that compilers call behind a program's back. The string instructions need no
+// The five functions that compilers call behind a program's back. The string instructions need no
 // vector registers, which hold the program's state while the kernel runs.
 #include <cstddef>
 

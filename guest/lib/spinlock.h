@@ -1,5 +1,6 @@
-// A lock held for short, bounded work with interrupts off. Nothing that can block, and no access to
-// the program's memory, happens under one, unless the lock's own comment says so.
+// A lock held for short, bounded work; the guest kernel is never interrupted in it (decision 0010).
+// Nothing that can block, and no access to the program's memory, happens under one, unless the
+// lock's own comment says so.
 #pragma once
 
 #include <atomic>

@@ -221,7 +221,7 @@ struct dbos_clock_parameters {
 };
 
 struct dbos_clock_page {
-  uint32_t abi_version;                        // DBOS_ABI_VERSION; 0 while `enabled` is 0
+  uint32_t abi_version;                        // DBOS_ABI_VERSION; may be 0 while `enabled` is 0
   uint32_t enabled;                            // 0: the counter can't be trusted, ask Linux
   uint64_t generation;                         // its lowest bit says which of the two is valid
   struct dbos_clock_parameters parameters[2];  // the other one may be being written

@@ -101,7 +101,7 @@ bool write_breakpoint_byte(uint32_t vcpu, uint64_t address, uint8_t byte);
 // Puts all original bytes back there; the breakpoints stay in the list.
 void take_out_breakpoints(uint32_t vcpu);
 
-// Sets or clears the trap flag, with what belongs to it. With the lock.
+// Clears the trap flag, with what belongs to it. With the lock.
 void disarm_step(uint32_t vcpu);
 
 // Reads what of the registers KVM keeps. False: this process has not the vCPU's descriptor.

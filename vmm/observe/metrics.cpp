@@ -34,7 +34,7 @@ constexpr Metric kMetrics[] = {
      "page faults by what was done about them; of `copied` one for each page, of which one fault "
      "copies up to 16"},
     {"dbos_exceptions_total", "counter", "", "exceptions of the program, page faults aside"},
-    {"dbos_shootdowns_total", "counter", "", "interrupts sent to other vCPUs to flush their TLBs"},
+    {"dbos_shootdowns_total", "counter", "", "calls of other vCPUs, to flush their TLBs"},
     {"dbos_copy_on_write_bytes_total", "counter", "",
      "memory that was copied because a snapshot or a file shares it"},
     {"dbos_copies_limited_total", "counter", "",
