@@ -66,11 +66,6 @@ void end_process(Service service, u64 argument, Released released) {
   DBOS_PANIC("the host came back from the end of a thread");
 }
 
-bool is_last_thread(Process& process) {
-  const LockGuard guard(process.lock);
-  return process.thread_count == 1;
-}
-
 // ... and of the process, if it was its last thread.
 void release_thread(Thread& thread) {
   Process& process = *thread.process;
@@ -93,7 +88,7 @@ void exit_process(i32 status) {
   Thread& thread = current_thread();
   Process& process = *thread.process;
   release_futexes(thread);
-  const bool is_alone = !process.is_first && is_last_thread(process);
+  const bool is_alone = !process.is_first && count_threads(process) == 1;
   if (is_alone) release_thread(thread);
   end_process(Service::kExit, static_cast<u64>(status), is_alone ? Released::kYes : Released::kNo);
   exit_thread_dying();

@@ -52,6 +52,11 @@ struct Process {
   u64 condemned_at_ns;  // when it was told to end, for the memory that it keeps; 0: it was not
 };
 
+inline u32 count_threads(Process& process) {
+  const LockGuard guard(process.lock);
+  return process.thread_count;
+}
+
 inline Process& current_process() {
   return *current_thread().process;
 }

@@ -46,7 +46,7 @@ i64 proxy_with_shared_table(Thread& thread, u64 number, const u64 arguments[6], 
                             u64 unshare_flag) {
   u64 passed[6];
   for (u32 i = 0; i < 6; ++i) passed[i] = arguments[i];
-  if (thread.process->thread_count == 1) passed[flags_index] &= ~unshare_flag;
+  if (count_threads(*thread.process) == 1) passed[flags_index] &= ~unshare_flag;
   const u64 refused = unshare_flag | (number == __NR_unshare ? CLONE_NEWPID | CLONE_NEWUSER : 0);
   if ((passed[flags_index] & refused) != 0) {
     LogLine()

@@ -55,10 +55,7 @@ ProcessFacts facts_of(Thread& thread, const ProcPath& path) {
   const ProgramLayout& layout = program_layout();
   ProcessFacts facts{};
   facts.code_size = layout.code_end - align_down(layout.code_start, kPageSize);
-  {
-    LockGuard guard(thread.process->lock);
-    facts.thread_count = thread.process->thread_count;
-  }
+  facts.thread_count = count_threads(*thread.process);
   facts.blocked_signals = thread.blocked;
   facts.large_pages = thread.space->large_pages();
   facts.shows_blocked = is_of_caller(thread, path);
