@@ -8,6 +8,7 @@
 #include "guest/process/process.h"
 #include "guest/syscalls/marshal_memory.h"
 #include "guest/syscalls/proc_files.h"
+#include "hypercall/linux_structures.h"
 
 namespace dbos {
 namespace {
@@ -18,7 +19,6 @@ class Gathered {
  public:
   static constexpr u64 kSizeLeast = 64 * kKiB;
   static constexpr u64 kSizeMost = 2 * kMiB;
-  static constexpr u64 kStringMax = 32 * kPageSize;  // MAX_ARG_STRLEN
 
   Gathered() = default;
   ~Gathered() { clear(); }
@@ -60,7 +60,7 @@ class Gathered {
     used_ += (count + 1) * 8;
     for (u64 i = 0; i < count; ++i) {
       const u64 string = DBOS_TRY(read_program<u64>(array + i * 8));
-      copy[i] = DBOS_TRY(add_string(VirtualAddress(string), kStringMax, E2BIG));
+      copy[i] = DBOS_TRY(add_string(VirtualAddress(string), kStringSizeMax, E2BIG));
     }
     copy[count] = 0;
     return platform::physical_of(copy).value();

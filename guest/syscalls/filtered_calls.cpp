@@ -13,6 +13,7 @@
 #include "guest/syscalls/memory_calls.h"
 #include "guest/syscalls/proxy.h"
 #include "guest/syscalls/resource_limits.h"
+#include "hypercall/linux_structures.h"
 
 namespace dbos {
 namespace {
@@ -27,10 +28,6 @@ i64 wait_with_mask(Thread& thread, u64 number, const u64 arguments[6], u64 mask,
 
 // pselect6's mask and its size stand in the program's memory.
 i64 pselect(Thread& thread, const u64 arguments[6]) {
-  struct MaskAndSize {
-    u64 mask;
-    u64 size;
-  };
   MaskAndSize given = {};
   if (arguments[5] != 0) {
     const auto read = read_program<MaskAndSize>(VirtualAddress(arguments[5]));

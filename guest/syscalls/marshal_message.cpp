@@ -17,7 +17,6 @@ using syscalls::kVectorMax;
 
 namespace {
 
-constexpr u32 kNameMax = 128;  // sizeof(struct sockaddr_storage)
 constexpr u64 kNameLengthOffset = offsetof(HostMessage, name_length);
 constexpr u64 kControlLengthOffset = offsetof(HostMessage, control_length);
 constexpr u64 kFlagsOffset = offsetof(HostMessage, flags);
@@ -29,7 +28,7 @@ Result<void> MessageState::finish(u64 address, const HostMessage& message, u64 b
   if (access == HostAccess::kRead) return {};
   DBOS_RETURN_IF_ERROR(transfer.finish(bytes));
   if (program.name != 0) {
-    const u32 room = program.name_length < kNameMax ? program.name_length : kNameMax;
+    const u32 room = program.name_length < kSocketNameMax ? program.name_length : kSocketNameMax;
     const u32 length = message.name_length < room ? message.name_length : room;
     if (name != nullptr) {
       DBOS_RETURN_IF_ERROR(copy_to_program(VirtualAddress(program.name), name, length));
@@ -75,7 +74,7 @@ Result<bool> Marshaller::marshal_message(u64 program, u32 capacity, HostMessage&
 
 Result<void> Marshaller::marshal_message_name(HostMessage& message, MessageState& state) {
   if (message.name == 0 || static_cast<i32>(message.name_length) < 0) return {};
-  if (message.name_length > kNameMax) message.name_length = kNameMax;
+  if (message.name_length > kSocketNameMax) message.name_length = kSocketNameMax;
   const Bounce piece = DBOS_TRY(copy_in(message.name, message.name_length));
   if (piece.data == nullptr) {
     message.name = fault_address(message.name_length);

@@ -2,28 +2,9 @@
 #pragma once
 
 #include "guest/syscalls/marshal_transfer.h"
+#include "hypercall/linux_structures.h"
 
 namespace dbos {
-
-struct HostMessage {
-  u64 name;
-  u32 name_length;
-  u32 padding;
-  u64 vectors;
-  u64 vector_count;
-  u64 control;
-  u64 control_length;
-  u32 flags;
-  u32 padding_2;
-};
-static_assert(sizeof(HostMessage) == 56);
-
-struct HostMessageOfMany {  // mmsghdr
-  HostMessage message;
-  u32 bytes;
-  u32 padding;
-};
-static_assert(sizeof(HostMessageOfMany) == 64);
 
 // What is to be done with a message after the call.
 struct MessageState {

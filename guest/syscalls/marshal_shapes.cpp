@@ -4,6 +4,7 @@
 #include "guest/hypercall.h"
 #include "guest/memory/user_copy.h"
 #include "guest/syscalls/marshal.h"
+#include "hypercall/linux_structures.h"
 
 namespace dbos {
 
@@ -88,7 +89,6 @@ Result<void> Marshaller::marshal_poll_array(u32 index, const Argument& argument)
 
 // sched_setattr: size 0 stands for the first version's; of a wrong size Linux reads the size only.
 Result<void> Marshaller::marshal_self_sized(u32 index, const Argument&) {
-  constexpr u32 kFirstVersion = 48;
   const u64 program = program_[index];
   if (program == 0) return {};
   const auto size = read_program<u32>(VirtualAddress(program));
@@ -96,8 +96,8 @@ Result<void> Marshaller::marshal_self_sized(u32 index, const Argument&) {
     set_fault(index, 4);
     return {};
   }
-  u32 bytes = size.value() == 0 ? kFirstVersion : size.value();
-  if (bytes < kFirstVersion || bytes > syscalls::kSelfSizedMax) bytes = 4;
+  u32 bytes = size.value() == 0 ? kSchedulingSizeMin : size.value();
+  if (bytes < kSchedulingSizeMin || bytes > syscalls::kSelfSizedMax) bytes = 4;
   const Bounce piece = DBOS_TRY(copy_in_and_back(program, bytes, Back::kChanged));
   if (piece.data == nullptr) {
     set_fault(index, bytes);
@@ -125,10 +125,6 @@ Result<void> Marshaller::marshal_file_handle(u32 index, const Argument& argument
 }
 
 Result<void> Marshaller::marshal_mask_and_size(u32 index) {
-  struct MaskAndSize {
-    u64 mask;
-    u64 size;
-  };
   if (program_[index] == 0) return {};
   const Bounce piece = DBOS_TRY(copy_in(program_[index], sizeof(MaskAndSize)));
   if (piece.data == nullptr) {
@@ -143,22 +139,16 @@ Result<void> Marshaller::marshal_mask_and_size(u32 index) {
   return {};
 }
 
-// SIOCGIFCONF: {int length; char* buffer}; without a buffer Linux tells the length needed.
 Result<void> Marshaller::marshal_interface_list(u32 index) {
-  struct List {
-    i32 length;
-    u32 padding;
-    u64 buffer;
-  };
   const u64 program = program_[index];
   if (program == 0) return {};
-  const Bounce piece = DBOS_TRY(copy_in(program, sizeof(List)));
+  const Bounce piece = DBOS_TRY(copy_in(program, sizeof(InterfaceList)));
   if (piece.data == nullptr) {
-    set_fault(index, sizeof(List));
+    set_fault(index, sizeof(InterfaceList));
     return {};
   }
   host_[index] = piece.address.value();
-  auto& list = *reinterpret_cast<List*>(piece.data);
+  auto& list = *reinterpret_cast<InterfaceList*>(piece.data);
   // Only the length goes back; the buffer's address stays the program's.
   add_back({Back::kWhole, nullptr, program, piece.data, 4, nullptr, nullptr});
   if (list.buffer == 0) return {};
@@ -174,27 +164,18 @@ Result<void> Marshaller::marshal_interface_list(u32 index) {
   return {};
 }
 
-// mq_notify's sigevent: with SIGEV_THREAD its value is the address of a cookie.
 Result<void> Marshaller::marshal_notification(u32 index) {
-  struct Event {
-    u64 value;
-    i32 signal;
-    i32 notify;
-    u8 rest[48];
-  };
-  constexpr i32 kNotifyThread = 2;
-  constexpr u64 kCookieSize = 32;
   if (program_[index] == 0) return {};
-  const Bounce piece = DBOS_TRY(copy_in(program_[index], sizeof(Event)));
+  const Bounce piece = DBOS_TRY(copy_in(program_[index], sizeof(Notification)));
   if (piece.data == nullptr) {
-    set_fault(index, sizeof(Event));
+    set_fault(index, sizeof(Notification));
     return {};
   }
   host_[index] = piece.address.value();
-  auto& event = *reinterpret_cast<Event*>(piece.data);
+  auto& event = *reinterpret_cast<Notification*>(piece.data);
   if (event.notify != kNotifyThread || event.value == 0) return {};
-  const Bounce cookie = DBOS_TRY(copy_in(event.value, kCookieSize));
-  event.value = cookie.data == nullptr ? fault_address(kCookieSize) : cookie.address.value();
+  const Bounce cookie = DBOS_TRY(copy_in(event.value, kNotifyCookieSize));
+  event.value = cookie.data == nullptr ? fault_address(kNotifyCookieSize) : cookie.address.value();
   return {};
 }
 

@@ -225,7 +225,6 @@ i64 Marshaller::call_with(const Transfer& transfer, u64 skip, u32 index) {
 
 // sendto and recvfrom with more than one iovec: sendmsg and recvmsg.
 i64 Marshaller::call_as_message(const Transfer& transfer, bool send) {
-  constexpr u32 kNameMax = 128;
   const Bounce piece = bounce_.allocate(sizeof(HostMessage));
   if (piece.data == nullptr) return -ENOMEM;
   auto& message = *new (piece.data) HostMessage{};
@@ -235,7 +234,7 @@ i64 Marshaller::call_as_message(const Transfer& transfer, bool send) {
   u32* length = nullptr;  // of the name that recvfrom returns
   if (send) {
     message.name_length = static_cast<u32>(host_[5]);
-    if (message.name != 0 && message.name_length > kNameMax) {  // sendmsg would not mind
+    if (message.name != 0 && message.name_length > kSocketNameMax) {  // sendmsg would not mind
       set_fault(1, host_[2]);
       return call_host(number_);
     }
@@ -244,7 +243,7 @@ i64 Marshaller::call_as_message(const Transfer& transfer, bool send) {
     message.name_length = *length;
   } else if (message.name != 0) {
     message.name = syscalls::fault_address(0);
-    message.name_length = kNameMax;
+    message.name_length = kSocketNameMax;
   }
   const i64 result =
       hypercall(send ? __NR_sendmsg : __NR_recvmsg, host_[0], piece.address.value(), host_[3]);

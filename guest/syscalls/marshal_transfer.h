@@ -8,14 +8,12 @@
 #include "guest/lib/result.h"
 #include "guest/syscalls/marshal_bounce.h"
 #include "guest/syscalls/marshal_memory.h"
+#include "hypercall/linux_structures.h"
 
 namespace dbos {
 
-// Linux's iovec. In the program's own arrays `base` is the program's address, else Linux's.
-struct Buffer {
-  u64 base;
-  u64 size;
-};
+// In the program's own arrays `base` is the program's address, else Linux's.
+using Buffer = HostVector;
 
 inline constexpr u64 kTransferMax = 0x7ffff000;  // MAX_RW_COUNT: Linux moves no more at once
 

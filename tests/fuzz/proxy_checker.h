@@ -74,7 +74,7 @@ class CallChecker {
     }
     if (count == 0 || !expect_own(address, count * 16, "iovecs in guest memory")) return;
     for (uint64_t i = 0; i < count && fault_.empty(); i++) {
-      const auto vector = load<vmm::HostVector>(address + i * 16);
+      const auto vector = load<HostVector>(address + i * 16);
       expect(vector.base, vector.size, "iovec");
     }
   }
@@ -82,7 +82,7 @@ class CallChecker {
     if (guard_.is_ours(load<int32_t>(address))) fault_ = "a descriptor of the VMM's";
   }
   // What a message carries: Linux may take every word of an SCM_RIGHTS for a descriptor.
-  void look_control(const vmm::HostMessage& message) {
+  void look_control(const HostMessage& message) {
     if (message.control_length > INT32_MAX) return;  // Linux does not look at it
     if (!expect_own(message.control, message.control_length, "control in guest memory")) return;
     msghdr header{};
@@ -97,8 +97,8 @@ class CallChecker {
     }
   }
   void look_message(uint64_t address, const Argument& argument) {
-    if (!expect_own(address, sizeof(vmm::HostMessage), "msghdr in guest memory")) return;
-    const auto message = load<vmm::HostMessage>(address);
+    if (!expect_own(address, sizeof(HostMessage), "msghdr in guest memory")) return;
+    const auto message = load<HostMessage>(address);
     if (static_cast<int32_t>(message.name_length) >= 0) {
       expect(message.name, std::min(message.name_length, 128u), "name");
     }
@@ -162,7 +162,7 @@ class CallChecker {
         for (uint64_t i = 0; i < count(argument) && fault_.empty() && value != 0 &&
                              !syscalls::is_fault_address(value, 1);
              i++) {
-          look_message(value + i * sizeof(vmm::HostMessageOfMany), argument);
+          look_message(value + i * sizeof(HostMessageOfMany), argument);
         }
         return;
       case Shape::kDescriptorSet: {

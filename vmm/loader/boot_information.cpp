@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "hypercall/linux_structures.h"
 #include "vmm/host/number_file.h"
 #include "vmm/loader/load_error.h"
 

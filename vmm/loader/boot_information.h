@@ -36,9 +36,6 @@ inline constexpr uint64_t kStackSizeUnlimited = kGiB;
 inline constexpr uint64_t kStackSizeMin = 256 * kKiB;
 inline constexpr uint64_t kStackSizeMax = 64 * kGiB;
 
-// Linux's MAX_ARG_STRLEN: the longest argument or environment string, with its NUL.
-inline constexpr uint64_t kStringSizeMax = 32 * kPageSize;
-
 // The stack size that stands for a soft limit (RLIM_INFINITY: no limit), whole pages.
 uint64_t stack_size_for_limit(uint64_t limit);
 

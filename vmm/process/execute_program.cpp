@@ -8,6 +8,7 @@
 #include <cstring>
 #include <string_view>
 
+#include "hypercall/linux_structures.h"
 #include "hypercall/syscall_kinds.h"
 #include "vmm/host/descriptor_guard.h"
 #include "vmm/host/host_call.h"
@@ -25,8 +26,7 @@ constexpr uint64_t kStringsMax = 1 << 20;
 
 bool is_string(uint64_t address) {
   const GuestMemory& memory = machine().memory();
-  const uint64_t longest = 32 * kPageSize;  // MAX_ARG_STRLEN
-  for (uint64_t i = 0; i < longest; ++i) {
+  for (uint64_t i = 0; i < kStringSizeMax; ++i) {
     if (i % kPageSize == 0 || (address + i) % kPageSize == 0) {
       if (!memory.is_plain(address + i, 1)) return false;
     }

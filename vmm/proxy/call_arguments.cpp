@@ -213,14 +213,14 @@ int64_t CallArguments::prepare_descriptor_set(uint32_t index, const Argument& ar
 }
 
 int64_t CallArguments::prepare_self_sized(uint32_t index) {
-  constexpr uint32_t kFirstVersion = 48;
   const uint64_t address = values_[index];
   if (is_passed_on(address)) return 0;
   if (!memory_.is_plain(address, sizeof(uint32_t))) return -EFAULT;
   uint32_t size = 0;
   read_guest(&size, address, sizeof size);
-  const bool readable = size == 0 || (size >= kFirstVersion && size <= syscalls::kSelfSizedMax);
-  const size_t bytes = !readable ? sizeof size : size == 0 ? kFirstVersion : size;
+  const bool readable =
+      size == 0 || (size >= kSchedulingSizeMin && size <= syscalls::kSelfSizedMax);
+  const size_t bytes = !readable ? sizeof size : size == 0 ? kSchedulingSizeMin : size;
   auto* const structure = static_cast<uint8_t*>(copy(address, bytes));
   if (structure == nullptr) return -EFAULT;
   std::memcpy(structure, &size, sizeof size);  // the guest may have changed it in between
@@ -246,10 +246,6 @@ int64_t CallArguments::prepare_file_handle(uint32_t index) {
 }
 
 int64_t CallArguments::prepare_mask_and_size(uint32_t index) {
-  struct MaskAndSize {
-    uint64_t mask;
-    uint64_t size;
-  };
   if (is_passed_on(values_[index])) return 0;
   auto* const both = static_cast<MaskAndSize*>(copy(values_[index], sizeof(MaskAndSize)));
   if (both == nullptr) return -EFAULT;
@@ -290,14 +286,9 @@ int64_t CallArguments::prepare_by_request(uint32_t index, const Argument& argume
 }
 
 int64_t CallArguments::prepare_interface_list(uint32_t index) {
-  struct List {
-    int32_t length;
-    uint32_t padding;
-    uint64_t buffer;
-  };
   const uint64_t address = values_[index];
   if (is_passed_on(address)) return 0;
-  auto* const list = static_cast<List*>(copy(address, sizeof(List)));
+  auto* const list = static_cast<InterfaceList*>(copy(address, sizeof(InterfaceList)));
   if (list == nullptr) return -EFAULT;
   values_[index] = address_of(list);
   write_back(address, &list->length, sizeof list->length);
@@ -306,20 +297,13 @@ int64_t CallArguments::prepare_interface_list(uint32_t index) {
 }
 
 int64_t CallArguments::prepare_notification(uint32_t index) {
-  struct Event {
-    uint64_t value;
-    int32_t signal;
-    int32_t notify;
-    uint8_t rest[48];
-  };
-  constexpr int32_t kNotifyThread = 2;
   if (is_passed_on(values_[index])) return 0;
-  auto* const event = static_cast<Event*>(copy(values_[index], sizeof(Event)));
+  auto* const event = static_cast<Notification*>(copy(values_[index], sizeof(Notification)));
   if (event == nullptr) return -EFAULT;
   values_[index] = address_of(event);
   if (event->notify != kNotifyThread) return 0;
-  hide_own_descriptor(&event->signal);  // a socket
-  return check(event->value, 32);
+  hide_own_descriptor(&event->signal);
+  return check(event->value, kNotifyCookieSize);
 }
 
 }  // namespace dbos::vmm

@@ -4,34 +4,12 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "hypercall/linux_structures.h"
 #include "hypercall/syscall_table.h"
 #include "vmm/host/descriptor_guard.h"
 #include "vmm/proxy/guest_memory.h"
 
 namespace dbos::vmm {
-
-// Linux's own structures.
-struct HostVector {
-  uint64_t base;
-  uint64_t size;
-};
-struct HostMessage {
-  uint64_t name;
-  uint32_t name_length;
-  uint32_t padding;
-  uint64_t vectors;
-  uint64_t vector_count;
-  uint64_t control;
-  uint64_t control_length;
-  uint32_t flags;
-  uint32_t padding_2;
-};
-struct HostMessageOfMany {
-  HostMessage message;
-  uint32_t bytes;
-  uint32_t padding;
-};
-static_assert(sizeof(HostMessage) == 56 && sizeof(HostMessageOfMany) == 64);
 
 // The VMM's copies of what the guest passed: on the stack, for one call.
 class Scratch {

@@ -32,9 +32,9 @@ void store_message(uint64_t address, const HostMessage& message) {
 }  // namespace
 
 int64_t CallArguments::check_message(HostMessage* message, const Argument& argument) {
-  constexpr uint32_t kNameMax = 128;  // sizeof(struct sockaddr_storage): Linux uses no more
   if (message->name != 0 && static_cast<int32_t>(message->name_length) >= 0) {
-    const uint32_t length = message->name_length < kNameMax ? message->name_length : kNameMax;
+    const uint32_t length =
+        message->name_length < kSocketNameMax ? message->name_length : kSocketNameMax;
     if (check(message->name, length) != 0) return -EFAULT;
   }
   const int64_t error = argument.direction == Direction::kIn

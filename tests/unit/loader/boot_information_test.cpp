@@ -11,6 +11,7 @@
 #include <fstream>
 #include <vector>
 
+#include "hypercall/linux_structures.h"
 #include "tests/unit/loader/refusal.h"
 
 namespace dbos::vmm::test {
