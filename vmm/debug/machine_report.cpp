@@ -51,8 +51,7 @@ std::string backtrace_of(const Vcpu& vcpu, const ProgramFrame& now, const Memory
 
 std::string format_control_state(const Vcpu& vcpu, const kvm_sregs& special) {
   kvm_vcpu_events events = {};
-  raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu.descriptor), KVM_GET_VCPU_EVENTS,
-           reinterpret_cast<uint64_t>(&events));
+  kvm_call(vcpu.descriptor, KVM_GET_VCPU_EVENTS, &events);
   std::string text =
       fmt::format("cr0 {:016x}  cr2 {:016x}  cr3 {:016x}  cr4 {:016x}  efer {:016x}\n", special.cr0,
                   special.cr2, special.cr3, special.cr4, special.efer);
@@ -64,11 +63,10 @@ std::string format_control_state(const Vcpu& vcpu, const kvm_sregs& special) {
 }
 
 void write_machine_report(Vcpu& vcpu, const char* reason, int64_t result) {
-  const auto descriptor = static_cast<uint64_t>(vcpu.descriptor);
   kvm_regs registers = {};
   kvm_sregs special = {};
-  raw_call(__NR_ioctl, descriptor, KVM_GET_REGS, reinterpret_cast<uint64_t>(&registers));
-  raw_call(__NR_ioctl, descriptor, KVM_GET_SREGS, reinterpret_cast<uint64_t>(&special));
+  kvm_call(vcpu.descriptor, KVM_GET_REGS, &registers);
+  kvm_call(vcpu.descriptor, KVM_GET_SREGS, &special);
   const ProgramFrame now = frame_of(registers);
   const MemoryReader read = [&](uint64_t address, void* destination, size_t size) {
     return read_virtual(machine().memory(), special.cr3, address, destination, size);

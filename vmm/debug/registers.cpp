@@ -1,11 +1,8 @@
 #include "vmm/debug/registers.h"
 
-#include <asm/unistd.h>
-
 #include <cstring>
 
 #include "vmm/debug/debug_state.h"
-#include "vmm/host/host_call.h"
 #include "vmm/kvm/kvm_api.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/vcpu_thread.h"
@@ -17,18 +14,13 @@ constexpr uint64_t kTrapFlag = 1 << 8;
 // What popf can change in ring 3.
 constexpr uint64_t kFlagsOfProgram = 0x240dd5;
 
-int64_t vcpu_ioctl(const Vcpu& vcpu, uint64_t request, void* argument) {
-  return raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu.descriptor), request,
-                  reinterpret_cast<uint64_t>(argument));
-}
-
 }  // namespace
 
 bool load_special_registers(const Vcpu& vcpu, Registers* registers) {
   kvm_sregs special = {};
   static_assert(sizeof(kvm_xsave) == kExtendedStateSize);
-  if (vcpu_ioctl(vcpu, KVM_GET_SREGS, &special) < 0) return false;
-  if (vcpu_ioctl(vcpu, KVM_GET_XSAVE, registers->extended.data()) < 0) return false;
+  if (kvm_call(vcpu.descriptor, KVM_GET_SREGS, &special) < 0) return false;
+  if (kvm_call(vcpu.descriptor, KVM_GET_XSAVE, registers->extended.data()) < 0) return false;
   registers->fs_base = special.fs.base;
   registers->gs_base = special.gs.base;
   registers->page_table_root = special.cr3;
@@ -41,24 +33,24 @@ bool read_kernel_place(uint32_t vcpu, KernelPlace* place) {
   kvm_regs registers = {};
   const bool is_readable = is_live(thread) && is_at_rest(thread) &&
                            machine().vcpus().is_usable(thread, *debug_state().process);
-  if (!is_readable || vcpu_ioctl(thread, KVM_GET_REGS, &registers) < 0) return false;
+  if (!is_readable || kvm_call(thread.descriptor, KVM_GET_REGS, &registers) < 0) return false;
   *place = {registers.rip, registers.rbp};
   return true;
 }
 
 void store_special_registers(const Vcpu& vcpu, const Registers& registers) {
   kvm_sregs special = {};
-  if (vcpu_ioctl(vcpu, KVM_GET_SREGS, &special) < 0) return;
+  if (kvm_call(vcpu.descriptor, KVM_GET_SREGS, &special) < 0) return;
   special.fs.base = registers.fs_base;
   special.gs.base = registers.gs_base;
-  vcpu_ioctl(vcpu, KVM_SET_SREGS, &special);
+  kvm_call(vcpu.descriptor, KVM_SET_SREGS, &special);
   alignas(64) std::array<uint8_t, kExtendedStateSize> extended = registers.extended;
-  vcpu_ioctl(vcpu, KVM_SET_XSAVE, extended.data());
+  kvm_call(vcpu.descriptor, KVM_SET_XSAVE, extended.data());
 }
 
 void clear_debug_registers(const Vcpu& vcpu, ThreadStop& stop) {
   kvm_guest_debug debug = {};
-  vcpu_ioctl(vcpu, KVM_SET_GUEST_DEBUG, &debug);
+  kvm_call(vcpu.descriptor, KVM_SET_GUEST_DEBUG, &debug);
   stop.debug_registers = 0;
 }
 
@@ -69,7 +61,7 @@ void watch_instruction(const Vcpu& vcpu, uint64_t address) {
   const std::optional<HardwareBreakpoint> slots[kDebugRegisters] = {
       HardwareBreakpoint{BreakpointKind::kHardwareExecute, address, 1}};
   debug.arch.debugreg[7] = debug_control(slots);
-  vcpu_ioctl(vcpu, KVM_SET_GUEST_DEBUG, &debug);
+  kvm_call(vcpu.descriptor, KVM_SET_GUEST_DEBUG, &debug);
 }
 
 void load_debug_registers(const Vcpu& vcpu, ThreadStop& stop) {
@@ -82,7 +74,7 @@ void load_debug_registers(const Vcpu& vcpu, ThreadStop& stop) {
     debug.arch.debugreg[i] = state.hardware[i]->address;
   }
   debug.arch.debugreg[7] = debug_control(state.hardware);
-  vcpu_ioctl(vcpu, KVM_SET_GUEST_DEBUG, &debug);
+  kvm_call(vcpu.descriptor, KVM_SET_GUEST_DEBUG, &debug);
   stop.debug_registers = state.hardware_version;
 }
 

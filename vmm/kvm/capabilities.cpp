@@ -1,10 +1,8 @@
 #include "vmm/kvm/capabilities.h"
 
-#include <asm/unistd.h>
 #include <fmt/core.h>
 #include <sys/ioctl.h>
 
-#include "vmm/host/host_call.h"
 #include "vmm/kvm/kvm_api.h"
 
 namespace dbos::vmm {
@@ -26,8 +24,7 @@ int64_t enable_capability(int descriptor, uint32_t number, uint64_t argument) {
   kvm_enable_cap enabling = {};
   enabling.cap = number;
   enabling.args[0] = argument;
-  return raw_call(__NR_ioctl, static_cast<uint64_t>(descriptor), KVM_ENABLE_CAP,
-                  reinterpret_cast<uint64_t>(&enabling));
+  return kvm_call(descriptor, KVM_ENABLE_CAP, &enabling);
 }
 
 std::string missing_capabilities(int kvm_descriptor) {

@@ -2,7 +2,6 @@
 #include "vmm/kvm/cpuid.h"
 
 #include <asm/kvm_para.h>
-#include <asm/unistd.h>
 #include <sys/ioctl.h>
 
 #include <algorithm>
@@ -10,7 +9,6 @@
 #include <span>
 
 #include "vmm/error.h"
-#include "vmm/host/host_call.h"
 #include "vmm/kvm/capabilities.h"
 #include "vmm/kvm/kvm_api.h"
 
@@ -133,8 +131,7 @@ int64_t set_cpuid(int vcpu_descriptor, const std::vector<uint8_t>& cpuid, uint32
   // KVM offers its own interfaces to guests whose CPUID lacks them, unless it is told not to; one
   // older than 5.10 can't be.
   (void)enable_capability(vcpu_descriptor, KVM_CAP_ENFORCE_PV_FEATURE_CPUID, 1);
-  return raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu_descriptor), KVM_SET_CPUID2,
-                  reinterpret_cast<uint64_t>(bytes));
+  return kvm_call(vcpu_descriptor, KVM_SET_CPUID2, bytes);
 }
 
 }  // namespace dbos::vmm

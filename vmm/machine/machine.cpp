@@ -60,8 +60,7 @@ int64_t access_tsc_offset(const Vcpu& vcpu, uint64_t request, uint64_t& offset) 
   attribute.group = KVM_VCPU_TSC_CTRL;
   attribute.attr = KVM_VCPU_TSC_OFFSET;
   attribute.addr = reinterpret_cast<uint64_t>(&offset);
-  return raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu.descriptor), request,
-                  reinterpret_cast<uint64_t>(&attribute));
+  return kvm_call(vcpu.descriptor, request, &attribute);
 }
 
 // Whether Linux gives the process one mapping more, of so many bytes. 0 or -errno.
@@ -193,8 +192,7 @@ int64_t Machine::initialize_vcpu(Vcpu& vcpu, HostLock& moves) {
   extended_state.nr_xcrs = 1;
   extended_state.xcrs[0].value = extended_state_mask_;
   if (extended_state_mask_ != 0) {
-    result = raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu.descriptor), KVM_SET_XCRS,
-                      reinterpret_cast<uint64_t>(&extended_state));
+    result = kvm_call(vcpu.descriptor, KVM_SET_XCRS, &extended_state);
     if (result < 0) return result;
   }
   // The guest's TSC is the host's, so that the clock page's parameters hold on every vCPU.
@@ -207,9 +205,7 @@ int64_t Machine::initialize_vcpu(Vcpu& vcpu, HostLock& moves) {
 // that ends leaves them as they are.
 int64_t Machine::enter_long_mode(const Vcpu& vcpu) {
   kvm_sregs special = {};
-  const auto descriptor = static_cast<uint64_t>(vcpu.descriptor);
-  const int64_t result =
-      raw_call(__NR_ioctl, descriptor, KVM_GET_SREGS, reinterpret_cast<uint64_t>(&special));
+  const int64_t result = kvm_call(vcpu.descriptor, KVM_GET_SREGS, &special);
   if (result < 0) return result;
   kvm_segment code = {};
   code.limit = 0xffffffff;
@@ -232,7 +228,7 @@ int64_t Machine::enter_long_mode(const Vcpu& vcpu) {
   special.cr3 = kernel_root();
   special.cr4 = kCr4PhysicalAddressExtension;
   special.efer = kEferLongModeEnable | kEferLongModeActive | kEferNoExecuteEnable;
-  return raw_call(__NR_ioctl, descriptor, KVM_SET_SREGS, reinterpret_cast<uint64_t>(&special));
+  return kvm_call(vcpu.descriptor, KVM_SET_SREGS, &special);
 }
 
 int64_t Machine::reset_vcpu(const Vcpu& vcpu, uint64_t start_argument) {
@@ -242,8 +238,7 @@ int64_t Machine::reset_vcpu(const Vcpu& vcpu, uint64_t start_argument) {
   registers.rflags = 2;
   registers.rdi = vcpu.index;
   registers.rsi = start_argument;
-  return raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu.descriptor), KVM_SET_REGS,
-                  reinterpret_cast<uint64_t>(&registers));
+  return kvm_call(vcpu.descriptor, KVM_SET_REGS, &registers);
 }
 
 bool Machine::has_host_tsc(const Vcpu& vcpu) const {
@@ -253,17 +248,14 @@ bool Machine::has_host_tsc(const Vcpu& vcpu) const {
 
 bool Machine::inject_exception(const Vcpu& vcpu, uint8_t vector) const {
   kvm_vcpu_events events = {};
-  const auto descriptor = static_cast<uint64_t>(vcpu.descriptor);
-  const int64_t result =
-      raw_call(__NR_ioctl, descriptor, KVM_GET_VCPU_EVENTS, reinterpret_cast<uint64_t>(&events));
+  const int64_t result = kvm_call(vcpu.descriptor, KVM_GET_VCPU_EVENTS, &events);
   if (result < 0 || events.exception.injected != 0 || events.exception.pending != 0) return false;
   events.exception.injected = 1;
   events.exception.nr = vector;
   events.exception.has_error_code = vector == kGeneralProtectionVector ? 1 : 0;
   events.exception.error_code = 0;
   events.flags = 0;
-  return raw_call(__NR_ioctl, descriptor, KVM_SET_VCPU_EVENTS,
-                  reinterpret_cast<uint64_t>(&events)) >= 0;
+  return kvm_call(vcpu.descriptor, KVM_SET_VCPU_EVENTS, &events) >= 0;
 }
 
 int64_t Machine::make_trace_region() {

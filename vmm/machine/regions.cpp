@@ -26,8 +26,7 @@ int64_t add_memory_slot(int vm_descriptor, uint64_t address, uint64_t size) {
   region.guest_phys_addr = address;
   region.memory_size = size;
   region.userspace_addr = address;
-  const int64_t result = raw_call(__NR_ioctl, static_cast<uint64_t>(vm_descriptor),
-                                  KVM_SET_USER_MEMORY_REGION, reinterpret_cast<uint64_t>(&region));
+  const int64_t result = kvm_call(vm_descriptor, KVM_SET_USER_MEMORY_REGION, &region);
   // Failures use up no numbers, of which KVM has a limit.
   uint32_t next = slot + 1;
   if (result < 0) next_slot.compare_exchange_strong(next, slot);

@@ -1,6 +1,5 @@
 #include "vmm/machine/ring_check.h"
 
-#include <asm/unistd.h>
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -9,7 +8,6 @@
 #include <limits>
 
 #include "vmm/error.h"
-#include "vmm/host/host_call.h"
 #include "vmm/kvm/kvm_api.h"
 
 namespace dbos::vmm {
@@ -31,18 +29,17 @@ constexpr uint8_t kExitProbe[] = {0xe6, kHypercallPort, 0xeb, 0xfc};
 
 void start_at(const Vcpu& vcpu, uint64_t address, uint32_t turns) {
   kvm_regs registers = {};
-  const auto descriptor = static_cast<uint64_t>(vcpu.descriptor);
-  raw_call(__NR_ioctl, descriptor, KVM_GET_REGS, reinterpret_cast<uint64_t>(&registers));
+  kvm_call(vcpu.descriptor, KVM_GET_REGS, &registers);
   registers.rip = address;
   registers.rbx = turns;
-  raw_call(__NR_ioctl, descriptor, KVM_SET_REGS, reinterpret_cast<uint64_t>(&registers));
+  kvm_call(vcpu.descriptor, KVM_SET_REGS, &registers);
 }
 
 double run_once_ns(const Vcpu& vcpu) {
   const auto begin = std::chrono::steady_clock::now();
   int64_t result;
   do {
-    result = raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu.descriptor), KVM_RUN, 0);
+    result = kvm_call(vcpu.descriptor, KVM_RUN);
   } while (result == -EINTR);
   const auto end = std::chrono::steady_clock::now();
   if (result < 0) {

@@ -1,9 +1,6 @@
 #include "vmm/observe/observation.h"
 
-#include <asm/unistd.h>
-
 #include "vmm/error.h"
-#include "vmm/host/host_call.h"
 #include "vmm/kvm/kvm_api.h"
 #include "vmm/observe/trace_rings.h"
 #include "vmm/process/exit_watch.h"
@@ -31,8 +28,7 @@ void choose(const TracedCalls& calls) {
 
 void start_observation(const Vcpu& vcpu) {
   constexpr uint64_t kNsPerMs = 1'000'000;
-  const int64_t tsc_khz =
-      raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu.descriptor), KVM_GET_TSC_KHZ, 0);
+  const int64_t tsc_khz = kvm_call(vcpu.descriptor, KVM_GET_TSC_KHZ);
   // A multiplier of 32 bits: from 4 MHz on.
   if (tsc_khz <= 4000) return;
   observe_control().ns_multiplier =

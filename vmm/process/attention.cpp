@@ -1,10 +1,7 @@
 #include "vmm/process/attention.h"
 
-#include <asm/unistd.h>
-
 #include <cerrno>
 
-#include "vmm/host/host_call.h"
 #include "vmm/kvm/kvm_api.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/vcpu_thread.h"
@@ -25,8 +22,7 @@ void restart(const Vcpu& vcpu, kvm_regs& registers) {
   registers.rip = region.restart.load();
   registers.rsp = kVcpuMapBase + vcpu.index * kVcpuStride + kVcpuStackTop;
   registers.rflags = 2;
-  raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu.descriptor), KVM_SET_REGS,
-           reinterpret_cast<uint64_t>(&registers));
+  kvm_call(vcpu.descriptor, KVM_SET_REGS, &registers);
 }
 
 int64_t kick(Vcpu& target) {
@@ -67,9 +63,7 @@ int64_t request_attention(Vcpu& vcpu) {
 void bring_into_kernel(const Vcpu& vcpu) {
   if (__atomic_load_n(&vcpu.page->attention, __ATOMIC_SEQ_CST) == 0) return;
   kvm_regs registers = {};
-  const int64_t result = raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu.descriptor), KVM_GET_REGS,
-                                  reinterpret_cast<uint64_t>(&registers));
-  if (result < 0) return;
+  if (kvm_call(vcpu.descriptor, KVM_GET_REGS, &registers) < 0) return;
   if (registers.rip < kKernelImageBase) {
     // An exception that is on its way already does as well.
     machine().inject_exception(vcpu, kAttentionVector);

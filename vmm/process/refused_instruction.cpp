@@ -1,20 +1,12 @@
 #include "vmm/process/refused_instruction.h"
 
-#include <asm/unistd.h>
-
 #include <cerrno>
 
-#include "vmm/host/host_call.h"
 #include "vmm/kvm/kvm_api.h"
 #include "vmm/process/vcpu_thread.h"
 
 namespace dbos::vmm {
 namespace {
-
-int64_t registers_call(const Vcpu& vcpu, unsigned long request, kvm_regs& registers) {
-  return raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu.descriptor), request,
-                  reinterpret_cast<uint64_t>(&registers));
-}
 
 // KVM finishes the instruction when it is called next, and enters no guest (an `outs` that is not
 // repeated it has finished already: the program counter is then behind it). One that repeats itself
@@ -22,23 +14,24 @@ int64_t registers_call(const Vcpu& vcpu, unsigned long request, kvm_regs& regist
 // fault brings the vCPU into its kernel, which looks.
 bool finish_instruction(Vcpu& vcpu, kvm_regs registers) {
   registers.rcx = 1;
-  if (registers_call(vcpu, KVM_SET_REGS, registers) < 0) return false;
+  if (kvm_call(vcpu.descriptor, KVM_SET_REGS, &registers) < 0) return false;
   constexpr int kAttemptsMax = 3;
   int64_t result = 0;
   for (int attempt = 0; result == 0 && attempt < kAttemptsMax; ++attempt) {
     vcpu.run->immediate_exit = 1;
-    result = raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu.descriptor), KVM_RUN, 0);
+    result = kvm_call(vcpu.descriptor, KVM_RUN);
   }
   vcpu.run->immediate_exit = 0;
   return result == -EINTR;
 }
 
 bool is_in_program(const Vcpu& vcpu, kvm_regs& registers) {
-  return registers_call(vcpu, KVM_GET_REGS, registers) >= 0 && registers.rip < kKernelImageBase;
+  return kvm_call(vcpu.descriptor, KVM_GET_REGS, &registers) >= 0 &&
+         registers.rip < kKernelImageBase;
 }
 
 bool raise_protection_fault(const Vcpu& vcpu, kvm_regs registers) {
-  return registers_call(vcpu, KVM_SET_REGS, registers) >= 0 &&
+  return kvm_call(vcpu.descriptor, KVM_SET_REGS, &registers) >= 0 &&
          machine().inject_exception(vcpu, Machine::kGeneralProtectionVector);
 }
 

@@ -282,7 +282,7 @@ Next handle_run(Vcpu& vcpu, int64_t result) {
 int64_t run_guest(const Vcpu& vcpu) {
   const int attempts_max = vcpu.adopted.load() != 0 ? 1 : kMemoryAttemptsMax;
   for (int attempt = 1;; ++attempt) {
-    const int64_t result = raw_call(__NR_ioctl, static_cast<uint64_t>(vcpu.descriptor), KVM_RUN, 0);
+    const int64_t result = kvm_call(vcpu.descriptor, KVM_RUN);
     if (result != -ENOMEM || attempt == attempts_max) return result;
     pause_for_memory();
   }
