@@ -158,11 +158,7 @@ Result<void> Marshaller::marshal_piece(u32 index, const Argument& argument, u64 
       argument.direction == Direction::kInOutQuietly ? Back::kChangedQuietly : Back::kChanged;
   const Bounce piece = argument.is_written() ? DBOS_TRY(copy_in_and_back(program, bytes, rule))
                                              : DBOS_TRY(copy_in(program, bytes));
-  if (piece.data == nullptr) {
-    set_fault(index, bytes);
-    return {};
-  }
-  host_[index] = piece.address.value();
+  pass(index, piece, bytes);
   return {};
 }
 
@@ -181,6 +177,12 @@ Result<Bounce> Marshaller::copy_in_and_back(u64 program, u64 bytes, Back rule) {
   __builtin_memcpy(before.data, piece.data, bytes);
   add_back({rule, nullptr, program, piece.data, bytes, before.data, nullptr});
   return piece;
+}
+
+bool Marshaller::pass(u32 index, const Bounce& piece, u64 bytes) {
+  const bool is_readable = piece.data != nullptr;
+  host_[index] = is_readable ? piece.address.value() : syscalls::fault_address(bytes);
+  return is_readable;
 }
 
 void Marshaller::add_back(const CopyBack& back) {

@@ -71,6 +71,9 @@ class Marshaller {
   Result<Bounce> copy_in_and_back(u64 program, u64 bytes, Back rule);
   void add_back(const CopyBack& back);
   void set_fault(u32 index, u64 bytes) { host_[index] = syscalls::fault_address(bytes); }
+  // Gives Linux the piece of copy_in(), or a fault address in place of its `bytes`. Whether it is
+  // the piece.
+  bool pass(u32 index, const Bounce& piece, u64 bytes);
 
   i64 call_host(u32 number) const;
   i64 finish(i64 result);

@@ -19,11 +19,7 @@ Result<void> Marshaller::marshal_sized_by_pointer(u32 index, const Argument& arg
   if (program != 0) set_fault(index, 0);
   if (length_program == 0) return {};
   const Bounce length = DBOS_TRY(copy_in_and_back(length_program, 4, Back::kChanged));
-  if (length.data == nullptr) {
-    set_fault(length_index, 4);
-    return {};
-  }
-  host_[length_index] = length.address.value();
+  if (!pass(length_index, length, 4)) return {};
   u32* const bytes = reinterpret_cast<u32*>(length.data);
   if (program == 0 || *bytes > 0x7fffffff) return {};  // negative: EINVAL, says Linux
   if (*bytes > argument.limit) *bytes = argument.limit;
@@ -61,11 +57,7 @@ Result<void> Marshaller::marshal_descriptor_set(u32 index, const Argument& argum
   }
   const u64 bytes = syscalls::descriptor_set_bytes(static_cast<u64>(bits));
   const Bounce piece = DBOS_TRY(copy_in_and_back(program_[index], bytes, Back::kChanged));
-  if (piece.data == nullptr) {
-    set_fault(index, bytes);
-  } else {
-    host_[index] = piece.address.value();
-  }
+  pass(index, piece, bytes);
   return {};
 }
 
@@ -79,11 +71,7 @@ Result<void> Marshaller::marshal_poll_array(u32 index, const Argument& argument)
     return {};
   }
   const Bounce piece = DBOS_TRY(copy_in_and_back(program_[index], bytes, Back::kChanged));
-  if (piece.data == nullptr) {
-    set_fault(index, bytes);
-  } else {
-    host_[index] = piece.address.value();
-  }
+  pass(index, piece, bytes);
   return {};
 }
 
@@ -99,12 +87,7 @@ Result<void> Marshaller::marshal_self_sized(u32 index, const Argument&) {
   u32 bytes = size.value() == 0 ? kSchedulingSizeMin : size.value();
   if (bytes < kSchedulingSizeMin || bytes > syscalls::kSelfSizedMax) bytes = 4;
   const Bounce piece = DBOS_TRY(copy_in_and_back(program, bytes, Back::kChanged));
-  if (piece.data == nullptr) {
-    set_fault(index, bytes);
-    return {};
-  }
-  *reinterpret_cast<u32*>(piece.data) = size.value();
-  host_[index] = piece.address.value();
+  if (pass(index, piece, bytes)) *reinterpret_cast<u32*>(piece.data) = size.value();
   return {};
 }
 
@@ -116,22 +99,14 @@ Result<void> Marshaller::marshal_file_handle(u32 index, const Argument& argument
   const Bounce piece = argument.direction == Direction::kIn
                            ? DBOS_TRY(copy_in(program, bytes))
                            : DBOS_TRY(copy_in_and_back(program, bytes, Back::kChanged));
-  if (piece.data == nullptr) {
-    set_fault(index, bytes);
-  } else {
-    host_[index] = piece.address.value();
-  }
+  pass(index, piece, bytes);
   return {};
 }
 
 Result<void> Marshaller::marshal_mask_and_size(u32 index) {
   if (program_[index] == 0) return {};
   const Bounce piece = DBOS_TRY(copy_in(program_[index], sizeof(MaskAndSize)));
-  if (piece.data == nullptr) {
-    set_fault(index, sizeof(MaskAndSize));
-    return {};
-  }
-  host_[index] = piece.address.value();
+  if (!pass(index, piece, sizeof(MaskAndSize))) return {};
   auto& both = *reinterpret_cast<MaskAndSize*>(piece.data);
   if (both.mask == 0) return {};
   const Bounce mask = DBOS_TRY(copy_in(both.mask, 8));
@@ -143,11 +118,7 @@ Result<void> Marshaller::marshal_interface_list(u32 index) {
   const u64 program = program_[index];
   if (program == 0) return {};
   const Bounce piece = DBOS_TRY(copy_in(program, sizeof(InterfaceList)));
-  if (piece.data == nullptr) {
-    set_fault(index, sizeof(InterfaceList));
-    return {};
-  }
-  host_[index] = piece.address.value();
+  if (!pass(index, piece, sizeof(InterfaceList))) return {};
   auto& list = *reinterpret_cast<InterfaceList*>(piece.data);
   // Only the length goes back; the buffer's address stays the program's.
   add_back({Back::kWhole, nullptr, program, piece.data, 4, nullptr, nullptr});
@@ -167,11 +138,7 @@ Result<void> Marshaller::marshal_interface_list(u32 index) {
 Result<void> Marshaller::marshal_notification(u32 index) {
   if (program_[index] == 0) return {};
   const Bounce piece = DBOS_TRY(copy_in(program_[index], sizeof(Notification)));
-  if (piece.data == nullptr) {
-    set_fault(index, sizeof(Notification));
-    return {};
-  }
-  host_[index] = piece.address.value();
+  if (!pass(index, piece, sizeof(Notification))) return {};
   auto& event = *reinterpret_cast<Notification*>(piece.data);
   if (event.notify != kNotifyThread || event.value == 0) return {};
   const Bounce cookie = DBOS_TRY(copy_in(event.value, kNotifyCookieSize));
