@@ -2,9 +2,15 @@
 #pragma once
 
 #include "guest/lib/types.h"
+#include "guest/platform.h"
 #include "hypercall/abi.h"
 
 namespace dbos {
+
+// An object of the kernel's as a call's argument.
+inline u64 host_pointer(const void* object) {
+  return platform::physical_of(object).value();
+}
 
 // Makes one call on this vCPU and returns its result (negative: -errno, or kInterrupted). May block
 // for as long as Linux does; no lock may be held. While the vCPU is in the host it counts as not

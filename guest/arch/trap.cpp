@@ -323,7 +323,7 @@ void panic_with_frame(const char* message, const TrapFrame& frame) {
       .text(" cr3 ")
       .hex(read_cr3())
       .send(LogSeverity::kError);
-  hypercall(Service::kPanic, platform::physical_of(message).value(), __builtin_strlen(message));
+  hypercall(Service::kPanic, host_pointer(message), __builtin_strlen(message));
   __builtin_unreachable();
 }
 
@@ -341,7 +341,7 @@ void panic(const char* message, const char* file, int line) {
       .number(line)
       .text(")")
       .send(LogSeverity::kError);
-  hypercall(Service::kPanic, platform::physical_of(message).value(), __builtin_strlen(message));
+  hypercall(Service::kPanic, host_pointer(message), __builtin_strlen(message));
   __builtin_unreachable();
 }
 

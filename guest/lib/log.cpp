@@ -2,7 +2,6 @@
 
 #include "guest/hypercall.h"
 #include "guest/lib/decimal.h"
-#include "guest/platform.h"
 
 namespace dbos {
 
@@ -30,7 +29,7 @@ LogLine& LogLine::number(i64 value) {
 }
 
 void LogLine::send(LogSeverity severity) {
-  hypercall(Service::kLog, platform::physical_of(text_).value(), size_, static_cast<u64>(severity));
+  hypercall(Service::kLog, host_pointer(text_), size_, static_cast<u64>(severity));
 }
 
 }  // namespace dbos

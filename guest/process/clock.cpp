@@ -33,7 +33,7 @@ u64 clock_now(u32 clock) {
   TimeSpec time{};
   // A signal that waits keeps host calls from starting. 0 does no harm then: what the time is
   // wanted for (a deadline) would not start either, and the system call is made again.
-  hypercall(kSystemCallClockGetTime, clock, platform::physical_of(&time).value());
+  hypercall(kSystemCallClockGetTime, clock, host_pointer(&time));
   return static_cast<u64>(time.seconds) * kNanosecondsPerSecond +
          static_cast<u64>(time.nanoseconds);
 }

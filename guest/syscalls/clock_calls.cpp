@@ -2,7 +2,6 @@
 
 #include "guest/hypercall.h"
 #include "guest/memory/user_copy.h"
-#include "guest/platform.h"
 #include "guest/process/clock.h"
 #include "guest/vdso/clock_read.h"
 
@@ -34,7 +33,7 @@ i64 get_time(u64 clock, TimeSpec& time) {
     time = to_timespec(read.value());
     return 0;
   }
-  return hypercall(kNumberClockGetTime, clock, platform::physical_of(&time).value());
+  return hypercall(kNumberClockGetTime, clock, host_pointer(&time));
 }
 
 }  // namespace
@@ -57,7 +56,7 @@ i64 system_gettimeofday(VirtualAddress address, VirtualAddress zone_address) {
   }
   if (zone_address.value() != 0) {
     TimeZone zone{};
-    const i64 result = hypercall(kNumberGetTimeOfDay, 0, platform::physical_of(&zone).value());
+    const i64 result = hypercall(kNumberGetTimeOfDay, 0, host_pointer(&zone));
     if (result < 0) return result;
     const Result<void> written = write_program(zone_address, zone);
     if (written.is_error()) return negative(written.error());

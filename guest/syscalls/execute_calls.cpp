@@ -46,7 +46,7 @@ class Gathered {
       return length.error() == Error(ENAMETOOLONG) ? Error(capacity == longest ? too_long : E2BIG)
                                                    : length.error();
     }
-    const u64 address = platform::physical_of(base_ + used_).value();
+    const u64 address = host_pointer(base_ + used_);
     used_ += length.value() + 1;
     return address;
   }
@@ -63,7 +63,7 @@ class Gathered {
       copy[i] = DBOS_TRY(add_string(VirtualAddress(string), kStringSizeMax, E2BIG));
     }
     copy[count] = 0;
-    return platform::physical_of(copy).value();
+    return host_pointer(copy);
   }
 
  private:
@@ -110,12 +110,12 @@ i64 system_execveat(Thread& thread, i32 directory, VirtualAddress path, VirtualA
   const auto* const named =
       static_cast<const char*>(platform::direct_map(PhysicalAddress(pointers[0])));
   const char* const executable = executable_behind(thread, named);
-  if (executable != nullptr) pointers[0] = platform::physical_of(executable).value();
+  if (executable != nullptr) pointers[0] = host_pointer(executable);
   const Process& process = *thread.process;
   const u64 limits[kExecuteLimitCount] = {process.address_space_limit.soft, process.data_limit.soft,
                                           process.stack_limit.soft};
   return hypercall(Service::kExecute, static_cast<u64>(i64{directory}), pointers[0], pointers[1],
-                   pointers[2], flags, platform::physical_of(limits).value());
+                   pointers[2], flags, host_pointer(limits));
 }
 
 }  // namespace dbos

@@ -13,10 +13,6 @@
 namespace dbos {
 namespace {
 
-u64 host_pointer(const void* kernel_pointer) {
-  return platform::physical_of(kernel_pointer).value();
-}
-
 u64 host_descriptor(i32 descriptor) {
   return static_cast<u64>(static_cast<i64>(descriptor));
 }

@@ -5,7 +5,6 @@
 #include "guest/hypercall.h"
 #include "guest/memory/user_copy.h"
 #include "guest/memory/window_object.h"
-#include "guest/platform.h"
 #include "guest/process/clock.h"
 #include "guest/process/futex.h"
 #include "guest/process/futex_memory.h"
@@ -85,7 +84,7 @@ i64 futex_of_host(const Request& request, PhysicalAddress address, PhysicalAddre
     timeout = 0;
     if (time != nullptr) {
       copy = *time;
-      timeout = platform::physical_of(&copy).value();
+      timeout = host_pointer(&copy);
     }
   }
   const i64 result = hypercall(kSystemCallFutex, address.value(), request.operation, request.value,

@@ -12,7 +12,6 @@
 #include "guest/memory/address_space.h"
 #include "guest/memory/trim.h"
 #include "guest/memory/user_copy.h"
-#include "guest/platform.h"
 #include "guest/syscalls/file_mapping.h"
 #include "guest/syscalls/resource_limits.h"
 
@@ -140,7 +139,7 @@ void add_cached_pages(AddressSpace& space, VirtualRange range, u8* present) {
       const WindowRange& part = found.ranges[i];
       u8 cached[kPagesAtOnce] = {};
       hypercall(Service::kWindowControl, part.address.value(), part.length, __NR_mincore,
-                platform::physical_of(cached).value());
+                host_pointer(cached));
       u8* const first = present + (part.begin - range.begin) / kPageSize;
       for (u64 page = 0; page < part.length / kPageSize; ++page) first[page] |= cached[page] & 1;
     }

@@ -8,7 +8,6 @@
 
 #include "guest/hypercall.h"
 #include "guest/memory/user_copy.h"
-#include "guest/platform.h"
 #include "guest/process/process.h"
 #include "guest/process/program_start.h"
 #include "guest/process/signal.h"
@@ -24,10 +23,6 @@ namespace {
 constexpr u64 kHostTextMax = 4096;
 constexpr u64 kCurrentDirectory = static_cast<u64>(-100);  // AT_FDCWD
 constexpr u32 kSeals = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
-
-u64 host_pointer(const void* kernel_pointer) {
-  return platform::physical_of(kernel_pointer).value();
-}
 
 bool is_own(Thread& thread, i32 id) {
   if (id == 0 || id == thread.process->process_id) return true;

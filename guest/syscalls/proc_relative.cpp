@@ -3,7 +3,6 @@
 #include <linux/fcntl.h>
 
 #include "guest/hypercall.h"
-#include "guest/platform.h"
 #include "guest/syscalls/file_mapping.h"
 #include "guest/syscalls/proc_files.h"
 
@@ -16,8 +15,7 @@ u64 read_directory(u64 directory, char (&path)[kProcPathMax]) {
   char link[kDescriptorLinkSize] = "/proc/self/cwd";
   const auto descriptor = static_cast<i32>(directory);
   if (descriptor != AT_FDCWD) write_descriptor_link(link, descriptor);
-  const i64 length = hypercall(__NR_readlink, platform::physical_of(link).value(),
-                               platform::physical_of(path).value(), sizeof path);
+  const i64 length = hypercall(__NR_readlink, host_pointer(link), host_pointer(path), sizeof path);
   return length <= 0 || length >= i64{sizeof path} ? 0 : static_cast<u64>(length);
 }
 

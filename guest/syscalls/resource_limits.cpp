@@ -7,7 +7,6 @@
 #include "guest/hypercall.h"
 #include "guest/memory/address_space.h"
 #include "guest/memory/user_copy.h"
-#include "guest/platform.h"
 #include "guest/process/process_table.h"
 #include "guest/process/program_start.h"
 
@@ -42,15 +41,14 @@ void apply(Process& process) {
 
 ResourceLimit host_limit(u64 resource) {
   ResourceLimit limit = {kUnlimited, kUnlimited};
-  hypercall(__NR_prlimit64, 0, resource, 0, platform::physical_of(&limit).value());
+  hypercall(__NR_prlimit64, 0, resource, 0, host_pointer(&limit));
   return limit;
 }
 
 bool has_capability(u32 capability) {
   __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
   __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {};
-  const i64 result = hypercall(__NR_capget, platform::physical_of(&header).value(),
-                               platform::physical_of(data).value());
+  const i64 result = hypercall(__NR_capget, host_pointer(&header), host_pointer(data));
   return result == 0 && (data[0].effective & CAP_TO_MASK(capability)) != 0;
 }
 

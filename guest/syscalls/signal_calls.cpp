@@ -4,7 +4,6 @@
 
 #include "guest/hypercall.h"
 #include "guest/memory/user_copy.h"
-#include "guest/platform.h"
 #include "guest/process/clock.h"
 #include "guest/process/signal.h"
 #include "guest/process/signal_actions.h"
@@ -17,12 +16,6 @@ namespace {
 constexpr u64 kMaskSize = sizeof(u64);
 
 enum MaskOperation : u64 { kBlock = 0, kUnblock = 1, kSetMask = 2 };
-
-// A kernel object as a host call's argument.
-template <typename T>
-u64 host_pointer(const T* object) {
-  return platform::physical_of(object).value();
-}
 
 // Linux knows the action when this returns, also where another thread has changed it.
 Result<void> change_action(Process& process, u32 signal, const SignalAction* wanted,

@@ -57,7 +57,7 @@ i64 system_arch_prctl(u64 code, u64 address) {
 // The vCPU is no processor of Linux's: the host is asked where its thread runs.
 i64 system_getcpu(VirtualAddress cpu, VirtualAddress node) {
   u32 values[2] = {};
-  const u64 base = platform::physical_of(values).value();
+  const u64 base = host_pointer(values);
   constexpr u32 kGetcpu = 309;
   const i64 result = hypercall(kGetcpu, base, base + 4, 0);
   if (result < 0) return result;
