@@ -30,16 +30,22 @@ inline constexpr int64_t kDebugPassed = 0;
 inline constexpr int64_t kDebugTaken = 1;
 
 // The program's registers while its thread is in the guest kernel: at the top of the kernel stack.
+// The order is that of Linux's pt_regs with the vector added.
 struct ProgramFrame {
   uint64_t r15, r14, r13, r12, rbp, rbx;
   uint64_t r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi;
-  uint64_t vector;      // kFrameSystemCall, kFrameRestored, or the trap's
-  uint64_t error_code;  // of a system call: its number
+  uint64_t vector;      // kSystemCallVector, kRestoredVector, or 0..255: a trap's
+  uint64_t error_code;  // of a trap; for a system call its number (Linux's orig_rax)
   uint64_t rip, cs, rflags, rsp, ss;
 };
 static_assert(sizeof(ProgramFrame) == 22 * 8);
-inline constexpr uint64_t kFrameSystemCall = 0x100;
-inline constexpr uint64_t kFrameRestored = 0x101;  // all registers are restored on the way back
+inline constexpr uint64_t kSystemCallVector = 0x100;
+// A system call whose registers are no longer those that it was made with (a signal handler starts,
+// rt_sigreturn, a call that is made again): all of them are restored on the way back.
+inline constexpr uint64_t kRestoredVector = 0x101;
+// Of rflags.
+inline constexpr uint64_t kFlagTrap = 1 << 8;
+inline constexpr uint64_t kFlagResume = 1 << 16;  // no execution breakpoint at the next instruction
 
 // Guest-physical address of the frame of vCPU `index`.
 constexpr uint64_t program_frame_address(uint32_t index) {

@@ -2,8 +2,6 @@
 
 #include <linux/mman.h>
 
-#include <cstddef>
-
 #include "guest/arch/cpu.h"
 #include "guest/arch/trap.h"
 #include "guest/hypercall.h"
@@ -14,12 +12,6 @@
 
 namespace dbos {
 namespace {
-
-static_assert(sizeof(ProgramFrame) == sizeof(TrapFrame));
-static_assert(offsetof(ProgramFrame, rip) == offsetof(TrapFrame, rip) &&
-              offsetof(ProgramFrame, rdi) == offsetof(TrapFrame, rdi) &&
-              offsetof(ProgramFrame, vector) == offsetof(TrapFrame, vector));
-static_assert(kFrameSystemCall == kSystemCallVector && kFrameRestored == kRestoredVector);
 
 u32 debug_flags() {
   return *const_cast<const volatile u32*>(&current_hypercall_page().debug);

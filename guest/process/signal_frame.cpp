@@ -14,7 +14,6 @@ constexpr u64 kFrameAlignment = 16;
 constexpr u16 kNativeCodeSelector = 0x33;
 constexpr u16 kNativeStackSelector = 0x2b;
 
-constexpr u64 kFlagResume = 1 << 16;
 // The flags that rt_sigreturn restores: AC OF DF TF SF ZF AF PF CF RF (FIX_EFLAGS).
 constexpr u64 kRestorableFlags = 0x50dd5;
 

@@ -8,8 +8,6 @@
 namespace dbos::vmm {
 namespace {
 
-constexpr uint64_t kTrapFlag = 1 << 8;
-
 // Apart from the rest, so that they are zero pages until they are used.
 constinit ThreadStop thread_stops[kVcpuCountMax] = {};
 constinit DebugState the_state(thread_stops);
@@ -55,7 +53,7 @@ void notify_debugger() {
 void disarm_step(uint32_t vcpu) {
   ThreadStop& stop = debug_state().threads[vcpu];
   stop.steps_to_return = false;
-  if (stop.is_stepping || stop.is_scrubbed) program_frame(vcpu).rflags &= ~kTrapFlag;
+  if (stop.is_stepping || stop.is_scrubbed) program_frame(vcpu).rflags &= ~kFlagTrap;
   stop.is_stepping = false;
 }
 

@@ -10,7 +10,6 @@
 namespace dbos::vmm {
 namespace {
 
-constexpr uint64_t kTrapFlag = 1 << 8;
 // What popf can change in ring 3.
 constexpr uint64_t kFlagsOfProgram = 0x240dd5;
 
@@ -102,7 +101,7 @@ bool read_registers(uint32_t vcpu, Registers* registers) {
   if (is_held) *registers = stop.registers;
   registers->general = program_frame(vcpu);
   if (!is_held) registers->page_table_root = 0;
-  registers->general.rflags &= ~kTrapFlag;
+  registers->general.rflags &= ~kFlagTrap;
   if (is_held) return true;
   registers->has_special = machine().vcpus().is_usable(thread, *debug_state().process) &&
                            load_special_registers(thread, registers);
@@ -119,7 +118,7 @@ bool write_registers(uint32_t vcpu, const Registers& registers) {
   frame.cs = before.cs;
   frame.ss = before.ss;
   frame.error_code = before.error_code;
-  frame.vector = before.vector == kFrameSystemCall ? kFrameRestored : before.vector;
+  frame.vector = before.vector == kSystemCallVector ? kRestoredVector : before.vector;
   frame.rflags = (before.rflags & ~kFlagsOfProgram) | (registers.general.rflags & kFlagsOfProgram);
   stop.registers = registers;
   stop.is_changed = true;

@@ -28,7 +28,7 @@ struct Registers {
 
   // Linux's orig_rax: the number of the system call that the thread is in; -1: none.
   int64_t system_call() const {
-    return general.vector == kFrameSystemCall ? static_cast<int64_t>(general.error_code) : -1;
+    return general.vector == kSystemCallVector ? static_cast<int64_t>(general.error_code) : -1;
   }
 };
 

@@ -19,8 +19,6 @@
 namespace dbos::vmm {
 namespace {
 
-constexpr uint64_t kTrapFlag = 1 << 8;
-constexpr uint64_t kResumeFlag = 1 << 16;  // no execution breakpoint at the next instruction
 constexpr uint32_t kPatienceAtDetach_ms = 2000;
 constexpr uint32_t kPatienceOfStep_ms = 1000;
 
@@ -62,7 +60,7 @@ bool has_urgent_event() {
 void arm_step(Vcpu& vcpu, ThreadStop& stop, bool signal_comes) {
   ProgramFrame& frame = program_frame(vcpu.index);
   const bool is_held = stop.held.load() != 0;
-  const bool in_system_call = !is_held && frame.vector == kFrameSystemCall;
+  const bool in_system_call = !is_held && frame.vector == kSystemCallVector;
   if (in_system_call || signal_comes) {
     // Ends where the call returns, or at the handler's first instruction.
     stop.steps_to_return = true;
@@ -70,8 +68,8 @@ void arm_step(Vcpu& vcpu, ThreadStop& stop, bool signal_comes) {
     return;
   }
   stop.is_stepping = true;
-  frame.rflags |= kTrapFlag;
-  if (is_held && frame.vector == kFrameSystemCall) frame.vector = kFrameRestored;
+  frame.rflags |= kFlagTrap;
+  if (is_held && frame.vector == kSystemCallVector) frame.vector = kRestoredVector;
 }
 
 void wake(ThreadStop& stop) {
@@ -91,7 +89,7 @@ void let_go(Vcpu& vcpu, ThreadStop& stop, Run run, int signal) {
   set_debug_flags(vcpu, kDebugStopWanted, !is_held && is_behind ? kDebugStopWanted : 0);
   const bool signal_comes = is_held && stop.cause == StopCause::kSignal && signal != 0;
   if (is_held && stop.cause == StopCause::kSignal) stop.result = signal;
-  if (is_held) program_frame(vcpu.index).rflags |= kResumeFlag;
+  if (is_held) program_frame(vcpu.index).rflags |= kFlagResume;
   if (run == Run::kStep) arm_step(vcpu, stop, signal_comes);
   if (is_held) wake(stop);
 }

@@ -39,7 +39,7 @@ Registers sample() {
   registers.general.rip = 0x7fff00001000;
   registers.general.rflags = 0x246;
   registers.general.cs = 8;
-  registers.general.vector = dbos::kFrameSystemCall;
+  registers.general.vector = dbos::kSystemCallVector;
   registers.general.error_code = 232;
   registers.fs_base = 0x7f0000000740;
   // FXSAVE: control word, mxcsr, xmm1; XSTATE_BV; ymm1's upper half.
