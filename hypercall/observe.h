@@ -247,9 +247,8 @@ struct KernelView {
   uint64_t spaces;  // address of the pointer to the first address space
   struct Space {
     uint32_t next, line, root, first_vma;
-    uint32_t vma_count;                   // uint32_t
-    uint32_t pages, nodes, window_pages;  // PageTree's counts
-    uint32_t faults, copied_pages, parent_copied_pages, virtual_bytes;
+    uint32_t pages, nodes;  // PageTree's counts
+    uint32_t copied_pages, parent_copied_pages;
     uint32_t is_copy;  // uint8_t
   } space;
   struct Line {
@@ -267,7 +266,7 @@ struct KernelView {
     uint32_t file_offset;
   } window;
 };
-inline constexpr uint32_t kKernelViewVersion = 2;
+inline constexpr uint32_t kKernelViewVersion = 3;
 
 inline constexpr uint64_t kKernelViewAddress = DBOS_OBSERVE_PAGE_ADDRESS;
 inline constexpr uint64_t kObserveControlAddress = DBOS_OBSERVE_PAGE_ADDRESS + 0x800;

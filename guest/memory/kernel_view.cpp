@@ -29,27 +29,22 @@ void WindowObject::publish(KernelView& view) {
 }
 
 void VmaTree::publish(KernelView& view, u32 offset) {
-  static_assert(sizeof count_ == sizeof(uint32_t));
   view.space.first_vma = offset + offsetof(VmaTree, first_);
-  view.space.vma_count = offset + offsetof(VmaTree, count_);
 }
 
 void PageTree::publish(KernelView& view, u32 offset) {
   view.space.root = offset + offsetof(PageTree, root_);
   view.space.pages = offset + offsetof(PageTree, counts_) + offsetof(PageCounts, anonymous);
   view.space.nodes = offset + offsetof(PageTree, counts_) + offsetof(PageCounts, nodes);
-  view.space.window_pages = offset + offsetof(PageTree, counts_) + offsetof(PageCounts, window);
 }
 
 void AddressSpace::publish(KernelView& view) {
   static_assert(sizeof is_copy_ == sizeof(uint8_t));
   view.space.next = offsetof(AddressSpace, next_space_);
   view.space.line = offsetof(AddressSpace, line_);
-  view.space.faults = offsetof(AddressSpace, faults_);
   view.space.copied_pages = offsetof(AddressSpace, copied_pages_);
   view.space.parent_copied_pages = offsetof(AddressSpace, parent_copied_pages_);
   view.space.is_copy = offsetof(AddressSpace, is_copy_);
-  view.space.virtual_bytes = offsetof(AddressSpace, virtual_bytes_);
   VmaTree::publish(view, offsetof(AddressSpace, vmas_));
   PageTree::publish(view, offsetof(AddressSpace, tree_));
 }

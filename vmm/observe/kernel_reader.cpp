@@ -50,10 +50,6 @@ std::optional<KernelView> KernelReader::view() const {
   return view;
 }
 
-bool KernelReader::is_ready() const {
-  return view().has_value();
-}
-
 int64_t KernelReader::gauge(GaugeName name) const {
   auto found = view();
   if (!found) return 0;
@@ -73,13 +69,9 @@ std::vector<SpaceView> KernelReader::read_spaces(const KernelView& view) const {
     SpaceView space{};
     space.root = field<uint64_t>(at, view.space.root);
     space.pages = field<uint64_t>(at, view.space.pages);
-    space.window_pages = field<uint64_t>(at, view.space.window_pages);
     space.nodes = field<uint64_t>(at, view.space.nodes);
-    space.faults = field<uint64_t>(at, view.space.faults);
     space.copied_pages = field<uint64_t>(at, view.space.copied_pages);
     space.parent_copied_pages = field<uint64_t>(at, view.space.parent_copied_pages);
-    space.virtual_bytes = field<uint64_t>(at, view.space.virtual_bytes);
-    space.vma_count = field<uint32_t>(at, view.space.vma_count);
     space.first_vma = field<uint64_t>(at, view.space.first_vma);
     const uint64_t line = field<uint64_t>(at, view.space.line);
     const uint64_t parent = field<uint64_t>(line, view.line.parent);

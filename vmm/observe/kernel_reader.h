@@ -22,14 +22,10 @@ struct SpaceView {
   uint64_t taken_ticks;    // TSC
   uint64_t retired_pages;  // of the parent's, which only this snapshot keeps
   uint64_t retired_nodes;
-  uint64_t pages;  // that it maps
-  uint64_t window_pages;
-  uint64_t nodes;  // page tables of its own
-  uint64_t faults;
+  uint64_t pages;                // that it maps
+  uint64_t nodes;                // page tables of its own
   uint64_t copied_pages;         // copied on write by this address space
   uint64_t parent_copied_pages;  // by the parent, before this snapshot was taken
-  uint64_t virtual_bytes;
-  uint32_t vma_count;
   uint64_t first_vma;
 
   bool operator==(const SpaceView&) const = default;
@@ -51,9 +47,7 @@ class KernelReader {
   explicit KernelReader(const GuestMemory& memory, uint64_t view_address = kKernelViewAddress)
       : memory_(memory), view_address_(view_address) {}
 
-  // False: the guest kernel has not booted yet, or publishes nothing.
-  bool is_ready() const;
-
+  // 0, and nothing: the guest kernel has not booted yet, or publishes nothing.
   int64_t gauge(GaugeName name) const;
   // In the order of the guest's list: the newest first.
   std::vector<SpaceView> spaces() const;
