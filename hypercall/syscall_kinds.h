@@ -64,27 +64,18 @@ enum class Format : uint8_t {
   kSocketFamily,
   kSocketType,
   kWhence,
-  kRequest,
   kText,
   kData,
   kStructure,
   kTimespec,
   kTimeval,
-  kItimerspec,
-  kItimerval,
-  kStat,
-  kStatx,
   kSignalSet,
-  kSignalInfo,
   kSocketAddress,
   kWaitStatus,
-  kResourceLimit,
-  kResourceUsage,
   kInteger32,
   kInteger64,
   kDescriptorPair,
   kEpollEvents,
-  kLock,
 };
 
 enum class Excess : uint8_t {
@@ -188,7 +179,7 @@ inline constexpr Argument map_flags = value_of(Format::kMapFlags);
 inline constexpr Argument family = value_of(Format::kSocketFamily);
 inline constexpr Argument socket_type = value_of(Format::kSocketType);
 inline constexpr Argument whence = value_of(Format::kWhence);
-inline constexpr Argument request = value_of(Format::kRequest);
+inline constexpr Argument request = value_of(Format::kDecimal);
 inline constexpr Argument descriptor{Shape::kDescriptor};
 inline constexpr Argument address{Shape::kProgramAddress, Direction::kNone, Format::kHexadecimal};
 inline constexpr Argument path{Shape::kPath, Direction::kIn, Format::kText};
@@ -335,8 +326,8 @@ inline constexpr Argument timespec_in = in(16, Format::kTimespec);
 inline constexpr Argument timespec_out = out(16, Format::kTimespec);
 inline constexpr Argument timespec_left = maybe_out(16, Format::kTimespec);
 inline constexpr Argument timeval_in = in(16, Format::kTimeval);
-inline constexpr Argument stat_out = out(144, Format::kStat);
-inline constexpr Argument rusage_out = maybe_out(144, Format::kResourceUsage);
+inline constexpr Argument stat_out = out(144);
+inline constexpr Argument rusage_out = maybe_out(144);
 inline constexpr Argument status_out = maybe_out(4, Format::kWaitStatus);
 inline constexpr Argument signal_set_in = in(8, Format::kSignalSet);
 inline constexpr Argument offset_inout = inout(8, Format::kInteger64);
