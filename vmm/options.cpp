@@ -10,11 +10,6 @@
 
 #include "vmm/size_text.h"
 
-// The build says which version this is.
-#ifndef DBOS_VERSION
-#define DBOS_VERSION "unknown"
-#endif
-
 namespace dbos::vmm {
 namespace {
 

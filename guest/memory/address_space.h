@@ -262,12 +262,6 @@ class AddressSpace {
   bool find_window(VirtualAddress address, WindowPlace* place);
   PageUsage usage(VirtualRange range);
   SpaceStatistics statistics();
-  // A consistent look at a walk, for debugging: visit(Pte, Level).
-  template <typename Visit>
-  void dump_walk(VirtualAddress address, Visit visit) {
-    LockGuard guard(lock_);
-    tree_.dump_walk(address, visit);
-  }
 
   // ---- For platform::shootdown() ----
   // The vCPUs that have this root loaded: the platform's to maintain.

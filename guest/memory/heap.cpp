@@ -40,7 +40,6 @@ class SlabPool {
       if (frame.is_error()) return nullptr;
       Slab* slab = ::new (platform::direct_map(frame.value())) Slab{};
       link(slab);
-      ++slabs_;
       ++empty_slabs_;
     }
     Slab* slab = available_;
@@ -54,7 +53,6 @@ class SlabPool {
     }
     if (slab->used++ == 0) --empty_slabs_;
     if (slab->used == capacity_) unlink(slab);
-    ++objects_;
     return object;
   }
 
@@ -64,22 +62,13 @@ class SlabPool {
     DBOS_ASSERT(slab->used != 0);
     slab->free = ::new (object) FreeObject{slab->free};
     if (slab->used-- == capacity_) link(slab);
-    --objects_;
     if (slab->used != 0) return;
     if (empty_slabs_ == 0) {
       ++empty_slabs_;
       return;
     }
     unlink(slab);
-    --slabs_;
     frame_allocator.free_kernel(platform::physical_of(slab), 0);
-  }
-
-  void add_counts(HeapCounts& counts) {
-    LockGuard guard(lock_);
-    counts.objects += objects_;
-    counts.bytes += objects_ * size_;
-    counts.slabs += slabs_;
   }
 
  private:
@@ -98,8 +87,6 @@ class SlabPool {
   const u32 capacity_;
   Spinlock lock_;
   Slab* available_ = nullptr;  // slabs with a free object
-  u64 objects_ = 0;
-  u64 slabs_ = 0;
   u64 empty_slabs_ = 0;
 };
 
@@ -131,12 +118,6 @@ void* heap_allocate(size_t size) {
 void heap_free(void* object, size_t size) {
   if (size <= kLargestClass) return pool_for(size).free(object);
   frame_allocator.free_kernel(platform::physical_of(object), order_for(size));
-}
-
-HeapCounts heap_counts() {
-  HeapCounts counts{};
-  for (SlabPool& pool : pools) pool.add_counts(counts);
-  return counts;
 }
 
 }  // namespace dbos

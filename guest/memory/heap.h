@@ -14,18 +14,11 @@
 
 namespace dbos {
 
-struct HeapCounts {
-  u64 objects;
-  u64 bytes;  // of the classes, not as asked for
-  u64 slabs;
-};
-
 // Memory for `size` bytes, aligned to 16 (to 64 from 64 bytes on, to 256 from 256 on); nullptr when
 // there is none. Not cleared.
 void* heap_allocate(size_t size);
 // With the size that it was allocated with.
 void heap_free(void* object, size_t size);
-HeapCounts heap_counts();
 
 // nullptr when there is no memory.
 template <typename T, typename... Arguments>

@@ -137,17 +137,6 @@ class PageTree {
   void for_each_leaf(VirtualRange range, Visit visit) const {
     visit_leaves(node_at(root_), Level::kRoot, VirtualAddress(0), range, true, visit);
   }
-  // Calls visit(entry, level) from the root down to where the walk for `address` ends.
-  template <typename Visit>
-  void dump_walk(VirtualAddress address, Visit visit) const {
-    PhysicalAddress at = root_;
-    for (Level level = Level::kRoot;; level = below(level)) {
-      const Pte entry = node_at(at).entry(address, level).load();
-      visit(entry, level);
-      if (entry.is_empty() || entry.is_leaf(level)) return;
-      at = entry.address();
-    }
-  }
 
   // What snapshots need (guest/snapshot/share.cpp, follow.cpp).
   // Takes the right to write away from all that the tree maps: its processors must forget what they

@@ -44,7 +44,7 @@ void LiveTrace::pump() {
 void LiveTrace::move_events() {
   std::vector<TraceEvent> events;
   for (uint32_t i = 0; i < machine_.vcpus().count(); ++i) {
-    drain_trace_ring(trace_ring(i), taken_of(i), TraceRing::kEvents, [&](const TraceEvent& event) {
+    drain_trace_ring(trace_ring(i), taken_of(i), [&](const TraceEvent& event) {
       if (filter_.wants(event)) events.push_back(event);
     });
   }

@@ -14,7 +14,6 @@ class LiveTrace {
   explicit LiveTrace(Machine& machine) : machine_(machine) {}
 
   bool is_on() const { return owner_ != nullptr; }
-  const ControlSession* owner() const { return owner_; }
   // Throws CommandError where somebody traces already.
   void start(ControlSession& session, const TraceFilter& filter);
   void stop(ControlSession& session);

@@ -6,19 +6,26 @@
 #include "vmm/kvm/kvm_api.h"
 
 namespace dbos::vmm {
+namespace {
 
-const std::vector<Capability>& required_capabilities() {
-  static const std::vector<Capability> table = {
-      {KVM_CAP_USER_MEMORY, 1, "KVM_CAP_USER_MEMORY", "guest memory that is the process's own"},
-      {KVM_CAP_EXT_CPUID, 1, "KVM_CAP_EXT_CPUID", "showing the program its CPU's features"},
-      {KVM_CAP_NR_MEMSLOTS, 64, "KVM_CAP_NR_MEMSLOTS", "an arena that grows"},
-      {KVM_CAP_SYNC_MMU, 1, "KVM_CAP_SYNC_MMU", "giving memory back to Linux while running"},
-      {KVM_CAP_VCPU_EVENTS, 1, "KVM_CAP_VCPU_EVENTS", "signals that reach a running program"},
-      {KVM_CAP_VCPU_ATTRIBUTES, 1, "KVM_CAP_VCPU_ATTRIBUTES", "a guest TSC that is the host's"},
-      {KVM_CAP_IMMEDIATE_EXIT, 1, "KVM_CAP_IMMEDIATE_EXIT", "signals that are never lost"},
-  };
-  return table;
-}
+struct Capability {
+  int number;   // KVM_CAP_...
+  int minimum;  // least value that KVM_CHECK_EXTENSION must return
+  const char* name;
+  const char* purpose;  // why we need it, for the error message and the documentation
+};
+
+constexpr Capability kRequired[] = {
+    {KVM_CAP_USER_MEMORY, 1, "KVM_CAP_USER_MEMORY", "guest memory that is the process's own"},
+    {KVM_CAP_EXT_CPUID, 1, "KVM_CAP_EXT_CPUID", "showing the program its CPU's features"},
+    {KVM_CAP_NR_MEMSLOTS, 64, "KVM_CAP_NR_MEMSLOTS", "an arena that grows"},
+    {KVM_CAP_SYNC_MMU, 1, "KVM_CAP_SYNC_MMU", "giving memory back to Linux while running"},
+    {KVM_CAP_VCPU_EVENTS, 1, "KVM_CAP_VCPU_EVENTS", "signals that reach a running program"},
+    {KVM_CAP_VCPU_ATTRIBUTES, 1, "KVM_CAP_VCPU_ATTRIBUTES", "a guest TSC that is the host's"},
+    {KVM_CAP_IMMEDIATE_EXIT, 1, "KVM_CAP_IMMEDIATE_EXIT", "signals that are never lost"},
+};
+
+}  // namespace
 
 int64_t enable_capability(int descriptor, uint32_t number, uint64_t argument) {
   kvm_enable_cap enabling = {};
@@ -29,7 +36,7 @@ int64_t enable_capability(int descriptor, uint32_t number, uint64_t argument) {
 
 std::string missing_capabilities(int kvm_descriptor) {
   std::string missing;
-  for (const Capability& capability : required_capabilities()) {
+  for (const Capability& capability : kRequired) {
     const int value = ioctl(kvm_descriptor, KVM_CHECK_EXTENSION, capability.number);
     if (value >= capability.minimum) continue;
     if (!missing.empty()) missing += ", ";

@@ -199,14 +199,13 @@ ClockWriter& start_clock(ClockPage& page) {
   return *the_writer;
 }
 
-int64_t refresh_clock(bool guest_has_host_tsc) {
-  if (!the_writer.has_value()) return 0;
+void refresh_clock(bool guest_has_host_tsc) {
+  if (!the_writer.has_value()) return;
   if (guest_has_host_tsc) {
     the_writer->refresh();
   } else {
     the_writer->turn_off();
   }
-  return 0;
 }
 
 }  // namespace dbos::vmm

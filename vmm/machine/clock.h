@@ -84,6 +84,6 @@ class ClockWriter {
 // Linux may find the counter unstable at any time, and KVM then gives each vCPU a counter that
 // drifts from the host's: `guest_has_host_tsc` is of the vCPU that asks.
 ClockWriter& start_clock(ClockPage& page);
-int64_t refresh_clock(bool guest_has_host_tsc);
+void refresh_clock(bool guest_has_host_tsc);
 
 }  // namespace dbos::vmm

@@ -52,7 +52,7 @@ TraceStart start_trace(Machine& machine, const TracedCalls& calls) {
   if (make_trace_rings(machine) < 0) return TraceStart::kNoMemory;
   // What the last trace left in the rings is nobody's.
   for (uint32_t i = 0; i < machine.vcpus().count(); ++i) {
-    drain_trace_ring(trace_ring(i), taken_of(i), TraceRing::kEvents, [](const TraceEvent&) {});
+    drain_trace_ring(trace_ring(i), taken_of(i), [](const TraceEvent&) {});
   }
   choose(calls);
   set_flags(kObserveTrace);

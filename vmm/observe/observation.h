@@ -24,7 +24,6 @@ void set_time_all(bool on);
 struct TracedCalls {
   uint64_t bits[8];
 
-  bool has(uint32_t number) const { return (bits[number / 64] >> number % 64 & 1) != 0; }
   void add(uint32_t number) { bits[number / 64] |= uint64_t{1} << number % 64; }
 };
 

@@ -13,7 +13,6 @@ class Text {
   static constexpr size_t kCapacity = 1000;
 
   std::string_view view() const { return {data_, size_}; }
-  bool is_empty() const { return size_ == 0; }
 
   Text& put(char c) {
     if (size_ < kCapacity) data_[size_++] = c;

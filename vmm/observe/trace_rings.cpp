@@ -29,7 +29,7 @@ uint64_t& taken_of(uint32_t vcpu) {
 
 void print_trace(uint32_t vcpu) {
   if (!is_made) return;
-  drain_trace_ring(trace_ring(vcpu), taken[vcpu], TraceRing::kEvents, [](const TraceEvent& event) {
+  drain_trace_ring(trace_ring(vcpu), taken[vcpu], [](const TraceEvent& event) {
     Text line;
     put_event(line, event, observe_control().ns_multiplier);
     write_log_line(line.view());

@@ -14,15 +14,15 @@ int64_t make_trace_rings(Machine& machine);
 
 TraceRing& trace_ring(uint32_t vcpu);
 
-// Takes up to `most` events out of a vCPU's ring and calls visit(const TraceEvent&) with a copy of
-// each. Returns how many. One at a time for each vCPU.
+// Takes what is there out of a vCPU's ring and calls visit(const TraceEvent&) with a copy of each
+// event. Returns how many. One at a time for each vCPU.
 template <typename Visit>
-uint32_t drain_trace_ring(TraceRing& ring, uint64_t& taken, uint32_t most, Visit visit) {
+uint32_t drain_trace_ring(TraceRing& ring, uint64_t& taken, Visit visit) {
   const uint64_t written = ring.written.load(std::memory_order_acquire);
   // A sound guest is never further ahead.
   if (written - taken > TraceRing::kEvents) taken = written;
   uint32_t count = 0;
-  for (; taken != written && count < most; ++count) {
+  for (; taken != written; ++count) {
     const TraceEvent event = ring.events[taken % TraceRing::kEvents];
     ring.taken.store(++taken, std::memory_order_release);
     visit(event);

@@ -243,7 +243,8 @@ int64_t execute_service(Vcpu& vcpu, const Call& call) {
     case Service::kAttentionRegion:
       return set_attention_region(a[0], a[1], a[2]);
     case Service::kClockRefresh:
-      return refresh_clock(machine().has_host_tsc(vcpu));
+      refresh_clock(machine().has_host_tsc(vcpu));
+      return 0;
     case Service::kHelper:
       return request_helper(vcpu, a[0], a[1]);
     case Service::kYield:

@@ -473,20 +473,4 @@ TEST_CASE_METHOD(Fixture, "msync checks flags, alignment, holes and locks") {
   CHECK(code(space.check_sync(page(3), 2 * kPageSize, MS_SYNC | MS_INVALIDATE)) == EBUSY);
 }
 
-TEST_CASE_METHOD(Fixture, "dump_walk shows the entries from the root to the page") {
-  map(0, 4);
-  write(0, 1);
-  std::vector<Level> levels;
-  Pte last;
-  space.dump_walk(page(0), [&](Pte entry, Level level) {
-    levels.push_back(level);
-    last = entry;
-  });
-  CHECK(levels.size() == 4);
-  CHECK(last.is_present());
-  CHECK(last.is_writable());
-  CHECK(!last.is_executable());
-  CHECK(!last.has(Pte::kUser));
-}
-
 }  // namespace dbos::test
