@@ -1,5 +1,7 @@
 #include "guest/process/clock.h"
 
+#include <asm/unistd_64.h>
+
 #include "guest/hypercall.h"
 #include "guest/platform.h"
 #include "guest/vdso/clock_read.h"
@@ -7,8 +9,6 @@
 namespace dbos {
 
 namespace {
-
-constexpr u32 kSystemCallClockGetTime = 228;
 
 const ClockPage& clock_page() {
   return *static_cast<const ClockPage*>(platform::direct_map(PhysicalAddress(kClockPageAddress)));
@@ -33,7 +33,7 @@ u64 clock_now(u32 clock) {
   TimeSpec time{};
   // A signal that waits keeps host calls from starting. 0 does no harm then: what the time is
   // wanted for (a deadline) would not start either, and the system call is made again.
-  hypercall(kSystemCallClockGetTime, clock, host_pointer(&time));
+  hypercall(__NR_clock_gettime, clock, host_pointer(&time));
   return static_cast<u64>(time.seconds) * kNanosecondsPerSecond +
          static_cast<u64>(time.nanoseconds);
 }

@@ -19,7 +19,6 @@ constexpr u64 kLook_ns = 1'000'000;           // between two looks whether a sna
 constexpr u64 kPatience_ns = 10'000'000'000;  // until another one is ended
 // What one fault may need, and more: with so many more the program goes on.
 constexpr u64 kEnoughFrames = 64;
-constexpr u64 kSigkill = 9;
 
 bool ends_snapshots = false;
 constinit std::atomic<u64> seen_ended{0};
@@ -52,7 +51,7 @@ void end_process_of(const Candidate& snapshot, const char* why) {
       .number(static_cast<i64>(snapshot.kept_bytes / kMiB))
       .text(" MiB")
       .send();
-  hypercall(__NR_kill, static_cast<u64>(snapshot.process_id), kSigkill);
+  hypercall(__NR_kill, static_cast<u64>(snapshot.process_id), signal_number::kKill);
 }
 
 // Ends the snapshot that keeps most, or waits for one that is ending, until `is_enough()`. Returns

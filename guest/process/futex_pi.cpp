@@ -1,5 +1,6 @@
 // FUTEX_LOCK_PI and its kin. The word holds the owner's thread id, FUTEX_WAITERS when the owner
 // must enter the kernel to unlock, and FUTEX_OWNER_DIED.
+#include <asm/unistd_64.h>
 #include <linux/futex.h>
 
 #include "guest/hypercall.h"
@@ -11,8 +12,6 @@
 namespace dbos {
 
 namespace {
-
-constexpr u32 kSystemCallTgkill = 234;
 
 // Threads in futex_lock_pi, so that a thread's end need not search the queues of a program that
 // never uses these futexes.
@@ -52,8 +51,7 @@ Attempt attempt(Thread& thread, VirtualAddress address, u32 value, bool may_wait
 }
 
 bool is_alive(const Thread& thread, u32 owner) {
-  return hypercall(kSystemCallTgkill, static_cast<u64>(thread.process->process_id), owner, 0) !=
-         -ESRCH;
+  return hypercall(__NR_tgkill, static_cast<u64>(thread.process->process_id), owner, 0) != -ESRCH;
 }
 
 // A word that may be written without a fault next time.

@@ -1,5 +1,6 @@
 #include "guest/process/robust_list.h"
 
+#include <asm/unistd_64.h>
 #include <linux/futex.h>
 
 #include "guest/hypercall.h"
@@ -11,8 +12,6 @@
 namespace dbos {
 
 namespace {
-
-constexpr u32 kSystemCallFutex = 202;
 
 struct RobustListHead {  // struct robust_list_head
   u64 first;
@@ -64,7 +63,7 @@ i64 wake_word(Thread& thread, VirtualAddress address, i32 count) {
   const Result<PhysicalAddress> shared = shared_futex_address(*thread.space, address, window);
   if (shared.is_error()) return negative(shared.error());
   if (!shared.value().is_null())
-    return hypercall(kSystemCallFutex, shared.value().value(), FUTEX_WAKE, static_cast<u32>(count));
+    return hypercall(__NR_futex, shared.value().value(), FUTEX_WAKE, static_cast<u32>(count));
   return futex_wake(thread.space, address, count, kFutexBitsetAny);
 }
 

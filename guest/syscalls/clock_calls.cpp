@@ -1,5 +1,7 @@
 #include "guest/syscalls/clock_calls.h"
 
+#include <asm/unistd_64.h>
+
 #include "guest/hypercall.h"
 #include "guest/memory/user_copy.h"
 #include "guest/process/clock.h"
@@ -8,9 +10,6 @@
 namespace dbos {
 
 namespace {
-
-constexpr u32 kNumberGetTimeOfDay = 96;
-constexpr u32 kNumberClockGetTime = 228;
 
 struct TimeValue {  // struct timeval
   i64 seconds;
@@ -33,7 +32,7 @@ i64 get_time(u64 clock, TimeSpec& time) {
     time = to_timespec(read.value());
     return 0;
   }
-  return hypercall(kNumberClockGetTime, clock, host_pointer(&time));
+  return hypercall(__NR_clock_gettime, clock, host_pointer(&time));
 }
 
 }  // namespace
@@ -56,7 +55,7 @@ i64 system_gettimeofday(VirtualAddress address, VirtualAddress zone_address) {
   }
   if (zone_address.value() != 0) {
     TimeZone zone{};
-    const i64 result = hypercall(kNumberGetTimeOfDay, 0, host_pointer(&zone));
+    const i64 result = hypercall(__NR_gettimeofday, 0, host_pointer(&zone));
     if (result < 0) return result;
     const Result<void> written = write_program(zone_address, zone);
     if (written.is_error()) return negative(written.error());

@@ -1,6 +1,7 @@
 // Every system call of the program comes through here: what the guest does itself, and for the rest
 // the proxy (hypercall/syscalls.def says which is which).
 #include <asm/unistd_64.h>
+#include <linux/fcntl.h>
 
 #include "guest/arch/cpu.h"
 #include "guest/arch/trap.h"
@@ -23,8 +24,6 @@
 
 namespace dbos {
 namespace {
-
-constexpr i32 kCurrentDirectory = -100;  // AT_FDCWD
 
 struct Arguments {
   u64 value[6];
@@ -142,8 +141,7 @@ bool dispatch_process(Thread& thread, TrapFrame& frame, u64 number, const Argume
       result = system_vfork(thread, frame);
       return true;
     case __NR_execve:
-      result =
-          system_execveat(thread, kCurrentDirectory, a.address(0), a.address(1), a.address(2), 0);
+      result = system_execveat(thread, AT_FDCWD, a.address(0), a.address(1), a.address(2), 0);
       return true;
     case __NR_execveat:
       result =

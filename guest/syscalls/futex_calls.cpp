@@ -1,5 +1,6 @@
 #include "guest/syscalls/futex_calls.h"
 
+#include <asm/unistd_64.h>
 #include <linux/futex.h>
 
 #include "guest/hypercall.h"
@@ -9,15 +10,12 @@
 #include "guest/process/futex.h"
 #include "guest/process/futex_memory.h"
 #include "guest/process/process.h"
+#include "guest/vdso/clock_read.h"
 
 namespace dbos {
 
 namespace {
 
-constexpr u32 kSystemCallFutex = 202;
-constexpr u32 kClockRealtime = 0;
-constexpr u32 kClockMonotonic = 1;
-constexpr u32 kLockPi2 = 13;                     // FUTEX_LOCK_PI2
 constexpr u64 kTimeMax = 0x7fff'ffff'ffff'ffff;  // KTIME_MAX
 constexpr u64 kRobustHeadSize = 24;
 
@@ -37,15 +35,16 @@ struct Request {
 
 bool has_timeout(u32 command) {
   return command == FUTEX_WAIT || command == FUTEX_WAIT_BITSET || command == FUTEX_LOCK_PI ||
-         command == kLockPi2;
+         command == FUTEX_LOCK_PI2;
 }
 
 bool takes_clock_flag(u32 command) {
-  return command == FUTEX_WAIT_BITSET || command == kLockPi2 || command == FUTEX_WAIT_REQUEUE_PI;
+  return command == FUTEX_WAIT_BITSET || command == FUTEX_LOCK_PI2 ||
+         command == FUTEX_WAIT_REQUEUE_PI;
 }
 
 bool is_known(u32 command) {
-  return command <= kLockPi2 && command != FUTEX_FD && command != FUTEX_WAIT_REQUEUE_PI &&
+  return command <= FUTEX_LOCK_PI2 && command != FUTEX_FD && command != FUTEX_WAIT_REQUEUE_PI &&
          command != FUTEX_CMP_REQUEUE_PI;
 }
 
@@ -67,11 +66,11 @@ FutexDeadline deadline_of(const Request& request, const TimeSpec* time) {
   if (seconds < kTimeMax / kNanosecondsPerSecond)
     nanoseconds = seconds * kNanosecondsPerSecond + static_cast<u64>(time->nanoseconds);
   if (request.command == FUTEX_WAIT) {
-    const u64 now = clock_now(kClockMonotonic);
+    const u64 now = clock_now(clock_id::kMonotonic);
     nanoseconds = nanoseconds > kTimeMax - now ? kTimeMax : now + nanoseconds;
   }
   const bool realtime = request.is_realtime() || request.command == FUTEX_LOCK_PI;
-  return {nanoseconds, realtime ? kClockRealtime : kClockMonotonic};
+  return {nanoseconds, realtime ? clock_id::kRealtime : clock_id::kMonotonic};
 }
 
 // Both processes reach the word by its place in the file or in the shared memory, so Linux, which
@@ -87,9 +86,9 @@ i64 futex_of_host(const Request& request, PhysicalAddress address, PhysicalAddre
       timeout = host_pointer(&copy);
     }
   }
-  const i64 result = hypercall(kSystemCallFutex, address.value(), request.operation, request.value,
+  const i64 result = hypercall(__NR_futex, address.value(), request.operation, request.value,
                                timeout, second.value(), request.third_value);
-  const bool locks = request.command == FUTEX_LOCK_PI || request.command == kLockPi2;
+  const bool locks = request.command == FUTEX_LOCK_PI || request.command == FUTEX_LOCK_PI2;
   // Linux's ERESTARTNOINTR: made again whatever the handler's flags are.
   return locks && result == kInterrupted ? kNotStarted : result;
 }
@@ -118,7 +117,7 @@ i64 futex_of_guest(const Request& request, const TimeSpec* time) {
       return futex_wake_operation(thread.space, request.address, request.second_address, count,
                                   request.second_value(), request.third_value);
     case FUTEX_LOCK_PI:
-    case kLockPi2:
+    case FUTEX_LOCK_PI2:
       return futex_lock_pi(thread, request.address, deadline_of(request, time));
     case FUTEX_TRYLOCK_PI:
       return futex_try_lock_pi(thread, request.address);

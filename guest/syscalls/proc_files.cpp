@@ -21,7 +21,7 @@ namespace dbos {
 namespace {
 
 constexpr u64 kHostTextMax = 4096;
-constexpr u64 kCurrentDirectory = static_cast<u64>(-100);  // AT_FDCWD
+constexpr u64 kCurrentDirectory = static_cast<u64>(AT_FDCWD);
 constexpr u32 kSeals = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
 
 bool is_own(Thread& thread, i32 id) {

@@ -1,6 +1,7 @@
 #include "guest/syscalls/thread_calls.h"
 
 #include <asm/prctl.h>
+#include <asm/unistd_64.h>
 #include <linux/membarrier.h>
 
 #include "guest/arch/cpu.h"
@@ -58,8 +59,7 @@ i64 system_arch_prctl(u64 code, u64 address) {
 i64 system_getcpu(VirtualAddress cpu, VirtualAddress node) {
   u32 values[2] = {};
   const u64 base = host_pointer(values);
-  constexpr u32 kGetcpu = 309;
-  const i64 result = hypercall(kGetcpu, base, base + 4, 0);
+  const i64 result = hypercall(__NR_getcpu, base, base + 4, 0);
   if (result < 0) return result;
   if (cpu.value() != 0 && write_program(cpu, values[0]).is_error()) return -EFAULT;
   if (node.value() != 0 && write_program(node, values[1]).is_error()) return -EFAULT;

@@ -2,6 +2,8 @@
 // It reads time from the clock page, which lies in the page before this image.
 //
 // Program code: no kernel flags, no data, no relocations; the link script checks what it can.
+#include <asm/unistd_64.h>
+
 #include "guest/vdso/clock_read.h"
 
 namespace {
@@ -12,12 +14,6 @@ using namespace dbos;  // NOLINT: this file is one program
 extern "C" [[gnu::visibility("hidden")]] const ClockPage dbos_vdso_clock_page;
 
 constexpr u64 kNanosecondsPerSecond = 1'000'000'000;
-
-constexpr long kNumberGetTimeOfDay = 96;
-constexpr long kNumberTime = 201;
-constexpr long kNumberClockGetTime = 228;
-constexpr long kNumberClockGetRes = 229;
-constexpr long kNumberGetCpu = 309;
 
 struct TimeSpec {
   i64 seconds;
@@ -57,7 +53,7 @@ int __vdso_clock_gettime(int clock, TimeSpec* time) {
   u64 now;
   if (!read(static_cast<u32>(clock), now))
     return static_cast<int>(
-        system_call(kNumberClockGetTime, as_argument(static_cast<u32>(clock)), time));
+        system_call(__NR_clock_gettime, as_argument(static_cast<u32>(clock)), time));
   time->seconds = static_cast<i64>(now / kNanosecondsPerSecond);
   time->nanoseconds = static_cast<i64>(now % kNanosecondsPerSecond);
   return 0;
@@ -67,7 +63,7 @@ DBOS_VDSO_ALIAS(clock_gettime) int clock_gettime(int clock, TimeSpec* time);
 int __vdso_gettimeofday(TimeValue* value, void* zone) {
   u64 now;
   if (zone != nullptr || !read(clock_id::kRealtime, now))
-    return static_cast<int>(system_call(kNumberGetTimeOfDay, value, zone));
+    return static_cast<int>(system_call(__NR_gettimeofday, value, zone));
   if (value == nullptr) return 0;
   value->seconds = static_cast<i64>(now / kNanosecondsPerSecond);
   value->microseconds = static_cast<i64>(now % kNanosecondsPerSecond / 1000);
@@ -79,7 +75,7 @@ long __vdso_time(long* seconds) {
   u64 now;
   const bool is_known =
       read(clock_id::kRealtime, now) && now % kNanosecondsPerSecond >= kTickNanoseconds;
-  if (!is_known) return system_call(kNumberTime, seconds);
+  if (!is_known) return system_call(__NR_time, seconds);
   const long answer = static_cast<long>(now / kNanosecondsPerSecond);
   if (seconds != nullptr) *seconds = answer;
   return answer;
@@ -91,7 +87,7 @@ int __vdso_clock_getres(int clock, TimeSpec* resolution) {
   const bool is_fine =
       id == clock_id::kRealtime || id == clock_id::kMonotonic || id == clock_id::kBoottime;
   if (!is_fine)
-    return static_cast<int>(system_call(kNumberClockGetRes, as_argument(id), resolution));
+    return static_cast<int>(system_call(__NR_clock_getres, as_argument(id), resolution));
   if (resolution != nullptr) *resolution = {0, 1};
   return 0;
 }
@@ -99,7 +95,7 @@ DBOS_VDSO_ALIAS(clock_getres) int clock_getres(int clock, TimeSpec* resolution);
 
 // A vCPU is a thread, not a CPU: only Linux knows where it runs.
 long __vdso_getcpu(unsigned* cpu, unsigned* node, void* unused) {
-  return system_call(kNumberGetCpu, cpu, node, unused);
+  return system_call(__NR_getcpu, cpu, node, unused);
 }
 DBOS_VDSO_ALIAS(getcpu) long getcpu(unsigned* cpu, unsigned* node, void* unused);
 
