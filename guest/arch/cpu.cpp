@@ -2,6 +2,7 @@
 
 #include "guest/arch/trap.h"
 #include "guest/lib/assert.h"
+#include "guest/lib/cpuid.h"
 #include "guest/platform.h"
 #include "hypercall/abi.h"
 

@@ -65,17 +65,6 @@ inline u64 read_cr2() {
   return value;
 }
 
-struct CpuidResult {
-  u32 eax, ebx, ecx, edx;
-};
-inline CpuidResult cpuid(u32 leaf, u32 subleaf = 0) {
-  CpuidResult r;
-  asm volatile("cpuid"
-               : "=a"(r.eax), "=b"(r.ebx), "=c"(r.ecx), "=d"(r.edx)
-               : "a"(leaf), "c"(subleaf));
-  return r;
-}
-
 inline void invalidate_page(VirtualAddress address) {
   asm volatile("invlpg (%0)" : : "r"(address.value()) : "memory");
 }

@@ -1,6 +1,7 @@
 #include "guest/process/extended_state.h"
 
 #include "guest/lib/assert.h"
+#include "guest/lib/cpuid.h"
 
 namespace dbos {
 
@@ -44,17 +45,6 @@ struct Layout {
   bool xsave;
 };
 
-struct CpuidResult {
-  u32 eax, ebx, ecx, edx;
-};
-CpuidResult cpuid(u32 leaf, u32 subleaf) {
-  CpuidResult result;
-  asm volatile("cpuid"
-               : "=a"(result.eax), "=b"(result.ebx), "=c"(result.ecx), "=d"(result.edx)
-               : "a"(leaf), "c"(subleaf));
-  return result;
-}
-
 u32 find_mxcsr_mask() {
   alignas(16) u8 area[kLegacySize] = {};
   asm volatile("fxsave64 %0" : "+m"(area) : : "memory");
@@ -77,7 +67,7 @@ u32 area_size(u64 features) {
 Layout find_layout() {
   constexpr u32 kOsXsave = 1u << 27;  // CPUID's mirror of CR4.OSXSAVE
   const u32 mxcsr_mask = find_mxcsr_mask();
-  if ((cpuid(1, 0).ecx & kOsXsave) == 0)
+  if ((cpuid(1).ecx & kOsXsave) == 0)
     return Layout{kLegacyFeatures, kLegacySize, mxcsr_mask, false};
   u32 low;
   u32 high;
