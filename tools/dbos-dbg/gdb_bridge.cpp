@@ -15,24 +15,13 @@
 #include "tools/dbos-dbg/connection.h"
 #include "tools/dbos-dbg/machines.h"
 #include "vmm/debug/listen.h"
+#include "vmm/loader/file_descriptor.h"
 #include "vmm/network_address.h"
 
 namespace dbos::dbg {
 namespace {
 
-class Descriptor {
- public:
-  explicit Descriptor(int number) : number_(number) {}
-  ~Descriptor() {
-    if (number_ >= 0) close(number_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int number() const { return number_; }
-
- private:
-  int number_;
-};
+using vmm::FileDescriptor;
 
 vmm::NetworkAddress parse(const std::string& text) {
   try {
@@ -58,8 +47,8 @@ int accept_one(int listener, const std::string& address) {
 
 int wait_for_gdb(const std::string& address) {
   const bool is_path = address.find('/') != std::string::npos;
-  const Descriptor listener(is_path ? vmm::listen_at_path(address)
-                                    : vmm::listen_on_network(parse(address)));
+  const FileDescriptor listener(is_path ? vmm::listen_at_path(address)
+                                        : vmm::listen_on_network(parse(address)));
   if (listener.number() < 0) {
     throw Failure(
         fmt::format("can't wait for gdb at {}: {}", address, std::strerror(-listener.number())));
@@ -99,7 +88,7 @@ void serve_gdb(const std::string& program, const std::string& address) {
   const bool is_port = !address.empty() && address.find('/') == std::string::npos;
   if (is_port) parse(address);  // whatever is wrong is said before gdb is waited for
   Connection connection(choose_machine(program).address);
-  const Descriptor accepted(address.empty() ? -1 : wait_for_gdb(address));
+  const FileDescriptor accepted(address.empty() ? -1 : wait_for_gdb(address));
   connection.ask("debug", Json::object(), Connection::Wait::kForever);
   connection.ask("gdb", Json::object(), Connection::Wait::kForever);
   std::signal(SIGPIPE, SIG_IGN);
