@@ -2,6 +2,8 @@
 
 #include <fmt/core.h>
 
+#include <exception>
+
 namespace dbos::vmm {
 namespace {
 
@@ -59,6 +61,18 @@ std::string error_line(const Json& id, std::string_view error, std::string_view 
   Json answer = {{"ok", false}, {"error", error}};
   if (!code.empty()) answer["code"] = code;
   return line_of(answer, id);
+}
+
+std::string answer_request(std::string_view line, const RequestAnswer& answer) {
+  ControlRequest request;
+  try {
+    request = parse_request(line);
+    return answer(request);
+  } catch (const CommandError& error) {
+    return error_line(request.id, error.what(), error.code());
+  } catch (const std::exception& error) {
+    return error_line(request.id, fmt::format("the request failed: {}", error.what()));
+  }
 }
 
 std::optional<std::string> LineBuffer::next() {

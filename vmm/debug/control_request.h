@@ -5,6 +5,7 @@
 // An error that a client can do something about has a "code", too, which does not change.
 #pragma once
 
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <stdexcept>
@@ -45,6 +46,11 @@ ControlRequest parse_request(std::string_view line);
 
 std::string answer_line(const ControlRequest& request, const Json& result);
 std::string error_line(const Json& id, std::string_view error, std::string_view code = {});
+
+// What `answer` gives for the line's request; an error's line where it throws, or where the line is
+// no request.
+using RequestAnswer = std::function<std::string(const ControlRequest& request)>;
+std::string answer_request(std::string_view line, const RequestAnswer& answer);
 
 // Bytes as they come, lines as they are complete.
 class LineBuffer {

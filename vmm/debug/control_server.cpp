@@ -44,7 +44,6 @@ constexpr int kTracePeriod_ms = 5;
 // control socket. There are only so many.
 constexpr std::chrono::seconds kPatience{10};
 constexpr int kPatiencePeriod_ms = 1000;
-constexpr useconds_t kPauseAfterFailure_us = 50'000;
 
 enum class ClientKind { kControl, kMetrics };
 
@@ -151,13 +150,8 @@ void ControlServer::turn() {
 }
 
 void ControlServer::accept_client(int listener, ClientKind kind) {
-  const int socket = accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
-  if (socket < 0) {
-    // Out of descriptors, say (the limit is the program's): it stays readable, and must not be
-    // asked without pause.
-    if (errno != EAGAIN && errno != ECONNABORTED) usleep(kPauseAfterFailure_us);
-    return;
-  }
+  const int socket = accept_connection(listener);
+  if (socket < 0) return;
   Client client{.socket = socket, .kind = kind, .session = {}, .lines = {}, .http_request = {}};
   if (kind == ClientKind::kControl && !may_ask(socket, &client.session.peer)) {
     close(socket);
@@ -217,20 +211,14 @@ void ControlServer::serve_control(Client& client, std::string_view bytes) {
 }
 
 void ControlServer::answer(Client& client, const std::string& line) {
-  ControlRequest request;
-  try {
-    request = parse_request(line);
-    const bool is_admitted = client.session.is_admitted;
-    if (is_admitted && request.command == "debug") return begin_debugging(client, line);
-    const Json result =
-        is_admitted ? perform_command(context_, client.session, request) : admit(client, request);
-    client.session.output += answer_line(request, result);
-  } catch (const CommandError& error) {
-    client.session.output += error_line(request.id, error.what(), error.code());
-  } catch (const std::exception& error) {
-    client.session.output +=
-        error_line(request.id, fmt::format("the request failed: {}", error.what()));
-  }
+  client.session.output += answer_request(line, [&](const ControlRequest& request) {
+    if (!client.session.is_admitted) return answer_line(request, admit(client, request));
+    if (request.command != "debug") {
+      return answer_line(request, perform_command(context_, client.session, request));
+    }
+    begin_debugging(client, line);
+    return std::string();
+  });
 }
 
 // The first request: whoever does not know the secret gets no other one.

@@ -2,7 +2,6 @@
 
 #include <fmt/core.h>
 
-#include <algorithm>
 #include <vector>
 
 #include "vmm/debug/gdb_packet.h"
@@ -99,10 +98,8 @@ Json registers(const Json& arguments) {
   Json json = {{"registers", std::move(named)}};
   if (values.system_call() >= 0) json["system_call"] = values.system_call();
   KernelPlace place{};
-  const auto all = debugged_threads();
-  const bool is_in_call = std::any_of(all.begin(), all.end(), [&](const ThreadView& view) {
-    return view.vcpu == vcpu && view.place == ThreadPlace::kInCall;
-  });
+  const auto view = thread_on(vcpu);
+  const bool is_in_call = view && view->place == ThreadPlace::kInCall;
   if (is_in_call && read_kernel_place(vcpu, &place)) {
     json["kernel"] = {{"instruction", place.instruction}, {"frame_pointer", place.frame_pointer}};
   }
@@ -169,9 +166,7 @@ constexpr Request kRequests[] = {
 
 uint32_t chosen_vcpu(const Json& arguments) {
   const auto wanted = number_argument(arguments, "thread");
-  for (const ThreadView& view : debugged_threads()) {
-    if (!wanted || view.thread_id == *wanted) return view.vcpu;
-  }
+  if (const auto vcpu = vcpu_of_thread(wanted)) return *vcpu;
   throw CommandError(wanted ? fmt::format("the program has no thread {}", *wanted)
                             : "the program has no thread");
 }
@@ -185,9 +180,7 @@ Json perform_debug_request(const ControlRequest& request) {
 
 Json stop_json(const StopEvent& event) {
   Json json = {{"event", "stop"}, {"cause", name_of(event.cause)}};
-  for (const ThreadView& view : debugged_threads()) {
-    if (view.vcpu == event.vcpu) json["thread"] = view.thread_id;
-  }
+  if (const auto view = thread_on(event.vcpu)) json["thread"] = view->thread_id;
   if (event.cause == StopCause::kSignal) json["signal"] = event.signal;
   if (event.cause == StopCause::kWatchpoint) json["address"] = event.address;
   return json;

@@ -1,9 +1,5 @@
 #include "vmm/debug/debug_session.h"
 
-#include <fmt/core.h>
-
-#include <exception>
-
 #include "vmm/debug/crash_report.h"
 #include "vmm/debug/debug_requests.h"
 
@@ -36,19 +32,14 @@ bool DebugSession::answer_next() {
 }
 
 void DebugSession::answer(const std::string& line) {
-  ControlRequest request;
-  try {
-    request = parse_request(line);
-    output_ += answer_line(request, perform(request));
-    if (request.command == "gdb") begin_gdb();
-  } catch (const CommandError& error) {
-    output_ += error_line(request.id, error.what(), error.code());
-  } catch (const std::exception& error) {
-    output_ += error_line(request.id, fmt::format("the request failed: {}", error.what()));
-  }
+  bool interrupts = false;
+  output_ += answer_request(line, [&](const ControlRequest& request) {
+    interrupts = request.command == "interrupt";
+    return answer_line(request, perform(request));
+  });
   // Behind the answer: what an interrupt found, or what waited to be reported before a run.
   if (is_running_ && is_stopped()) report_next();
-  if (is_running_ && request.command == "interrupt" && stop_all()) {
+  if (is_running_ && interrupts && stop_all()) {
     report({chosen_vcpu(Json::object()), StopCause::kRequested, 0, 0});
   }
 }
@@ -64,15 +55,16 @@ Json DebugSession::perform(const ControlRequest& request) {
   }
   if (interrupts) return true;
   if (request.command == "run") return run(request.arguments);
-  if (request.command == "gdb") return true;
+  if (request.command == "gdb") return begin_gdb();
   if (request.command == "core") return write_core(request.arguments);
   return perform_debug_request(request);
 }
 
 // What came behind the request is gdb's already.
-void DebugSession::begin_gdb() {
+Json DebugSession::begin_gdb() {
   gdb_ = std::make_unique<GdbSession>();
   gdb_->receive(lines_.take_rest());
+  return true;
 }
 
 Json DebugSession::run(const Json& arguments) {

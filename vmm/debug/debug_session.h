@@ -53,7 +53,7 @@ class DebugSession {
   Json perform(const ControlRequest& request);
   Json run(const Json& arguments);
   Json write_core(const Json& arguments);
-  void begin_gdb();
+  Json begin_gdb();
   void report_next();
   void report(const StopEvent& event);
   void answer(const std::string& line);

@@ -28,7 +28,6 @@ constexpr int kPatienceOfStranger_ms = 200;
 constexpr int kPatienceOfSend_ms = 10'000;
 constexpr int kAliveAfter_s = 10;
 constexpr int kAliveProbes = 3;
-constexpr useconds_t kPauseAfterFailure_us = 50'000;
 
 int listener = -1;
 std::string where;
@@ -50,12 +49,8 @@ int listen_at(const std::string& address) {
 }
 
 int accept_one() {
-  const int descriptor = accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
-  if (descriptor < 0) {
-    // Out of descriptors, say: it stays readable, and must not be asked without pause.
-    if (errno != EAGAIN && errno != ECONNABORTED) usleep(kPauseAfterFailure_us);
-    return -1;
-  }
+  const int descriptor = accept_connection(listener);
+  if (descriptor < 0) return -1;
   const int yes = 1;
   setsockopt(descriptor, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
   // A gdb whose machine has died without a word must not hold the program for good.

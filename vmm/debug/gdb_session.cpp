@@ -17,8 +17,14 @@ constexpr const char* kUnknown = "";
 constexpr const char* kBadPacket = "E16";  // EINVAL
 constexpr const char* kNoThread = "E03";   // ESRCH
 
-std::string failure(const std::string& why) {
-  return "E." + why;
+// gdb shows its user what is behind "E.".
+constexpr const char* kNotHeld =
+    "E.the thread is in a system call, which is not interrupted for a debugger";
+
+// 0 and below: any.
+std::optional<uint32_t> vcpu_of(int64_t thread) {
+  if (thread <= 0) return vcpu_of_thread({});
+  return vcpu_of_thread(static_cast<uint64_t>(thread));
 }
 
 }  // namespace
@@ -139,7 +145,7 @@ std::string GdbSession::write_all_registers(std::string_view text) const {
   if (!vcpu || !read_registers(*vcpu, &registers)) return kNoThread;
   if (!set_gdb_all_registers(&registers, avx_, text)) return kBadPacket;
   if (write_registers(*vcpu, registers)) return kOk;
-  return failure("the thread is in a system call, which is not interrupted for a debugger");
+  return kNotHeld;
 }
 
 std::string GdbSession::read_one_register(std::string_view text) const {
@@ -163,17 +169,10 @@ std::string GdbSession::write_one_register(std::string_view text) const {
   const std::span value(reinterpret_cast<const uint8_t*>(bytes->data()), bytes->size());
   if (!set_gdb_register(&registers, avx_, *number, value)) return kBadPacket;
   if (write_registers(*vcpu, registers)) return kOk;
-  return failure("the thread is in a system call, which is not interrupted for a debugger");
+  return kNotHeld;
 }
 
 // ---- Threads ----
-
-std::optional<uint32_t> GdbSession::vcpu_of(int64_t thread) const {
-  for (const ThreadView& view : debugged_threads()) {
-    if (thread <= 0 || view.thread_id == static_cast<uint64_t>(thread)) return view.vcpu;
-  }
-  return std::nullopt;
-}
 
 std::optional<uint32_t> GdbSession::selected_vcpu() const {
   if (selected_thread_ > 0) return vcpu_of(selected_thread_);
@@ -232,10 +231,9 @@ std::string GdbSession::handle_query(std::string_view text) {
   if (take_prefix(&text, "qAttached")) return "1";  // gdb detaches when it quits
   if (text == "qC") {
     const auto vcpu = selected_vcpu();
-    for (const ThreadView& view : debugged_threads()) {
-      if (vcpu && view.vcpu == *vcpu) return fmt::format("QC{:x}", view.thread_id);
-    }
-    return kNoThread;
+    const auto view = vcpu ? thread_on(*vcpu) : std::nullopt;
+    if (!view) return kNoThread;
+    return fmt::format("QC{:x}", view->thread_id);
   }
   if (take_prefix(&text, "qSymbol:")) return kOk;
   return kUnknown;
@@ -342,11 +340,9 @@ std::string GdbSession::stop_reply() {
     if (!vcpu) return "W00";
     stop_ = StopEvent{*vcpu, StopCause::kRequested, 0, 0};
   }
-  uint32_t thread = 0;
-  for (const ThreadView& view : debugged_threads()) {
-    if (view.vcpu == stop_->vcpu) thread = view.thread_id;
-  }
-  return gdb_stop_text(*stop_, thread, knows_software_breaks_, knows_hardware_breaks_);
+  const auto view = thread_on(stop_->vcpu);
+  return gdb_stop_text(*stop_, view ? view->thread_id : 0, knows_software_breaks_,
+                       knows_hardware_breaks_);
 }
 
 }  // namespace dbos::vmm

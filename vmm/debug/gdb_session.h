@@ -56,7 +56,6 @@ class GdbSession {
   std::string stop_reply();
   std::string thread_list() const;
   std::string threads_document() const;
-  std::optional<uint32_t> vcpu_of(int64_t thread) const;
   std::optional<uint32_t> selected_vcpu() const;
 
   GdbPacketReader reader_;

@@ -16,6 +16,7 @@ namespace dbos::vmm {
 namespace {
 
 constexpr int kBacklog = 16;
+constexpr useconds_t kPauseAfterFailure_us = 50'000;
 
 // What a process that was killed left behind: nobody listens there.
 void remove_stale_socket(const sockaddr_un& address) {
@@ -76,6 +77,13 @@ int listen_on_network(const NetworkAddress& address) {
   const int on = 1;
   setsockopt(made, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
   return listen_or_close(made, found->ai_addr, found->ai_addrlen);
+}
+
+int accept_connection(int listener) {
+  const int accepted = accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+  // Out of descriptors, say: the limit is the program's.
+  if (accepted < 0 && errno != EAGAIN && errno != ECONNABORTED) usleep(kPauseAfterFailure_us);
+  return accepted;
 }
 
 bool may_ask(int socket, int* peer) {

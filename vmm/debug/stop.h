@@ -132,6 +132,21 @@ void serve_children();
 
 std::vector<ThreadView> debugged_threads();
 
+// Of these the one on a vCPU; nothing: there is none.
+inline std::optional<ThreadView> thread_on(uint32_t vcpu) {
+  for (const ThreadView& view : debugged_threads()) {
+    if (view.vcpu == vcpu) return view;
+  }
+  return std::nullopt;
+}
+// The vCPU of the thread with this id, or of any.
+inline std::optional<uint32_t> vcpu_of_thread(std::optional<uint64_t> thread_id) {
+  for (const ThreadView& view : debugged_threads()) {
+    if (!thread_id || view.thread_id == *thread_id) return view.vcpu;
+  }
+  return std::nullopt;
+}
+
 // Result: false: no such thread, or it runs.
 bool read_registers(uint32_t vcpu, Registers* registers);
 // Only of a held thread: false otherwise. General registers but cs, ss and vector; the bases; the
