@@ -76,11 +76,7 @@ bool can_lend(const Vcpu& vcpu, const HostProcess& own) {
   return vcpu.receiver == &own;
 }
 
-void lend_descriptor(Vcpu& vcpu) {
-  std::swap(vcpu.descriptor, vcpu.handed_over);
-}
-
-void return_descriptor(Vcpu& vcpu) {
+void exchange_descriptors(Vcpu& vcpu) {
   std::swap(vcpu.descriptor, vcpu.handed_over);
 }
 

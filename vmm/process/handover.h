@@ -21,12 +21,9 @@ bool hand_over(const Vcpu& vcpu);
 void receive_descriptors(const HostProcess& own);
 
 // Puts the descriptor that `own` was handed in the place of the vCPU's, for the time of an
-// adoption.
+// adoption, and back at its end, before the vCPU is free again.
 bool can_lend(const Vcpu& vcpu, const HostProcess& own);
-void lend_descriptor(Vcpu& vcpu);
-
-// At the adoption's end, before the vCPU is free again.
-void return_descriptor(Vcpu& vcpu);
+void exchange_descriptors(Vcpu& vcpu);
 
 // The free vCPUs that `own` was handed and whose makers are gone: from now on `own` has made them.
 // Nobody else could use them any more, and KVM takes none back.

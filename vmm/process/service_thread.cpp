@@ -15,7 +15,7 @@
 namespace dbos::vmm {
 
 int start_service_thread(size_t stack_size, void* (*run)(void*), void* argument) {
-  const uint64_t mask = block_all_signals();
+  const AllSignalsBlocked blocked;
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);
   pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
@@ -23,7 +23,6 @@ int start_service_thread(size_t stack_size, void* (*run)(void*), void* argument)
   pthread_t thread;
   const int error = pthread_create(&thread, &attributes, run, argument);
   pthread_attr_destroy(&attributes);
-  set_own_mask(mask);
   return error;
 }
 

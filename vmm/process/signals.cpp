@@ -302,9 +302,9 @@ void set_own_mask(uint64_t mask) {
 
 int64_t signal_action(ProcessSignals& process, uint64_t signal, uint64_t disposition,
                       uint64_t flags) {
-  if (signal < 1 || signal > kSignalCount || ((kNeverBlocked >> (signal - 1)) & 1) != 0)
-    return -EINVAL;
+  if (signal < 1 || signal > kSignalCount) return -EINVAL;
   const int number = static_cast<int>(signal);
+  if ((kNeverBlocked & bit(number)) != 0) return -EINVAL;
   const uint64_t child_flags = flags & kChildFlags;
   const bool own = stays_installed(number);
   switch (static_cast<SignalDisposition>(disposition)) {
@@ -332,7 +332,7 @@ int64_t signal_action(ProcessSignals& process, uint64_t signal, uint64_t disposi
 int64_t signal_mask(SignalContext& context, uint64_t mask) {
   const uint64_t before = context.program_mask.load(std::memory_order_relaxed);
   context.program_mask.store(mask, std::memory_order_relaxed);
-  const uint64_t host_mask = mask & ~(kNeverBlocked | bit(kParentDeathSignal));
+  const uint64_t host_mask = mask & kFullMask;
   const uint64_t arguments[6] = {SIG_SETMASK, reinterpret_cast<uint64_t>(&host_mask), 0, 8, 0, 0};
   const int64_t result = host_call(&context.page->signal.number, __NR_rt_sigprocmask, arguments);
   if (result < 0) context.program_mask.store(before, std::memory_order_relaxed);

@@ -82,6 +82,18 @@ void set_signal_context(SignalContext* context);
 uint64_t block_all_signals();
 void set_own_mask(uint64_t mask);
 
+// ... for as long as this lives.
+class AllSignalsBlocked {
+ public:
+  AllSignalsBlocked() : before_(block_all_signals()) {}
+  ~AllSignalsBlocked() { set_own_mask(before_); }
+  AllSignalsBlocked(const AllSignalsBlocked&) = delete;
+  AllSignalsBlocked& operator=(const AllSignalsBlocked&) = delete;
+
+ private:
+  const uint64_t before_;
+};
+
 // Service::kSignalAction, kSignalMask, kDie. `signal_mask` returns kNotStarted, with nothing
 // changed, when a signal waits in the hypercall page.
 int64_t signal_action(ProcessSignals& process, uint64_t signal, uint64_t disposition,

@@ -60,7 +60,7 @@ bool begin_adoption(Vcpu& vcpu, const HostProcess& own) {
   const bool is_own = machine().vcpus().is_usable(vcpu, own);
   if (!is_own && !can_lend(vcpu, own)) return false;
   if (!vcpu.end_dead_life()) return false;
-  if (!is_own) lend_descriptor(vcpu);
+  if (!is_own) exchange_descriptors(vcpu);
   vcpu.adopted.store(1);
   unmap_call_memory(vcpu);
   vcpu.page->signal.number = 0;
@@ -79,7 +79,7 @@ bool begin_adoption(Vcpu& vcpu, const HostProcess& own) {
 }
 
 void end_adoption(Vcpu& vcpu, const HostProcess& own) {
-  if (!machine().vcpus().is_usable(vcpu, own)) return_descriptor(vcpu);
+  if (!machine().vcpus().is_usable(vcpu, own)) exchange_descriptors(vcpu);
   if (vcpu.state.load() != VcpuState::kLost) machine().vcpus().release(vcpu);
 }
 
@@ -125,12 +125,11 @@ void reap_in_turn(const HostProcess& process, std::bitset<kVcpuCountMax>& adopte
 template <typename BeforeTurn>
 void reap(const HostProcess& process, BeforeTurn before_turn) {
   std::bitset<kVcpuCountMax> adopted;
-  const uint64_t mask = block_all_signals();
+  const AllSignalsBlocked blocked;
   do {
     before_turn();
     reap_in_turn(process, adopted);
   } while (adopted.any());
-  set_own_mask(mask);
 }
 
 void* run_steward(void* argument) {

@@ -40,21 +40,25 @@ void* become_donor(void* argument) {
   return nullptr;
 }
 
+// 0 or an error number.
+int start_donor(ThreadBlock* block) {
+  const AllSignalsBlocked blocked;
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setstacksize(&attributes, kStackSize);
+  pthread_t thread;
+  const int error = pthread_create(&thread, &attributes, become_donor, block);
+  pthread_attr_destroy(&attributes);
+  return error;
+}
+
 }  // namespace
 
 ThreadBlock* make_thread_block() {
   auto* const block = new (std::nothrow) ThreadBlock();
   if (block == nullptr) return nullptr;
   block->donor.store(1);
-  pthread_attr_t attributes;
-  pthread_attr_init(&attributes);
-  pthread_attr_setstacksize(&attributes, kStackSize);
-  const uint64_t mask = block_all_signals();
-  pthread_t thread;
-  const int result = pthread_create(&thread, &attributes, become_donor, block);
-  set_own_mask(mask);
-  pthread_attr_destroy(&attributes);
-  if (result != 0) {
+  if (start_donor(block) != 0) {
     delete block;
     return nullptr;
   }

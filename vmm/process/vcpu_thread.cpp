@@ -309,6 +309,23 @@ int64_t restart_parked_thread(Vcpu& creator, uint64_t start_argument, uint64_t r
   return id;
 }
 
+int64_t make_process(Vcpu& creator, uint64_t start_argument, uint64_t exit_signal,
+                     bool waits_for_exec, uint64_t result_address) {
+  const AllSignalsBlocked blocked;
+  HostProcess* const process = acquire_process(creator.process);
+  if (process == nullptr) return -EAGAIN;
+  const Birth birth = waits_for_exec ? Birth::kSharingProcess : Birth::kProcess;
+  Vcpu* const vcpu = acquire_vcpu(creator, *process, start_argument, birth);
+  int64_t result = -EAGAIN;
+  if (vcpu != nullptr) {
+    process->record.store(RecordState::kLive);
+    process->fork_sequence = machine().vcpus().next_sequence();
+    result = start_host_process(creator, *vcpu, exit_signal, waits_for_exec, result_address);
+  }
+  if (result < 0) process->record.store(RecordState::kFree);
+  return result;
+}
+
 }  // namespace
 
 Machine& machine() {
@@ -342,28 +359,21 @@ int64_t create_thread(Vcpu& creator, uint64_t start_argument, uint64_t result_ad
   if (!is_index_address(result_address)) return -EFAULT;
   const int64_t restarted = restart_parked_thread(creator, start_argument, result_address);
   if (restarted != 0) return restarted;
-  const uint64_t mask = block_all_signals();
+  const AllSignalsBlocked blocked;
   Vcpu* const vcpu = acquire_vcpu(creator, *creator.process, start_argument, Birth::kThread);
-  int64_t result = -EAGAIN;
-  if (vcpu != nullptr) {
-    result = start_host_thread(creator, *vcpu, kThreadFlags, start_thread, result_address);
-  }
-  set_own_mask(mask);
-  return result;
+  if (vcpu == nullptr) return -EAGAIN;
+  return start_host_thread(creator, *vcpu, kThreadFlags, start_thread, result_address);
 }
 
 int64_t create_helper_thread(Vcpu& creator, uint64_t start_argument) {
-  const uint64_t mask = block_all_signals();
+  const AllSignalsBlocked blocked;
   Vcpu* const vcpu = acquire_vcpu(creator, *creator.process, start_argument, Birth::kThread);
-  int64_t result = -EAGAIN;
-  if (vcpu != nullptr) {
-    vcpu->is_helper.store(1);
-    vcpu->keeps_thread.store(0);  // no thread of the program's is to have its rights
-    vcpu->program_mask.store(~uint64_t{0});
-    result = start_host_thread(creator, *vcpu, kThreadFlags, start_thread, 0);
-    end_making(creator);
-  }
-  set_own_mask(mask);
+  if (vcpu == nullptr) return -EAGAIN;
+  vcpu->is_helper.store(1);
+  vcpu->keeps_thread.store(0);  // no thread of the program's is to have its rights
+  vcpu->program_mask.store(~uint64_t{0});
+  const int64_t result = start_host_thread(creator, *vcpu, kThreadFlags, start_thread, 0);
+  end_making(creator);
   return result < 0 ? result : 0;
 }
 
@@ -371,20 +381,9 @@ int64_t fork_process(Vcpu& creator, uint64_t start_argument, uint64_t exit_signa
                      uint64_t result_address) {
   if (start_argument == 0 || (flags & ~kForkWaitForExec) != 0) return -EINVAL;
   if (!is_index_address(result_address)) return -EFAULT;
-  const uint64_t mask = block_all_signals();
-  HostProcess* const process = acquire_process(creator.process);
   const bool waits_for_exec = (flags & kForkWaitForExec) != 0;
-  const Birth birth = waits_for_exec ? Birth::kSharingProcess : Birth::kProcess;
-  Vcpu* const vcpu =
-      process == nullptr ? nullptr : acquire_vcpu(creator, *process, start_argument, birth);
-  int64_t result = -EAGAIN;
-  if (vcpu != nullptr) {
-    process->record.store(RecordState::kLive);
-    process->fork_sequence = machine().vcpus().next_sequence();
-    result = start_host_process(creator, *vcpu, exit_signal, waits_for_exec, result_address);
-  }
-  if (result < 0 && process != nullptr) process->record.store(RecordState::kFree);
-  set_own_mask(mask);
+  const int64_t result =
+      make_process(creator, start_argument, exit_signal, waits_for_exec, result_address);
   if (result < 0) return result;
   log_line(LogLevel::kDebug, "process {} made process {}{}", creator.process->process_id, result,
            waits_for_exec ? ", which shares its memory" : "");
