@@ -210,8 +210,7 @@ void initialize_signals(Process& process, Thread& thread, const BootInformation&
   }
   thread.blocked = boot.blocked_signals & ~kUnblockableSignals;
   thread.has_temporary_mask = false;
-  thread.alternate_stack = AlternateStack{
-      .base = 0, .flags = static_cast<i32>(stack_flag::kDisable), .reserved = 0, .size = 0};
+  thread.alternate_stack = kNoAlternateStack;
 }
 
 void inherit_signal_state(Thread& child, const Thread& parent, bool keep_alternate_stack) {
@@ -221,11 +220,7 @@ void inherit_signal_state(Thread& child, const Thread& parent, bool keep_alterna
   child.fault_trap_number = parent.fault_trap_number;
   child.fault_error_code = parent.fault_error_code;
   child.fault_address = parent.fault_address;
-  child.alternate_stack = parent.alternate_stack;
-  if (!keep_alternate_stack) {
-    child.alternate_stack = AlternateStack{
-        .base = 0, .flags = static_cast<i32>(stack_flag::kDisable), .reserved = 0, .size = 0};
-  }
+  child.alternate_stack = keep_alternate_stack ? parent.alternate_stack : kNoAlternateStack;
 }
 
 Result<void> TemporaryMask::read(VirtualAddress address, u64 size) {

@@ -195,8 +195,7 @@ Result<void> push_signal_frame(Thread& thread, TrapFrame& frame, u32 signal,
   frame.rflags |= kFlagInterrupt;
   reset_extended_state();
   if ((static_cast<u32>(thread.alternate_stack.flags) & stack_flag::kAutoDisarm) != 0) {
-    thread.alternate_stack = AlternateStack{
-        .base = 0, .flags = static_cast<i32>(stack_flag::kDisable), .reserved = 0, .size = 0};
+    thread.alternate_stack = kNoAlternateStack;
   }
   return {};
 }

@@ -68,6 +68,8 @@ inline constexpr u32 kOnStack = 1;
 inline constexpr u32 kDisable = 2;
 inline constexpr u32 kAutoDisarm = 1u << 31;
 }  // namespace stack_flag
+inline constexpr AlternateStack kNoAlternateStack = {
+    .base = 0, .flags = static_cast<i32>(stack_flag::kDisable), .reserved = 0, .size = 0};
 inline constexpr u64 kAlternateStackSizeMin = 2048;  // MINSIGSTKSZ
 
 constexpr u64 signal_bit(u32 signal) {
