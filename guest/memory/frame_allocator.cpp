@@ -114,11 +114,7 @@ void FrameAllocator::free(PhysicalAddress frame) {
     part.set_owner(LineId::kNone);
     part.set(FrameState::kFree, FrameKind::kPage);
   }
-  {
-    Cache& mine = cache();
-    LockGuard guard(mine.lock);
-    mine.pages -= static_cast<i64>(kFramesPerBlock);
-  }
+  count_frames(&Cache::pages, -static_cast<i64>(kFramesPerBlock));
   LockGuard guard(lock_);
   const u32 block = block_of(FrameNumber::of(frame));
   BlockInfo& info_of_block = block_info(block);
@@ -146,11 +142,7 @@ Result<PhysicalAddress> FrameAllocator::allocate_large(Clear clear, Ownership ow
     }
     DBOS_RETURN_IF_ERROR(grow(seen_chunks));
   }
-  {
-    Cache& mine = cache();
-    LockGuard guard(mine.lock);
-    mine.pages += static_cast<i64>(kFramesPerBlock);
-  }
+  count_frames(&Cache::pages, static_cast<i64>(kFramesPerBlock));
   const PhysicalAddress address = first_frame(block).address();
   for (u64 i = 0; i < kFramesPerBlock; ++i) {
     FrameInfo& part = frame_info(address + i * kPageSize);
@@ -212,20 +204,14 @@ void FrameAllocator::merge_large(PhysicalAddress large) {
 Result<PhysicalAddress> FrameAllocator::allocate_kernel(u32 order) {
   DBOS_ASSERT(order <= kMaxOrder);
   const FrameNumber first = DBOS_TRY(find_run(order));
-  Cache& mine = cache();
-  LockGuard guard(mine.lock);
-  mine.kernel += 1u << order;
+  count_frames(&Cache::kernel, i64{1} << order);
   return first.address();
 }
 
 void FrameAllocator::free_kernel(PhysicalAddress run, u32 order) {
   const u32 count = 1u << order;
   DBOS_ASSERT(is_aligned(run.value(), count * kPageSize));
-  {
-    Cache& mine = cache();
-    LockGuard guard(mine.lock);
-    mine.kernel -= count;
-  }
+  count_frames(&Cache::kernel, -i64{count});
   LockGuard guard(lock_);
   for (u32 i = 0; i < count; ++i) {
     const FrameNumber frame(FrameNumber::of(run).value() + i);
@@ -235,6 +221,13 @@ void FrameAllocator::free_kernel(PhysicalAddress run, u32 order) {
 }
 
 // ---- Counting ----
+
+// What this vCPU has allocated, or freed, without its cache.
+void FrameAllocator::count_frames(i64 Cache::*counter, i64 change) {
+  Cache& mine = cache();
+  LockGuard guard(mine.lock);
+  mine.*counter += change;
+}
 
 void FrameAllocator::count_retired(FrameKind kind, i64 change) {
   if (kind == FrameKind::kNode) {

@@ -162,6 +162,7 @@ class FrameAllocator {
   Result<PhysicalAddress> allocate_single(Clear clear, FrameKind kind, Ownership ownership);
   Result<Taken> take_from_cache(Cache& cache, bool prefer_zero, FrameKind kind);
   void give_to_cache(PhysicalAddress frame, FrameKind kind);
+  void count_frames(i64 Cache::*counter, i64 change);
   Result<void> refill(Pool& pool, bool prefer_zero, BlockUse use);
 
   // With the allocator lock:
@@ -179,6 +180,7 @@ class FrameAllocator {
   void mark_kernel(FrameNumber first, u32 order);
   void link(BlockList& list, u32 block);
   void unlink(BlockList& list, u32 block);
+  u32 take_head(BlockList& list);  // 0: it is empty
   // Without it:
   Result<FrameNumber> find_run(u32 order);
   bool try_run(u32 order, FrameNumber& first);

@@ -69,23 +69,10 @@ void FrameAllocator::give_frame(FrameNumber frame) {
 
 // A whole block, off every list, in its old state.
 u32 FrameAllocator::take_free_block(bool prefer_zero) {
-  if (!prefer_zero && free_dirty_.head != 0) {
-    const u32 block = free_dirty_.head;
-    unlink(free_dirty_, block);
-    return block;
-  }
-  if (free_zero_.head != 0) {
-    const u32 block = free_zero_.head;
-    unlink(free_zero_, block);
-    return block;
-  }
-  if (virgin_next_ != virgin_end_) return virgin_next_++;
-  if (free_dirty_.head != 0) {
-    const u32 block = free_dirty_.head;
-    unlink(free_dirty_, block);
-    return block;
-  }
-  return 0;
+  u32 block = prefer_zero ? 0 : take_head(free_dirty_);
+  if (block == 0) block = take_head(free_zero_);
+  if (block == 0 && virgin_next_ != virgin_end_) block = virgin_next_++;
+  return block != 0 ? block : take_head(free_dirty_);
 }
 
 // Makes a block that take_free_block() gave a source of single frames.
@@ -224,6 +211,12 @@ void FrameAllocator::unlink(BlockList& list, u32 block) {
   }
   (info.next != 0 ? block_info(info.next).previous : list.tail) = info.previous;
   --list.count;
+}
+
+u32 FrameAllocator::take_head(BlockList& list) {
+  const u32 block = list.head;
+  if (block != 0) unlink(list, block);
+  return block;
 }
 
 // ---- Runs, without the lock ----
