@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "hypercall/syscall_kinds.h"
 #include "vmm/error.h"
 #include "vmm/host/host_call.h"
 #include "vmm/host/keep_descriptor.h"
@@ -19,7 +20,6 @@
 #include "vmm/machine/kernel_image.h"
 #include "vmm/machine/regions.h"
 #include "vmm/machine/ring_check.h"
-#include "vmm/proxy/execute.h"
 
 namespace dbos::vmm {
 namespace {
@@ -133,6 +133,7 @@ void Machine::make_regions() {
   reserve_region(kTraceRegionBase, kTraceStride * kVcpuCountMax, "traces");
   reserve_region(kWindowBase, kWindowSizeMax, "file mappings");
   reserve_region(kArenaBase, kArenaSizeMax, "guest memory");
+  reserve_region(syscalls::kFaultHoleBase, syscalls::kFaultHoleSize, "bad pointers");
   check(commit_region(kKernelRegionBase, kKernelRegionSize, HostPages::kSmall),
         "get memory for the guest kernel");
   check(commit_region(kVcpuRegionBase, kVcpuStride * kVcpuCountMax, HostPages::kSmall),
@@ -143,7 +144,6 @@ void Machine::make_regions() {
         "give KVM the vCPU blocks");
   memory_.add(kKernelRegionBase, kKernelRegionSize);
   memory_.add(kVcpuRegionBase, kVcpuStride * kVcpuCountMax);
-  check(reserve_fault_hole(), "reserve the addresses that stand for bad pointers");
   window_ = std::make_unique<Window>(vm_descriptor_, memory_);
 }
 

@@ -8,7 +8,6 @@
 #include <linux/personality.h>
 #include <linux/prctl.h>
 #include <linux/sched.h>
-#include <sys/mman.h>
 
 #include <algorithm>
 #include <csignal>
@@ -133,21 +132,7 @@ int64_t wait_for_call(const GuestMemory& memory, uint32_t number, const uint64_t
   return result;
 }
 
-DescriptorGuard descriptors_of_first_process;
-thread_local DescriptorGuard* the_own_descriptors = &descriptors_of_first_process;
-DescriptorGuard all_own_descriptors;
-
 }  // namespace
-
-DescriptorGuard& own_descriptors() {
-  return *the_own_descriptors;
-}
-DescriptorGuard& descriptors_of_all_processes() {
-  return all_own_descriptors;
-}
-void set_own_descriptors(DescriptorGuard& guard) {
-  the_own_descriptors = &guard;
-}
 
 void set_own_signal_taker(OwnSignalTaker taker) {
   take_signal = taker;
@@ -175,15 +160,6 @@ int64_t execute_call(const GuestMemory& memory, const DescriptorGuard& guard, co
                              : raw_call(call.number, a[0], a[1], a[2], a[3], a[4], a[5]);
   if (!is_interrupted(result)) arguments.finish(result);
   return result;
-}
-
-int64_t reserve_fault_hole() {
-  constexpr uint64_t kFlags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
-  const int64_t result = raw_call(__NR_mmap, syscalls::kFaultHoleBase, syscalls::kFaultHoleSize,
-                                  PROT_NONE, kFlags, static_cast<uint64_t>(-1), 0);
-  return result == static_cast<int64_t>(syscalls::kFaultHoleBase) ? 0
-         : result < 0                                             ? result
-                                                                  : -EEXIST;
 }
 
 }  // namespace dbos::vmm

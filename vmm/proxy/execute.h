@@ -31,8 +31,4 @@ int64_t execute_call(const GuestMemory& memory, const Call& call,
 using OwnSignalTaker = bool (*)(const siginfo_t& information);
 void set_own_signal_taker(OwnSignalTaker taker);
 
-// Keeps the addresses free that stand for "the program may not access this" (syscall_kinds.h). To
-// be called once, before the first vCPU runs. Result: 0 or -errno.
-int64_t reserve_fault_hole();
-
 }  // namespace dbos::vmm

@@ -18,9 +18,9 @@ namespace {
 constexpr uint64_t kArenaSize = 256 * kMiB;
 constexpr uint64_t kScatteredAt = 128 * kMiB;  // scattered frames come from the upper half
 
-void map_at(uint64_t address, uint64_t size) {
+void map_at(uint64_t address, uint64_t size, int protection = PROT_READ | PROT_WRITE) {
   void* const wanted = reinterpret_cast<void*>(address);
-  void* const got = mmap(wanted, size, PROT_READ | PROT_WRITE,
+  void* const got = mmap(wanted, size, protection,
                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
   if (got != wanted) {
     std::perror("the test can't map the guest's memory");
@@ -40,7 +40,7 @@ FakeProgram::FakeProgram() {
   map_at(kArenaBase, kArenaSize);
   memory.add(kVcpuRegionBase, kVcpuStride);
   memory.add(kArenaBase, kArenaSize);
-  if (vmm::reserve_fault_hole() != 0) std::exit(1);
+  map_at(syscalls::kFaultHoleBase, syscalls::kFaultHoleSize, PROT_NONE);
 }
 
 uint64_t FakeProgram::take_frames(uint64_t count) {
