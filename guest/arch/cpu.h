@@ -43,7 +43,8 @@ struct Cpu {
 
   u64 machine_check_instruction;  // of the last one, see trap.cpp
   u64 machine_check_destination;
-  u32 machine_checks;  // of the kernel's, at that place
+  u64 machine_check_ns;  // when a program's came
+  u32 machine_checks;    // of the kernel's, at that place
 
   // TLB shootdowns, see tlb.cpp.
   std::atomic<CpuPlace> place;

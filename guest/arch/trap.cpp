@@ -2,12 +2,14 @@
 #include "guest/arch/trap.h"
 
 #include <linux/mman.h>
+#include <time.h>
 
 #include "guest/arch/cpu.h"
 #include "guest/arch/debug.h"
 #include "guest/hypercall.h"
 #include "guest/lib/log.h"
 #include "guest/memory/address_space.h"
+#include "guest/process/clock.h"
 #include "guest/process/exit.h"
 #include "guest/process/signal.h"
 #include "guest/process/signal_frame.h"
@@ -176,11 +178,16 @@ u32 raised_exceptions(u64 vector) {
 
 // The VMM's word for a page of a file mapping that went while it was mapped. The translations of
 // all shared mappings are dropped, so that the access faults again, with its address, and becomes
-// SIGBUS; what comes a second time is in a private mapping, and its address stays unknown.
+// SIGBUS; what comes a second time, and at once, is in a private mapping, and its address stays
+// unknown.
 bool drops_file_translations(TrapFrame& frame) {
+  constexpr u64 kAtOnce_ns = 1'000'000'000;
   arch::Cpu& cpu = current_cpu();
-  const bool is_second = cpu.machine_check_instruction == frame.rip;
+  const u64 now_ns = clock_now(CLOCK_MONOTONIC);
+  const bool is_second =
+      cpu.machine_check_instruction == frame.rip && now_ns - cpu.machine_check_ns < kAtOnce_ns;
   cpu.machine_check_instruction = is_second ? 0 : frame.rip;
+  cpu.machine_check_ns = now_ns;
   if (is_second) return false;
   AddressSpace& space = *current_thread().space;
   VmaInfo info;
