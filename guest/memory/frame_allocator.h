@@ -210,7 +210,7 @@ class FrameAllocator {
   Spinlock growth_lock_;
   std::atomic<i64> retired_pages_{0};
   std::atomic<i64> retired_nodes_{0};
-  std::atomic<u64> refusals_{0};
+  alignas(64) std::atomic<u64> refusals_{0};  // read at system calls, hardly ever written
   Cache caches_[kVcpuCountMax];
 };
 
