@@ -103,41 +103,33 @@ i64 process_control(Thread& thread, const u64 arguments[6]) {
 
 }  // namespace
 
-bool dispatch_filtered(Thread& thread, u64 number, const u64 arguments[6], i64& result) {
+Answer dispatch_filtered(Thread& thread, u64 number, const u64 arguments[6]) {
   switch (number) {
     case __NR_ppoll:
-      result = wait_with_mask(thread, number, arguments, arguments[3], arguments[4]);
-      return true;
+      return wait_with_mask(thread, number, arguments, arguments[3], arguments[4]);
     case __NR_pselect6:
-      result = pselect(thread, arguments);
-      return true;
+      return pselect(thread, arguments);
     case __NR_getrlimit:
     case __NR_setrlimit:
     case __NR_prlimit64:
-      return dispatch_resource_limit(thread, number, arguments, result);
+      return dispatch_resource_limit(thread, number, arguments);
     case __NR_shmget:
       // No large pages are reserved for anybody, as for mmap.
-      result =
-          (arguments[2] & SHM_HUGETLB) != 0 ? -ENOMEM : proxy_system_call(__NR_shmget, arguments);
-      return true;
+      return (arguments[2] & SHM_HUGETLB) != 0 ? -ENOMEM
+                                               : proxy_system_call(__NR_shmget, arguments);
     case __NR_getrusage:
-      result = resource_usage(thread, arguments);
-      return true;
+      return resource_usage(thread, arguments);
     case __NR_prctl:
-      result = process_control(thread, arguments);
-      return true;
+      return process_control(thread, arguments);
     case __NR_epoll_pwait:
     case __NR_epoll_pwait2:
-      result = wait_with_mask(thread, number, arguments, arguments[4], arguments[5]);
-      return true;
+      return wait_with_mask(thread, number, arguments, arguments[4], arguments[5]);
     case __NR_unshare:
-      result = proxy_with_shared_table(thread, number, arguments, 0, CLONE_FILES);
-      return true;
+      return proxy_with_shared_table(thread, number, arguments, 0, CLONE_FILES);
     case __NR_close_range:
-      result = proxy_with_shared_table(thread, number, arguments, 2, CLOSE_RANGE_UNSHARE);
-      return true;
+      return proxy_with_shared_table(thread, number, arguments, 2, CLOSE_RANGE_UNSHARE);
     default:
-      return false;
+      return {};
   }
 }
 

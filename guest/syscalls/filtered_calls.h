@@ -2,10 +2,11 @@
 #pragma once
 
 #include "guest/process/thread.h"
+#include "guest/syscalls/answer.h"
 
 namespace dbos {
 
-// False: not one of them, or a case that is Linux's alone.
-bool dispatch_filtered(Thread& thread, u64 number, const u64 arguments[6], i64& result);
+// Nothing: not one of them, or a case that is Linux's alone.
+Answer dispatch_filtered(Thread& thread, u64 number, const u64 arguments[6]);
 
 }  // namespace dbos

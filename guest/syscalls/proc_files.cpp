@@ -320,9 +320,9 @@ i64 copied_to(VirtualAddress buffer, const void* status, u64 size, i64 result) {
   return result_of(copy_to_program(buffer, status, size));
 }
 
-// stat, access and the like. `a`: the path and what follows it. False: none of them, or not about
+// stat, access and the like. `a`: the path and what follows it. Nothing: none of them, or not about
 // what is behind the link.
-bool look_at_executable(u64 number, const u64* a, i64& result) {
+Answer look_at_executable(u64 number, const u64* a) {
   union {
     struct stat status;
     struct statx extended;
@@ -331,29 +331,24 @@ bool look_at_executable(u64 number, const u64* a, i64& result) {
   const u64 address = host_pointer(&buffer);
   switch (number) {
     case __NR_stat:
-      result = copied_to(VirtualAddress(a[1]), &buffer, sizeof buffer.status,
-                         hypercall(__NR_stat, path, address));
-      return true;
+      return copied_to(VirtualAddress(a[1]), &buffer, sizeof buffer.status,
+                       hypercall(__NR_stat, path, address));
     case __NR_newfstatat:
-      if ((a[2] & AT_SYMLINK_NOFOLLOW) != 0) return false;
-      result = copied_to(VirtualAddress(a[1]), &buffer, sizeof buffer.status,
-                         hypercall(__NR_newfstatat, kCurrentDirectory, path, address, a[2]));
-      return true;
+      if ((a[2] & AT_SYMLINK_NOFOLLOW) != 0) return {};
+      return copied_to(VirtualAddress(a[1]), &buffer, sizeof buffer.status,
+                       hypercall(__NR_newfstatat, kCurrentDirectory, path, address, a[2]));
     case __NR_statx:
-      if ((a[1] & AT_SYMLINK_NOFOLLOW) != 0) return false;
-      result = copied_to(VirtualAddress(a[3]), &buffer, sizeof buffer.extended,
-                         hypercall(__NR_statx, kCurrentDirectory, path, a[1], a[2], address));
-      return true;
+      if ((a[1] & AT_SYMLINK_NOFOLLOW) != 0) return {};
+      return copied_to(VirtualAddress(a[3]), &buffer, sizeof buffer.extended,
+                       hypercall(__NR_statx, kCurrentDirectory, path, a[1], a[2], address));
     case __NR_access:
     case __NR_faccessat:
-      result = hypercall(__NR_faccessat, kCurrentDirectory, path, a[1]);
-      return true;
+      return hypercall(__NR_faccessat, kCurrentDirectory, path, a[1]);
     case __NR_faccessat2:
-      if ((a[2] & AT_SYMLINK_NOFOLLOW) != 0) return false;
-      result = hypercall(__NR_faccessat2, kCurrentDirectory, path, a[1], a[2]);
-      return true;
+      if ((a[2] & AT_SYMLINK_NOFOLLOW) != 0) return {};
+      return hypercall(__NR_faccessat2, kCurrentDirectory, path, a[1], a[2]);
     default:
-      return false;
+      return {};
   }
 }
 
@@ -394,34 +389,32 @@ const char* executable_behind(Thread& thread, const char* path) {
   return is_ours ? executable_path() : nullptr;
 }
 
-bool dispatch_proc_file(Thread& thread, u64 number, const u64 arguments[6], i64& result) {
+Answer dispatch_proc_file(Thread& thread, u64 number, const u64 arguments[6]) {
   const bool is_readlink = number == __NR_readlink || number == __NR_readlinkat;
   const bool is_open = number == __NR_open || number == __NR_openat || number == __NR_openat2 ||
                        number == __NR_creat;
   const bool is_at = names_file_in_directory(number);
-  if (!is_at && !names_file(number)) return false;
+  if (!is_at && !names_file(number)) return {};
   const u64 directory = is_at ? arguments[0] : kCurrentDirectory;
   const u64* const a = arguments + (is_at ? 1 : 0);
 
   char path[kProcPathMax];
-  if (copy_string_from_program(path, VirtualAddress(a[0]), sizeof path).is_error()) return false;
-  if (path[0] != '/' && !make_absolute(path, directory)) return false;
+  if (copy_string_from_program(path, VirtualAddress(a[0]), sizeof path).is_error()) return {};
+  if (path[0] != '/' && !make_absolute(path, directory)) return {};
   const ProcPath parsed = parse_proc_path(path);
-  if (parsed.file == ProcFile::kNone) return false;
-  if (!is_own(thread, parsed.process) || !is_own(thread, parsed.thread)) return false;
+  if (parsed.file == ProcFile::kNone) return {};
+  if (!is_own(thread, parsed.process) || !is_own(thread, parsed.thread)) return {};
   if (!is_open) {
-    if (parsed.file != ProcFile::kExecutable) return false;
-    if (!is_readlink) return look_at_executable(number, a, result);
-    result = read_executable_link(VirtualAddress(a[1]), static_cast<i32>(a[2]));
-    return true;
+    if (parsed.file != ProcFile::kExecutable) return {};
+    if (!is_readlink) return look_at_executable(number, a);
+    return read_executable_link(VirtualAddress(a[1]), static_cast<i32>(a[2]));
   }
   u64 flags = 0;
-  if (!read_open_flags(number, a, flags)) return false;
-  if ((flags & flags_of_linux(parsed.file)) != 0) return false;
+  if (!read_open_flags(number, a, flags)) return {};
+  if ((flags & flags_of_linux(parsed.file)) != 0) return {};
   const bool is_score = parsed.file == ProcFile::kOutOfMemoryScore;
-  if (is_score && !would_reach_parent(*thread.process, flags)) return false;
-  result = open_file(thread, parsed.file, path, flags);
-  return true;
+  if (is_score && !would_reach_parent(*thread.process, flags)) return {};
+  return open_file(thread, parsed.file, path, flags);
 }
 
 }  // namespace dbos

@@ -7,12 +7,13 @@
 #pragma once
 
 #include "guest/process/thread.h"
+#include "guest/syscalls/answer.h"
 
 namespace dbos {
 
-// Calls that open one of these files, read the link or look at what is behind it. False: no such
-// call, or not such a file.
-bool dispatch_proc_file(Thread& thread, u64 number, const u64 arguments[6], i64& result);
+// Calls that open one of these files, read the link or look at what is behind it. Nothing: no
+// such call, or not such a file.
+Answer dispatch_proc_file(Thread& thread, u64 number, const u64 arguments[6]);
 
 // Where the program's executable is, if that is what the path names (in the kernel's memory;
 // nullptr if not): for execve, which programs use to start themselves again (busybox for each

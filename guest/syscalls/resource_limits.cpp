@@ -72,29 +72,29 @@ i64 exchange(Process& process, u32 resource, const ResourceLimit* wanted, bool m
   return 0;
 }
 
-// False: no process of ours.
-bool perform(const Request& request, i64& result) {
+// Nothing: no process of ours.
+Answer perform(const Request& request) {
   ResourceLimit wanted = {};
   const bool is_set = request.wanted.value() != 0;
   if (is_set) {
     const auto given = read_program<ResourceLimit>(request.wanted);
-    result = -EFAULT;
-    if (given.is_error()) return true;
+    if (given.is_error()) return -EFAULT;
     wanted = given.value();
   }
   const bool may_raise = is_set && has_capability(CAP_SYS_RESOURCE);
   ResourceLimit before = {};
+  i64 result = 0;
   const bool is_found = visit_process(request.process_id, [&](Process& process) {
     result = exchange(process, request.resource, is_set ? &wanted : nullptr, may_raise, before);
   });
-  const bool tells = is_found && result == 0 && request.old.value() != 0;
-  if (tells && write_program(request.old, before).is_error()) result = -EFAULT;
-  return is_found;
+  if (!is_found) return {};
+  if (result != 0 || request.old.value() == 0) return result;
+  return result_of(write_program(request.old, before));
 }
 
 }  // namespace
 
-bool dispatch_resource_limit(Thread& thread, u64 number, const u64 a[6], i64& result) {
+Answer dispatch_resource_limit(Thread& thread, u64 number, const u64 a[6]) {
   const i32 own = thread.process->process_id;
   const auto resource_at = [&](u32 i) { return static_cast<u32>(a[i]); };
   Request request = {};
@@ -107,12 +107,9 @@ bool dispatch_resource_limit(Thread& thread, u64 number, const u64 a[6], i64& re
     request = {target == 0 ? own : target, resource_at(1), VirtualAddress(a[2]),
                VirtualAddress(a[3])};
   }
-  if (limit_of(*thread.process, request.resource) == nullptr) return false;
-  if (number != __NR_prlimit64 && a[1] == 0) {
-    result = -EFAULT;
-    return true;
-  }
-  return perform(request, result);
+  if (limit_of(*thread.process, request.resource) == nullptr) return {};
+  if (number != __NR_prlimit64 && a[1] == 0) return -EFAULT;
+  return perform(request);
 }
 
 MemoryLimits memory_limits(Process& process) {

@@ -3,12 +3,13 @@
 #pragma once
 
 #include "guest/process/process.h"
+#include "guest/syscalls/answer.h"
 
 namespace dbos {
 
 // getrlimit, setrlimit, prlimit64 of the memory limits of the calling process, or of another one in
-// the guest. False: Linux's case.
-bool dispatch_resource_limit(Thread& thread, u64 number, const u64 arguments[6], i64& result);
+// the guest. Nothing: Linux's case.
+Answer dispatch_resource_limit(Thread& thread, u64 number, const u64 arguments[6]);
 
 struct MemoryLimits {
   ResourceLimit address_space, data, stack;
