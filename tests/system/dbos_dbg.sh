@@ -135,6 +135,7 @@ test_dbos_dbg_of_a_program_without_control() {
   "${dbos[@]}" --no-control sleep 30 &
   await 30 pgrep -x sleep >/dev/null
   one 'exit 1' "$DBOS_BUILD/tools/dbos-dbg" -p "$!" ps
-  grep -q '^dbos-dbg: ' one.err
+  grep -q '^dbos-dbg: no program of yours runs under dbos-run here' one.err
+  ! grep '@dbos-run/' /proc/net/unix || fail 'there is a socket'
   kill "$!"
 }

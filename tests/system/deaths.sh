@@ -127,21 +127,28 @@ print("child", "killed" if how == 9 else "error" if how == 256 else how, len(byt
 import resource; resource.setrlimit(resource.RLIMIT_AS, (1 << 29, 1 << 29)); bytearray(1 << 30)'
 }
 
+# SIGNAL ends a program that is in the guest, and says "ready" before it does DOING.
+ended_by() { # ended_by SIGNAL DOING
+  local pid status=0
+  : >out
+  # A background job of a script ignores INT and QUIT; perl undoes it, and python takes INT for itself.
+  perl -e '$SIG{INT} = $SIG{QUIT} = "DEFAULT"; exec @ARGV' "${dbos[@]}" "$python" -c "
+import signal
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+print('ready', flush=True)
+$2" >out 2>err &
+  pid=$!
+  await 30 grep -q ready out
+  kill "-$1" $pid
+  wait $pid || status=$?
+  expect "status after SIG$1" $((128 + $(kill -l "$1"))) "$status"
+  expect 'standard error' '' "$(<err)"
+}
+
 test_signals_from_outside() {
-  local signal pid status
-  for signal in TERM INT HUP QUIT KILL USR1; do
-    # A background job of a script ignores INT and QUIT; perl undoes it.
-    perl -e '$SIG{INT} = $SIG{QUIT} = "DEFAULT"; exec @ARGV' "${dbos[@]}" sh -c 'echo ready; sleep 100 & exec sleep 100' >out &
-    pid=$!
-    await 30 grep -q ready out
-    kill -$signal $pid
-    status=0
-    wait $pid || status=$?
-    expect "status after SIG$signal" $((128 + $(kill -l $signal))) "$status"
-    # The job is an orphan, natively too.
-    pkill -KILL -f 'sleep 100' || true
-    : >out
-  done
+  local signal
+  for signal in TERM INT HUP QUIT KILL USR1; do ended_by $signal 'signal.pause()'; done
+  for signal in TERM KILL; do ended_by $signal 'while True: pass'; done
 }
 
 stopped() { # stopped PROGRAM: all its threads

@@ -32,7 +32,14 @@ test_bare_runtime() {
   grep -q 'name one file' one.err
   # Signals are Linux's, also while a vCPU waits in a call.
   mkfifo fifo
-  one 'exit 124' timeout 3 "${dbos[@]}" --kernel "$bare" fifo
+  local status=0
+  "${dbos[@]}" --kernel "$bare" fifo &
+  local program=$!
+  exec 7>fifo  # it has opened it, and reads
+  kill -TERM $program
+  wait $program || status=$?
+  exec 7>&-
+  expect 'the exit status' 143 "$status"
 }
 
 test_rust_runtime() {

@@ -18,7 +18,7 @@ constexpr Metric kMetrics[] = {
     {"dbos_build_info", "gauge", "version", "always 1; which dbos-run this is"},
     {"dbos_vcpus", "gauge", "", "virtual CPUs that were made so far"},
     {"dbos_vcpus_busy", "gauge", "",
-     "of these, those in use: one for each thread, and one or two of the VMM's own"},
+     "of these, those in use: one for each thread, and the helper's once it runs"},
     {"dbos_window_bytes", "gauge", "",
      "address space of file and shared mappings, of which there are 128 GiB"},
     {"dbos_exits_total", "counter", "kind", "exits from the guest to the VMM"},

@@ -146,15 +146,17 @@ TEST_CASE("a program that goes on says when and why it stops") {
   REQUIRE(lines[1]["cause"] == "interrupt");
 }
 
-TEST_CASE("only signals that kill stop the program") {
+TEST_CASE("only signals that dump core stop the program") {
   fake::Program& program = fake::reset();
   DebugSession session(no_file);
   REQUIRE(result(session, "run") == true);
-  program.events.push_back({1, StopCause::kSignal, SIGUSR1, 0});
-  session.handle_events();
-  REQUIRE(session.take_output().empty());
-  REQUIRE_FALSE(program.is_stopped);
-  REQUIRE(program.runs[0].signal == SIGUSR1);  // the program gets it
+  for (const int passed_on : {SIGUSR1, SIGTERM}) {
+    program.events.push_back({1, StopCause::kSignal, passed_on, 0});
+    session.handle_events();
+    REQUIRE(session.take_output().empty());
+    REQUIRE_FALSE(program.is_stopped);
+    REQUIRE(program.runs[0].signal == passed_on);  // the program gets it
+  }
   program.events.push_back({1, StopCause::kSignal, SIGSEGV, 0});
   session.handle_events();
   const auto lines = lines_of(session.take_output());

@@ -8,6 +8,7 @@
 #include <set>
 #include <sstream>
 #include <string>
+#include <tuple>
 
 #include "vmm/debug/figures_json.h"
 #include "vmm/debug/metrics_page.h"
@@ -28,12 +29,28 @@ Figures some_figures() {
   counters->calls[kCallIndexCount - 1] = 1;
   counters->count(Counter::kFaultCopied);
   counters->count(Counter::kEndedForMemory);
+  counters->add(Counter::kExceptions, 11);
+  counters->add(Counter::kShootdowns, 12);
+  counters->add(Counter::kCopyLimited, 13);
+  counters->add(Counter::kSnapshotShared, 14);
+  counters->add(Counter::kSnapshotReady, 15);
   counters->add(Counter::kCopyDelayed_ns, 1'500'000'000);
   add_counters(figures, *counters);
   figures.exits.exits[0] = 9;
   figures.exits.handling[0].add(1500);
-  figures.gauges[0] = 1000;
-  figures.gauges[1] = 10;
+  figures.exits.services[0] = 16;
+  const auto set = [&](GaugeName name, int64_t value) {
+    figures.gauges[static_cast<size_t>(name)] = value;
+  };
+  set(GaugeName::kFramesTotal, 1000);
+  set(GaugeName::kFramesPages, 10);
+  set(GaugeName::kFramesNodes, 20);
+  set(GaugeName::kFramesKernel, 30);
+  set(GaugeName::kRetiredPages, 4);
+  set(GaugeName::kRetiredNodes, 5);
+  set(GaugeName::kSnapshotsTaken, 29);
+  figures.memory_limit_bytes = 1 << 30;
+  figures.lost_trace_events = 17;
   figures.vcpus = 2;
   figures.vcpus_busy = 1;
   figures.window_bytes = 8192;
@@ -113,26 +130,58 @@ TEST_CASE("metrics have Prometheus's syntax, each series once") {
   std::set<std::string> series;
   for (const Sample& sample : samples) REQUIRE(series.insert(sample.name + sample.labels).second);
   REQUIRE(types.size() == all_metrics().size());
+  for (const auto& [family, type] : types) {
+    INFO(family);
+    const std::string name = type == "histogram" ? family + "_count" : family;
+    REQUIRE(std::any_of(samples.begin(), samples.end(),
+                        [&](const Sample& sample) { return sample.name == name; }));
+  }
 }
 
 TEST_CASE("metrics say what was counted, in base units") {
   std::vector<Sample> samples;
   std::map<std::string, std::string> types;
   check_syntax(metrics_text(some_figures(), "1.2"), samples, types);
-  REQUIRE(value_of(samples, "dbos_system_calls_total", "{call=\"read\"}") == 7);
-  REQUIRE(value_of(samples, "dbos_system_call_errors_total", "{call=\"read\"}") == 2);
-  REQUIRE(value_of(samples, "dbos_system_calls_total", "{call=\"others\"}") == 1);
-  REQUIRE(value_of(samples, "dbos_exits_total", "{kind=\"system_call\"}") == 9);
-  REQUIRE(value_of(samples, "dbos_memory_bytes", "{use=\"pages\"}") == 40960);
-  REQUIRE(value_of(samples, "dbos_memory_bytes", "{use=\"free\"}") == 990 * 4096);
-  REQUIRE(value_of(samples, "dbos_copy_on_write_bytes_total") == 4096);
-  REQUIRE(value_of(samples, "dbos_copies_delayed_seconds_total") == 1.5);
-  REQUIRE(value_of(samples, "dbos_snapshots_ended_total", "{reason=\"limit\"}") == 0);
-  REQUIRE(value_of(samples, "dbos_snapshots_ended_total", "{reason=\"memory\"}") == 1);
-  REQUIRE(value_of(samples, "dbos_vcpus_busy") == 1);
-  REQUIRE(value_of(samples, "dbos_window_bytes") == 8192);
-  REQUIRE(value_of(samples, "dbos_snapshots") == 1);
-  REQUIRE(value_of(samples, "dbos_oldest_snapshot_age_seconds") == 3);
+  const std::tuple<const char*, const char*, double> kExpected[] = {
+      {"build_info", "{version=\"1.2\"}", 1},
+      {"vcpus", "", 2},
+      {"vcpus_busy", "", 1},
+      {"window_bytes", "", 8192},
+      {"exits_total", "{kind=\"system_call\"}", 9},
+      {"exit_duration_seconds_count", "{kind=\"system_call\"}", 1},
+      {"exit_duration_seconds_sum", "{kind=\"system_call\"}", 1.5e-6},
+      {"services_total", "{service=\"log\"}", 16},
+      {"system_calls_total", "{call=\"read\"}", 7},
+      {"system_calls_total", "{call=\"others\"}", 1},
+      {"system_call_errors_total", "{call=\"read\"}", 2},
+      {"faults_total", "{kind=\"copied\"}", 1},
+      {"faults_total", "{kind=\"fresh\"}", 0},
+      {"exceptions_total", "", 11},
+      {"shootdowns_total", "", 12},
+      {"copy_on_write_bytes_total", "", 4096},
+      {"copies_limited_total", "", 13},
+      {"copies_delayed_seconds_total", "", 1.5},
+      {"snapshots_ended_total", "{reason=\"limit\"}", 0},
+      {"snapshots_ended_total", "{reason=\"memory\"}", 1},
+      {"memory_limit_bytes", "", 1 << 30},
+      {"memory_bytes", "{use=\"pages\"}", 10 * 4096},
+      {"memory_bytes", "{use=\"tables\"}", 20 * 4096},
+      {"memory_bytes", "{use=\"kernel\"}", 30 * 4096},
+      {"memory_bytes", "{use=\"free\"}", 940 * 4096},
+      {"memory_retired_bytes", "{use=\"pages\"}", 4 * 4096},
+      {"memory_retired_bytes", "{use=\"tables\"}", 5 * 4096},
+      {"address_spaces", "", 2},
+      {"snapshots", "", 1},
+      {"snapshots_taken_total", "", 29},
+      {"snapshot_tables_total", "{from=\"shared\"}", 14},
+      {"snapshot_tables_total", "{from=\"ready\"}", 15},
+      {"oldest_snapshot_age_seconds", "", 3},
+      {"trace_lost_events_total", "", 17},
+  };
+  for (const auto& [name, labels, value] : kExpected) {
+    INFO(name << labels);
+    REQUIRE(value_of(samples, std::string("dbos_") + name, labels) == Approx(value));
+  }
 }
 
 TEST_CASE("a histogram's buckets are cumulative and end with its count") {
