@@ -1,3 +1,4 @@
+// How the parts of dispatch.cpp say what a system call answers, or that it is another part's.
 #pragma once
 
 #include <optional>
@@ -6,7 +7,7 @@
 
 namespace dbos {
 
-// A system call's result, or nothing: it is none of those that were asked for.
+// A system call's result, or nothing: it is none of the part's.
 using Answer = std::optional<i64>;
 
 }  // namespace dbos
