@@ -20,6 +20,9 @@ inline constexpr uint32_t kDebugStopWanted = 1 << 0;  // call kDebugStop before 
 inline constexpr uint32_t kDebugTraps = 1 << 1;       // and for its int3, #DB and signals
 inline constexpr uint32_t kDebugAgent = 1 << 2;       // this vCPU performs a DebugRequest
 
+inline constexpr uint64_t kDebugVector = 1;  // #DB: a step, or a debug register
+inline constexpr uint64_t kBreakpointVector = 3;
+
 // The first argument of Service::kDebugStop; the second is the vector or the signal.
 enum class DebugCause : uint64_t {
   kWanted,  // kDebugStopWanted. The result has no meaning
@@ -67,14 +70,17 @@ struct DebugRequest {
   uint64_t done;    // result: bytes that were moved
 };
 
+inline constexpr uint32_t kMappingShared = 1 << 0;
+inline constexpr uint32_t kMappingDontDump = 1 << 1;  // MADV_DONTDUMP
+
 // One mapping of the program's, as /proc/self/maps tells it.
 struct DebugMapping {
   uint64_t begin;
   uint64_t end;
   uint64_t file_offset;
   uint32_t protection;  // PROT_...
-  uint32_t is_shared;
-  char path[256];  // a file's, or "[heap]" and so on; empty: none
+  uint32_t flags;       // kMapping...
+  char path[256];       // a file's, or "[heap]" and so on; empty: none
 };
 inline constexpr uint64_t kDebugDataMax = kVcpuBounceSize - sizeof(DebugRequest);
 

@@ -46,6 +46,11 @@ void name_mapping(const VmaInfo& info, DebugMapping* mapping) {
   }
 }
 
+u32 flags_of(const VmaInfo& info) {
+  const u32 shared = info.kind == VmaKind::kWindowShared ? kMappingShared : 0;
+  return shared | (info.flags.has(VmaFlag::kDontDump) ? kMappingDontDump : 0);
+}
+
 // Returns the bytes of whole DebugMappings.
 u64 list_mappings(AddressSpace& space, const DebugRequest& request, u8* data) {
   u64 done = 0;
@@ -54,12 +59,9 @@ u64 list_mappings(AddressSpace& space, const DebugRequest& request, u8* data) {
   for (; done + sizeof(DebugMapping) <= request.length; from = info.range.end) {
     if (!space.next_vma(from, &info)) return done;
     auto& mapping = *reinterpret_cast<DebugMapping*>(data + done);
-    mapping = {info.range.begin.value(),
-               info.range.end.value(),
-               info.file.offset,
-               static_cast<u32>(info.protection.linux_bits()),
-               info.kind == VmaKind::kWindowShared,
-               {}};
+    mapping = {info.range.begin.value(), info.range.end.value(),
+               info.file.offset,         static_cast<u32>(info.protection.linux_bits()),
+               flags_of(info),           {}};
     name_mapping(info, &mapping);
     done += sizeof mapping;
   }

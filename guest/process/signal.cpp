@@ -186,6 +186,11 @@ void force_fault_signal(Thread& thread, TrapFrame& frame, u32 signal, i32 code, 
   deliver_all(thread, frame, host_mask);
 }
 
+void end_debugger_step() {
+  if ((current_hypercall_page().debug & kDebugTraps) == 0) return;
+  hypercall(Service::kDebugStop, static_cast<u64>(DebugCause::kTrap), kDebugVector);
+}
+
 i64 set_signal_mask(Thread& thread, u64 mask) {
   const u64 wanted = mask & ~kUnblockableSignals;
   if (wanted == thread.blocked) return 0;

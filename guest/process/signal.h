@@ -38,6 +38,9 @@ void deliver_pending_signal(Thread& thread, TrapFrame& frame);
 void force_fault_signal(Thread& thread, TrapFrame& frame, u32 signal, i32 code, u64 address,
                         u64 trap_number, u64 error_code);
 
+// A debugger's step over rt_sigreturn, which takes the trap flag away, ends where that returns to.
+void end_debugger_step();
+
 // Changes what the thread blocks. kNotStarted, with nothing changed: a signal must be delivered
 // first, and the system call made again.
 i64 set_signal_mask(Thread& thread, u64 mask);

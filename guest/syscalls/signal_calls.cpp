@@ -95,12 +95,14 @@ i64 system_rt_sigreturn(Thread& thread, TrapFrame& frame) {
     const i64 result = set_signal_mask(thread, mask.value());
     if (result != 0) return result;  // a signal comes first: then this call is made again
   }
+  const bool is_stepped = (frame.rflags & kFlagTrap) != 0;
   frame.vector = kRestoredVector;
   if (mask.is_error() || pop_signal_frame(thread, frame).is_error()) {
     frame.rax = 0;
     force_fault_signal(thread, frame, signal_number::kSegv, kCodeKernel, 0,
                        thread.fault_trap_number, thread.fault_error_code);
   }
+  if (is_stepped) end_debugger_step();
   return static_cast<i64>(frame.rax);
 }
 

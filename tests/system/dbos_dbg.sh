@@ -30,6 +30,10 @@ seconds[dbos_dbg_shows_where_it_stands]=300
 test_dbos_dbg_shows_where_it_stands() { debug_test stands; }
 seconds[dbos_dbg_watches]=240
 test_dbos_dbg_watches() { debug_test watches; }
+seconds[dbos_dbg_cores]=300
+test_dbos_dbg_cores() { debug_test cores; }
+seconds[dbos_dbg_aborts]=300
+test_dbos_dbg_aborts() { debug_test aborts; }
 seconds[dbos_dbg_second_debugger_is_told]=300
 test_dbos_dbg_second_debugger_is_told() { debug_test second; }
 seconds[dbos_dbg_debugger_vanishes]=300

@@ -120,6 +120,57 @@ test_gdb_child_is_detached() {
   expect output $'child 11\ncounter 3 status 3' "$(<serve.out)"
 }
 
+# gdb takes its breakpoints out at each stop: a child that is still to come is to lose them, too.
+seconds[gdb_child_races]=300
+test_gdb_child_races() {
+  serve "$debugged" race
+  at_gdb 'break work' 'continue' 'print text' 'delete' 'continue'
+  says '"parent"' 'exited normally'
+  ends 0
+  expect output 'status 768' "$(<serve.out)"
+}
+
+seconds[gdb_steps_over_vfork]=300
+test_gdb_steps_over_vfork() {
+  serve "$debugged" vfork
+  at_gdb 'break borrowing_child' 'continue' 'stepi 400' 'delete' 'continue'
+  says 'Breakpoint 1, borrowing_child' 'exited normally'
+  ends 0
+  expect output 'status 768' "$(<serve.out)"
+}
+
+# A call that a signal has interrupted stays so, whatever gdb does with the registers.
+seconds[gdb_registers_of_an_interrupted_call]=300
+test_gdb_registers_of_an_interrupted_call() {
+  local command
+  for command in 'set variable $rbx = $rbx' 'print (int)getpid()'; do
+    serve "$debugged" interrupted
+    at_gdb 'continue' "$command" 'continue'
+    says 'received signal SIGALRM' 'exited normally'
+    ends 0
+    expect output 'result -1 error EINTR signals 1' "$(<serve.out)"
+  done
+}
+
+seconds[gdb_sends_a_signal]=300
+test_gdb_sends_a_signal() {
+  serve "$debugged" signal
+  at_gdb 'handle SIGUSR1 nostop noprint' 'break with_signal' 'continue' 'next' 'signal SIGUSR1'
+  says 'Breakpoint 1, with_signal' 'exited normally'
+  ends 0
+  expect output 'signals 2' "$(<serve.out)"
+}
+
+# Steps end where they should, with signals in between and over the handler's return.
+seconds[gdb_steps_with_signals]=300
+test_gdb_steps_with_signals() {
+  serve "$debugged" ticking
+  at_gdb 'handle SIGALRM nostop noprint' 'break on_signal' 'continue' 'delete' 'finish' 'stepi' 'stepi' 'stepi' \
+    'print $pc != 0' 'break deeper' 'continue' 'delete' 'stepi 300' 'print $pc != 0' 'continue'
+  says 'Breakpoint 1, on_signal' 'signal handler called|__restore_rt' ' = true' 'Breakpoint 2, deeper' ' = true' 'exited normally'
+  ends 0
+}
+
 seconds[gdb_signals]=300
 test_gdb_signals() {
   serve "$debugged" signal
@@ -307,6 +358,26 @@ os.abort()'
   one 'signal 11' "${dbos[@]}" --core other "$debugged" crash
   grep -q 'no core in /.*/other: that file has another name, too' one.err
   expect 'the file' precious "$(<precious)"
+}
+
+# Of threads that die together one reports, to the end.
+seconds[crash_of_several_threads]=300
+test_crash_of_several_threads() {
+  local run
+  for run in 1 2 3 4 5 6; do
+    rm -f core
+    one 'signal 11' "${dbos[@]}" --crash-report --core core "$debugged" crashes
+    expect 'cores' 1 "$(grep -c '^dbos-run: core: ' one.err)"
+    expect 'reports' 1 "$(grep -c 'the program died: signal 11' one.err)"
+    "$python" - core <<'PYTHON'
+import os, struct, sys
+core = open(sys.argv[1], "rb").read()
+offset, count = struct.unpack_from("<Q", core, 32)[0], struct.unpack_from("<H", core, 56)[0]
+for n in range(count):
+    start, size = struct.unpack_from("<8xQ16xQ", core, offset + n * 56)
+    assert start + size <= len(core), (n, start, size, len(core))
+PYTHON
+  done
 }
 
 # A slip: the socket's place is a file.

@@ -95,6 +95,7 @@ void prefault(Machine& machine, uint64_t size) {
 // kernel does not know how to stop.
 void enable_debuggers(const Options& options, Vcpu& first) {
   if (!options.kernel.empty()) return;
+  take_default_actions(core_signals());
   const bool for_gdb = !options.gdb_address.empty();
   const bool at_crash = options.crash_report || !options.core_file.empty();
   if (options.control || for_gdb || at_crash) enable_debugging(first, for_gdb);
@@ -104,8 +105,6 @@ void enable_debuggers(const Options& options, Vcpu& first) {
 void start_debugging(const Options& options) {
   const bool for_gdb = !options.gdb_address.empty();
   const bool at_crash = options.crash_report || !options.core_file.empty();
-  if (!for_gdb && !at_crash) return;
-  take_default_actions(core_signals());
   if (options.crash_report && !load_disassembler()) {
     log_line(LogLevel::kWarning,
              "there is no libcapstone: --crash-report shows bytes of code only");

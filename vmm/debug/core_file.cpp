@@ -141,7 +141,8 @@ std::string make_notes(const CoreProgram& program) {
 // Of what is shared only the vDSO, which gdb looks for in the core.
 bool is_dumped(const DebugMapping& mapping) {
   const bool is_vdso = std::strcmp(mapping.path, "[vdso]") == 0;
-  return (mapping.protection & PROT_READ) != 0 && (mapping.is_shared == 0 || is_vdso);
+  const bool is_kept = (mapping.flags & (kMappingShared | kMappingDontDump)) == 0 || is_vdso;
+  return (mapping.protection & PROT_READ) != 0 && is_kept;
 }
 
 Image lay_out(const CoreProgram& program) {

@@ -1,5 +1,8 @@
 #include "vmm/debug/debug_session.h"
 
+#include <algorithm>
+#include <vector>
+
 #include "vmm/debug/crash_report.h"
 #include "vmm/debug/debug_requests.h"
 
@@ -72,6 +75,7 @@ Json DebugSession::run(const Json& arguments) {
   ThreadRun chosen{chosen_vcpu(arguments), Run::kStep, 0};
   if (stop_ && stop_->vcpu == chosen.vcpu) chosen.signal = stop_->signal;
   is_running_ = true;
+  stepping_ = steps ? std::optional(chosen.vcpu) : std::nullopt;
   resume({&chosen, steps ? size_t{1} : size_t{0}}, Run::kContinue);
   return true;
 }
@@ -99,14 +103,25 @@ void DebugSession::handle_events() {
   if (is_running_) report_next();
 }
 
+// The threads that stopped for a signal which is none of ours get it, once nothing else is to be
+// reported; one that was being stepped still is.
 void DebugSession::report_next() {
+  std::vector<ThreadRun> passed;
   while (const auto event = take_event()) {
     stop_all();
     const bool passes = event->cause == StopCause::kSignal && !is_stopping_signal(event->signal);
     if (!passes) return report(*event);
-    const ThreadRun chosen{event->vcpu, Run::kContinue, event->signal};
-    resume({&chosen, 1}, Run::kContinue);
+    passed.push_back({event->vcpu, Run::kContinue, event->signal});
   }
+  if (passed.empty()) return;
+  const auto is_stepping = [&](const ThreadRun& run) { return run.vcpu == stepping_; };
+  const auto found = std::find_if(passed.begin(), passed.end(), is_stepping);
+  if (found != passed.end()) {
+    found->run = Run::kStep;
+  } else if (stepping_) {
+    passed.push_back({*stepping_, Run::kStep, 0});
+  }
+  resume(passed, Run::kContinue);
 }
 
 void DebugSession::report(const StopEvent& event) {

@@ -62,7 +62,8 @@ class DebugSession {
   LineBuffer lines_;
   std::string output_;
   std::unique_ptr<GdbSession> gdb_;
-  std::optional<StopEvent> stop_;  // the last that the client was told of
+  std::optional<StopEvent> stop_;     // the last that the client was told of
+  std::optional<uint32_t> stepping_;  // the vCPU that the client steps, while the others run
   bool is_running_ = false;
   bool is_over_ = false;
 };

@@ -40,6 +40,7 @@ struct ThreadStop {
   std::atomic<uint32_t> go;  // futex: 1: on
   StopCause cause;           // while held
   int signal;
+  int signal_to_come;  // that the debugger sent: not asked about again; 0: none
   uint64_t address;
   bool is_reported;
   int64_t result;       // of Service::kDebugStop
@@ -100,6 +101,10 @@ const SoftwareBreakpoint* software_breakpoint_at(uint64_t address);
 bool write_breakpoint_byte(uint32_t vcpu, uint64_t address, uint8_t byte);
 // Puts all original bytes back there; the breakpoints stay in the list.
 void take_out_breakpoints(uint32_t vcpu);
+
+// Waits for the children that are being forked with the breakpoints in their memory, and takes them
+// out there: 2 s at most.
+void serve_last_children();
 
 // Clears the trap flag, with what belongs to it. With the lock.
 void disarm_step(uint32_t vcpu);

@@ -160,6 +160,16 @@ bool has_upper_halves(const Registers& registers) {
   return (registers.extended[kHeader] & kExtendedStateAvxBit) != 0;
 }
 
+// gdb takes a thread out of its call by -1, to run a function there, and puts it back.
+void set_system_call(ProgramFrame& frame, int64_t number) {
+  if (number >= 0) {
+    frame.vector = kSystemCallVector;
+    frame.error_code = static_cast<uint64_t>(number);
+  } else if (frame.vector == kSystemCallVector) {
+    frame.vector = kRestoredVector;
+  }
+}
+
 }  // namespace
 
 const std::vector<GdbRegister>& gdb_registers(Avx avx) {
@@ -206,8 +216,11 @@ bool set_gdb_register(Registers* registers, Avx avx, size_t number,
     frame.rflags = integer;
     return true;
   }
-  // Segments stay as they are, and so does orig_rax: gdb writes all registers back as they were.
-  if (number < kFloats || number == kSystemCall) return true;
+  if (number == kSystemCall) {
+    set_system_call(frame, static_cast<int64_t>(integer));
+    return true;
+  }
+  if (number < kFloats) return true;  // segments stay as they are
   if (!registers->has_special) return false;
   if (number == kBases) {
     registers->fs_base = integer;

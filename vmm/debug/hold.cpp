@@ -13,8 +13,6 @@
 namespace dbos::vmm {
 namespace {
 
-constexpr uint64_t kDebugVector = 1;
-constexpr uint64_t kBreakpointVector = 3;
 constexpr uint64_t kStepBit = 1 << 14;  // DR6.BS
 
 // How long a thread waits before it looks whether its debugger is still there.
@@ -77,6 +75,10 @@ Entry enter(Vcpu& vcpu, ThreadStop& stop, DebugCause why, uint64_t argument) {
     return Entry::kHold;
   }
   if (!stop.is_debugged) return Entry::kGoOn;
+  if (is_signal && stop.signal_to_come == static_cast<int>(argument)) {
+    stop.signal_to_come = 0;
+    return Entry::kGoOn;
+  }
   StopCause cause = StopCause::kNone;
   switch (why) {
     case DebugCause::kWanted:
@@ -159,8 +161,11 @@ void prepare_debugging(Vcpu& vcpu, const Vcpu& creator, Birth birth) {
   stop.is_scrubbed =
       parent.is_debugged && !shares && (!state.software.empty() || parent.is_stepping);
   stop.is_wanted = parent.is_wanted && shares;
-  stop.is_first = stop.is_stepping = stop.steps_to_return = false;
+  stop.is_first = stop.steps_to_return = false;
+  // With its creator's flags it has the trap flag, which goes before its first instruction.
+  stop.is_stepping = parent.is_stepping && shares;
   stop.exit_cause = StopCause::kNone;
+  stop.signal_to_come = 0;
   stop.held.store(0);
   const bool is_stale = stop.debug_registers != 0;  // of the thread that the vCPU had before
   if (stop.is_debugged && state.owner.load() != 0) vcpu.page->debug = flags_at_birth(parent);

@@ -18,12 +18,6 @@ std::string name_in(const std::string& file) {
   return name;
 }
 
-uint64_t root_of(const Vcpu& vcpu) {
-  const uint64_t address = kVcpuRegionBase + vcpu.index * kVcpuStride + kVcpuCountersOffset;
-  return __atomic_load_n(&reinterpret_cast<const VcpuCounters*>(address)->space_root,
-                         __ATOMIC_RELAXED);
-}
-
 std::string state_of(const Vcpu& vcpu) {
   if (vcpu.host_thread.load() == 0) return "ended";
   const uint32_t call = vcpu.current_call.load(std::memory_order_relaxed);
@@ -52,6 +46,12 @@ std::vector<Running> running(Machine& machine) {
 
 }  // namespace
 
+uint64_t space_root(const Vcpu& vcpu) {
+  const uint64_t address = kVcpuRegionBase + vcpu.index * kVcpuStride + kVcpuCountersOffset;
+  return __atomic_load_n(&reinterpret_cast<const VcpuCounters*>(address)->space_root,
+                         __ATOMIC_RELAXED);
+}
+
 Json process_list(Machine& machine) {
   std::map<uint32_t, Json> by_id;
   for (const auto& [vcpu, process] : running(machine)) {
@@ -61,7 +61,7 @@ Json process_list(Machine& machine) {
       json = {{"process", id},
               {"parent", process->parent == nullptr ? 0 : process->parent->process_id},
               {"name", name_in(fmt::format("/proc/{}/comm", id))},
-              {"space", root_of(*vcpu)},
+              {"space", space_root(*vcpu)},
               {"threads", Json::array()}};
     }
     const uint32_t thread = vcpu->page->thread_id;
@@ -77,14 +77,14 @@ Json process_list(Machine& machine) {
 
 uint64_t root_of_process(Machine& machine, uint64_t process_id) {
   for (const auto& [vcpu, process] : running(machine)) {
-    if (process->process_id == process_id && root_of(*vcpu) != 0) return root_of(*vcpu);
+    if (process->process_id == process_id && space_root(*vcpu) != 0) return space_root(*vcpu);
   }
   return 0;
 }
 
 uint64_t process_of_root(Machine& machine, uint64_t root) {
   for (const auto& [vcpu, process] : running(machine)) {
-    if (root_of(*vcpu) == root) return process->process_id;
+    if (space_root(*vcpu) == root) return process->process_id;
   }
   return 0;
 }

@@ -4,6 +4,7 @@
 
 #include "vmm/debug/debug_state.h"
 #include "vmm/debug/guest_walk.h"
+#include "vmm/debug/process_list.h"
 #include "vmm/observe/page_walk.h"
 #include "vmm/process/vcpu_thread.h"
 
@@ -18,15 +19,19 @@ const BootInformation& boot_information() {
   return *reinterpret_cast<const BootInformation*>(kBootInformationAddress);
 }
 
-// The root of a thread's page tables: the same for the whole life of its process.
-uint64_t table_root(uint32_t vcpu) {
-  Registers registers;
-  return read_registers(vcpu, &registers) ? registers.page_table_root : 0;
+// The root of the program's page tables: the same for the whole life of its process, and known
+// also while a thread is on its way back from a host call. The guest may write there: any will do.
+uint64_t table_root() {
+  uint64_t root = 0;
+  for_each_debugged([&](const Vcpu& vcpu, const ThreadStop&) {
+    if (root == 0) root = space_root(vcpu);
+  });
+  return root;
 }
 
 // Without what hides the breakpoints.
 size_t read_raw(uint32_t vcpu, uint64_t address, uint8_t* bytes, size_t size) {
-  const uint64_t root = table_root(vcpu);
+  const uint64_t root = table_root();
   size_t done = 0;
   while (done < size) {
     done += read_virtual(machine().memory(), root, address + done, bytes + done, size - done);
@@ -54,18 +59,17 @@ size_t read_program(uint64_t address, void* destination, size_t size) {
 }
 
 size_t read_present(uint64_t address, void* destination, size_t size) {
-  const auto vcpu = any_debugged();
-  if (!vcpu || !is_stopped()) return 0;
+  if (!is_stopped()) return 0;
   auto* const bytes = static_cast<uint8_t*>(destination);
-  const size_t done = read_virtual(machine().memory(), table_root(*vcpu), address, bytes, size);
+  const size_t done = read_virtual(machine().memory(), table_root(), address, bytes, size);
   hide_breakpoints(debug_state().software, address, {bytes, done});
   return done;
 }
 
 uint64_t absent_from(uint64_t address) {
-  const auto vcpu = any_debugged();
-  if (!vcpu || !is_stopped()) return kPageSize;
-  return absent_bytes(walk_page_table(machine().memory(), table_root(*vcpu), address), address);
+  const uint64_t root = table_root();
+  if (root == 0 || !is_stopped()) return kPageSize;
+  return absent_bytes(walk_page_table(machine().memory(), root, address), address);
 }
 
 size_t write_program(uint64_t address, const void* source, size_t size) {

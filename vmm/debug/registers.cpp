@@ -13,6 +13,25 @@ namespace {
 // What popf can change in ring 3.
 constexpr uint64_t kFlagsOfProgram = 0x240dd5;
 
+// As for Linux's ptrace: a call that a signal has interrupted is still to be made again, or to
+// fail, unless orig_rax or its result says otherwise.
+uint64_t vector_of(const ProgramFrame& wanted, const ProgramFrame& before) {
+  const bool is_open =
+      wanted.vector == kSystemCallVector && is_interrupted(static_cast<int64_t>(wanted.rax));
+  if (is_open) return kSystemCallVector;
+  return before.vector == kSystemCallVector ? kRestoredVector : before.vector;
+}
+
+// What KVM or the processor would refuse, so that the vCPU could not go on.
+bool can_be_loaded(const Registers& registers) {
+  constexpr size_t kControlOffset = 24;      // MXCSR
+  constexpr uint32_t kControlBits = 0xffff;  // without those that are reserved
+  uint32_t control = 0;
+  std::memcpy(&control, &registers.extended[kControlOffset], sizeof control);
+  return registers.fs_base < kProgramEnd && registers.gs_base < kProgramEnd &&
+         (control & ~kControlBits) == 0;
+}
+
 }  // namespace
 
 bool load_special_registers(const Vcpu& vcpu, Registers* registers) {
@@ -22,7 +41,6 @@ bool load_special_registers(const Vcpu& vcpu, Registers* registers) {
   if (kvm_call(vcpu.descriptor, KVM_GET_XSAVE, registers->extended.data()) < 0) return false;
   registers->fs_base = special.fs.base;
   registers->gs_base = special.gs.base;
-  registers->page_table_root = special.cr3;
   registers->has_special = true;
   return true;
 }
@@ -100,7 +118,6 @@ bool read_registers(uint32_t vcpu, Registers* registers) {
   const bool is_held = stop.held.load() != 0;
   if (is_held) *registers = stop.registers;
   registers->general = program_frame(vcpu);
-  if (!is_held) registers->page_table_root = 0;
   registers->general.rflags &= ~kFlagTrap;
   if (is_held) return true;
   registers->has_special = machine().vcpus().is_usable(thread, *debug_state().process) &&
@@ -112,13 +129,14 @@ bool write_registers(uint32_t vcpu, const Registers& registers) {
   const HostLockGuard guard(debug_state().lock);
   ThreadStop& stop = debug_state().threads[vcpu];
   if (!is_live(machine().vcpus().at(vcpu)) || stop.held.load() == 0) return false;
+  if (!can_be_loaded(registers)) return false;
   ProgramFrame& frame = program_frame(vcpu);
   const ProgramFrame before = frame;
   frame = registers.general;
   frame.cs = before.cs;
   frame.ss = before.ss;
-  frame.error_code = before.error_code;
-  frame.vector = before.vector == kSystemCallVector ? kRestoredVector : before.vector;
+  frame.vector = vector_of(registers.general, before);
+  if (frame.vector != kSystemCallVector) frame.error_code = before.error_code;
   frame.rflags = (before.rflags & ~kFlagsOfProgram) | (registers.general.rflags & kFlagsOfProgram);
   stop.registers = registers;
   stop.is_changed = true;

@@ -19,7 +19,6 @@ struct Registers {
   ProgramFrame general;
   uint64_t fs_base;
   uint64_t gs_base;
-  uint64_t page_table_root;  // CR3
   alignas(64) std::array<uint8_t, kExtendedStateSize> extended;
 
   // What of the above is known. The frame always is; the rest only where this process has the

@@ -73,6 +73,8 @@ BreakpointError remove_breakpoint(BreakpointKind kind, uint64_t address, uint64_
   }
   const SoftwareBreakpoint* const found = software_breakpoint_at(address);
   if (kind != BreakpointKind::kSoftware || found == nullptr) return {"there is no such breakpoint"};
+  // A child that was forked with it finds it in the list.
+  serve_last_children();
   write_breakpoint_byte(*vcpu, address, found->original);
   const HostLockGuard guard(state.lock);
   state.software.erase(state.software.begin() + (found - state.software.data()));

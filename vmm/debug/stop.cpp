@@ -79,6 +79,13 @@ void wake(ThreadStop& stop) {
   raw_call(__NR_futex, reinterpret_cast<uint64_t>(&stop.go), FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1);
 }
 
+// A debugger gives it to a thread that stopped for something else.
+void send_signal(const Vcpu& vcpu, ThreadStop& stop, int signal) {
+  const int64_t result = raw_call(__NR_tgkill, vcpu.page->process_id, vcpu.page->thread_id,
+                                  static_cast<uint64_t>(signal));
+  if (result >= 0) stop.signal_to_come = signal;
+}
+
 // With the lock.
 void let_go(Vcpu& vcpu, ThreadStop& stop, Run run, int signal) {
   if (run == Run::kStay) return;
@@ -87,8 +94,9 @@ void let_go(Vcpu& vcpu, ThreadStop& stop, Run run, int signal) {
   const bool is_held = stop.held.load() != 0;
   const bool is_behind = stop.debug_registers != debug_state().hardware_version;
   set_debug_flags(vcpu, kDebugStopWanted, !is_held && is_behind ? kDebugStopWanted : 0);
-  const bool signal_comes = is_held && stop.cause == StopCause::kSignal && signal != 0;
+  const bool signal_comes = is_held && signal != 0;
   if (is_held && stop.cause == StopCause::kSignal) stop.result = signal;
+  if (signal_comes && stop.cause != StopCause::kSignal) send_signal(vcpu, stop, signal);
   if (is_held) program_frame(vcpu.index).rflags |= kFlagResume;
   if (run == Run::kStep) arm_step(vcpu, stop, signal_comes);
   if (is_held) wake(stop);
@@ -174,18 +182,22 @@ void release_threads() {
 bool has_child_to_come() {
   VcpuPool& vcpus = machine().vcpus();
   for (uint32_t i = 0; i < vcpus.count(); ++i) {
-    const bool is_used = vcpus.at(i).state.load() == VcpuState::kBusy;
-    if (is_used && debug_state().threads[i].is_scrubbed) return true;
+    const Vcpu& vcpu = vcpus.at(i);
+    const ThreadStop& stop = debug_state().threads[i];
+    const bool is_used = vcpu.state.load() == VcpuState::kBusy;
+    const bool forks = stop.is_debugged && is_live(vcpu) &&
+                       vcpu.current_call.load() == static_cast<uint32_t>(Service::kProcessFork);
+    if (is_used && (stop.is_scrubbed || forks)) return true;
   }
   return false;
 }
+
+}  // namespace
 
 void serve_last_children() {
   const auto end = Clock::now() + std::chrono::milliseconds(kPatienceAtDetach_ms);
   for (serve_children(); has_child_to_come() && Clock::now() < end; serve_children()) pause();
 }
-
-}  // namespace
 
 void enable_debugging(Vcpu& first, bool stop_first) {
   DebugState& state = debug_state();

@@ -169,13 +169,21 @@ bool end_first_process(const Vcpu& vcpu) {
   return write_statistics();
 }
 
+// One thread ends its process, as under Linux; others that come to it meanwhile (workers that fault
+// together) wait for that.
+void claim_end(HostProcess& process) {
+  if ((process.ended_by_itself.fetch_or(kEnded) & kEnded) == 0) return;
+  block_all_signals();
+  for (;;) raw_call(__NR_pause);
+}
+
 [[noreturn]] void exit_process(Vcpu& vcpu, uint64_t status, bool released) {
+  claim_end(*vcpu.process);
   if (released) {
     block_all_signals();
     vcpu.end_life();
     vcpu.state.store(VcpuState::kEnded);
   }
-  vcpu.process->ended_by_itself.fetch_or(kEnded);
   log_line(LogLevel::kDebug, "process {} ends with status {}", vcpu.process->process_id,
            status & 0xff);
   tell_process_end(vcpu, {false, static_cast<int>(status & 0xff)});
@@ -185,7 +193,7 @@ bool end_first_process(const Vcpu& vcpu) {
 }
 
 [[noreturn]] void end_by_signal(Vcpu& vcpu, int signal) {
-  vcpu.process->ended_by_itself.fetch_or(kEnded);
+  claim_end(*vcpu.process);
   log_line(LogLevel::kDebug, "process {} ends by signal {}", vcpu.process->process_id, signal);
   tell_process_end(vcpu, {true, signal});
   handle_crash(vcpu, signal);

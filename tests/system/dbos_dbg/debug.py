@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -168,6 +169,50 @@ def watches():
         check_equal("status", 0, program.wait(PATIENCE_S))
 
 
+def cores():
+    """A core of a program that comes back from host calls meanwhile has all of its memory, but what is not to be."""
+    with subprocess.Popen([*DBOS, DEBUGGED, "heap"], stdout=subprocess.PIPE, text=True) as program:
+        heap = int(program.stdout.readline(), 16)
+        for _ in range(3):
+            subprocess.run([DBG, "-p", str(program.pid), "core", "core"], check=True, stdout=subprocess.DEVNULL,
+                           timeout=PATIENCE_S)
+            with open("core", "rb") as file:
+                core = file.read()
+            begin = offset_in(core, heap)
+            check_equal("bytes of the heap", 64 << 20, core[begin:begin + (64 << 20)].count(7))
+            check(b"not to be dumped" not in core, "MADV_DONTDUMP")
+            check_equal("threads", 1, len(re.findall(rb"\x05\0\0\0.{4}\x01\0\0\0CORE\0", core, re.S)))
+        program.kill()
+
+
+def offset_in(core, address):
+    """Where a core has what lies at an address."""
+    at, count = struct.unpack_from("<Q", core, 32)[0], struct.unpack_from("<H", core, 56)[0]
+    for n in range(count):
+        kind, _, offset, begin, _, size = struct.unpack_from("<IIQQQQ", core, at + n * 56)
+        if kind == 1 and begin <= address < begin + size:
+            return offset + address - begin
+    return check(False, "no segment has", hex(address))
+
+
+def aborts():
+    """A program that gives up stops for its debugger first."""
+    with subprocess.Popen([*DBOS, DEBUGGED, "abort"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          text=True) as program:
+        check_equal("the program", "ready\n", program.stdout.readline())
+        session = Session(program.pid)
+        session("regs")
+        session.send("continue")
+        program.stdin.close()
+        stop = session.answer()
+        check_equal("the stop", ("signal", signal.SIGABRT), (stop["cause"], stop["signal"]))
+        check("give_up" in functions(session("bt")[0]), "no give_up in the chain")
+        session.send("continue")
+        check_equal("the end", {"event": "end", "signal": signal.SIGABRT}, session.answer())
+        session.end()
+        check_equal("status", -signal.SIGABRT, program.wait(PATIENCE_S))
+
+
 def refused(pid, *words):
     result = subprocess.run([DBG, "-p", str(pid), *words], capture_output=True, text=True, timeout=PATIENCE_S,
                             stdin=subprocess.DEVNULL)
@@ -312,4 +357,4 @@ def gdb():
 
 
 main({"breaks": breaks, "stands": stands, "watches": watches, "second": second, "vanishes": vanishes,
-      "gdb": gdb}[sys.argv[1]])
+      "cores": cores, "aborts": aborts, "gdb": gdb}[sys.argv[1]])

@@ -1,9 +1,12 @@
 // A program for the debugger's tests: debugged CASE. Not optimized, with debug information.
 #include <immintrin.h>
+#include <poll.h>
 #include <pthread.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -63,6 +66,91 @@ int with_child() {
   return 0;
 }
 
+// Both sides come to work() at once.
+int racing_child() {
+  const pid_t child = fork();
+  work(10, child == 0 ? "child" : "parent");
+  if (child == 0) _exit(3);
+  int status = 0;
+  waitpid(child, &status, 0);
+  std::printf("status %d\n", status);
+  return 0;
+}
+
+// A child that shares the memory.
+int borrowing_child() {
+  const pid_t child = vfork();
+  if (child == 0) _exit(3);
+  int status = 0;
+  waitpid(child, &status, 0);
+  std::printf("status %d\n", status);
+  return 0;
+}
+
+// A handler ends the read.
+int interrupted_read() {
+  struct sigaction action = {};
+  action.sa_handler = on_signal;
+  sigaction(SIGALRM, &action, nullptr);
+  int ends[2];
+  char byte;
+  if (pipe(ends) != 0) return 1;
+  ualarm(200'000, 0);
+  const ssize_t result = read(ends[0], &byte, 1);
+  std::printf("result %zd error %s signals %d\n", result, strerrorname_np(errno), signals);
+  return 0;
+}
+
+// Timers' signals all the while.
+int ticking() {
+  signal(SIGALRM, on_signal);
+  ualarm(5'000, 5'000);
+  while (signals < 3) pause();
+  for (int i = 0; i < 2000; ++i) deeper(2);
+  std::printf("counter %d\n", counter);
+  return 0;
+}
+
+// Has 64 MiB without a zero, and is in and out of host calls.
+int full_heap() {
+  constexpr size_t kSize = size_t{64} << 20;
+  char* const heap = static_cast<char*>(malloc(kSize));
+  std::memset(heap, 7, kSize);
+  char* const secret = static_cast<char*>(
+      mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  std::strcpy(secret, "not to be ");
+  std::strcat(secret, "dumped");
+  madvise(secret, 4096, MADV_DONTDUMP);
+  std::printf("%p\n", static_cast<void*>(heap));
+  std::fflush(stdout);
+  while (poll(nullptr, 0, 3) == 0) work(1, heap);
+  return 0;
+}
+
+void* crash_together(void* barrier) {
+  pthread_barrier_wait(static_cast<pthread_barrier_t*>(barrier));
+  *reinterpret_cast<volatile char*>(16) = 1;
+  return nullptr;
+}
+
+int crashes() {
+  pthread_barrier_t barrier;
+  pthread_barrier_init(&barrier, nullptr, 4);
+  pthread_t threads[4];
+  for (pthread_t& thread : threads) pthread_create(&thread, nullptr, crash_together, &barrier);
+  for (pthread_t thread : threads) pthread_join(thread, nullptr);
+  return 0;
+}
+
+// When its standard input ends.
+int give_up() {
+  std::printf("ready\n");
+  std::fflush(stdout);
+  char byte;
+  while (read(0, &byte, 1) > 0) continue;
+  abort();
+}
+
 int with_signal() {
   signal(SIGUSR1, on_signal);
   raise(SIGUSR1);
@@ -111,6 +199,13 @@ int main(int argc, char** argv) {
   if (std::strcmp(what, "threads") == 0) return threads();
   if (std::strcmp(what, "fork") == 0) return with_child();
   if (std::strcmp(what, "signal") == 0) return with_signal();
+  if (std::strcmp(what, "race") == 0) return racing_child();
+  if (std::strcmp(what, "vfork") == 0) return borrowing_child();
+  if (std::strcmp(what, "interrupted") == 0) return interrupted_read();
+  if (std::strcmp(what, "ticking") == 0) return ticking();
+  if (std::strcmp(what, "heap") == 0) return full_heap();
+  if (std::strcmp(what, "crashes") == 0) return crashes();
+  if (std::strcmp(what, "abort") == 0) return give_up();
   if (std::strcmp(what, "echo") == 0) return echo();
   if (std::strcmp(what, "vectors") == 0) return vectors();
   if (std::strcmp(what, "deep") == 0) return deeper(5) == 48 ? 0 : 1;

@@ -33,7 +33,8 @@ struct Core {
 
 DebugMapping mapping(uint64_t begin, uint64_t pages, uint32_t protection, bool shared,
                      const char* path) {
-  DebugMapping result = {begin, begin + pages * kPageSize, 0, protection, shared ? 1u : 0u, {}};
+  DebugMapping result = {begin,      begin + pages * kPageSize,         0,
+                         protection, shared ? dbos::kMappingShared : 0, {}};
   std::strncpy(result.path, path, sizeof result.path - 1);
   return result;
 }

@@ -166,6 +166,30 @@ TEST_CASE("only signals that dump core stop the program") {
   REQUIRE(program.runs[0].signal == SIGSEGV);
 }
 
+TEST_CASE("a step goes on behind a signal that the program lives with") {
+  fake::Program& program = fake::reset();
+  DebugSession session(no_file);
+  REQUIRE(result(session, "run", {{"step", true}, {"thread", 0x64}}) == true);
+  program.events.push_back({0, StopCause::kSignal, SIGALRM, 0});
+  session.handle_events();
+  REQUIRE(program.runs.size() == 1);
+  CHECK((program.runs[0].run == Run::kStep && program.runs[0].signal == SIGALRM));
+  // Another thread's signal.
+  program.events.push_back({1, StopCause::kSignal, SIGALRM, 0});
+  session.handle_events();
+  REQUIRE(program.runs.size() == 2);
+  CHECK((program.runs[0].run == Run::kContinue && program.runs[0].signal == SIGALRM));
+  CHECK((program.runs[1].run == Run::kStep && program.runs[1].vcpu == 0));
+  CHECK(session.take_output().empty());
+  // One that comes together with the end of the step.
+  const uint32_t resumes = program.resumes;
+  program.events.push_back({1, StopCause::kSignal, SIGALRM, 0});
+  program.events.push_back({0, StopCause::kStep, 0, 0});
+  session.handle_events();
+  CHECK(lines_of(session.take_output())[0]["cause"] == "step");
+  CHECK(program.resumes == resumes);
+}
+
 TEST_CASE("a debugger is told of the program's end") {
   fake::Program& program = fake::reset();
   DebugSession session(no_file);

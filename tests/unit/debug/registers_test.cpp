@@ -127,6 +127,24 @@ TEST_CASE("all registers written back leave everything as it was") {
   REQUIRE_FALSE(set_gdb_all_registers(&after, Avx::kYes, "zz" + text.substr(2)));
 }
 
+TEST_CASE("orig_rax takes a thread out of its system call and puts it back") {
+  Registers registers = sample();
+  const auto set = [&](int64_t number) {
+    std::vector<uint8_t> value(sizeof number);
+    std::memcpy(value.data(), &number, sizeof number);
+    REQUIRE(set_gdb_register(&registers, Avx::kYes, number_of("orig_rax"), value));
+  };
+  set(-1);
+  CHECK(registers.general.vector == dbos::kRestoredVector);
+  CHECK(registers.system_call() == -1);
+  set(7);
+  CHECK(registers.general.vector == dbos::kSystemCallVector);
+  CHECK(registers.system_call() == 7);
+  registers.general.vector = dbos::kBreakpointVector;
+  set(-1);
+  CHECK(registers.general.vector == dbos::kBreakpointVector);
+}
+
 TEST_CASE("what is not known shows as such") {
   Registers registers = sample();
   registers.has_special = false;
