@@ -34,8 +34,9 @@ void shootdown(AddressSpace& space, VirtualRange range);
 void flush_local(VirtualAddress address);
 
 // No frame was left. Without locks, by who needs one: makes memory free that is kept for snapshots
-// only, if it may, and waits for it. Returns whether another try is worth it.
-bool make_room();
+// only, if it may, and waits for it. Returns whether another try is worth it: more frames are free
+// than `free_before`, or a snapshot has ended.
+bool make_room(u64 free_before);
 
 // Snapshots keep `kept` bytes, more than copy_limit(), and so many pages have just been copied
 // for their sake. Without locks: slows the caller down, or ends a snapshot.

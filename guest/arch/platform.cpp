@@ -48,8 +48,8 @@ Result<void> memory_release(PhysicalAddress begin, u64 bytes) {
   return {};
 }
 
-bool make_room() {
-  return end_snapshot_for_memory();
+bool make_room(u64 free_before) {
+  return end_snapshot_for_memory(free_before);
 }
 
 void limit_copies(u64 kept, u32 copied_pages) {

@@ -112,6 +112,7 @@ void handle_page_fault(TrapFrame& frame) {
   const bool in_program = is_in_program(frame);
   const bool may_resolve = address.value() < kProgramEnd && !current_cpu().no_fault;
   FaultKind fault = FaultKind::kNoMapping;
+  if (in_program) current_thread().copies_delayed_ns = 0;
   if (may_resolve) {
     fault = current_thread().space->handle_fault(address, access_of(frame.error_code));
     if (fault == FaultKind::kResolved) return;

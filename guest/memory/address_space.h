@@ -221,9 +221,10 @@ class AddressSpace {
   // moves *from.
   void window_ranges(VirtualAddress* from, VirtualAddress end, WindowRanges* out);
 
-  // No frame was left for this address space. Without locks: gives up what is ready for its next
-  // snapshots, or ends a snapshot, and answers whether another try is worth it.
-  bool make_room();
+  // No frame was left for this address space, when so many were free. Without locks: gives up what
+  // is ready for its next snapshots, or ends a snapshot, and answers whether another try is worth
+  // it (shortage.h asks).
+  bool make_room(u64 free_before);
 
   // ---- Faults ----
   // Does everything, host calls included.

@@ -3,6 +3,7 @@
 #include "guest/memory/address_space.h"
 #include "guest/memory/frame_allocator.h"
 #include "guest/memory/shared_zero.h"
+#include "guest/memory/shortage.h"
 
 namespace dbos {
 namespace {
@@ -72,16 +73,17 @@ FaultOutcome AddressSpace::fault_locked(VirtualAddress address, Access access,
 }
 
 FaultKind AddressSpace::handle_fault(VirtualAddress address, Access access) {
+  Shortage shortage(*this);
   FaultOutcome result = fault_with_host(address, access);
-  while (result.kind == FaultKind::kOutOfMemory && make_room()) {
+  while (result.kind == FaultKind::kOutOfMemory && shortage.is_over()) {
     result = fault_with_host(address, access);
   }
   if (result.copied != 0) keep_copy_limit(result.copied);
   return result.kind;
 }
 
-bool AddressSpace::make_room() {
-  return yield_ready() || platform::make_room();
+bool AddressSpace::make_room(u64 free_before) {
+  return yield_ready() || platform::make_room(free_before);
 }
 
 // Snapshots are made to cost less where they keep too much.

@@ -1,6 +1,5 @@
 #include "guest/process/copy_limit.h"
 
-#include <asm/unistd_64.h>
 #include <time.h>
 
 #include <atomic>
@@ -23,8 +22,10 @@ constexpr u64 kEnoughFrames = 64;
 bool ends_snapshots = false;
 constinit std::atomic<u64> seen_ended{0};
 
+// A debugger's agent, which writes to main's memory, can't end anybody.
 bool may_limit() {
-  return current_process().is_main.load() && !is_dying();
+  const bool is_agent = (current_hypercall_page().debug & kDebugAgent) != 0;
+  return current_process().is_main.load() && !is_dying() && !is_agent;
 }
 
 // A signal ends it early; then others get a chance to run.
@@ -34,14 +35,22 @@ void sleep_for(u64 time_ns) {
   if (is_interrupted(result)) hypercall(Service::kYield);
 }
 
-// The clock is read again: a signal may have ended the sleep.
-void delay_copy(u64 time_ns) {
+// The clock is read again: a signal may have ended the sleep. A system call may copy in many steps.
+void delay_copy(u64 wanted_ns) {
+  u64& delayed_ns = current_thread().copies_delayed_ns;
+  const u64 left_ns = kCopyDelayMost_ns - delayed_ns;
+  const u64 time_ns = wanted_ns < left_ns ? wanted_ns : left_ns;
+  if (time_ns == 0) return;
+  delayed_ns += time_ns;
   const u64 begin_ns = clock_now(CLOCK_MONOTONIC);
   sleep_for(time_ns);
   platform::counters().add(Counter::kCopyDelayed_ns, clock_now(CLOCK_MONOTONIC) - begin_ns);
 }
 
-void end_process_of(const Candidate& snapshot, const char* why) {
+// ESRCH: it has executed a program, or ended, and its memory comes back by itself.
+bool end_process_of(const Candidate& snapshot, const char* why) {
+  const i64 result = hypercall(Service::kEndFork, static_cast<u64>(snapshot.process_id));
+  if (result != 0) return false;
   LogLine()
       .text("process ")
       .number(snapshot.process_id)
@@ -51,7 +60,7 @@ void end_process_of(const Candidate& snapshot, const char* why) {
       .number(static_cast<i64>(snapshot.kept_bytes / kMiB))
       .text(" MiB")
       .send();
-  hypercall(__NR_kill, static_cast<u64>(snapshot.process_id), signal_number::kKill);
+  return true;
 }
 
 // Ends the snapshot that keeps most, or waits for one that is ending, until `is_enough()`. Returns
@@ -59,16 +68,15 @@ void end_process_of(const Candidate& snapshot, const char* why) {
 // where one can't be ended, the next one is.
 template <typename Enough>
 bool end_snapshot(const char* why, Counter counter, Enough is_enough) {
-  const u64 before = ended_processes();
-  const auto is_over = [&] { return ended_processes() != before || is_enough(); };
+  const u64 before = ended_spaces();
+  const auto is_over = [&] { return ended_spaces() != before || is_enough(); };
   const u64 until_ns = clock_now(CLOCK_MONOTONIC) + kPatience_ns;
   while (!is_over() && may_limit()) {
     const u64 now_ns = clock_now(CLOCK_MONOTONIC);
     const Candidate snapshot = condemn_snapshot(now_ns, kPatience_ns);
     if (!snapshot.exists || (!snapshot.is_condemned && now_ns >= until_ns)) break;
-    if (snapshot.process_id != 0) {
+    if (snapshot.process_id != 0 && end_process_of(snapshot, why)) {
       platform::counters().count(counter);
-      end_process_of(snapshot, why);
     }
     sleep_for(kLook_ns);
   }
@@ -94,14 +102,13 @@ void keep_copy_limit(u64 kept, u32 copied_pages) {
   }
 }
 
-bool end_snapshot_for_memory() {
+bool end_snapshot_for_memory(u64 free_before) {
   if (!may_limit()) return false;
-  const u64 free_before = frame_allocator.counts().free;
   const bool is_better =
       end_snapshot("there is no memory left for the program itself", Counter::kEndedForMemory,
                    [&] { return frame_allocator.counts().free >= free_before + kEnoughFrames; });
   // Or one has ended by itself after the caller had found no memory.
-  const u64 ended = ended_processes();
+  const u64 ended = ended_spaces();
   return seen_ended.exchange(ended) != ended || is_better;
 }
 

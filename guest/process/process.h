@@ -22,6 +22,7 @@ struct ResourceLimit {  // struct rlimit64
 // How many processes use an address space: more than one after vfork or clone(CLONE_VM).
 struct SpaceUse {
   std::atomic<u32> processes{1};
+  bool has_owner = true;  // one that did not borrow it; with the process table's lock
 };
 
 struct Process {

@@ -13,7 +13,7 @@ PhysicalAddress the_kernel_root;
 constinit Spinlock table_lock;  // before all others
 Process* newest_process = nullptr;
 std::atomic<u64> processes_ending{0};  // off the list, and not released yet
-std::atomic<u64> processes_ended{0};
+std::atomic<u64> spaces_ended{0};
 
 void inherit_limits(Process& process, const Process& parent) {
   process.address_space_limit = parent.address_space_limit;
@@ -42,6 +42,7 @@ void delist(Process& process) {
   const LockGuard guard(table_lock);
   (process.previous == nullptr ? newest_process : process.previous->next) = process.next;
   if (process.next != nullptr) process.next->previous = process.previous;
+  if (!process.borrows_space) process.space_use->has_owner = false;
   if (process.is_main.load()) make_eldest_main();
 }
 
@@ -90,6 +91,7 @@ void drop_use(SpaceUse* use, AddressSpace* space) {
   if (use->processes.fetch_sub(1) != 1) return;
   AddressSpace::destroy(space);
   heap_delete(use);
+  spaces_ended.fetch_add(1);
   wake_helper(HelperWork::kSnapshotEnded);
 }
 
@@ -103,26 +105,33 @@ void release_process(Process& process) {
   if (process.is_first) leave_helper(process);
   processes_ending.fetch_add(1);
   delist(process);
-  drop_use(process.space_use, process.space);
+  drop_use(process.space_use, process.space);  // first: who waits must find it in one of the two
   heap_delete(&process);
-  processes_ended.fetch_add(1);  // first: who waits must find it in one of the two
   processes_ending.fetch_sub(1);
   trim_free_memory();
 }
 
-// A process that shares its parent's memory keeps nothing.
+namespace {
+
+// A process that shares its parent's memory keeps nothing, unless the parent has gone before it.
+bool keeps_snapshot(const Process& process) {
+  const bool has_it = !process.borrows_space || !process.space_use->has_owner;
+  return has_it && !process.is_main.load() && process.space->line().departure() != 0;
+}
+
+}  // namespace
+
 Candidate condemn_snapshot(u64 now_ns, u64 patience_ns) {
   const LockGuard guard(table_lock);
   Process* chosen = nullptr;
   Candidate result = {processes_ending.load() != 0, false, 0, 0};
   for (Process* process = newest_process; process != nullptr; process = process->next) {
-    const Line& line = process->space->line();
-    if (process->is_main.load() || process->borrows_space || line.departure() == 0) continue;
+    if (!keeps_snapshot(*process)) continue;
     if (process->condemned_at_ns != 0) {
       if (process->condemned_at_ns + patience_ns <= now_ns) continue;
       return {true, true, 0, 0};
     }
-    const u64 kept = (line.retired_pages() + line.retired_nodes()) * kPageSize;
+    const u64 kept = process->space->line().kept_frames() * kPageSize;
     const bool is_more = chosen == nullptr || kept > result.kept_bytes;
     result.exists = true;
     if (!is_more || process->process_id == 0) continue;
@@ -143,8 +152,8 @@ bool visit_process(i32 process_id, ProcessVisitor visitor, void* context) {
   return process != nullptr;
 }
 
-u64 ended_processes() {
-  return processes_ended.load();
+u64 ended_spaces() {
+  return spaces_ended.load();
 }
 
 void count_thread(Process& process) {

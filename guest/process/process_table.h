@@ -33,8 +33,8 @@ struct Candidate {
   u64 kept_bytes;     // of its parent's: what it has written itself does not count
 };
 Candidate condemn_snapshot(u64 now_ns, u64 patience_ns);
-// How many processes have been released, with what they kept.
-u64 ended_processes();
+// How many address spaces have been released, with what they kept.
+u64 ended_spaces();
 
 // A use of a process's address space beside the process's own: it lives until drop().
 class SharedSpace {

@@ -33,6 +33,8 @@ struct Thread {
   u64 fault_error_code;
   u64 fault_address;
 
+  u64 copies_delayed_ns;  // by --cow-limit, in this fault or system call
+
   // What Linux keeps per thread for libc.
   VirtualAddress clear_child_tid;
   VirtualAddress robust_list_head;

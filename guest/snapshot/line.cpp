@@ -39,6 +39,15 @@ u64 line_count() {
   return line_total;
 }
 
+u64 Line::kept_frames() const {
+  LockGuard guard(lines_lock);
+  u64 frames = retired_pages() + retired_nodes();
+  for (const Line* line = parent_; line != nullptr && !line->has_space_; line = line->parent_) {
+    frames += line->retired_pages() + line->retired_nodes();
+  }
+  return frames;
+}
+
 Line* first_line() {
   return all_lines;
 }

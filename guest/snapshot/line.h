@@ -91,6 +91,10 @@ class alignas(256) Line {
   u64 retired_pages() const { return retired_pages_.load(std::memory_order_relaxed); }
   u64 retired_nodes() const { return retired_nodes_.load(std::memory_order_relaxed); }
 
+  // In frames: that, and what the line's ancestors keep that have ended and that live on for it.
+  // Takes the lines' lock.
+  u64 kept_frames() const;
+
   // Whether the parent has ended and left everything to this line. With the lock of the line's
   // address space, which then adopts and calls take_parents_place().
   bool may_adopt() const { return may_adopt_.load(std::memory_order_acquire); }

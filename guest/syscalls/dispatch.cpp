@@ -8,6 +8,7 @@
 #include "guest/lib/log.h"
 #include "guest/memory/address_space.h"
 #include "guest/memory/frame_allocator.h"
+#include "guest/memory/shortage.h"
 #include "guest/process/clone.h"
 #include "guest/process/exit.h"
 #include "guest/process/signal.h"
@@ -152,22 +153,22 @@ Answer dispatch_time(Thread& thread, u64 number, const Arguments& a) {
   }
 }
 
-// Memory that is kept for snapshots is not refused to the program: they go first. `refusals`: the
-// allocator's before the call.
-bool finds_room(Thread& thread, i64 result, u64 refusals) {
-  const bool is_out_of_frames = result == -ENOMEM && frame_allocator.refusals() != refusals;
-  return is_out_of_frames && !frame_allocator.ensure_frames() && thread.space->make_room();
+// Memory that is kept for snapshots is not refused to the program: they go first.
+Answer dispatch_memory_with_room(Thread& thread, u64 number, const Arguments& a) {
+  Shortage shortage(*thread.space);
+  for (;;) {
+    const u64 refusals = frame_allocator.refusals();
+    const Answer answer = dispatch_memory(thread, number, a);
+    const bool is_out_of_frames = answer == -ENOMEM && frame_allocator.refusals() != refusals;
+    if (!is_out_of_frames || !shortage.is_over()) return answer;
+  }
 }
 
 i64 dispatch(Thread& thread, TrapFrame& frame) {
   const auto number = static_cast<u32>(frame.error_code);
   const Arguments a{{frame.rdi, frame.rsi, frame.rdx, frame.r10, frame.r8, frame.r9}};
   if (const Answer answer = dispatch_process(thread, frame, number, a)) return *answer;
-  u64 refusals = frame_allocator.refusals();
-  while (const Answer answer = dispatch_memory(thread, number, a)) {
-    if (!finds_room(thread, *answer, refusals)) return *answer;
-    refusals = frame_allocator.refusals();
-  }
+  if (const Answer answer = dispatch_memory_with_room(thread, number, a)) return *answer;
   if (const Answer answer = dispatch_time(thread, number, a)) return *answer;
   if (const Answer answer = dispatch_signal(thread, frame, number, a)) return *answer;
   if (const Answer answer = dispatch_proc_file(thread, number, a.value)) return *answer;
@@ -181,6 +182,7 @@ i64 dispatch(Thread& thread, TrapFrame& frame) {
 extern "C" bool handle_system_call(TrapFrame* frame) {
   Thread& thread = current_thread();
   thread.frame = frame;
+  thread.copies_delayed_ns = 0;
   const CallWatch watch(*frame);
   const i64 result = dispatch(thread, *frame);
   frame->rax = static_cast<u64>(result);

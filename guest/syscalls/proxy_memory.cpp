@@ -53,9 +53,14 @@ void kill_for_memory() {
   dbos::kill_for_memory();
 }
 
+// Where there are frames, but none of them together, no snapshot is ended: its frames lie apart,
+// too.
 Result<PhysicalAddress> allocate_contiguous(u64 bytes) {
+  AddressSpace& space = *current_thread().space;
   Result<PhysicalAddress> result = frame_allocator.allocate_kernel(order_of(bytes));
-  while (result.is_error() && current_thread().space->make_room()) {
+  while (result.is_error()) {
+    const u64 free_before = frame_allocator.counts().free;
+    if (frame_allocator.ensure_frames() || !space.make_room(free_before)) return result;
     result = frame_allocator.allocate_kernel(order_of(bytes));
   }
   return result;

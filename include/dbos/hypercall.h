@@ -182,6 +182,7 @@ enum dbos_service {
   DBOS_SERVICE_TRACE = 0x1018,
   DBOS_SERVICE_HELPER = 0x1019,
   DBOS_SERVICE_WINDOW_ATTACH = 0x101a,
+  DBOS_SERVICE_END_FORK = 0x101b,
 };
 
 // log's severity. dbos-run --log-level shows those up to its own.

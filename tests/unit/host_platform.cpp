@@ -221,7 +221,7 @@ void flush_local(VirtualAddress address) {
   if (host::on_flush_local) host::on_flush_local(address);
 }
 
-bool make_room() {
+bool make_room(u64) {
   return host::on_no_memory && host::on_no_memory();
 }
 

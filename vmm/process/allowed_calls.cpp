@@ -2,9 +2,6 @@
 
 #include <asm/unistd.h>
 #include <linux/futex.h>
-#include <signal.h>
-
-#include "vmm/process/host_process.h"
 
 namespace dbos::vmm {
 namespace {
@@ -35,12 +32,9 @@ bool is_upkeep(const Call& call) {
 // The helper sleeps, reads the time, ends, and ends snapshots that keep too much (--cow-limit).
 bool is_of_helper(const Call& call) {
   if (call.number == __NR_clock_gettime) return true;
-  if (call.number == __NR_kill) {
-    return call.arguments[1] == SIGKILL && is_fork_of_ours(call.arguments[0]);
-  }
   const auto service = static_cast<Service>(call.number);
   return service == Service::kPark || service == Service::kClockRefresh ||
-         service == Service::kThreadExit;
+         service == Service::kThreadExit || service == Service::kEndFork;
 }
 
 }  // namespace

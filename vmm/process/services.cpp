@@ -263,6 +263,8 @@ int64_t execute_service(Vcpu& vcpu, const Call& call) {
     case Service::kTrace:
       print_trace(vcpu.index);
       return 0;
+    case Service::kEndFork:
+      return is_fork_of_ours(a[0]) ? raw_call(__NR_kill, a[0], SIGKILL) : -ESRCH;
     case Service::kExit:
       exit_process(vcpu, a[0], a[1] != 0);
     case Service::kDebugStop:

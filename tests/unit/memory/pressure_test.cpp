@@ -2,6 +2,7 @@
 
 #include <catch2/catch.hpp>
 
+#include "guest/memory/shortage.h"
 #include "guest/process/copy_limit.h"
 #include "tests/unit/memory/snapshot_fixture.h"
 
@@ -105,6 +106,41 @@ TEST_CASE_METHOD(PressureFixture,
     ++written;
   }
   REQUIRE((written > 50 && asked == 2));
+}
+
+TEST_CASE_METHOD(PressureFixture, "frames that are there again are enough for another try") {
+  map(main, 0, 64);
+  Hog hog;
+  u32 asked = 0;
+  SECTION("before somebody is asked to make room") {
+    // The first try takes back what is ready; the frames come back while it does.
+    host::on_no_memory = [&] {
+      ++asked;
+      return false;
+    };
+    const u64 refusals = frame_allocator.refusals();
+    while (main.try_fault(page(0), Access::kWrite).kind != FaultKind::kOutOfMemory) {
+    }
+    CHECK(frame_allocator.refusals() > refusals);
+    hog.give_back(200);
+    Shortage shortage(main);
+    CHECK(shortage.is_over());
+    CHECK(asked == 0);
+    // They did not suffice: room is made, and looked for once more where that can't be.
+    CHECK(shortage.is_over());
+    CHECK(asked == 1);
+    CHECK(shortage.is_over());
+    CHECK(!shortage.is_over());
+  }
+  SECTION("while it was made for nothing") {
+    host::on_no_memory = [&] {
+      ++asked;
+      hog.give_back(200);
+      return false;
+    };
+    REQUIRE(main.handle_fault(page(1), Access::kWrite) == FaultKind::kResolved);
+    REQUIRE(asked == 1);
+  }
 }
 
 TEST_CASE_METHOD(PressureFixture,

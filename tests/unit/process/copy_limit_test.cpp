@@ -23,7 +23,7 @@ Thread main_thread;
 HypercallPage main_page;
 u64 now_ns = kSecond_ns;
 std::function<void()> on_sleep;  // after each look
-std::function<void(i32)> on_kill;
+std::function<i64(i32)> on_kill;
 
 }  // namespace
 
@@ -47,7 +47,7 @@ i64 hypercall(u32 number, u64 a0, u64, u64, u64, u64, u64) {
     if (on_sleep) on_sleep();
     return -ETIMEDOUT;
   }
-  if (number == __NR_kill) on_kill(static_cast<i32>(a0));
+  if (number == static_cast<u32>(Service::kEndFork)) return on_kill(static_cast<i32>(a0));
   return 0;
 }
 
@@ -56,6 +56,14 @@ namespace {
 
 constexpr VirtualAddress kHeap{0x1000'0000};
 constexpr u64 kHeapPages = 64;
+
+bool end_for_memory() {
+  return end_snapshot_for_memory(frame_allocator.counts().free);
+}
+
+u64 ended_for_memory() {
+  return platform::counters().events[static_cast<u32>(Counter::kEndedForMemory)];
+}
 
 class CopyLimitFixture {
  public:
@@ -66,9 +74,13 @@ class CopyLimitFixture {
     (void)space->map_anonymous(kHeap, kHeapPages * kPageSize, PROT_READ | PROT_WRITE,
                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_STACK);
     write_heap(kHeapPages);
-    (void)end_snapshot_for_memory();  // what has ended before does not count
-    on_kill = [this](i32 id) { killed.push_back(id); };
+    (void)end_for_memory();  // what has ended before does not count
+    on_kill = [this](i32 id) {
+      killed.push_back(id);
+      return 0;
+    };
     began_ns = now_ns;
+    main_thread.copies_delayed_ns = 0;
   }
   ~CopyLimitFixture() {
     set_copy_limit(kUnlimited);
@@ -98,7 +110,7 @@ class CopyLimitFixture {
 }  // namespace
 
 TEST_CASE_METHOD(CopyLimitFixture, "where there is no snapshot, none is ended") {
-  CHECK(!end_snapshot_for_memory());
+  CHECK(!end_for_memory());
   CHECK(waited_ns() == 0);
 }
 
@@ -110,7 +122,7 @@ TEST_CASE_METHOD(CopyLimitFixture, "the snapshot that keeps most is ended, and w
   on_sleep = [&] {
     if (waited_ns() >= kSecond_ns) release_process(first), on_sleep = nullptr;
   };
-  CHECK(end_snapshot_for_memory());
+  CHECK(end_for_memory());
   CHECK(killed == std::vector<i32>{11});
   CHECK(waited_ns() == kSecond_ns);
   release_process(second);
@@ -123,7 +135,7 @@ TEST_CASE_METHOD(CopyLimitFixture, "a snapshot whose process has not begun is en
     if (waited_ns() >= kSecond_ns) child.process_id = 11;
     if (!killed.empty()) release_process(child), on_sleep = nullptr;
   };
-  CHECK(end_snapshot_for_memory());
+  CHECK(end_for_memory());
   CHECK(killed == std::vector<i32>{11});
   CHECK(waited_ns() < 2 * kSecond_ns);
 }
@@ -131,7 +143,7 @@ TEST_CASE_METHOD(CopyLimitFixture, "a snapshot whose process has not begun is en
 TEST_CASE_METHOD(CopyLimitFixture,
                  "main does not wait for ever for a process that does not begin") {
   Process& child = fork(0);
-  CHECK(!end_snapshot_for_memory());
+  CHECK(!end_for_memory());
   CHECK(waited_ns() == 10 * kSecond_ns);
   release_process(child);
 }
@@ -144,9 +156,9 @@ TEST_CASE_METHOD(CopyLimitFixture, "where a snapshot can't be ended, the next on
   on_sleep = [&] {
     if (killed.size() == 2) release_process(other), on_sleep = nullptr;
   };
-  CHECK(end_snapshot_for_memory());
+  CHECK(end_for_memory());
   CHECK(killed == std::vector<i32>{11, 12});
-  CHECK(!end_snapshot_for_memory());  // nobody is left, and nobody waits for him again
+  CHECK(!end_for_memory());  // nobody is left, and nobody waits for him again
   CHECK(waited_ns() < 11 * kSecond_ns);
   release_process(stuck);
 }
@@ -156,17 +168,17 @@ TEST_CASE_METHOD(CopyLimitFixture, "when main ends, the eldest of its children i
   Process& second = fork(12);
   main_thread.process = &second;
   release_process(*main);
-  CHECK(!end_snapshot_for_memory());
+  CHECK(!end_for_memory());
   main = main_thread.process = &eldest;
   release_process(second);
-  CHECK(end_snapshot_for_memory());
+  CHECK(end_for_memory());
   CHECK(killed.empty());
   Process& child = fork(13);
   write_heap(20);
   on_sleep = [&] {
     if (!killed.empty()) release_process(child), on_sleep = nullptr;
   };
-  CHECK(end_snapshot_for_memory());
+  CHECK(end_for_memory());
   CHECK(killed == std::vector<i32>{13});
 }
 
@@ -183,6 +195,73 @@ TEST_CASE_METHOD(CopyLimitFixture, "a snapshot that can't be ended delays one co
   CHECK(waited_ns() == 10 * kSecond_ns);
   CHECK(killed == std::vector<i32>{11});
   release_process(stuck);
+}
+
+TEST_CASE_METHOD(CopyLimitFixture, "a snapshot that vfork's child uses has not ended before it") {
+  Process& parent = fork(11);
+  Process& borrower = *create_process(*parent.space, &parent).value();
+  borrower.process_id = 12;
+  write_heap(20);
+  on_sleep = [&] {
+    if (killed.size() == 1 && waited_ns() < kSecond_ns)
+      release_process(parent), now_ns += kSecond_ns;
+    if (killed.size() == 2) release_process(borrower), on_sleep = nullptr;
+  };
+  CHECK(end_for_memory());
+  CHECK(killed == std::vector<i32>{11, 12});
+}
+
+TEST_CASE_METHOD(CopyLimitFixture,
+                 "what a dead parent keeps counts for the snapshot that is left") {
+  Process& middle = fork(11);
+  AddressSpace* const space = middle.space->snapshot().value();
+  Process& grandchild = *create_process(*space, &middle).value();
+  grandchild.process_id = 12;
+  release_process(middle);
+  write_heap(20);
+  Process& small = fork(13);
+  write_heap(5);
+  on_sleep = [&] {
+    if (!killed.empty()) release_process(grandchild), on_sleep = nullptr;
+  };
+  CHECK(end_for_memory());
+  CHECK(killed == std::vector<i32>{12});
+  release_process(small);
+}
+
+TEST_CASE_METHOD(CopyLimitFixture, "a debugger's agent ends no snapshot") {
+  Process& child = fork(11);
+  write_heap(20);
+  main_page.debug = kDebugAgent;
+  CHECK(!end_for_memory());
+  main_page.debug = 0;
+  CHECK(killed.empty());
+  on_sleep = [&] { release_process(child), on_sleep = nullptr; };
+  CHECK(end_for_memory());
+  CHECK(killed == std::vector<i32>{11});
+}
+
+TEST_CASE_METHOD(CopyLimitFixture, "a process that has left the guest is waited for") {
+  Process& child = fork(11);
+  write_heap(20);
+  on_kill = [](i32) { return -ESRCH; };
+  on_sleep = [&] {
+    if (waited_ns() >= kSecond_ns) release_process(child), on_sleep = nullptr;
+  };
+  const u64 before = ended_for_memory();
+  CHECK(end_for_memory());
+  CHECK(ended_for_memory() == before);
+}
+
+TEST_CASE_METHOD(CopyLimitFixture, "a system call is delayed by two seconds at most") {
+  BootInformation boot{};
+  boot.cow_limit = 10 * kPageSize;
+  prepare_copy_limit(boot);
+  for (int i = 0; i < 3; ++i) keep_copy_limit(30 * kPageSize, 8);
+  CHECK(waited_ns() == 2 * kSecond_ns);
+  main_thread.copies_delayed_ns = 0;  // the next one
+  keep_copy_limit(30 * kPageSize, 1);
+  CHECK(waited_ns() == 2 * kSecond_ns + kSecond_ns / 5);
 }
 
 }  // namespace test

@@ -317,7 +317,9 @@ HypercallPage& current_hypercall_page() {
   return life::self->page;
 }
 i64 hypercall(u32 number, u64 a0, u64 a1, u64 a2, u64, u64, u64) {
-  if (number != __NR_kill) return life::answer(static_cast<Service>(number), a0, a1, a2);
+  if (static_cast<Service>(number) != Service::kEndFork) {
+    return life::answer(static_cast<Service>(number), a0, a1, a2);
+  }
   life::kill(static_cast<i32>(a0));
   return 0;
 }

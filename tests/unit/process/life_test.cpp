@@ -105,8 +105,12 @@ void check_actions() {
   }
 }
 
+bool end_for_memory() {
+  return end_snapshot_for_memory(frame_allocator.counts().free);
+}
+
 void limit_copies() {
-  if (pick(4) == 0) (void)end_snapshot_for_memory();
+  if (pick(4) == 0) (void)end_for_memory();
 }
 
 void fork_and_perhaps_wait() {
@@ -191,7 +195,7 @@ TEST_CASE("processes and threads that come and go at random leave nothing behind
   std::cout << "LIFE_SEED=" << seed << '\n';
   const PhysicalAddress root = kernel_root_for_tests();
   set_kernel_root(root);
-  host::on_no_memory = end_snapshot_for_memory;
+  host::on_no_memory = end_for_memory;
   host::on_copy_limit = keep_copy_limit;
   frame_allocator.drain_caches();
   const FrameCounts before = frame_allocator.counts();
