@@ -16,7 +16,7 @@
 namespace dbos::dbg {
 namespace {
 
-constexpr timeval kPatience = {10, 0};  // for an answer: the other end never waits for the guest
+constexpr int kPatience_ms = 10'000;  // for an answer: the other end never waits for the guest
 constexpr int kTurn_ms = 1000;
 
 // Names and texts come from the program's memory, and may hold what a terminal obeys.
@@ -47,8 +47,8 @@ Connection::Connection(const std::string& socket_name) {
   socket_ = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (socket_ < 0) throw Failure(std::string("can't make a socket: ") + std::strerror(errno));
   // A dbos-run that is stopped, or on its way out, accepts nobody; connect() would wait for it.
-  setsockopt(socket_, SOL_SOCKET, SO_SNDTIMEO, &kPatience, sizeof kPatience);
-  setsockopt(socket_, SOL_SOCKET, SO_RCVTIMEO, &kPatience, sizeof kPatience);
+  const timeval patience = {kPatience_ms / 1000, 0};
+  setsockopt(socket_, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
   const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + size);
   if (connect(socket_, reinterpret_cast<const sockaddr*>(&address), length) != 0) {
     const int error = errno;
@@ -97,13 +97,11 @@ std::optional<Json> Connection::receive(Wait wait) {
       throw Failure("dbos-run's answer can't be read: is it of another version?");
     }
     pollfd waiting = {socket_, POLLIN, 0};
-    if (wait == Wait::kForATurn && poll(&waiting, 1, kTurn_ms) <= 0) return std::nullopt;
+    const int ready = poll(&waiting, 1, wait == Wait::kForAnswer ? kPatience_ms : kTurn_ms);
+    if (ready == 0 && wait == Wait::kForAnswer) throw Failure("dbos-run does not answer");
+    if (ready <= 0) return std::nullopt;
     char bytes[64 * 1024];
     const ssize_t size = recv(socket_, bytes, sizeof bytes, 0);
-    if (size < 0 && errno == EAGAIN) {
-      if (wait != Wait::kForAnswer) continue;
-      throw Failure("dbos-run does not answer");
-    }
     if (size <= 0) {
       has_ended_ = size == 0 || errno != EINTR;
       return std::nullopt;

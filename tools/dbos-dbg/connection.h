@@ -60,8 +60,9 @@ class Connection {
 
   // The result. Throws Failure with what the other end complains of. Events that come before the
   // answer are dropped. `file`: a descriptor that goes with the request; -1: none.
-  // kForATurn: of receive() alone. A signal that came before the wait shows after a turn.
-  enum class Wait { kForAnswer, kForATurn, kForever };
+  // kForATurn: ask() waits one turn after the other, without limit, for what takes its time. A
+  // signal that came before receive() waits shows after a turn.
+  enum class Wait { kForAnswer, kForATurn };
   Json ask(const std::string& command, const Json& arguments = Json::object(),
            Wait wait = Wait::kForAnswer, int file = -1);
 

@@ -55,6 +55,12 @@ Answer done() {
   return {true, {}};
 }
 
+// The event of a step after which Ctrl-C lets no other one follow.
+Json interrupted(Json event) {
+  event["cause"] = "interrupt";
+  return event;
+}
+
 }  // namespace
 
 struct DebugCommands::Command {
@@ -84,7 +90,7 @@ const std::vector<DebugCommands::Command>& DebugCommands::commands() {
       {"awatch", "", "awatch PLACE [LENGTH]", "... or read", &DebugCommands::set_access_watchpoint},
       {"points", "", "points", "the breakpoints and watchpoints", &DebugCommands::points},
       {"delete", "d", "delete [NUMBER]", "remove a breakpoint, or all", &DebugCommands::remove},
-      {"step", "s", "step [COUNT]", "one instruction of the thread, or several",
+      {"step", "s", "step [COUNT]", "one instruction of the thread, or several; Ctrl-C stops it",
        &DebugCommands::step},
       {"continue", "c", "continue", "let the program go on until it stops; Ctrl-C stops it",
        &DebugCommands::go_on},
@@ -309,6 +315,7 @@ Json DebugCommands::run_watching(Target::Go go) {
       if (is_hit || has_changed) return event;
     }
     if (go == Target::Go::kOneInstruction) return event;
+    if (InterruptGuard::was_interrupted()) return interrupted(std::move(event));
   }
 }
 
@@ -364,14 +371,17 @@ Answer DebugCommands::step(const Words& words) {
   if (count == 0 || count > kStepsMax) {
     throw Failure(fmt::format("step takes a count from 1 to {}", kStepsMax));
   }
+  const InterruptGuard guard;
   for (uint64_t i = 1;; ++i) {
-    const Json event = run_watching(Target::Go::kOneInstruction);
+    Json event = run_watching(Target::Go::kOneInstruction);
     const bool goes_on = event["event"] == "stop" && event["cause"] == "step";
     if (i == count || !goes_on) return stopped(event);
+    if (InterruptGuard::was_interrupted()) return stopped(interrupted(std::move(event)));
   }
 }
 
 Answer DebugCommands::go_on(const Words&) {
+  const InterruptGuard guard;
   return stopped(run_watching(Target::Go::kOn));
 }
 

@@ -89,8 +89,8 @@ void serve_gdb(const std::string& program, const std::string& address) {
   if (is_port) parse(address);  // whatever is wrong is said before gdb is waited for
   Connection connection(choose_machine(program).address);
   const FileDescriptor accepted(address.empty() ? -1 : wait_for_gdb(address));
-  connection.ask("debug", Json::object(), Connection::Wait::kForever);
-  connection.ask("gdb", Json::object(), Connection::Wait::kForever);
+  connection.ask("debug", Json::object(), Connection::Wait::kForATurn);
+  connection.ask("gdb", Json::object(), Connection::Wait::kForATurn);
   std::signal(SIGPIPE, SIG_IGN);
   const int input = address.empty() ? STDIN_FILENO : accepted.number();
   const int output = address.empty() ? STDOUT_FILENO : accepted.number();

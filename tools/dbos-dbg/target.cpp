@@ -21,23 +21,6 @@ void note_interrupt(int) {
   is_interrupted = 1;
 }
 
-// Without SA_RESTART: the signal ends the wait for the next line.
-class InterruptGuard {
- public:
-  InterruptGuard() {
-    is_interrupted = 0;
-    struct sigaction action = {};
-    action.sa_handler = note_interrupt;
-    sigaction(SIGINT, &action, &before_);
-  }
-  ~InterruptGuard() { sigaction(SIGINT, &before_, nullptr); }
-  InterruptGuard(const InterruptGuard&) = delete;
-  InterruptGuard& operator=(const InterruptGuard&) = delete;
-
- private:
-  struct sigaction before_ = {};
-};
-
 bool is_same(const std::vector<vmm::LoadedModule>& a, const std::vector<vmm::LoadedModule>& b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const auto& one, const auto& other) {
     return one.path == other.path && one.bias == other.bias;
@@ -46,16 +29,31 @@ bool is_same(const std::vector<vmm::LoadedModule>& a, const std::vector<vmm::Loa
 
 }  // namespace
 
+InterruptGuard::InterruptGuard() {
+  is_interrupted = 0;
+  struct sigaction action = {};
+  action.sa_handler = note_interrupt;
+  sigaction(SIGINT, &action, &before_);
+}
+
+InterruptGuard::~InterruptGuard() {
+  sigaction(SIGINT, &before_, nullptr);
+}
+
+bool InterruptGuard::was_interrupted() {
+  return is_interrupted != 0;
+}
+
 Target::Target(const Address& address)
     : connection_(address),
-      description_(connection_.ask("debug", Json::object(), Connection::Wait::kForever)) {}
+      description_(connection_.ask("debug", Json::object(), Connection::Wait::kForATurn)) {}
 
 Json Target::ask(const std::string& command, const Json& arguments) {
-  return connection_.ask(command, arguments, Connection::Wait::kForever);
+  return connection_.ask(command, arguments, Connection::Wait::kForATurn);
 }
 
 void Target::write_core(int file) {
-  connection_.ask("core", {{"thread", thread()}}, Connection::Wait::kForever, file);
+  connection_.ask("core", {{"thread", thread()}}, Connection::Wait::kForATurn, file);
 }
 
 Json Target::threads() {
@@ -197,7 +195,6 @@ void Target::forget() {
 Json Target::run(Go go) {
   Json arguments = Json::object();
   if (go == Go::kOneInstruction) arguments = {{"step", true}, {"thread", thread()}};
-  const InterruptGuard guard;
   // Not ask(): an event may be on the heels of the answer.
   const uint64_t id = connection_.send("run", arguments);
   forget();
@@ -207,18 +204,20 @@ Json Target::run(Go go) {
 }
 
 Json Target::wait_for_stop(uint64_t id) {
+  bool is_asked_to_stop = false;
   for (;;) {
-    std::optional<Json> line = connection_.receive(Connection::Wait::kForever);
+    if (InterruptGuard::was_interrupted() && !is_asked_to_stop) {
+      // It may be too late: then its answer, an error, is nobody's.
+      connection_.send("interrupt", Json::object());
+      is_asked_to_stop = true;
+    }
+    std::optional<Json> line = connection_.receive(Connection::Wait::kForATurn);
     if (line) {
       if (line->contains("event")) return *line;
       const bool is_answer = line->value("id", id) == id;
       if (is_answer && (*line)["ok"] != true) throw Failure(line->value("error", "it failed"));
     } else if (connection_.has_ended()) {
       throw Failure("the program has ended");
-    } else if (is_interrupted != 0) {
-      // It may be too late: then its answer, an error, is nobody's.
-      is_interrupted = 0;
-      connection_.send("interrupt", Json::object());
     }
   }
 }

@@ -2,6 +2,7 @@
 // there the program is stopped, or runs with breakpoints; when it goes, the program runs on.
 #pragma once
 
+#include <csignal>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -15,6 +16,21 @@
 namespace dbos::dbg {
 
 using vmm::CallFrame;
+
+// While one is there Ctrl-C does not end dbos-dbg: it stops the program that runs.
+class InterruptGuard {
+ public:
+  InterruptGuard();
+  ~InterruptGuard();
+  InterruptGuard(const InterruptGuard&) = delete;
+  InterruptGuard& operator=(const InterruptGuard&) = delete;
+
+  // Since the last one began.
+  static bool was_interrupted();
+
+ private:
+  struct sigaction before_ = {};
+};
 
 // All may throw Failure.
 class Target {
@@ -45,7 +61,8 @@ class Target {
   // Of the guest kernel, where the thread is in a call, then of the program.
   std::vector<CallFrame> backtrace();
 
-  // Lets the program go on until it stops: the event of debug_session.h. Ctrl-C stops it.
+  // Lets the program go on until it stops: the event of debug_session.h. Under an InterruptGuard
+  // Ctrl-C stops it, but what ends a step may come first.
   enum class Go { kOn, kOneInstruction };
   Json run(Go go);
 

@@ -126,6 +126,9 @@ AddressRange auxiliary_vector_range() {
 uint64_t kernel_identity() {
   return 7;
 }
+std::span<const std::byte> built_in_kernel() {
+  return {};
+}
 
 uint64_t core_signals() {
   return uint64_t{1} << (SIGSEGV - 1);
