@@ -209,7 +209,7 @@ test_gdb_interrupt() {
   local gdb=$!
   await 60 grep -q ready serve.out
   sleep 1
-  pkill -INT -x gdb
+  pkill -INT -P "$gdb"
   await 60 grep -q 'Breakpoint 1 at' gdb.out
   echo first >&7
   await 60 grep -q first serve.out
@@ -236,11 +236,10 @@ test_gdb_is_killed() {
       echo "$line" >&7
       await 60 grep -q 'Breakpoint 1, work' gdb.out
     fi
-    pkill -KILL -x gdb
+    kill -KILL -- "-$gdb"  # the group that timeout makes: gdb, and what its shell runs
     wait "$gdb" || true
     [[ $line = two ]] || echo "$line" >&7
     await 60 grep -q "$line" serve.out
-    pkill -f 'sleep 100' || true
   done
   ends 0
 }
@@ -298,12 +297,12 @@ test_gdb_at_redis() {
     -ex 'stepi' -ex 'stepi' -ex 'x/i $pc' -ex 'delete' -ex 'continue' >gdb.out 2>&1 </dev/null 7>&- &
   gdb=$!
   await 100 redis-cli -p "$port" ping
-  pkill -INT -x gdb
+  pkill -INT -P "$gdb"
   await 60 grep -q 'Breakpoint 1 at' gdb.out
   sleep 1
   expect 'answer to SET' OK "$(redis-cli -p "$port" set greeting hello)"
   # gdb dies in the middle; the server does not.
-  pkill -KILL -x gdb
+  pkill -KILL -P "$gdb"
   wait "$gdb" || true
   expect 'answer to GET' hello "$(redis-cli -p "$port" get greeting)"
   says 'received signal SIGINT' '#0 .* in ' '\* 1 +Thread' 'Breakpoint 1, .*dbAdd' '"greeting"' '#0 .*dbAdd' \
