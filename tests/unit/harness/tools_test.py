@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 import unittest
+import unittest.mock
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 PATIENCE_S = 60
@@ -181,6 +182,7 @@ Components: main
 ONE_LINE = """\
 # deb http://comment.example/debian bookworm main
 deb [arch=amd64] https://others.example/apt bookworm main
+deb cdrom:[Debian]/ bookworm main
 deb http://one.example/debian bookworm main contrib # and no more
 """
 
@@ -192,14 +194,28 @@ class RedisSuite(Tools):
         self.suite = importlib.util.module_from_spec(importlib.util.spec_from_loader("redis_suite", loader))
         loader.exec_module(self.suite)
 
+    def archives(self, file, text, chosen="", path=os.environ["PATH"]):
+        """What the tool makes of a host whose apt has this file of sources, and downloaded nothing."""
+        parts = self.directory / "sources.list.d"
+        shutil.rmtree(parts, ignore_errors=True)
+        parts.mkdir()
+        (parts / file).write_text(text)
+        configuration = self.directory / "apt.conf"
+        configuration.write_text(f'Dir::Etc::sourcelist "/dev/null"; Dir::Etc::sourceparts "{parts}";\n'
+                                 f'Dir::State::lists "{self.directory}"; Dir::Cache "{self.directory}";\n')
+        with unittest.mock.patch.dict(os.environ, APT_CONFIG=str(configuration), PATH=path):
+            return self.suite.archives(chosen)
+
     def test_the_mirror_is_the_hosts(self):
-        archives = self.suite.archives
         self.assertEqual(("https://mirror.example/debian", "https://mirror.example/updates-security"),
-                         archives([DEB822], ""))
-        self.assertEqual(("http://one.example/debian", "http://one.example/debian-security"), archives([ONE_LINE], ""))
+                         self.archives("a.sources", DEB822))
+        one_line = ("http://one.example/debian", "http://one.example/debian-security")
+        self.assertEqual(one_line, self.archives("a.list", ONE_LINE))
         self.assertEqual(("http://mine/debian", "http://mine/debian-security"),
-                         archives([DEB822, ONE_LINE], "http://mine/debian/"))
-        self.assertEqual(("http://deb.debian.org/debian", "http://deb.debian.org/debian-security"), archives([], ""))
+                         self.archives("a.list", ONE_LINE, "http://mine/debian/"))
+        default = ("http://deb.debian.org/debian", "http://deb.debian.org/debian-security")
+        self.assertEqual(default, self.archives("a.list", ""))
+        self.assertEqual(default, self.archives("a.list", ONE_LINE, path=str(self.programs)))
 
     def scratch_after(self, work):
         """How a process ended in which `work` runs with a scratch directory, which must be gone."""
