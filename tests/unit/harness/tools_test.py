@@ -217,6 +217,27 @@ class RedisSuite(Tools):
         self.assertEqual(default, self.archives("a.list", ""))
         self.assertEqual(default, self.archives("a.list", ONE_LINE, path=str(self.programs)))
 
+    def test_it_becomes_the_machine(self):
+        """Whoever ends it ends the machine; each job has memory there."""
+        tree = self.directory / "tree"
+        test_helper = tree / "build/redis-suite/source/tests/test_helper.tcl"
+        test_helper.parent.mkdir(parents=True)
+        test_helper.write_text("set ::all_tests {\n    unit/one\n    unit/two\n}\n")
+        self.script(tree / "build/tools/dbos-run", "#!/bin/sh\n")
+        self.script(tree / "tools/dbos-vm", '#!/bin/sh\necho $$ $(readlink /proc/$$/fd/0) "$@"\n'
+                    'grep SigIgn /proc/self/status\nexec sleep 300\n')
+        shutil.copy(ROOT / "tools/redis-suite", tree / "tools")
+        self.fake("tclsh", "")
+        environment = {**os.environ, "PATH": f"{self.programs}:{os.environ['PATH']}"}
+        with subprocess.Popen([tree / "tools/redis-suite", "--jobs", "3", "--all"], stdout=subprocess.PIPE,
+                              text=True, env=environment) as suite:
+            told, ignored = suite.stdout.readline().split(), suite.stdout.readline().split()
+            suite.terminate()
+        self.assertEqual([str(suite.pid), "/dev/null", "run", "--timeout", "7200", "--memory", "8G"], told[:7])
+        self.assertEqual(["--jobs", "3", "unit/one", "unit/two"], told[-4:])
+        self.assertEqual(0, int(ignored[1], 16) & (1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1))
+        self.assertEqual(-signal.SIGTERM, suite.returncode)
+
     def scratch_after(self, work):
         """How a process ended in which `work` runs with a scratch directory, which must be gone."""
         reader, writer = os.pipe()
