@@ -1,12 +1,13 @@
-"""A redis-server, plain or under dbos-run, and a connection to it, for tools/demo-inside."""
+"""A redis-server, plain or under dbos-run, for tools/demo-inside."""
 
 import os
 import pathlib
 import shutil
 import signal
-import socket
 import subprocess
 import time
+
+from redis_client import Client, ReplyError
 
 START_TIMEOUT_S = 120
 
@@ -20,55 +21,6 @@ def say(text):
 
 
 STARTED = time.monotonic()
-
-
-class Client:
-    """One connection that speaks RESP 2."""
-
-    def __init__(self, port, timeout_s=120):
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.replies = self.socket.makefile("rb", buffering=1 << 16)
-
-    @staticmethod
-    def encode(*words):
-        parts = [b"*%d\r\n" % len(words)]
-        for word in words:
-            data = word if isinstance(word, bytes) else str(word).encode()
-            parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
-        return b"".join(parts)
-
-    def send(self, *words):
-        self.socket.sendall(self.encode(*words))
-
-    def receive(self):
-        line = self.replies.readline()
-        if not line.endswith(b"\r\n"):
-            raise Failure("the server closed a connection")
-        kind, rest = line[:1], line[1:-2]
-        if kind == b"+":
-            return rest.decode()
-        if kind == b":":
-            return int(rest)
-        if kind == b"-":
-            raise Failure(f"the server answered: {rest.decode()}")
-        if kind == b"$":
-            return None if rest == b"-1" else self.replies.read(int(rest) + 2)[:-2]
-        if kind == b"*":
-            return [self.receive() for _ in range(int(rest))]
-        raise Failure(f"the server answered what is no RESP: {line[:60]!r}")
-
-    def call(self, *words):
-        self.send(*words)
-        return self.receive()
-
-    def info(self, section):
-        lines = self.call("INFO", section).decode().splitlines()
-        return dict(line.split(":", 1) for line in lines if ":" in line)
-
-    def close(self):
-        self.replies.close()
-        self.socket.close()
 
 
 class Server:
@@ -105,11 +57,11 @@ class Server:
                 raise Failure(f"{self.name} ended at once, {self.how_it_ended()}")
             try:
                 client = Client(self.port, timeout_s=5)
-                client.call("PING")
+                client("PING")
                 owner = int(client.info("server")["process_id"])
                 client.close()
                 break
-            except (OSError, Failure) as error:  # not yet listening, or loading a dump
+            except (OSError, ReplyError) as error:  # not yet listening, or loading a dump
                 last = str(error)
                 time.sleep(0.1)
         else:

@@ -7,84 +7,14 @@ import sys
 import threading
 import time
 
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../../tools"))
+
+from redis_client import Client, ReplyError  # noqa: E402
+
 DATA_MB = int(os.environ.get("DBOS_DATA_MB", "64"))
 DBOS = [os.environ["DBOS_RUN"], *os.environ.get("DBOS_RUN_ARGS", "").split()]
 # The emulated machine is slow, and everything here ends sooner than that if it ends at all.
 PATIENCE_S = 240
-
-
-class ReplyError(Exception):
-    """An answer that begins with '-'."""
-
-
-class Client:
-    def __init__(self, port, timeout=PATIENCE_S):
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.file = self.socket.makefile("rb", 1 << 16)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-    def close(self):
-        self.file.close()
-        self.socket.close()
-
-    @staticmethod
-    def encode(words):
-        parts = [b"*%d\r\n" % len(words)]
-        for word in words:
-            word = word if isinstance(word, bytes) else str(word).encode()
-            parts.append(b"$%d\r\n%s\r\n" % (len(word), word))
-        return b"".join(parts)
-
-    def send(self, *words):
-        self.socket.sendall(self.encode(words))
-
-    def read(self):
-        line = self.file.readline()
-        if not line.endswith(b"\r\n"):
-            raise ConnectionError("the server closed the connection")
-        kind, rest = line[:1], line[1:-2]
-        if kind == b"+":
-            return rest.decode()
-        if kind == b"-":
-            return ReplyError(rest.decode())
-        if kind == b":":
-            return int(rest)
-        count = int(rest)
-        if count < 0:
-            return None
-        if kind == b"*":
-            return [self.read() for _ in range(count)]
-        assert kind == b"$", line
-        data = self.file.read(count + 2)
-        if len(data) != count + 2:
-            raise ConnectionError("the server closed the connection within an answer")
-        return data[:-2]
-
-    def __call__(self, *words):
-        self.send(*words)
-        reply = self.read()
-        if isinstance(reply, ReplyError):
-            raise reply
-        return reply
-
-    def pipeline(self, commands):
-        """Sends all, then reads all; an error in an answer is raised."""
-        self.socket.sendall(b"".join(map(self.encode, commands)))
-        replies = [self.read() for _ in commands]
-        for reply in replies:
-            if isinstance(reply, ReplyError):
-                raise reply
-        return replies
-
-    def info(self, section="all"):
-        lines = self("INFO", section).decode().split("\r\n")
-        return dict(line.split(":", 1) for line in lines if ":" in line)
 
 
 def free_port():
