@@ -17,8 +17,6 @@ constexpr double kKibPerMiB = 1024;
 constexpr double kShareOfHeapMax = 0.01;
 constexpr double kFixedMaxMiB = 16;
 
-// 200 MB in 1 kB values.
-constexpr const char* kLoadCommand = "DEBUG POPULATE 200000 key 1000";
 // redis looks at its own size in serverCron, ten times a second.
 constexpr useconds_t kCronUs = 1'500'000;
 
@@ -61,7 +59,8 @@ double mebibytes(const std::map<std::string, std::string>& information, const st
 
 Result measure_memory(const Context& context) {
   RedisServer server(context, Kernel::kDbos, {"--enable-debug-command", "yes"});
-  server.call(kLoadCommand, context.timeout);
+  // 200 MB in 1 kB values.
+  server.call({"DEBUG", "POPULATE", "200000", "key", "1000"}, context.timeout);
   usleep(kCronUs);
   const auto information = server.information("memory");
   const double heap = mebibytes(information, "used_memory");

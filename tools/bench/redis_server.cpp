@@ -4,10 +4,8 @@
 #include <fmt/core.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 #include <unistd.h>
 
-#include <array>
 #include <cstdlib>
 #include <sstream>
 
@@ -19,52 +17,17 @@ namespace {
 constexpr Seconds kAnswerTimeout{5};
 constexpr useconds_t kRetryUs = 50'000;
 
-sockaddr_in loopback(uint16_t port) {
-  sockaddr_in address = {};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(port);
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  return address;
-}
-
 uint16_t free_port() {
   const Descriptor socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  sockaddr_in address = loopback(0);
+  sockaddr_in address = {};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   socklen_t size = sizeof address;
   if (bind(socket.number(), reinterpret_cast<sockaddr*>(&address), size) != 0 ||
       getsockname(socket.number(), reinterpret_cast<sockaddr*>(&address), &size) != 0) {
     throw Failure("no free TCP port");
   }
   return ntohs(address.sin_port);
-}
-
-Descriptor connect_to(uint16_t port, Seconds timeout) {
-  Descriptor socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  timeval limit = {};
-  limit.tv_sec = static_cast<time_t>(timeout.count()) + 1;
-  setsockopt(socket.number(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-  const sockaddr_in address = loopback(port);
-  if (connect(socket.number(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
-    throw Failure("redis-server does not listen");
-  }
-  return socket;
-}
-
-// A reply of one line, or of one string: "$LENGTH\r\n" and that many bytes.
-bool is_complete(const std::string& reply) {
-  const size_t line = reply.find("\r\n");
-  if (line == std::string::npos) return false;
-  if (reply[0] != '$') return true;
-  const long length = std::strtol(reply.c_str() + 1, nullptr, 10);
-  return length < 0 || reply.size() >= line + 2 + static_cast<size_t>(length) + 2;
-}
-
-std::string body_of(const std::string& reply) {
-  const size_t line = reply.find("\r\n");
-  if (reply[0] == '$') return reply.substr(line + 2, reply.size() - line - 4);
-  std::string text = reply.substr(1, line - 1);
-  if (reply[0] == '-') throw Failure("redis-server answered: " + text);
-  return text;
 }
 
 // The columns of `redis-benchmark --csv`: "test","rps","avg","min","p50","p95","p99","max".
@@ -101,7 +64,7 @@ void RedisServer::await_answer(Seconds timeout) {
   const double end = now_ns() + timeout.count() * 1e9;
   for (;;) {
     try {
-      call("PING", kAnswerTimeout);
+      call({"PING"}, kAnswerTimeout);
       return;
     } catch (const Failure&) {
       if (!process_->is_alive()) {
@@ -124,26 +87,15 @@ Throughput RedisServer::serve(const Load& load) {
                 timeout_));
 }
 
-std::string RedisServer::call(const std::string& command, Seconds timeout) {
-  const Descriptor socket = connect_to(port_, timeout);
-  const std::string line = command + "\r\n";
-  if (send(socket.number(), line.data(), line.size(), MSG_NOSIGNAL) !=
-      static_cast<ssize_t>(line.size())) {
-    throw Failure("redis-server took no command");
-  }
-  std::string reply;
-  while (!is_complete(reply)) {
-    std::array<char, 1 << 14> buffer;
-    const ssize_t size = recv(socket.number(), buffer.data(), buffer.size(), 0);
-    if (size <= 0) throw Failure("redis-server did not answer " + command);
-    reply.append(buffer.data(), static_cast<size_t>(size));
-  }
-  return body_of(reply);
+std::string RedisServer::call(const Command& words, Seconds timeout) {
+  Command command = {"redis-cli", "-e", "-p", fmt::format("{}", port_)};
+  command.insert(command.end(), words.begin(), words.end());
+  return output_of(command, timeout);
 }
 
 std::map<std::string, std::string> RedisServer::information(const std::string& section) {
   std::map<std::string, std::string> values;
-  std::istringstream lines(call("INFO " + section, timeout_));
+  std::istringstream lines(call({"INFO", section}, timeout_));
   for (std::string line; std::getline(lines, line);) {
     const size_t colon = line.find(':');
     if (colon == std::string::npos) continue;

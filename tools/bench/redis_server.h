@@ -35,8 +35,8 @@ class RedisServer {
   // Runs redis-benchmark, an ordinary process beside the server.
   Throughput serve(const Load& load);
 
-  // One command; its reply without RESP's frame.
-  std::string call(const std::string& command, Seconds timeout);
+  // What redis-cli prints for one command. Throws Failure, also where the server answers an error.
+  std::string call(const Command& words, Seconds timeout);
   std::map<std::string, std::string> information(const std::string& section);
 
  private:
