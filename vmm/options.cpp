@@ -133,7 +133,7 @@ void declare_debugging_options(CLI::App& app, RawOptions& raw, Options& options,
   app.add_flag("--trace", options.trace, "Print each system call of the program on standard error");
   statistics = app.add_flag("--stats{-}", raw.statistics,
                             "When the program ends, print counters as JSON: on standard error, or "
-                            "to FILE with --stats=FILE. Not if a signal other than a fault ends "
+                            "to FILE with --stats=FILE. Not if a signal that dumps no core ends "
                             "it, or if it executes another program");
   app.add_option(
          "--gdb", options.gdb_address,
