@@ -124,6 +124,15 @@ test_good_options() {
     one 'exit 0' "${dbos[@]}" $options sh -c 'echo $(echo with $(date +%Y | cut -c 1-2))'
     expect "with $options" 'with 20' "$(<one.out)"
   done
+  local huge='
+import mmap, re
+memory = mmap.mmap(-1, 8 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+for at in range(0, 8 << 20, 4096): memory[at] = 1
+print(sum(map(int, re.findall("AnonHugePages: *([0-9]+)", open("/proc/self/smaps").read()))) > 0)'
+  one 'exit 0' "${dbos[@]}" "$python" -c "$huge"
+  expect 'large pages' True "$(<one.out)"
+  one 'exit 0' "${dbos[@]}" --no-large-pages "$python" -c "$huge"
+  expect 'large pages with --no-large-pages' False "$(<one.out)"
 }
 
 refusing() { # refusing NUMBER ERRNO COMMAND...: under a seccomp profile
