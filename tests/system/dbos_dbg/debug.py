@@ -126,6 +126,12 @@ def stands():
     check_equal("words", 8, len(stack["values"]))
     code = dbg(server, "x", "/3i", "setCommand")
     check("<setCommand>" in code and len(code.splitlines()) == 3, code)
+    check_equal("instructions", 3, len(dbg_json(server, "disas", "setCommand", "3")["instructions"]))
+    for letter in "duc":
+        values = dbg_json(server, "x", f"/4{letter}b", "$rsp")["values"]
+        check_equal(f"bytes as {letter}", 4, len(values))
+    said = dbg(server, "debug", "-e", "break dbAdd", "-e", "points", "-e", "x/2xg $rsp")
+    check("dbAdd" in said and len(said.splitlines()) >= 3, "debug -e:", said)
     step = dbg_json(server, "step", "3")
     check_equal("a step", ("step", pid), (step["cause"], step["thread"]))
     for words, why in (("x", "nosuch"), "no symbol nosuch"), (("x", "0x10"), "no memory at 0x10"), \

@@ -34,6 +34,11 @@ def looks():
     check("[stack]" in names, "no stack in", names)
     check(any("libc" in name for name in names), "no libc in", names)
 
+    check_equal("the mappings by process", dbg_json(server, "maps"),
+                dbg_json(server, "maps", "--space", str(server.process.pid)))
+    counted = {entry["name"] for entry in dbg_json(server, "calls", "1s")["calls"]}
+    check("epoll_wait" in counted, "no epoll_wait in a second:", counted)
+
     frames = dbg_json(server, "frames")
     used = frames["pages"] + frames["tables"] + frames["kernel"] + frames["free"]
     check_equal("frames", frames["total"], used)
