@@ -7,7 +7,7 @@
 //
 // Who may change an entry: a free or cached frame's belongs to the allocator, every other one's to
 // the frame's owner. Readers without a lock (an address space looks at what it inherited) only ask
-// for owner, birth and state, each of which is one atomic load.
+// for owner, birth, kind and state, each of which is one atomic load.
 #pragma once
 
 #include <atomic>

@@ -368,12 +368,37 @@ void PageTree::move_entries(VirtualRange from, VirtualAddress to, TlbBatch& batc
 
 // ---- Looking ----
 
+namespace {
+
+// How many of these pages, which one leaf maps, their owner has unlinked: they are left to the
+// snapshots that still map them. A 2 MiB page may be whole here and split by its owner, or the
+// reverse; then its first frame speaks for all.
+//
+// The leaf keeps the frames from being freed. No lock keeps their owner from splitting, unlinking
+// or merging them meanwhile: its address space's lock guards their entries, and the lines' lock
+// those of retired ones. Each load is of a whole word, so all that comes of it is a count in which
+// such a change is there in part.
+u64 count_retired(PhysicalAddress first, u64 pages) {
+  if (frame_info(first).kind() != FrameKind::kPage) {
+    const PhysicalAddress whole(align_down(first.value(), kLargePageSize));
+    return frame_info(whole).state() == FrameState::kRetired ? pages : 0;
+  }
+  u64 retired = 0;
+  for (u64 i = 0; i < pages; ++i) {
+    retired += frame_info(first + i * kPageSize).state() == FrameState::kRetired;
+  }
+  return retired;
+}
+
+}  // namespace
+
 void PageTree::add_usage(VirtualRange range, PageUsage& usage) const {
   for_each_leaf(range, [&](VirtualAddress address, Pte entry, Level level, bool is_path_writable) {
     const PhysicalAddress item = entry.address();
     if (is_arena(item) && shared_zero.contains(item)) return;
     // Two vmas with the same rights may share a large leaf.
-    const u64 pages = entry_range(address, level).intersect(range).size() / kPageSize;
+    const VirtualRange part = entry_range(address, level).intersect(range);
+    const u64 pages = part.size() / kPageSize;
     usage.present += pages;
     if (entry.is_writable() && is_path_writable) usage.writable += pages;
     if (entry.has(Pte::kAccessed)) usage.accessed += pages;
@@ -382,15 +407,14 @@ void PageTree::add_usage(VirtualRange range, PageUsage& usage) const {
     const bool is_dirty = entry.has(Pte::kDirty) || is_arena(item);
     if (is_dirty) usage.dirty += pages;
     if (level == Level::kDirectory) usage.large += pages;
-    bool is_private = false;
+    u64 private_pages = 0;
     if (is_arena(item)) {
       usage.anonymous += pages;
-      // What its owner has unlinked is left to the snapshot that still maps it.
-      const FrameInfo& info = frame_info(item);
-      is_private = line_->is_exclusive(info) || info.state() == FrameState::kRetired;
+      private_pages =
+          is_exclusive(item) ? pages : count_retired(item + (part.begin - address), pages);
     }
-    (is_private ? (is_dirty ? usage.private_dirty : usage.private_clean)
-                : (is_dirty ? usage.shared_dirty : usage.shared_clean)) += pages;
+    (is_dirty ? usage.private_dirty : usage.private_clean) += private_pages;
+    (is_dirty ? usage.shared_dirty : usage.shared_clean) += pages - private_pages;
   });
 }
 

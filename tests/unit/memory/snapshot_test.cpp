@@ -379,22 +379,6 @@ TEST_CASE_METHOD(SnapshotFixture, "MADV_DONTFORK and MADV_WIPEONFORK") {
   check_memory_invariants();
 }
 
-TEST_CASE_METHOD(SnapshotFixture, "smaps: what was copied is private, what is shared is not") {
-  map(main, 0, 16);
-  fill(main, 0, 16, 1);
-  CHECK(main.usage({page(0), page(16)}).private_dirty == 16);
-  AddressSpace& snapshot = machine.take_snapshot(main);
-  CHECK(main.usage({page(0), page(16)}).private_dirty == 0);
-  CHECK(main.usage({page(0), page(16)}).shared_dirty == 16);
-  fill(main, 0, 5, 100);
-  // Both sides have five pages of their own now.
-  CHECK(main.usage({page(0), page(16)}).private_dirty == 5);
-  CHECK(snapshot.usage({page(0), page(16)}).private_dirty == 5);
-  CHECK(snapshot.usage({page(0), page(16)}).shared_dirty == 11);
-  machine.destroy(snapshot);
-  CHECK(main.usage({page(0), page(16)}).private_dirty == 16);
-}
-
 TEST_CASE_METHOD(SnapshotFixture, "mprotect that only adds rights leaves shared nodes alone") {
   map(main, 0, 512);
   fill(main, 0, 512, 1);
