@@ -8,8 +8,8 @@
 // taken without `table`, and `table` may be taken under it.
 //
 // After a fork the child has a copy of the table. A slot there whose `owner` is not this process
-// counts as free, and its descriptors are left alone: the child may have closed them and opened
-// others.
+// counts as free, and its mapping and descriptors are left alone: the child has not inherited the
+// one, and may have closed the others and opened new ones.
 #include <errno.h>
 #include <limits.h>
 #include <poll.h>
@@ -176,6 +176,7 @@ static bool prepare(struct slot* slot, const dbos_snapshot_options* options) {
                              MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (mapping == MAP_FAILED) return false;
   slot->mapping = mapping;
+  if (madvise(mapping, slot->mapping_size, MADV_DONTFORK) != 0) return false;
   serving->runs = mapping;
   serving->results = (unsigned char*)(serving->runs + serving->run_count);
   if (!make_event(&serving->doorbell)) return false;
@@ -185,17 +186,20 @@ static bool prepare(struct slot* slot, const dbos_snapshot_options* options) {
   return true;
 }
 
-// The child blocks all signals for good: the program's handlers have no business in a snapshot.
+// The child blocks all signals for good: the program's handlers have no business in a snapshot. It
+// alone inherits the mapping: another snapshot could write there by mistake, and would keep it.
 static bool fork_snapshot(struct slot* slot) {
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   pthread_mutex_lock(&order);
+  const bool is_inherited = madvise(slot->mapping, slot->mapping_size, MADV_DOFORK) == 0;
   const uint64_t begin_ns = now_ns();
-  const pid_t process = fork();
+  const pid_t process = is_inherited ? fork() : -1;
   if (process == 0) dbos_internal_serve(&slot->serving);
   const int error = errno;
   slot->request_ns = now_ns() - begin_ns;
+  (void)madvise(slot->mapping, slot->mapping_size, MADV_DONTFORK);
   slot->process = process;
   if (process > 0) slot->epoch = ++last_epoch;
   pthread_mutex_unlock(&order);

@@ -1,7 +1,10 @@
 // What a snapshot shows, what its functions give back, and what it costs.
 #include <sys/mman.h>
+#include <sys/wait.h>
 
 #include <atomic>
+#include <fstream>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -60,6 +63,31 @@ int32_t meet(const void* argument, size_t, dbos_result*) {
   ++here;
   while (here < wanted) usleep(1000);
   return wanted;
+}
+
+// Whether /proc/self/maps has a shared mapping of at least `size` bytes that begins below `end` and
+// ends beyond `begin`; `begin` is then where it begins.
+struct Wanted {
+  uint64_t begin, end, size;
+};
+bool find_shared_mapping(Wanted& wanted) {
+  std::ifstream maps("/proc/self/maps");
+  std::string line;
+  while (std::getline(maps, line)) {
+    uint64_t begin = 0, end = 0;
+    char rights[5] = "";
+    if (sscanf(line.c_str(), "%lx-%lx %4s", &begin, &end, rights) != 3 || rights[3] != 's')
+      continue;
+    if (end - begin < wanted.size || begin >= wanted.end || end <= wanted.begin) continue;
+    wanted.begin = begin;
+    return true;
+  }
+  return false;
+}
+int32_t has_shared_mapping(const void* argument, size_t, dbos_result*) {
+  Wanted wanted;
+  memcpy(&wanted, argument, sizeof wanted);
+  return find_shared_mapping(wanted) ? 1 : 0;
 }
 
 // A mapping of 4 KiB pages, each with the same byte.
@@ -145,6 +173,22 @@ TEST_CASE("a result is cut at its capacity, which is a multiple of 64") {
   CHECK(size == 128);
   CHECK(bytes[127] == 'x');
   CHECK(bytes[128] == 'a');
+}
+
+TEST_CASE("nobody but the creator and the snapshot itself can reach its results") {
+  constexpr size_t kResult = 32U << 20;
+  const Snapshot first(1, kResult);
+  Wanted results{0, UINT64_MAX, 2 * kResult};
+  REQUIRE(find_shared_mapping(results));
+  const Wanted there{results.begin, results.begin + results.size, 0};
+  const Snapshot second;
+  CHECK(wait_for_status(first.start(has_shared_mapping, there)) == 1);
+  CHECK(wait_for_status(second.start(has_shared_mapping, there)) == 0);
+  const pid_t child = fork();
+  if (child == 0) _exit(has_shared_mapping(&there, sizeof there, nullptr));
+  int status = -1;
+  REQUIRE(waitpid(child, &status, 0) == child);
+  CHECK(status == 0);
 }
 
 TEST_CASE("runs of one snapshot go on at the same time") {
