@@ -30,8 +30,8 @@ typedef enum dbos_error {
   DBOS_ERROR_MEMORY = 4,         // no memory, or no further process or thread
   DBOS_ERROR_LIMIT = 5,          // too many snapshots, runs in a snapshot, or open files
   DBOS_ERROR_TIMEOUT = 6,        // the run has not ended in time; it goes on
-  DBOS_ERROR_DIED = 7,           // the snapshot's process has ended, and its runs with it:
-                                 // release it all the same
+  DBOS_ERROR_DIED = 7,           // the snapshot's process has ended and its runs with it, or what
+                                 // it shares with its creator is spoiled: release it all the same
   DBOS_ERROR_RESULT_SIZE = 8,    // the result is larger than the buffer; it is still there
   DBOS_ERROR_BUSY = 9,           // another thread waits for this run
   DBOS_ERROR_SYSTEM = 10,        // Linux refused a call otherwise; errno says why

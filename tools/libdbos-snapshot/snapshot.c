@@ -423,14 +423,29 @@ static dbos_error ask_memory(dbos_snapshot snapshot, dbos_run* run, uint64_t* re
   return error;
 }
 
+// Takes back the place of a run that is over, whatever the snapshot says there.
+static void drop_run(dbos_run run) {
+  struct slot* slot;
+  uint32_t place;
+  lock();
+  if (find_run(run, &slot, &place) == DBOS_OK) slot->runs[place].serial = 0;
+  pthread_cond_broadcast(&changed);
+  unlock();
+}
+
 dbos_error dbos_snapshot_cost_now(dbos_snapshot snapshot, dbos_snapshot_cost* cost) {
   if (cost == NULL) return DBOS_ERROR_ARGUMENT;
   dbos_run run;
   uint64_t request_ns;
   int32_t status;
+  size_t size;
   struct memory_held held;
   dbos_error error = ask_memory(snapshot, &run, &request_ns);
-  if (error == DBOS_OK) error = dbos_run_wait(run, -1, &status, &held, sizeof held, NULL);
+  if (error != DBOS_OK) return error;
+  error = dbos_run_wait(run, -1, &status, &held, sizeof held, &size);
+  if (error == DBOS_OK && status == 0 && size != sizeof held) error = DBOS_ERROR_DIED;
+  if (error == DBOS_ERROR_RESULT_SIZE) error = DBOS_ERROR_DIED;
+  if (error == DBOS_ERROR_DIED) drop_run(run);
   if (error != DBOS_OK) return error;
   if (status != 0) {
     errno = status;

@@ -11,6 +11,8 @@
 
 #include "tests/unit/snapshot_api/support.h"
 
+extern "C" int32_t spoil_cost(const void*, size_t, dbos_result*);  // damage.c
+
 namespace {
 
 int32_t return_three(const void*, size_t, dbos_result*) {
@@ -228,6 +230,20 @@ TEST_CASE("a crash ends the snapshot, its runs say so, and others go on") {
     CHECK(dbos_snapshot_release(snapshot.handle) == DBOS_OK);
     CHECK(dbos_snapshot_cost_now(snapshot.handle, &cost) == DBOS_ERROR_STALE);
     CHECK(wait_for(other.start(return_three, 0)) == DBOS_OK);
+  }
+}
+
+TEST_CASE("a cost that the snapshot has spoiled is refused, and does not keep its place") {
+  // Of 16 bytes: none, one too many, more than there is room for.
+  for (const size_t claim : {size_t{0}, size_t{17}, SIZE_MAX}) {
+    const Snapshot snapshot(1);
+    (void)snapshot.start(spoil_cost, claim);
+    for (int turn = 0; turn < 2; ++turn) {
+      dbos_snapshot_cost cost;
+      dbos_error error = DBOS_OK;
+      while (error == DBOS_OK) error = dbos_snapshot_cost_now(snapshot.handle, &cost);
+      REQUIRE(error == DBOS_ERROR_DIED);
+    }
   }
 }
 
