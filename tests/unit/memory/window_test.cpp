@@ -54,6 +54,24 @@ TEST_CASE_METHOD(Fixture, "a shared mapping is the file") {
   check_memory_invariants();
 }
 
+TEST_CASE_METHOD(Fixture, "a snapshot does not inherit a shared mapping that is kept from it") {
+  map(0, 40, true);
+  map(40, 40, true);
+  for (const u64 index : {3, 39, 40}) CHECK(machine.read(space, page(index)) != 0);
+  REQUIRE(space.advise(page(0), 40 * kPageSize, MADV_DONTFORK).is_ok());
+  AddressSpace& without = machine.take_snapshot(space);
+  REQUIRE(space.advise(page(0), 40 * kPageSize, MADV_DOFORK).is_ok());
+  AddressSpace& with = machine.take_snapshot(space);
+  CHECK(without.handle_fault(page(3), Access::kRead) == FaultKind::kNoMapping);
+  CHECK(machine.read(without, page(40)) == 1000);
+  CHECK(without.statistics().virtual_bytes == 40 * kPageSize);
+  CHECK(machine.read(with, page(3)) == 1003);
+  machine.write(space, page(3), 5);
+  CHECK(machine.read(with, page(3)) == 5);
+  machine.destroy(space);
+  check_memory_invariants();
+}
+
 TEST_CASE_METHOD(Fixture, "a private mapping is the file until it is written") {
   const PhysicalAddress at = map(0, 40, false);
   CHECK(machine.read(space, page(3)) == 1003);
