@@ -132,8 +132,11 @@ dbos_error dbos_snapshot_epoch(dbos_snapshot snapshot, uint64_t* epoch);
 dbos_error dbos_snapshot_cost_now(dbos_snapshot snapshot, dbos_snapshot_cost* cost);
 
 // Ends the snapshot and all that runs in it. Threads that wait for its runs return with STALE.
-// Blocks until its process is gone, which includes giving its memory back. Needed for one that has
-// died, too: until then it counts, and keeps its descriptors. Errors: STALE, OTHER_PROCESS.
+// Blocks until its process is gone. If no run was unfinished, its memory is back by then. Else the
+// process is killed, and under dbos-run its memory is back some milliseconds later; so it is with a
+// snapshot that has died, that has threads of its functions' own making, that does not answer for
+// 100 ms, or that has answered and does not end for 10 s. Needed for one that has died, too: until
+// then it counts, and keeps its descriptors. Errors: STALE, OTHER_PROCESS.
 dbos_error dbos_snapshot_release(dbos_snapshot snapshot);
 
 // A short English sentence for an error, never null; of static storage duration.

@@ -41,6 +41,42 @@ static void start_run(uint32_t index, const pthread_attr_t* detached) {
   }
 }
 
+// At most size - 1 bytes of a file. Returns 0, or the errno of what failed.
+static int read_file(const char* path, char* text, size_t size) {
+  size_t length = 0;
+  ssize_t got;
+  const int file = open(path, O_RDONLY | O_CLOEXEC);
+  if (file < 0) return errno;
+  while ((got = read(file, text + length, size - 1 - length)) > 0) length += (size_t)got;
+  const int error = got < 0 ? errno : 0;
+  close(file);
+  text[length] = 0;
+  return error;
+}
+
+// Of this process; 0: it does not tell.
+static unsigned long count_threads(void) {
+  enum { kNameField = 2, kThreadsField = 20 };
+  char text[1024];
+  if (read_file("/proc/self/stat", text, sizeof text) != 0) return 0;
+  // A name may have anything in it, so what counts is where its last parenthesis is.
+  const char* at = strrchr(text, ')');
+  for (int field = kNameField; field < kThreadsField && at != NULL; ++field) {
+    at = strchr(at + 1, ' ');
+  }
+  return at == NULL ? 0 : strtoul(at, NULL, 10);
+}
+
+// No run is unfinished, but the threads of the last ones may be on their way out still. Under
+// dbos-run a process gives its memory back before it is gone only if it has a single thread. Those
+// that functions have left behind may stay for ever, and are not waited for.
+_Noreturn static void leave(void) {
+  enum { kWaits = 50, kWaitMs = 1 };
+  atomic_store_explicit(&served.end->state, kEndBegun, memory_order_release);
+  for (int wait = 0; wait < kWaits && count_threads() > 1; ++wait) poll(NULL, 0, kWaitMs);
+  _exit(0);
+}
+
 void dbos_internal_serve(const struct serving* serving) {
   served = *serving;
   pthread_attr_t detached;
@@ -55,6 +91,7 @@ void dbos_internal_serve(const struct serving* serving) {
     if (poll(events, 2, -1) < 0 && errno != EINTR) _exit(1);
     if (events[1].revents != 0) _exit(0);
     if (events[0].revents == 0) continue;
+    if (atomic_load_explicit(&served.end->state, memory_order_acquire) == kEndAsked) leave();
     if (read(served.doorbell, &rings, sizeof rings) < 0) continue;
     for (uint32_t index = 0; index < served.run_count; ++index) start_run(index, &detached);
   }
@@ -69,15 +106,8 @@ static uint64_t bytes_in(const char* text, const char* name) {
 int32_t dbos_internal_measure(const void* argument, size_t argument_size, dbos_result* result) {
   (void)argument, (void)argument_size;
   char text[4096];
-  size_t size = 0;
-  ssize_t got;
-  const int file = open("/proc/self/smaps_rollup", O_RDONLY | O_CLOEXEC);
-  if (file < 0) return errno;
-  while ((got = read(file, text + size, sizeof text - 1 - size)) > 0) size += (size_t)got;
-  const int error = got < 0 ? errno : 0;
-  close(file);
+  const int error = read_file("/proc/self/smaps_rollup", text, sizeof text);
   if (error != 0) return error;
-  text[size] = 0;
   const struct memory_held held = {
       bytes_in(text, "\nPrivate_Clean:") + bytes_in(text, "\nPrivate_Dirty:"),
       bytes_in(text, "\nRss:"),

@@ -24,18 +24,27 @@ struct shared_run {
   _Alignas(kAlignment) unsigned char argument[DBOS_ARGUMENT_MAX];
 };
 
+// Whether the snapshot is to end, which the creator asks for, and whether it is about to.
+enum end_state { kEndNone, kEndAsked, kEndBegun };
+
+struct shared_end {
+  _Alignas(kAlignment) _Atomic uint32_t state;
+};
+
 // All that the snapshot's process uses, by value: the creator's table means nothing there.
 struct serving {
   pid_t creator;
   uint32_t run_count;
   size_t result_capacity;       // bytes of each run
+  struct shared_end* end;       // in shared memory
   struct shared_run* runs;      // run_count of them, in shared memory
   unsigned char* results;       // run_count times result_capacity, in shared memory
-  int doorbell;                 // eventfd: the creator has asked for runs
+  int doorbell;                 // eventfd: the creator has asked for runs, or for the end
   int done[DBOS_RUNS_MAX + 1];  // eventfds: a run is done
 };
 
-// The life of the snapshot's process: starts what is asked for until the creator has ended.
+// The life of the snapshot's process: starts what is asked for until the creator asks for the end,
+// or has ended.
 _Noreturn void dbos_internal_serve(const struct serving* serving);
 
 // A dbos_function whose result is this. Its status is 0, or the errno of what failed.

@@ -84,6 +84,12 @@ static uint64_t now_ns(void) {
   return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
 }
 
+// What is left of a time that began at `begin_ns`.
+static int left_ms(uint64_t begin_ns, int timeout_ms) {
+  const uint64_t gone_ms = (now_ns() - begin_ns) / 1000000U;
+  return gone_ms >= (uint64_t)timeout_ms ? 0 : timeout_ms - (int)gone_ms;
+}
+
 // ---- Handles: serial, slot, run
 
 static uint64_t handle_of(uint64_t serial, const struct slot* slot, uint32_t run) {
@@ -171,13 +177,15 @@ static bool prepare(struct slot* slot, const dbos_snapshot_options* options) {
   serving->creator = getpid();
   serving->run_count = options->runs_max + 1;
   serving->result_capacity = (wanted + kAlignment - 1) / kAlignment * kAlignment;
-  slot->mapping_size = serving->run_count * (sizeof(struct shared_run) + serving->result_capacity);
+  slot->mapping_size = sizeof(struct shared_end) +
+                       serving->run_count * (sizeof(struct shared_run) + serving->result_capacity);
   void* const mapping = mmap(NULL, slot->mapping_size, PROT_READ | PROT_WRITE,
                              MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (mapping == MAP_FAILED) return false;
   slot->mapping = mapping;
   if (madvise(mapping, slot->mapping_size, MADV_DONTFORK) != 0) return false;
-  serving->runs = mapping;
+  serving->end = mapping;
+  serving->runs = (struct shared_run*)(serving->end + 1);
   serving->results = (unsigned char*)(serving->runs + serving->run_count);
   if (!make_event(&serving->doorbell)) return false;
   for (uint32_t run = 0; run < serving->run_count; ++run) {
@@ -206,6 +214,36 @@ static bool fork_snapshot(struct slot* slot) {
   pthread_sigmask(SIG_SETMASK, &before, NULL);
   errno = error;
   return process > 0;
+}
+
+// Of an ending snapshot, in which none can be asked for any more.
+static bool has_unfinished_run(const struct slot* slot) {
+  for (uint32_t run = 0; run < slot->serving.run_count; ++run) {
+    const uint32_t state = atomic_load(&slot->serving.runs[run].state);
+    if (state == kRunAsked || state == kRunStarted) return true;
+  }
+  return false;
+}
+
+static bool ends_within(const struct slot* slot, int timeout_ms) {
+  const uint64_t begin_ns = now_ns();
+  struct pollfd event = {slot->process_descriptor, POLLIN, 0};
+  int ready;
+  do {
+    ready = poll(&event, 1, left_ms(begin_ns, timeout_ms));
+  } while (ready < 0 && errno == EINTR);
+  return ready > 0;
+}
+
+// A process that is killed gives its memory back later than it is gone, under dbos-run; one that
+// ends by itself, before. It may hang, or take long to give much back.
+static void let_end(const struct slot* slot) {
+  enum { kAnswerMs = 100, kEndMs = 10000 };
+  const uint64_t one = 1;
+  atomic_store(&slot->serving.end->state, kEndAsked);
+  (void)!write(slot->serving.doorbell, &one, sizeof one);
+  if (ends_within(slot, kAnswerMs)) return;
+  if (atomic_load(&slot->serving.end->state) == kEndBegun) (void)ends_within(slot, kEndMs);
 }
 
 // The snapshot's process has been told to end, or has ended; returns when it is gone.
@@ -258,6 +296,7 @@ dbos_error dbos_snapshot_release(dbos_snapshot snapshot) {
   pthread_cond_broadcast(&changed);
   unlock();
   if (error != DBOS_OK) return error;
+  if (!has_unfinished_run(slot)) let_end(slot);
   // It fails if the snapshot is dead already.
   (void)syscall(SYS_pidfd_send_signal, slot->process_descriptor, SIGKILL, NULL, 0);
   await_end(slot);
@@ -322,17 +361,13 @@ static dbos_error await_run(struct slot* slot, uint32_t run, int timeout_ms) {
   const int done = slot->serving.done[run];
   struct pollfd events[2] = {{done, POLLIN, 0}, {slot->process_descriptor, POLLIN, 0}};
   while (!is_done(slot, run)) {
-    int left_ms = -1;
-    if (timeout_ms >= 0) {
-      const uint64_t gone_ms = (now_ns() - begin_ns) / 1000000U;
-      left_ms = gone_ms >= (uint64_t)timeout_ms ? 0 : timeout_ms - (int)gone_ms;
-    }
-    const int ready = poll(events, 2, left_ms);
+    const int wait_ms = timeout_ms < 0 ? -1 : left_ms(begin_ns, timeout_ms);
+    const int ready = poll(events, 2, wait_ms);
     if (ready < 0 && errno != EINTR) return DBOS_ERROR_SYSTEM;
     if (ready < 0) continue;
     if (ready == 0) {
       // Linux may round down; only our own clock ends the wait.
-      if (left_ms != 0) continue;
+      if (wait_ms != 0) continue;
       return is_done(slot, run) ? DBOS_OK : DBOS_ERROR_TIMEOUT;
     }
     uint64_t ignored;
@@ -453,22 +488,4 @@ dbos_error dbos_snapshot_cost_now(dbos_snapshot snapshot, dbos_snapshot_cost* co
   }
   *cost = (dbos_snapshot_cost){request_ns, held.private_bytes, held.resident_bytes};
   return DBOS_OK;
-}
-
-const char* dbos_error_text(dbos_error error) {
-  static const char* const texts[] = {
-      "no error",
-      "an argument is null or out of range",
-      "the handle was released or taken already, or never was one",
-      "the handle belongs to the process that this one was forked from",
-      "no memory, or no further process or thread",
-      "too many snapshots, runs or open files",
-      "the run has not ended in time",
-      "the snapshot's process has ended",
-      "the result is larger than the buffer",
-      "another thread waits for this run",
-      "Linux refused a call; errno says why",
-  };
-  const size_t index = (size_t)error;
-  return index < sizeof texts / sizeof texts[0] ? texts[index] : "no such error";
 }

@@ -57,6 +57,38 @@ int answer_of_child(Question question) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
+// What happens to this process's children, by the signals about it.
+class ChildSignals {
+ public:
+  ChildSignals() {
+    sigemptyset(&signals_);
+    sigaddset(&signals_, SIGCHLD);
+    REQUIRE(sigprocmask(SIG_BLOCK, &signals_, &before_) == 0);
+  }
+  ~ChildSignals() { sigprocmask(SIG_SETMASK, &before_, nullptr); }
+  ChildSignals(const ChildSignals&) = delete;
+  ChildSignals& operator=(const ChildSignals&) = delete;
+
+  // CLD_EXITED and so on.
+  int next() const {
+    const timespec limit{10, 0};
+    siginfo_t info{};
+    REQUIRE(sigtimedwait(&signals_, &info, &limit) == SIGCHLD);
+    return info.si_code;
+  }
+
+ private:
+  sigset_t signals_{}, before_{};
+};
+
+int32_t leave_a_thread(const void*, size_t, dbos_result*) {
+  std::thread([] { sleep_for_ever(nullptr, 0, nullptr); }).detach();
+  return 0;
+}
+int32_t tell_process(const void*, size_t, dbos_result*) {
+  return getpid();
+}
+
 size_t open_descriptors() {
   size_t open = 0;
   for (int i = 0; i < 512; ++i) open += fcntl(i, F_GETFD) >= 0;
@@ -231,6 +263,47 @@ TEST_CASE("a crash ends the snapshot, its runs say so, and others go on") {
     CHECK(dbos_snapshot_cost_now(snapshot.handle, &cost) == DBOS_ERROR_STALE);
     CHECK(wait_for(other.start(return_three, 0)) == DBOS_OK);
   }
+}
+
+TEST_CASE("a released snapshot ends by itself if its runs are done") {
+  const ChildSignals signals;
+  dbos_snapshot snapshot{};
+  dbos_run run{};
+  for (const dbos_function function : {return_three, leave_a_thread}) {
+    int code = CLD_KILLED;
+    // One that gets no processor for too long is killed.
+    for (int tries = 0; tries < 20 && code != CLD_EXITED; ++tries) {
+      REQUIRE(dbos_snapshot_create(nullptr, &snapshot) == DBOS_OK);
+      REQUIRE(dbos_run_start(snapshot, function, nullptr, 0, &run) == DBOS_OK);
+      (void)wait_for_status(run);
+      CHECK(dbos_snapshot_release(snapshot) == DBOS_OK);
+      code = signals.next();
+    }
+    CHECK(code == CLD_EXITED);
+  }
+}
+
+TEST_CASE("a released snapshot is killed if a run is under way") {
+  const ChildSignals signals;
+  dbos_snapshot snapshot{};
+  dbos_run run{};
+  REQUIRE(dbos_snapshot_create(nullptr, &snapshot) == DBOS_OK);
+  REQUIRE(dbos_run_start(snapshot, sleep_for_ever, nullptr, 0, &run) == DBOS_OK);
+  CHECK(dbos_snapshot_release(snapshot) == DBOS_OK);
+  CHECK(signals.next() == CLD_KILLED);
+}
+
+TEST_CASE("a released snapshot that does not answer is killed") {
+  const ChildSignals signals;
+  dbos_snapshot snapshot{};
+  dbos_run run{};
+  REQUIRE(dbos_snapshot_create(nullptr, &snapshot) == DBOS_OK);
+  REQUIRE(dbos_run_start(snapshot, tell_process, nullptr, 0, &run) == DBOS_OK);
+  const pid_t process = wait_for_status(run);
+  REQUIRE(kill(process, SIGSTOP) == 0);
+  CHECK(signals.next() == CLD_STOPPED);
+  CHECK(dbos_snapshot_release(snapshot) == DBOS_OK);
+  CHECK(signals.next() == CLD_KILLED);
 }
 
 TEST_CASE("a cost that the snapshot has spoiled is refused, and does not keep its place") {

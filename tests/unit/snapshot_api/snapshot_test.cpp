@@ -84,6 +84,26 @@ bool find_shared_mapping(Wanted& wanted) {
   }
   return false;
 }
+// How much of the mapping at `address` others map as well, by /proc/self/smaps. A neighbour may
+// count as a part of it.
+uint64_t shared_kib(const void* address) {
+  const auto at = reinterpret_cast<uint64_t>(address);
+  std::ifstream smaps("/proc/self/smaps");
+  std::string line;
+  bool is_here = false;
+  uint64_t sum = 0;
+  while (std::getline(smaps, line)) {
+    uint64_t begin = 0, end = 0, kib = 0;
+    if (sscanf(line.c_str(), "%lx-%lx", &begin, &end) == 2) {
+      is_here = begin <= at && at < end;
+    } else if (is_here && (sscanf(line.c_str(), "Shared_Clean: %lu", &kib) == 1 ||
+                           sscanf(line.c_str(), "Shared_Dirty: %lu", &kib) == 1)) {
+      sum += kib;
+    }
+  }
+  return sum;
+}
+
 int32_t has_shared_mapping(const void* argument, size_t, dbos_result*) {
   Wanted wanted;
   memcpy(&wanted, argument, sizeof wanted);
@@ -251,6 +271,28 @@ TEST_CASE("epochs count the snapshots of this process") {
   REQUIRE(dbos_snapshot_epoch(second.handle, &after) == DBOS_OK);
   CHECK(before >= 1);
   CHECK(after == before + 1);
+}
+
+TEST_CASE("memory is the creator's alone as soon as its snapshot is released") {
+  constexpr size_t kCount = 512;
+  constexpr int kTurns = 20;
+  const Pages pages(kCount);
+  const Range lower{pages.range().begin, kCount / 2 * kPage};
+  int turns_alone = 0;
+  for (int turn = 0; turn < kTurns; ++turn) {
+    dbos_snapshot snapshot{};
+    dbos_run run{};
+    REQUIRE(dbos_snapshot_create(nullptr, &snapshot) == DBOS_OK);
+    REQUIRE(dbos_run_start(snapshot, count_ones, &lower, sizeof lower, &run) == DBOS_OK);
+    (void)wait_for_status(run);
+    memset(lower.begin, 3, lower.size);
+    const uint64_t before = shared_kib(lower.begin);
+    REQUIRE(dbos_snapshot_release(snapshot) == DBOS_OK);
+    turns_alone += shared_kib(lower.begin) == 0;
+    CHECK(before >= kCount / 2 * kPage / 1024);
+  }
+  // A snapshot that gets no processor for too long is killed.
+  CHECK(turns_alone > kTurns / 2);
 }
 
 TEST_CASE("the cost grows by what the creator overwrites") {
