@@ -60,6 +60,7 @@ void begin_hold(ThreadStop& stop, StopCause cause) {
   // A thread that only does what it was asked to is no news; the first instruction is.
   stop.is_reported = cause == StopCause::kRequested && !stop.is_first;
   stop.is_changed = false;
+  stop.signal_to_come = 0;  // it has come, or was ignored
   stop.go.store(0);
   stop.held.store(1);
 }

@@ -182,12 +182,8 @@ void release_threads() {
 bool has_child_to_come() {
   VcpuPool& vcpus = machine().vcpus();
   for (uint32_t i = 0; i < vcpus.count(); ++i) {
-    const Vcpu& vcpu = vcpus.at(i);
-    const ThreadStop& stop = debug_state().threads[i];
-    const bool is_used = vcpu.state.load() == VcpuState::kBusy;
-    const bool forks = stop.is_debugged && is_live(vcpu) &&
-                       vcpu.current_call.load() == static_cast<uint32_t>(Service::kProcessFork);
-    if (is_used && (stop.is_scrubbed || forks)) return true;
+    const bool is_used = vcpus.at(i).state.load() == VcpuState::kBusy;
+    if (is_used && debug_state().threads[i].is_scrubbed) return true;
   }
   return false;
 }
