@@ -78,7 +78,8 @@ test_cow_limit_slows_main_down() {
   ((delayed_ns >= limited * 1000000)) || fail "$limited copies were delayed for $delayed_ns ns"
 }
 
-# Children are killed before they have run an instruction, or soon after, or while they make threads; or crash.
+# Children are killed before they have run an instruction, or soon after, or while they make threads, or while they
+# start programs and release what those held; or crash.
 readonly killing='
 import ctypes, os, random, signal, threading, time
 data = bytearray(16 << 20)
@@ -86,25 +87,28 @@ def write_on():
     while True: data[::4096] = bytes(len(data) // 4096)
 def make_threads():
     while True: threading.Thread(target=time.sleep, args=(0.001,)).start()
+def spawn():
+    while True: os.waitpid(os.posix_spawn("/bin/true", ["true"], {}), 0)
 def crash(by_abort):
     own = bytearray(b"o") * (8 << 20)
     data[::4096] = bytes(len(data) // 4096)
     os.abort() if by_abort else ctypes.string_at(0)
 def kill(turn):
+    kind = turn % 5
     child = os.fork()
-    if child == 0: make_threads() if turn % 4 == 0 else write_on()
-    if turn % 4 == 0: time.sleep(random.random() * 0.05)
-    if turn % 4 == 1: os.sched_yield()
+    if child == 0: make_threads() if kind == 0 else spawn() if kind == 4 else write_on()
+    if kind == 0 or kind == 4: time.sleep(random.random() * 0.05)
+    if kind == 1: os.sched_yield()
     os.kill(child, signal.SIGKILL)
     assert os.waitpid(child, 0) == (child, signal.SIGKILL)
 def let_crash(turn):
     child = os.fork()
-    if child == 0: crash(turn % 8 == 3)
-    assert os.waitpid(child, 0) == (child, signal.SIGABRT if turn % 8 == 3 else signal.SIGSEGV)
+    if child == 0: crash(turn % 2 == 1)
+    assert os.waitpid(child, 0) == (child, signal.SIGABRT if turn % 2 == 1 else signal.SIGSEGV)
 for word, turns in ("begin", 8), ("ready", 300):
     for turn in range(turns):
         data[::4096] = bytes([turn % 256]) * (len(data) // 4096)
-        let_crash(turn) if turn % 4 == 3 else kill(turn)
+        let_crash(turn) if turn % 5 == 3 else kill(turn)
     print(word, flush=True)
     input()
 '

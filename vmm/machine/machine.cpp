@@ -175,6 +175,7 @@ int64_t Machine::initialize_vcpu(Vcpu& vcpu, HostLock& moves) {
     if (low < 0) return low;
     vcpu.descriptor = keep_descriptor(static_cast<int>(low));
   }
+  vcpu.made_as = vcpu.descriptor;
   if (vcpu.descriptor < 0) return vcpu.descriptor;
   const int64_t run = raw_call(__NR_mmap, 0, run_size_, PROT_READ | PROT_WRITE, MAP_SHARED,
                                static_cast<uint64_t>(vcpu.descriptor), 0);

@@ -40,10 +40,19 @@ struct Making {
   std::atomic<uint32_t> id;  // kClone: Linux stores it when the child has come to be
 };
 
+// The uses of a vCPU by threads of the program, counted. `number` is odd while one lasts, and no
+// two are the same: a look that took long can't hit the next one. `adopter` is the host thread that
+// has ended the life of a dead one and is not done yet; 0: none.
+struct Life {
+  uint32_t number;
+  uint32_t adopter;
+};
+
 struct Vcpu : SignalContext {
   std::atomic<VcpuState> state;
   uint32_t index;
-  int descriptor;
+  int descriptor;  // in the process that runs it
+  int made_as;     // ... in its creator, and in those that that forked later
   kvm_run* run;
   const HostProcess* creator;   // who has the descriptor, with those it forked later
   const HostProcess* receiver;  // who has it as well, as `handed_over` (handover.h); null: nobody
@@ -60,7 +69,7 @@ struct Vcpu : SignalContext {
       host_thread;  // its id; Linux sets 0 and wakes when it is gone (CHILD_CLEARTID)
   std::atomic<uint32_t> keeps_thread;  // its host thread may be used again (thread_reuse.h)
   std::atomic<uint32_t> wake_word;     // of a parked one: futex, 1: go on
-  std::atomic<uint32_t> life;          // see begin_life
+  std::atomic<Life> life;              // see begin_life
   std::atomic<uint32_t> adopted;       // another thread runs it, to release what the dead one held
   std::atomic<uint32_t> is_helper;     // it runs no program (helper.h)
   std::atomic<uint32_t> is_unset;  // its registers are not yet those that its thread begins with
@@ -70,16 +79,18 @@ struct Vcpu : SignalContext {
   uint64_t call_memory_size;
 
   // A thread of the program begins on it. host_thread is set by then, and becomes 0 only by the
-  // host thread's death: who finds it 0 may adopt the vCPU by ending the life that it saw. `life`
-  // is odd while one lasts, and no two are the same: a look that took long can't hit the next one.
-  void begin_life() { life.store(life.load() + 1); }
-  void end_life() { life.store((life.load() + 1) & ~1u); }
-  bool is_alive() const { return life.load() % 2 != 0; }
-  // Ends the life if its host thread is dead. Whether this caller is the one who ended it.
-  bool end_dead_life() {
-    uint32_t seen = life.load();
-    const bool is_dead = seen % 2 != 0 && host_thread.load() == 0;
-    return is_dead && life.compare_exchange_strong(seen, seen + 1);
+  // host thread's death: who finds it 0 may adopt the vCPU by ending the life that it saw.
+  void begin_life() { life.store({life.load().number + 1, 0}); }
+  void end_life() { life.store({(life.load().number + 1) & ~1u, 0}); }
+  bool is_alive() const { return life.load().number % 2 != 0; }
+  // Makes the calling thread, `adopter`, the one that adopts it. True: its host thread is dead, or
+  // whoever adopted it was killed before it was done. To be ended by end_life().
+  bool begin_adoption(uint32_t adopter) {
+    Life seen = life.load();
+    const bool is_free = seen.adopter == 0
+                             ? seen.number % 2 != 0 && host_thread.load() == 0
+                             : state.load() == VcpuState::kBusy && !shares_our_memory(seen.adopter);
+    return is_free && life.compare_exchange_strong(seen, {(seen.number + 1) & ~1u, adopter});
   }
 };
 

@@ -5,7 +5,6 @@
 #include <time.h>
 
 #include <cerrno>
-#include <utility>
 
 #include "vmm/host/descriptor_message.h"
 #include "vmm/host/host_lock.h"
@@ -28,7 +27,7 @@ int receiver = -1;
 
 // The sequence first: nobody may take the vCPU for an older one of `own`.
 void give_to(Vcpu& vcpu, const HostProcess& own) {
-  vcpu.descriptor = vcpu.handed_over;
+  vcpu.descriptor = vcpu.made_as = vcpu.handed_over;
   vcpu.receiver = nullptr;
   vcpu.sequence = machine().vcpus().take_sequence();
   vcpu.creator = &own;
@@ -76,8 +75,9 @@ bool can_lend(const Vcpu& vcpu, const HostProcess& own) {
   return vcpu.receiver == &own;
 }
 
-void exchange_descriptors(Vcpu& vcpu) {
-  std::swap(vcpu.descriptor, vcpu.handed_over);
+void use_descriptor_of(Vcpu& vcpu, const HostProcess& own) {
+  const bool is_usable = machine().vcpus().is_usable(vcpu, own);
+  vcpu.descriptor = is_usable ? vcpu.made_as : vcpu.handed_over;
 }
 
 void take_over_free_vcpus(const HostProcess& own) {

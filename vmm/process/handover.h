@@ -20,10 +20,12 @@ bool hand_over(const Vcpu& vcpu);
 // In the steward's process, `own`: takes all that have come, as Vcpu::handed_over. Does not block.
 void receive_descriptors(const HostProcess& own);
 
-// Puts the descriptor that `own` was handed in the place of the vCPU's, for the time of an
-// adoption, and back at its end, before the vCPU is free again.
+// Whether `own` was handed the vCPU's descriptor.
 bool can_lend(const Vcpu& vcpu, const HostProcess& own);
-void exchange_descriptors(Vcpu& vcpu);
+// For the time of an adoption: the vCPU's descriptor is that of `own`, its creator's or the one
+// that it was handed. At its end, before the vCPU is free again, `descriptor` is `made_as`. An
+// adopter that is killed in between leaves nothing that the next one could take for something else.
+void use_descriptor_of(Vcpu& vcpu, const HostProcess& own);
 
 // The free vCPUs that `own` was handed and whose makers are gone: from now on `own` has made them.
 // Nobody else could use them any more, and KVM takes none back.

@@ -10,7 +10,7 @@ namespace {
 
 bool has_begun(const Making& making, const Vcpu& child) {
   if (making.way == Making::Way::kClone) return making.id.load() != 0;
-  return child.life.load() != making.life_before;
+  return child.life.load().number != making.life_before;
 }
 
 void take_back(const Vcpu& maker, Vcpu& child, Making::Way way) {
@@ -31,7 +31,7 @@ void take_back(const Vcpu& maker, Vcpu& child, Making::Way way) {
 void begin_making(Vcpu& maker, Vcpu& child, Making::Way way) {
   Making& making = maker.making;
   making.way = way;
-  making.life_before = child.life.load();
+  making.life_before = child.life.load().number;
   making.id.store(way == Making::Way::kClone ? 0 : child.host_thread.load());
   making.child.store(&child, std::memory_order_release);
 }

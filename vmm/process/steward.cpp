@@ -28,7 +28,7 @@ namespace {
 
 constexpr size_t kStackSize = 1 << 20;
 constexpr uint32_t kWatchedMax = 127;          // FUTEX_WAITV_MAX is 128, and one is the doorbell
-constexpr int64_t kPatience_ns = 200'000'000;  // for what is beyond kWatchedMax
+constexpr int64_t kPatience_ns = 200'000'000;  // for what no futex tells
 constexpr int64_t kRetryPause_ns = 1'000'000'000;
 // For a thread block: a second in all.
 constexpr long kBlockPause_ns = 100'000;
@@ -56,11 +56,12 @@ void note_failure(int error) {
       strerrordesc_np(error));
 }
 
-bool begin_adoption(Vcpu& vcpu, const HostProcess& own) {
-  const bool is_own = machine().vcpus().is_usable(vcpu, own);
-  if (!is_own && !can_lend(vcpu, own)) return false;
-  if (!vcpu.end_dead_life()) return false;
-  if (!is_own) exchange_descriptors(vcpu);
+// All of it is sound to do again: whoever adopts the vCPU may be killed as well, in the guest or
+// here.
+bool begin_adoption(Vcpu& vcpu, const HostProcess& own, uint32_t adopter) {
+  if (!machine().vcpus().is_usable(vcpu, own) && !can_lend(vcpu, own)) return false;
+  if (!vcpu.begin_adoption(adopter)) return false;
+  use_descriptor_of(vcpu, own);
   vcpu.adopted.store(1);
   unmap_call_memory(vcpu);
   vcpu.page->signal.number = 0;
@@ -78,23 +79,36 @@ bool begin_adoption(Vcpu& vcpu, const HostProcess& own) {
   return true;
 }
 
-void end_adoption(Vcpu& vcpu, const HostProcess& own) {
-  if (!machine().vcpus().is_usable(vcpu, own)) exchange_descriptors(vcpu);
+void end_adoption(Vcpu& vcpu) {
+  vcpu.descriptor = vcpu.made_as;
+  vcpu.end_life();
   if (vcpu.state.load() != VcpuState::kLost) machine().vcpus().release(vcpu);
 }
 
-uint32_t collect(const HostProcess& own, futex_waitv* watched) {
+// What the steward waits for.
+struct Watched {
+  futex_waitv words[kWatchedMax + 1];
   uint32_t count = 0;
-  watched[count++] = {doorbell.load(), reinterpret_cast<uint64_t>(&doorbell), FUTEX_32, 0};
-  VcpuPool& vcpus = machine().vcpus();
-  for (uint32_t i = 0; i < vcpus.count() && count <= kWatchedMax; ++i) {
-    Vcpu& vcpu = vcpus.at(i);
-    const uint32_t thread = vcpu.host_thread.load();
-    if (vcpu.process == &own || vcpu.state.load() != VcpuState::kBusy || thread == 0) continue;
+  bool are_all = true;  // nothing comes to pass that none of them tells
+
+  void add(uint32_t value, const std::atomic<uint32_t>& word) {
     // Not private: that is how Linux wakes the word of an ended thread.
-    watched[count++] = {thread, reinterpret_cast<uint64_t>(&vcpu.host_thread), FUTEX_32, 0};
+    words[count++] = {value, reinterpret_cast<uint64_t>(&word), FUTEX_32, 0};
   }
-  return count;
+};
+
+void collect(const HostProcess& own, Watched& watched) {
+  watched.add(doorbell.load(), doorbell);
+  VcpuPool& vcpus = machine().vcpus();
+  for (uint32_t i = 0; i < vcpus.count() && watched.count <= kWatchedMax; ++i) {
+    Vcpu& vcpu = vcpus.at(i);
+    if (vcpu.state.load() != VcpuState::kBusy) continue;
+    // Another thread is at it, and may be killed before it is done.
+    if (vcpu.life.load().adopter != 0) watched.are_all = false;
+    const uint32_t thread = vcpu.host_thread.load();
+    if (vcpu.process != &own && thread != 0) watched.add(thread, vcpu.host_thread);
+  }
+  if (watched.count > kWatchedMax) watched.are_all = false;
 }
 
 // Under a seccomp profile that does not know futex_waitv: looks again from time to time.
@@ -111,12 +125,13 @@ void wait_without_waitv(int64_t result) {
 
 // One turn over the vCPUs; `adopted` are those that have not ended yet.
 void reap_in_turn(const HostProcess& process, std::bitset<kVcpuCountMax>& adopted) {
+  const auto self = static_cast<uint32_t>(raw_call(__NR_gettid));
   VcpuPool& vcpus = machine().vcpus();
   for (uint32_t i = 0; i < vcpus.count(); ++i) {
     Vcpu& vcpu = vcpus.at(i);
-    if (begin_adoption(vcpu, process)) adopted.set(i);
+    if (!adopted.test(i) && begin_adoption(vcpu, process, self)) adopted.set(i);
     if (!adopted.test(i) || run_adopted(vcpu) == Adopted::kWaits) continue;
-    end_adoption(vcpu, process);
+    end_adoption(vcpu);
     adopted.reset(i);
   }
 }
@@ -140,17 +155,16 @@ void* run_steward(void* argument) {
   starter.store(0);
   for (;;) {
     make_spare_blocks();
-    futex_waitv watched[kWatchedMax + 1];
-    const uint32_t count = collect(own, watched);
+    Watched watched;
+    collect(own, watched);
     // In each turn: the one that holds the lock may have come to be meanwhile.
     reap(own, [&] { receive_descriptors(own); });
     take_over_free_vcpus(own);
     const int64_t deadline = now_ns() + kPatience_ns;
     const __kernel_timespec until = {deadline / 1'000'000'000, deadline % 1'000'000'000};
-    const bool all_watched = count <= kWatchedMax;
     const int64_t result =
-        raw_call(__NR_futex_waitv, reinterpret_cast<uint64_t>(watched), count, 0,
-                 all_watched ? 0 : reinterpret_cast<uint64_t>(&until), CLOCK_MONOTONIC);
+        raw_call(__NR_futex_waitv, reinterpret_cast<uint64_t>(watched.words), watched.count, 0,
+                 watched.are_all ? 0 : reinterpret_cast<uint64_t>(&until), CLOCK_MONOTONIC);
     const bool has_waited =
         result >= 0 || result == -EAGAIN || result == -EINTR || result == -ETIMEDOUT;
     if (!has_waited) wait_without_waitv(result);

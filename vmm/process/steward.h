@@ -4,7 +4,8 @@
 // Such a thread may have been anywhere, in the guest kernel with a lock held even. Its registers
 // are still in its vCPU, so another host thread adopts the vCPU and runs it on: the guest kernel
 // leaves what it is in, sees HypercallPage::dying where it would return to the program, releases
-// the address space and so on, and ends the thread as usual.
+// the address space and so on, and ends the thread as usual. A parent adopts the children of its
+// vfork() as well. Whoever adopts may be killed at it: another one goes on where it stopped.
 #pragma once
 
 #include "vmm/machine/vcpu.h"
