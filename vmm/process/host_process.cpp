@@ -20,6 +20,7 @@ constexpr uint32_t kProcessesMax = 1024;
 // All zero, so that they cost no memory before they are used.
 constinit HostProcess processes[kProcessesMax];
 DescriptorGuard descriptors[kProcessesMax];
+HostLock release_lock;  // of whoever takes records back
 
 size_t index_of(const HostProcess& process) {
   return static_cast<size_t>(&process - processes);
@@ -59,7 +60,7 @@ Records claim_ended() {
     RecordState live = RecordState::kLive;
     const size_t i = index_of(process);
     if (seen_as_needed.test(i)) continue;
-    ended[i] = process.record.compare_exchange_strong(live, RecordState::kChanging);
+    ended[i] = process.record.compare_exchange_strong(live, RecordState::kEnding);
   }
   const Records needed = needed_records();
   for (HostProcess& process : processes) {
@@ -85,9 +86,19 @@ void forget_processes(Vcpu& vcpu, const Records& ended) {
   }
 }
 
+// Of a fork that was killed in release_ended().
+void give_back_claims() {
+  for (HostProcess& process : processes) {
+    RecordState ending = RecordState::kEnding;
+    process.record.compare_exchange_strong(ending, RecordState::kLive);
+  }
+}
+
 // Takes back the records of processes that are gone, all in one pass: it is a fork that waits for
 // this. A vCPU that one of them made is lost with it.
 void release_ended() {
+  const HostLockGuard guard(release_lock);
+  if (guard.is_from_the_dead()) give_back_claims();
   const Records ended = claim_ended();
   VcpuPool& vcpus = machine().vcpus();
   for (uint32_t i = 0; i < vcpus.count(); ++i) forget_processes(vcpus.at(i), ended);

@@ -19,8 +19,9 @@ inline constexpr uint32_t kTidyingUp = 2;
 inline constexpr uint32_t kEnded = 1;
 inline constexpr uint32_t kExecutes = 2;
 
-// kChanging: a fork has taken the record and no vCPU refers to it yet, or it is being taken back.
-enum class RecordState : uint32_t { kFree, kChanging, kLive };
+// kChanging: a fork has taken the record and no vCPU refers to it yet. kEnding: its process is
+// gone, and it is being taken back.
+enum class RecordState : uint32_t { kFree, kChanging, kLive, kEnding };
 
 struct HostProcess {
   HostProcess* parent = nullptr;  // null: the first

@@ -13,6 +13,17 @@ bool has_begun(const Making& making, const Vcpu& child) {
   return child.life.load().number != making.life_before;
 }
 
+}  // namespace
+
+void begin_making(Vcpu& maker, Vcpu& child, Making::Way way) {
+  Making& making = maker.making;
+  making.way = way;
+  making.life_before = child.life.load().number;
+  making.id.store(way == Making::Way::kClone ? 0 : child.host_thread.load());
+  making.child.store(&child, std::memory_order_release);
+}
+
+// The record of its process first: once the vCPU is free, nothing refers to the record any more.
 void take_back(const Vcpu& maker, Vcpu& child, Making::Way way) {
   child.end_life();
   if (child.process != maker.process) {
@@ -24,16 +35,6 @@ void take_back(const Vcpu& maker, Vcpu& child, Making::Way way) {
   }
   child.host_thread.store(0);
   machine().vcpus().release(child);
-}
-
-}  // namespace
-
-void begin_making(Vcpu& maker, Vcpu& child, Making::Way way) {
-  Making& making = maker.making;
-  making.way = way;
-  making.life_before = child.life.load().number;
-  making.id.store(way == Making::Way::kClone ? 0 : child.host_thread.load());
-  making.child.store(&child, std::memory_order_release);
 }
 
 int64_t result_of_making(Vcpu& maker) {

@@ -19,6 +19,9 @@ inline void end_making(Vcpu& maker) {
   maker.making.child.store(nullptr, std::memory_order_release);
 }
 
+// Takes back all that was prepared for a child that has not come to be.
+void take_back(const Vcpu& maker, Vcpu& child, Making::Way way);
+
 // Of an adopted vCPU whose guest repeats the call: the child's id, or -EINTR if there is none, when
 // all that was prepared for it has been taken back.
 int64_t result_of_making(Vcpu& maker);

@@ -235,9 +235,7 @@ int64_t start_host_thread(Vcpu& creator, Vcpu& vcpu, uint64_t flags, ThreadEntry
       clone_with_block(flags, *vcpu.block, creator.making.id, vcpu.host_thread, entry, &vcpu);
   if (result >= 0) return result;
   end_making(creator);
-  vcpu.end_life();
-  vcpu.host_thread.store(0);
-  machine().vcpus().release(vcpu);
+  take_back(creator, vcpu, Making::Way::kClone);
   return result;
 }
 
@@ -316,14 +314,13 @@ int64_t make_process(Vcpu& creator, uint64_t start_argument, uint64_t exit_signa
   if (process == nullptr) return -EAGAIN;
   const Birth birth = waits_for_exec ? Birth::kSharingProcess : Birth::kProcess;
   Vcpu* const vcpu = acquire_vcpu(creator, *process, start_argument, birth);
-  int64_t result = -EAGAIN;
-  if (vcpu != nullptr) {
-    process->record.store(RecordState::kLive);
-    process->fork_sequence = machine().vcpus().next_sequence();
-    result = start_host_process(creator, *vcpu, exit_signal, waits_for_exec, result_address);
+  if (vcpu == nullptr) {
+    process->record.store(RecordState::kFree);
+    return -EAGAIN;
   }
-  if (result < 0) process->record.store(RecordState::kFree);
-  return result;
+  process->record.store(RecordState::kLive);
+  process->fork_sequence = machine().vcpus().next_sequence();
+  return start_host_process(creator, *vcpu, exit_signal, waits_for_exec, result_address);
 }
 
 }  // namespace

@@ -1,0 +1,141 @@
+// What processes leave that are killed at any time: records, and virtual CPUs that they adopted.
+#include "vmm/process/host_process.h"
+
+#include <asm/unistd.h>
+#include <sched.h>
+#include <sys/wait.h>
+
+#include <chrono>
+#include <csignal>
+#include <string_view>
+
+#include <catch2/catch.hpp>
+#include <thread>
+
+#include "vmm/host/host_call.h"
+#include "vmm/log.h"
+#include "vmm/machine/machine.h"
+#include "vmm/process/vcpu_thread.h"
+
+namespace {
+
+// What happens where the records are looked at: how often until then, and what.
+int looks_left = 0;
+void (*at_that_look)() = nullptr;
+
+}  // namespace
+
+namespace dbos::vmm {
+
+// Of a machine only the virtual CPUs are looked at, and there are none.
+Machine& machine() {
+  alignas(Machine) static unsigned char nothing[sizeof(Machine)];
+  if (looks_left > 0 && --looks_left == 0) at_that_look();
+  return *reinterpret_cast<Machine*>(nothing);
+}
+void write_to_log(std::string_view /*text*/) {}
+bool VcpuPool::take(Vcpu& /*vcpu*/) {
+  return false;
+}
+
+}  // namespace dbos::vmm
+
+namespace {
+
+using namespace dbos::vmm;
+
+constexpr int kRecords = 1024;  // as in host_process.cpp
+constexpr int kLooks = 3;       // of one fork that takes records back
+
+void arm(int looks, void (*what)()) {
+  at_that_look = what;
+  looks_left = looks;
+}
+
+HostProcess& first() {
+  static HostProcess& process = *acquire_process(nullptr);
+  process.record.store(RecordState::kLive);
+  return process;
+}
+
+// A record for a process that is gone at once: no virtual CPU is its own.
+bool take_one() {
+  HostProcess* const process = acquire_process(&first());
+  if (process != nullptr) process->record.store(RecordState::kLive);
+  return process != nullptr;
+}
+
+// Until whoever wants one more has to take all of them back.
+void take_all() {
+  for (arm(1, [] {}); looks_left != 0;) REQUIRE(take_one());
+  arm(1, [] {});
+  for (int i = 0; i < kRecords - 2; ++i) REQUIRE(take_one());  // the first's, and the last taken
+  REQUIRE(looks_left == 1);
+}
+
+void die() {
+  raw_call(__NR_kill, static_cast<uint64_t>(raw_call(__NR_getpid)), SIGKILL);
+}
+
+// In another process with our memory, which is killed before it is done.
+void start_beside_us(void (*what)()) {
+  alignas(16) static char stack[1 << 16];
+  const auto run = [](void* argument) {
+    reinterpret_cast<void (*)()>(argument)();
+    return 0;
+  };
+  const int child = clone(run, stack + sizeof stack, CLONE_VM | CLONE_VFORK | SIGCHLD,
+                          reinterpret_cast<void*>(what));
+  int status = 0;
+  REQUIRE(waitpid(child, &status, 0) == child);
+  REQUIRE(status == SIGKILL);
+}
+
+uint32_t self() {
+  return static_cast<uint32_t>(raw_call(__NR_gettid));
+}
+
+Vcpu vcpu = {};
+std::thread other;
+bool has_other_taken = false;
+
+}  // namespace
+
+TEST_CASE("records come back where a fork was killed that took them back") {
+  for (int looks = 1; looks <= kLooks; ++looks) {
+    take_all();
+    arm(looks, die);
+    start_beside_us([] { take_one(); });
+    CHECK(take_one());
+  }
+}
+
+TEST_CASE("a fork waits for another that takes records back") {
+  take_all();
+  arm(2, [] {
+    other = std::thread([] { has_other_taken = take_one(); });
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  });
+  CHECK(take_one());
+  other.join();
+  CHECK(has_other_taken);
+}
+
+TEST_CASE("a virtual CPU whose adopter was killed is adopted by another") {
+  vcpu.state.store(VcpuState::kBusy);
+  vcpu.host_thread.store(1);
+  vcpu.begin_life();
+  CHECK_FALSE(vcpu.begin_adoption(self()));  // its thread lives
+  vcpu.host_thread.store(0);
+  start_beside_us([] {
+    if (vcpu.begin_adoption(self())) die();
+  });
+  CHECK_FALSE(vcpu.is_alive());
+  CHECK(vcpu.begin_adoption(self()));
+  CHECK_FALSE(vcpu.begin_adoption(self()));  // its adopter lives
+  vcpu.end_life();
+  CHECK_FALSE(vcpu.begin_adoption(self()));
+  vcpu.state.store(VcpuState::kIdle);
+  vcpu.state.store(VcpuState::kBusy);  // somebody prepares it
+  CHECK_FALSE(vcpu.begin_adoption(self()));
+}
