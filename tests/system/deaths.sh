@@ -70,7 +70,7 @@ thread = threading.Thread(target=lambda: libc.qsort(array, 2, 4, again)); thread
 # More than there is: refused, or ended; and only that.
 seconds[memory_runs_out]=180
 test_memory_runs_out() {
-  setting_of_memory overcommit_memory 0 one 'exit 1' "${dbos[@]}" --memory 256M "$python" -c 'bytearray(1 << 32)'
+  setting vm/overcommit_memory 0 one 'exit 1' "${dbos[@]}" --memory 256M "$python" -c 'bytearray(1 << 32)'
   grep -q MemoryError one.err
   local status=0
   "${dbos[@]}" --memory 128M "$python" -c '
@@ -216,6 +216,25 @@ if pid == 0:
     while True: data[5] += 1
 time.sleep(0.3); os.kill(pid, 9); print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), data[5])'
   expect 'turns with all five ends' 3 "$(grep -c '^-11 -11 -6 -9 4 ' native.out)"
+}
+
+# While Linux writes a core of a child, what its threads held is held; so there is nothing of the guest's memory in it.
+test_core_of_linux_is_small() {
+  setting kernel/core_pattern core one 'exit 0' bash -c 'ulimit -c unlimited && exec "$@"' - "${dbos[@]}" \
+    "$python" -c '
+import mmap, os
+data = bytearray(b"x") * (256 << 20)
+shared = mmap.mmap(-1, 64 << 20)
+shared[::4096] = b"x" * (len(shared) // 4096)
+child = os.fork()
+if child == 0: os.abort()
+status = os.waitpid(child, 0)[1]
+print(os.WTERMSIG(status), os.WCOREDUMP(status))'
+  expect 'the end of the child' '6 True' "$(<one.out)"
+  local size
+  size=$(cat core* | wc -c)
+  echo "bytes of the core: $size"
+  ((size < 64 << 20)) || fail "the core has $size bytes"
 }
 
 test_killed_while_redis_saves() {

@@ -108,7 +108,7 @@ for thread in threads: thread.start()
 for thread in threads: thread.join()
 print(len(begun), "threads")'
 
-test_no_mapping_is_left() { setting_of_memory max_map_count 900 both "$python" -c "$map_all"; }
+test_no_mapping_is_left() { setting vm/max_map_count 900 both "$python" -c "$map_all"; }
 
 # What is executed leaves the memory of dbos-run to the others. `cat` sees Linux's own list.
 readonly execute_often='
@@ -171,7 +171,7 @@ test_no_thread_for_the_steward() {
 # Programs read these settings of Linux's, and believe them.
 seconds[settings_of_memory_are_the_hosts]=240
 test_settings_of_memory_are_the_hosts() {
-  setting_of_memory max_map_count 3000 both "$python" -c '
+  setting vm/max_map_count 3000 both "$python" -c '
 import ctypes, mmap
 pages = mmap.mmap(-1, 8000 * 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 at = ctypes.addressof(ctypes.c_char.from_buffer(pages))
@@ -179,7 +179,7 @@ mprotect = ctypes.CDLL(None).mprotect
 made = 0
 while mprotect(ctypes.c_void_p(at + (2 * made + 1) * 4096), 4096, 1) == 0: made += 1
 print(made // 50)'
-  setting_of_memory overcommit_memory 1 both "$python" -c '
+  setting vm/overcommit_memory 1 both "$python" -c '
 import mmap
 print(len(mmap.mmap(-1, 1 << 42, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)))'
 }

@@ -98,13 +98,13 @@ expect() { # expect WHAT WANTED ACTUAL
 
 # Runs COMMAND, a function of ours, while a setting of Linux's has another value: for all that runs there, so it is done
 # in the emulated machine alone.
-setting_of_memory() { # setting_of_memory NAME VALUE COMMAND...
-  local file=/proc/sys/vm/$1 before
+setting() { # setting NAME VALUE COMMAND...
+  local file=/proc/sys/$1 before
   [[ -e /run/dbos-vm/supervise ]] || skip "changes a setting of the whole machine's, and this one is not emulated"
   before=$(<"$file")
   # However the test ends. Not by '||', behind which a command that fails would end nothing.
   # shellcheck disable=SC2064 # what there is now
-  trap "echo $before >$file" EXIT
+  trap "echo ${before@Q} >$file" EXIT
   echo "$2" >"$file"
   "${@:3}"
   echo "$before" >"$file"

@@ -44,11 +44,16 @@ void reserve_region(uint64_t address, uint64_t size, const char* what) {
       size, address, what);
 }
 
+void keep_out_of_cores(uint64_t address, uint64_t size) {
+  raw_call(__NR_madvise, address, size, MADV_DONTDUMP);
+}
+
 int64_t commit_region(uint64_t address, uint64_t size, HostPages pages) {
   const int64_t result = raw_call(__NR_mmap, address, size, PROT_READ | PROT_WRITE,
                                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
                                   static_cast<uint64_t>(-1), 0);
   if (result < 0) return result;
+  keep_out_of_cores(address, size);
   // Large pages of the host make the second level's walks short. A refusal changes nothing else.
   if (pages == HostPages::kLarge) raw_call(__NR_madvise, address, size, MADV_HUGEPAGE);
   return 0;

@@ -42,6 +42,10 @@ enum class HostPages { kSmall, kLarge };
 bool are_large_pages_off();
 bool are_large_pages_off(std::string_view setting);
 
+// The guest's memory is no part of a core that Linux writes of one of the VMM's processes: whoever
+// was killed waits until it is written, with what its threads had locked.
+void keep_out_of_cores(uint64_t address, uint64_t size);
+
 // Makes a reserved range usable: anonymous memory, not counted against overcommit.
 // Result: 0 or -errno.
 int64_t commit_region(uint64_t address, uint64_t size, HostPages pages);

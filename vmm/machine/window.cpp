@@ -70,7 +70,11 @@ int64_t Window::map(int descriptor, uint64_t offset, uint64_t length, int protec
   const uint64_t address = reserve(length);
   if (address == 0) return -ENOMEM;
   const int64_t result = map_at(address, MAP_FIXED);
-  if (result < 0) give_back(address, length);
+  if (result < 0) {
+    give_back(address, length);
+  } else {
+    keep_out_of_cores(address, length);
+  }
   return result;
 }
 
@@ -114,7 +118,10 @@ int64_t Window::move_in(uint64_t from, uint64_t length, int protection) {
                           : raw_call(__NR_mremap, from, length, length,
                                      MREMAP_MAYMOVE | MREMAP_FIXED, address);
   }
-  if (result >= 0) return result;
+  if (result >= 0) {
+    keep_out_of_cores(address, length);
+    return result;
+  }
   raw_call(__NR_munmap, from, length);
   if (address != 0) give_back(address, length);
   return result;
@@ -127,7 +134,10 @@ int64_t Window::map_again(uint64_t address, uint64_t length) {
   // An old size of 0 leaves the old mapping and makes a second one of the same file (mremap(2)).
   const int64_t result =
       raw_call(__NR_mremap, address, 0, length, MREMAP_MAYMOVE | MREMAP_FIXED, copy);
-  if (result >= 0) return static_cast<int64_t>(copy);
+  if (result >= 0) {
+    keep_out_of_cores(copy, length);
+    return static_cast<int64_t>(copy);
+  }
   give_back(copy, length);
   return result;
 }

@@ -1,7 +1,11 @@
 // The arena's memory, as Linux gives it or does not.
 #include "vmm/machine/regions.h"
 
+#include <fmt/core.h>
 #include <sys/mman.h>
+
+#include <fstream>
+#include <string>
 
 #include <catch2/catch.hpp>
 #include <cerrno>
@@ -25,6 +29,26 @@ TEST_CASE("memory that Linux does not make present is told") {
   CHECK(populate_arena(address, kSize) < 0);
   REQUIRE(commit_region(address, kSize, HostPages::kSmall) == 0);
   CHECK(populate_arena(address, kSize) == 0);
+}
+
+// The line of /proc/self/smaps that tells how a mapping is handled.
+std::string flags_of(uint64_t address) {
+  std::ifstream maps("/proc/self/smaps");
+  const std::string begin = fmt::format("{:x}-", address);
+  std::string line;
+  while (std::getline(maps, line) && line.rfind(begin, 0) != 0) {
+  }
+  while (std::getline(maps, line) && line.rfind("VmFlags:", 0) != 0) {
+  }
+  return line;
+}
+
+TEST_CASE("the guest's memory is in no core of Linux's") {
+  constexpr uint64_t kSize = uint64_t{2} << 20;
+  const uint64_t address = free_address(kSize);
+  reserve_region(address, kSize, "a test");
+  REQUIRE(commit_region(address, kSize, HostPages::kSmall) == 0);
+  CHECK(flags_of(address).find(" dd ") != std::string::npos);
 }
 
 TEST_CASE("Linux's setting of large pages is read") {
