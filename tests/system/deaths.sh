@@ -176,17 +176,21 @@ while True: print("x", flush=True); time.sleep(0.05)' >out &
 test_killed_with_children() {
   local pid
   "${dbos[@]}" "$python" -c '
-import os, signal, time
-for n in range(4):
+import ctypes, os, signal, time
+def read_signals():
+    signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 65))
+    os.read(ctypes.CDLL(None).signalfd(-1, b"\xff" * 128, 0), 128)
+for n in range(5):
     if os.fork() == 0:
         if n == 2: os.fork()
         os.write(1, b"child\n")
         while n == 1: pass
         if n == 3: signal.sigwait(range(1, 65))
+        if n == 4: read_signals()
         time.sleep(1000)
 time.sleep(1000)' >out &
   pid=$!
-  await 30 bash -c '[ $(wc -l <out) = 5 ]'
+  await 30 bash -c '[ $(wc -l <out) = 6 ]'
   kill -KILL $pid
   wait $pid || true
   await 10 bash -c '! pgrep -f "[t]ime.sleep.1000" >/dev/null'

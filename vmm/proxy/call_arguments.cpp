@@ -254,15 +254,17 @@ int64_t CallArguments::prepare_mask_and_size(uint32_t index) {
 }
 
 // A wait leaves the VMM's signal open, by which a process hears that its parent was killed. Who has
-// it blocked already keeps one of the program's own so (process/signals.cpp).
+// it blocked already keeps one of the program's own so (process/signals.cpp). Who reads signals
+// from a descriptor would read that one as well, and the VMM would not hear of it.
 int64_t CallArguments::copy_signal_set(uint64_t* address) {
   if (is_passed_on(*address)) return 0;
   auto* const set = static_cast<uint64_t*>(copy(*address, sizeof(uint64_t)));
   if (set == nullptr) return -EFAULT;
   *address = address_of(set);
   constexpr uint64_t kOwn = uint64_t{1} << (kParentDeathSignal - 1);
-  const bool blocks = number_ != __NR_rt_sigtimedwait && (*set & kOwn) != 0;
-  if (blocks && (change_signal_mask(SIG_BLOCK, 0) & kOwn) == 0) *set &= ~kOwn;
+  if ((*set & kOwn) == 0 || number_ == __NR_rt_sigtimedwait) return 0;
+  const bool is_for_reading = number_ == __NR_signalfd || number_ == __NR_signalfd4;
+  if (is_for_reading || (change_signal_mask(SIG_BLOCK, 0) & kOwn) == 0) *set &= ~kOwn;
   return 0;
 }
 

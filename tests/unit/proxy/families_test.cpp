@@ -270,6 +270,30 @@ TEST_CASE("a wait for all signals leaves the VMM its own") {
   sigprocmask(SIG_SETMASK, &before, nullptr);
 }
 
+TEST_CASE("the VMM's own signal is not read from a descriptor") {
+  const uint64_t all = program().put(~uint64_t{0});
+  const sigval value = {};
+  sigset_t own;
+  sigset_t before;
+  sigemptyset(&own);
+  sigaddset(&own, dbos::vmm::kParentDeathSignal);
+  sigaddset(&own, SIGRTMIN);
+  sigprocmask(SIG_BLOCK, &own, &before);
+  const auto fd =
+      static_cast<uint64_t>(call(SYS_signalfd4, static_cast<uint64_t>(-1), all, 8, SFD_NONBLOCK));
+  sigqueue(getpid(), dbos::vmm::kParentDeathSignal, value);
+  sigqueue(getpid(), SIGRTMIN, value);
+  const uint64_t records = program().map(1);
+  CHECK(call(SYS_read, fd, records, kPageSize) == sizeof(signalfd_siginfo));
+  CHECK(program().get<signalfd_siginfo>(records).ssi_signo == static_cast<uint32_t>(SIGRTMIN));
+  CHECK(call(SYS_signalfd, fd, all, 4) == -EINVAL);
+  CHECK(call(SYS_signalfd, fd, 8, 8) == -EFAULT);
+  CHECK(call(SYS_close, fd) == 0);
+  const timespec now = {};
+  CHECK(sigtimedwait(&own, nullptr, &now) == dbos::vmm::kParentDeathSignal);
+  sigprocmask(SIG_SETMASK, &before, nullptr);
+}
+
 TEST_CASE("a wait's mask does not block the VMM's own signal") {
   struct sigaction action = {};
   struct sigaction before = {};
