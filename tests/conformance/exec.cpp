@@ -67,6 +67,15 @@ HELPER(signal_state) {
   check::print("alternate stack %s\n", stack.ss_flags == SS_DISABLE ? "none" : "kept");
   return 0;
 }
+HELPER(last_signal) {
+  sigset_t set;
+  sigprocmask(SIG_BLOCK, nullptr, &set);
+  struct sigaction action = {};
+  sigaction(SIGRTMAX, nullptr, &action);
+  check::print("SIGRTMAX blocked %d, ignored %d\n", sigismember(&set, SIGRTMAX),
+               action.sa_handler == SIG_IGN);
+  return 0;
+}
 HELPER(death_signal) {
   int signal = -1;
   prctl(PR_GET_PDEATHSIG, &signal);
@@ -176,6 +185,22 @@ CASE(signal_state_after_exec) {
     raise(SIGHUP);
     become("signal_state");
   })));
+}
+
+CASE(last_signal_after_exec) {
+  const auto with = [](void (*handler)(int), int how) {
+    CHECK(exited(run_child([=] {
+      install(SIGRTMAX, handler);
+      sigset_t all;
+      sigfillset(&all);
+      sigprocmask(how, &all, nullptr);
+      become("last_signal");
+    })));
+  };
+  with(SIG_IGN, SIG_BLOCK);
+  with(SIG_IGN, SIG_UNBLOCK);
+  with(counter, SIG_BLOCK);
+  with(SIG_DFL, SIG_UNBLOCK);
 }
 
 CASE(close_on_exec_decides) {

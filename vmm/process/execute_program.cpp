@@ -123,6 +123,20 @@ void exchange_limits(MemoryLimits& limits) {
   }
 }
 
+bool is_only_thread(const Vcpu& vcpu) {
+  VcpuPool& vcpus = machine().vcpus();
+  for (uint32_t i = 0; i < vcpus.count(); ++i) {
+    const Vcpu& other = vcpus.at(i);
+    if (&other != &vcpu && other.process == vcpu.process && other.is_alive()) return false;
+  }
+  return true;
+}
+
+int64_t call_execveat(Vcpu& vcpu, const uint64_t (&arguments)[6]) {
+  const OwnSignalAsChosen own_signal(vcpu, is_only_thread(vcpu));
+  return host_call(&vcpu.page->signal.number, __NR_execveat, arguments);
+}
+
 // Comes back only if nothing is executed.
 int64_t execute(Vcpu& vcpu, const Call& call, const char* path, const Strings& strings) {
   const uint64_t* const a = call.arguments;
@@ -139,9 +153,10 @@ int64_t execute(Vcpu& vcpu, const Call& call, const char* path, const Strings& s
   MemoryLimits limits = {};
   if (has_limits) limits = *reinterpret_cast<const MemoryLimits*>(a[5]);
   if (has_limits) exchange_limits(limits);
-  const int64_t result = host_call(&vcpu.page->signal.number, __NR_execveat, passed);
+  const int64_t result = call_execveat(vcpu, passed);
   if (has_limits) exchange_limits(limits);
   vcpu.process->ended_by_itself.fetch_sub(kExecutes);
+  // After signal 64 is heard again: it looks whether the parent has ended meanwhile.
   restore_death_signal(*vcpu.process, death_signal);
   return result;
 }

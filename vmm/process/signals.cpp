@@ -59,9 +59,13 @@ int64_t raw_action(int signal, const KernelAction* action, KernelAction* old) {
                   reinterpret_cast<uint64_t>(action), reinterpret_cast<uint64_t>(old), 8);
 }
 
+int64_t install_plain(int signal, sighandler_t handler, uint64_t flags = 0) {
+  const KernelAction action{reinterpret_cast<uint64_t>(handler), flags, 0, 0};
+  return raw_action(signal, &action, nullptr);
+}
+
 void set_default(int signal) {
-  const KernelAction action{};
-  raw_action(signal, &action, nullptr);
+  install_plain(signal, SIG_DFL);
 }
 
 // Sends a signal that was taken from Linux back to this thread.
@@ -300,6 +304,21 @@ void set_own_mask(uint64_t mask) {
   change_signal_mask(SIG_SETMASK, mask);
 }
 
+OwnSignalAsChosen::OwnSignalAsChosen(const SignalContext& context, bool is_only_thread)
+    : blocks_((context.program_mask.load() & ~change_signal_mask(SIG_BLOCK, 0) &
+               bit(kParentDeathSignal)) != 0),
+      ignores_(is_only_thread && context.dispositions->disposition[kParentDeathSignal].load() ==
+                                     SignalDisposition::kIgnore) {
+  if (blocks_) change_signal_mask(SIG_BLOCK, bit(kParentDeathSignal));
+  if (ignores_) install_plain(kParentDeathSignal, SIG_IGN);
+}
+
+// The others stay as they are: with a signal for the guest that came meanwhile, all are blocked.
+OwnSignalAsChosen::~OwnSignalAsChosen() {
+  if (ignores_) install(kParentDeathSignal, 0);
+  if (blocks_) change_signal_mask(SIG_UNBLOCK, bit(kParentDeathSignal));
+}
+
 int64_t signal_action(ProcessSignals& process, uint64_t signal, uint64_t disposition,
                       uint64_t flags) {
   if (signal < 1 || signal > kSignalCount) return -EINVAL;
@@ -314,13 +333,7 @@ int64_t signal_action(ProcessSignals& process, uint64_t signal, uint64_t disposi
       process.disposition[number].store(static_cast<SignalDisposition>(disposition),
                                         std::memory_order_relaxed);
       if (own && (!ignore || number == kParentDeathSignal)) return install(number, child_flags);
-      const KernelAction action{
-          .handler = reinterpret_cast<uint64_t>(ignore ? SIG_IGN : SIG_DFL),
-          .flags = child_flags,
-          .restorer = 0,
-          .mask = 0,
-      };
-      return raw_action(number, &action, nullptr);
+      return install_plain(number, ignore ? SIG_IGN : SIG_DFL, child_flags);
     }
     case SignalDisposition::kCatch:
       process.disposition[number].store(SignalDisposition::kCatch, std::memory_order_relaxed);

@@ -94,6 +94,21 @@ class AllSignalsBlocked {
   const uint64_t before_;
 };
 
+// As long as this lives, the calling thread's signal 64 is blocked or ignored if the program has it
+// so: what it executes inherits that. While it is ignored no kick comes, and no notice; so the
+// caller is the only thread of its process, or `is_only_thread` is false and it is not ignored.
+class OwnSignalAsChosen {
+ public:
+  OwnSignalAsChosen(const SignalContext& context, bool is_only_thread);
+  ~OwnSignalAsChosen();
+  OwnSignalAsChosen(const OwnSignalAsChosen&) = delete;
+  OwnSignalAsChosen& operator=(const OwnSignalAsChosen&) = delete;
+
+ private:
+  const bool blocks_;
+  const bool ignores_;
+};
+
 // Service::kSignalAction, kSignalMask, kDie. `signal_mask` returns kNotStarted, with nothing
 // changed, when a signal waits in the hypercall page.
 int64_t signal_action(ProcessSignals& process, uint64_t signal, uint64_t disposition,

@@ -428,6 +428,33 @@ TEST_CASE("after a kick that was written off and came to an end the next one is 
   CHECK(missing() == 0);
 }
 
+TEST_CASE("signal 64 is the program's while it executes, and then the VMM's again") {
+  Fixture f;
+  struct sigaction action = {};
+  f.choose(kParentDeathSignal, SignalDisposition::kIgnore);
+  signal_mask(f.context, ~uint64_t{0});
+  REQUIRE((real_mask() & bit(kParentDeathSignal)) == 0);
+  {
+    const OwnSignalAsChosen own_signal(f.context, true);
+    CHECK((real_mask() & bit(kParentDeathSignal)) != 0);
+    sigaction(kParentDeathSignal, nullptr, &action);
+    CHECK(action.sa_handler == SIG_IGN);
+  }
+  const auto is_the_vmms = [&action] {
+    sigaction(kParentDeathSignal, nullptr, &action);
+    return action.sa_handler != SIG_IGN && action.sa_handler != SIG_DFL;
+  };
+  CHECK((real_mask() & bit(kParentDeathSignal)) == 0);
+  CHECK(is_the_vmms());
+  {
+    const OwnSignalAsChosen own_signal(f.context, false);
+    CHECK(is_the_vmms());
+  }
+  f.choose(kParentDeathSignal, SignalDisposition::kDefault);
+  const OwnSignalAsChosen own_signal(f.context, true);
+  CHECK(is_the_vmms());
+}
+
 TEST_CASE("dying by a signal shows in the exit status") {
   for (const int signal : {SIGTERM, SIGSEGV, SIGKILL, 64}) {
     static int by;
