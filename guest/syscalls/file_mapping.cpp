@@ -80,7 +80,7 @@ Result<FileMapping> map_again(const WindowObject& window, u64 offset, u64 length
 }  // namespace
 
 void write_descriptor_link(char (&link)[kDescriptorLinkSize], i32 descriptor) {
-  constexpr char kPrefix[] = "/proc/self/fd/";
+  constexpr char kPrefix[] = "/proc/thread-self/fd/";  // the first thread may have ended
   __builtin_memcpy(link, kPrefix, sizeof kPrefix);
   char* end = link + sizeof kPrefix - 1;
   for (const char digit : Decimal(static_cast<u32>(descriptor))) *end++ = digit;

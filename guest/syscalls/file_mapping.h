@@ -6,7 +6,7 @@
 
 namespace dbos {
 
-// "/proc/self/fd/N", which names what a descriptor is open for.
+// "/proc/thread-self/fd/N", which names what a descriptor is open for.
 inline constexpr u64 kDescriptorLinkSize = 32;
 void write_descriptor_link(char (&link)[kDescriptorLinkSize], i32 descriptor);
 

@@ -226,6 +226,32 @@ CASE(process_lives_on_when_the_main_thread_exits) {
   CHECK(exited(status, 21));
 }
 
+CASE(files_are_opened_when_the_main_thread_has_ended) {
+  int status = run_child([] {
+    static pthread_t main_thread;
+    main_thread = pthread_self();
+    start([](void*) -> void* {
+      pthread_join(main_thread, nullptr);
+      for (const char* path : {"/proc/meminfo", "/proc/thread-self/fd"}) {
+        CHECK(close(open(path, O_RDONLY | O_CLOEXEC)) == 0);
+      }
+      int file = open(check::self.c_str(), O_RDONLY | O_CLOEXEC);
+      void* at = mmap(nullptr, kPage, PROT_READ, MAP_PRIVATE, file, 0);
+      REQUIRE(at != MAP_FAILED);
+      char begin[32];
+      snprintf(begin, sizeof begin, "%lx-", reinterpret_cast<uintptr_t>(at));
+      bool is_named = false;
+      for (const std::string& line : lines_of(read_all("/proc/thread-self/maps"))) {
+        if (line.rfind(begin, 0) == 0) is_named = line.find(check::self) != std::string::npos;
+      }
+      CHECK(is_named);
+      _exit(check::failures.load() == 0 ? 21 : 1);
+    });
+    pthread_exit(nullptr);
+  });
+  CHECK(exited(status, 21));
+}
+
 CASE(exit_status_is_zero_when_the_last_thread_exits) {
   CHECK(exited(run_child([] {
     start([](void*) -> void* {

@@ -17,7 +17,8 @@ int proc_folder = -1;
 class LinkName {
  public:
   explicit LinkName(int descriptor) {
-    static constexpr char kFolder[] = "self/fd/";
+    // Not self/: the first thread may have ended, and shows no descriptors then.
+    static constexpr char kFolder[] = "thread-self/fd/";
     std::memcpy(text_, kFolder, sizeof kFolder);
     append(descriptor, text_ + sizeof kFolder - 1);
   }

@@ -14,8 +14,8 @@ void keep_proc_folder();
 // Opens the file behind the descriptor once more. The new descriptor or -errno.
 int64_t open_again(int descriptor, uint64_t flags);
 
-// As much of the link in /proc/self/fd as there is room for, with a 0 at its end. False: it can't
-// be read.
+// As much of the link in /proc/thread-self/fd as there is room for, with a 0 at its end. False: it
+// can't be read.
 bool read_descriptor_link(int descriptor, char* target, size_t size);
 
 template <size_t kSize>
