@@ -155,6 +155,8 @@ void handle_crash(Vcpu& vcpu, int signal) {
       if (the_options->report) write_report(report_text(vcpu, signal));
       if (!the_options->core_file.empty()) write_core_at_death(vcpu, signal);
     });
+  } else {
+    write_report("no report and no core: a thread stays in the guest kernel");
   }
   // The threads stay stopped: what they would do is no part of a program that is dead.
 }
