@@ -5,6 +5,7 @@
 
 #include <fmt/core.h>
 
+#include <atomic>
 #include <string_view>
 
 namespace dbos::vmm {
@@ -25,6 +26,15 @@ void write_formatted_line(LogLevel level, fmt::string_view format, fmt::format_a
 template <typename... Values>
 void log_line(LogLevel level, fmt::format_string<Values...> format, Values&&... values) {
   write_formatted_line(level, format, fmt::make_format_args(values...));
+}
+
+// ... and once in all for each flag, which is false at first: who asks again and again does not say
+// so each time.
+template <typename... Values>
+void log_once(std::atomic<bool>& is_told, LogLevel level, fmt::format_string<Values...> format,
+              Values&&... values) {
+  if (!is_told.exchange(true))
+    write_formatted_line(level, format, fmt::make_format_args(values...));
 }
 
 // Writes the text unchanged, at every log level. Async-signal-safe; raises no signal.

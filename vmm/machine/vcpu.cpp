@@ -33,9 +33,8 @@ ThreadBlock* new_thread_block(const HostProcess& process) {
 
 // Once: the program sees no more than a thread that can't be made.
 void tell_failure(int64_t error) {
-  static std::atomic<bool> has_told{false};
-  if (has_told.exchange(true)) return;
-  log_line(LogLevel::kInfo, "a vCPU could not be made: errno {}", -error);
+  static std::atomic<bool> is_told{false};
+  log_once(is_told, LogLevel::kInfo, "a vCPU could not be made: errno {}", -error);
 }
 
 }  // namespace

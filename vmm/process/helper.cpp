@@ -21,8 +21,8 @@ int64_t create_helper(Vcpu& creator, uint64_t start_argument) {
   const int64_t result = create_helper_thread(creator, start_argument);
   if (result >= 0) {
     log_line(LogLevel::kInfo, "the guest kernel's helper has started");
-  } else if (!is_told.exchange(true)) {
-    log_line(LogLevel::kWarning,
+  } else {
+    log_once(is_told, LogLevel::kWarning,
              "there is no helper, {}: large pages are not put together again after a save; raise "
              "ulimit -u, or pids.max of the cgroup",
              strerrordesc_np(static_cast<int>(-result)));

@@ -48,12 +48,10 @@ int64_t now_ns() {
 void note_failure(int error) {
   static std::atomic<bool> is_told{false};
   next_attempt_ns.store(now_ns() + kRetryPause_ns);
-  if (is_told.exchange(true)) return;
-  log_line(
-      LogLevel::kWarning,
-      "there is no steward, {}: what killed children held is not released; raise ulimit -u, or "
-      "pids.max of the cgroup",
-      strerrordesc_np(error));
+  log_once(is_told, LogLevel::kWarning,
+           "there is no steward, {}: what killed children held is not released; raise ulimit -u, "
+           "or pids.max of the cgroup",
+           strerrordesc_np(error));
 }
 
 // All of it is sound to do again: whoever adopts the vCPU may be killed as well, in the guest or
@@ -113,13 +111,10 @@ void collect(const HostProcess& own, Watched& watched) {
 
 // Under a seccomp profile that does not know futex_waitv: looks again from time to time.
 void wait_without_waitv(int64_t result) {
-  static bool is_told = false;
-  if (!is_told) {
-    log_line(LogLevel::kInfo,
-             "futex_waitv is refused (errno {}): what a killed process held is released later",
-             -result);
-  }
-  is_told = true;
+  static std::atomic<bool> is_told{false};
+  log_once(is_told, LogLevel::kInfo,
+           "futex_waitv is refused (errno {}): what a killed process held is released later",
+           -result);
   sleep_for(kPatience_ns);
 }
 

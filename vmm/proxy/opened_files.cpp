@@ -110,14 +110,11 @@ bool may_take_addresses(const struct stat& file, uint64_t flags) {
   return std::find(std::begin(kHarmless), std::end(kHarmless), kind) == std::end(kHarmless);
 }
 
-std::atomic<bool> has_told_of_device{false};
-
 int64_t judge(const struct stat& file, uint64_t descriptor, uint64_t flags) {
   if (may_take_addresses(file, flags)) {
-    if (!has_told_of_device.exchange(true)) {
-      log_line(LogLevel::kWarning, "a device, {}:{}, may not be opened for writing: EACCES",
-               gnu_dev_major(file.st_rdev), gnu_dev_minor(file.st_rdev));
-    }
+    static std::atomic<bool> is_told{false};
+    log_once(is_told, LogLevel::kWarning, "a device, {}:{}, may not be opened for writing: EACCES",
+             gnu_dev_major(file.st_rdev), gnu_dev_minor(file.st_rdev));
     return -EACCES;
   }
   const int64_t file_system = file_system_of(descriptor);
