@@ -104,7 +104,7 @@ int interrupted_read() {
 // Timers' signals all the while.
 int ticking() {
   signal(SIGALRM, on_signal);
-  ualarm(5'000, 5'000);
+  ualarm(200'000, 200'000);
   while (signals < 3) pause();
   for (int i = 0; i < 2000; ++i) deeper(2);
   std::printf("counter %d\n", counter);
