@@ -236,9 +236,9 @@ status = os.waitpid(child, 0)[1]
 print(os.WTERMSIG(status), os.WCOREDUMP(status))'
   expect 'the end of the child' '6 True' "$(<one.out)"
   local size
-  size=$(cat core* | wc -c)
+  size=$(du -cB1 core* | tail -n 1 | cut -f 1) # without its holes: tables that nobody has used
   echo "bytes of the core: $size"
-  ((size < 64 << 20)) || fail "the core has $size bytes"
+  ((size > 0 && size < 64 << 20)) || fail "the core has $size bytes"
 }
 
 test_killed_while_redis_saves() {
