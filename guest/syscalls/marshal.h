@@ -49,6 +49,11 @@ class Marshaller {
     const u32* length;  // kLengthAndBytes
   };
 
+  struct FileStatus {
+    u32 type = 0;  // S_IFREG ...
+    u64 size = 0;
+  };
+
   Result<void> marshal(u32 index, const Argument& argument);
   Result<void> marshal_string(u32 index, const Argument& argument);
   Result<void> marshal_bytes(u32 index, const Argument& argument);
@@ -84,9 +89,11 @@ class Marshaller {
   i64 run_random(u32 index);
   i64 run_vector(u32 index);
   i64 run_stream(const Buffer* buffers, u32 count, u32 index);
-  i64 run_part(const Buffer* buffers, u32 count, u64 skip, u32 index, bool* more);
-  bool goes_on_reading() const;
-  bool is_regular_file();
+  i64 run_part(const Buffer* buffers, u32 count, u64 skip, u32 index, u64 part, bool* more);
+  u64 read_part_max(const FileStatus& file);
+  u64 read_position() const;
+  bool goes_on_reading();
+  FileStatus file_status();
   i64 run_gathered(const Buffer* buffers, u32 count, u32 index);
   i64 call_with(const Transfer& transfer, u64 skip, u32 index);
   i64 call_as_message(const Transfer& transfer, bool send);

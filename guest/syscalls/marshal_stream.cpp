@@ -16,6 +16,10 @@ using syscalls::Shape;
 
 namespace {
 
+constexpr u64 kSeekCurrent = 1;
+constexpr u64 kMsgPeek = 0x2;
+constexpr u64 kMsgWaitAll = 0x100;
+
 u64 total_bytes(const Buffer* buffers, u32 count) {
   u64 total = 0;
   for (u32 i = 0; i < count; i++) total += buffers[i].size;
@@ -119,25 +123,34 @@ i64 Marshaller::run_vector(u32 index) {
   return run_stream(reinterpret_cast<const Buffer*>(array.value().data), count, index);
 }
 
-bool Marshaller::is_regular_file() {
+// Of the call's first argument; nothing if Linux does not tell.
+Marshaller::FileStatus Marshaller::file_status() {
   constexpr u64 kStatSize = 144;
   constexpr u64 kModeOffset = 24;
+  constexpr u64 kSizeOffset = 48;
   const Bounce piece = bounce_.allocate(kStatSize);
-  if (piece.data == nullptr) return false;
-  if (hypercall(__NR_fstat, host_[0], piece.address.value()) != 0) return false;
-  const u32 mode = *reinterpret_cast<const u32*>(piece.data + kModeOffset);
-  return (mode & S_IFMT) == S_IFREG;
+  if (piece.data == nullptr) return {};
+  if (hypercall(__NR_fstat, host_[0], piece.address.value()) != 0) return {};
+  FileStatus file;
+  __builtin_memcpy(&file.type, piece.data + kModeOffset, sizeof file.type);
+  __builtin_memcpy(&file.size, piece.data + kSizeOffset, sizeof file.size);
+  file.type &= S_IFMT;
+  return file;
 }
 
 // Linux takes 1024 iovecs at once. What needs more, or is large, goes in parts. Nothing but a death
 // ends what Linux does with a regular file, so no signal may end it between two parts.
 i64 Marshaller::run_stream(const Buffer* buffers, u32 count, u32 index) {
-  const HeldSignals held(total_bytes(buffers, count) > kReadPartMax && is_regular_file());
+  const bool is_large = total_bytes(buffers, count) > kReadPartMax;
+  const FileStatus file = is_large ? file_status() : FileStatus{};
+  const HeldSignals held(file.type == S_IFREG);
+  const bool writes = access_of(index) == HostAccess::kRead;
+  const u64 part = writes || !is_large ? kTransferMax : read_part_max(file);
   u64 done = 0;
   const u64 mark = bounce_.mark();
   for (;;) {
     bool more = false;
-    const i64 result = run_part(buffers, count, done, index, &more);
+    const i64 result = run_part(buffers, count, done, index, part, &more);
     if (result < 0) return done == 0 ? result : static_cast<i64>(done);
     done += static_cast<u64>(result);
     if (!more || done >= kTransferMax) return static_cast<i64>(done);
@@ -146,19 +159,39 @@ i64 Marshaller::run_stream(const Buffer* buffers, u32 count, u32 index) {
   }
 }
 
+// How much of a large buffer Linux is given at once. Not divided are a message, and what the file
+// still has: threads that read at one position must each get bytes that follow each other.
+u64 Marshaller::read_part_max(const FileStatus& file) {
+  if (number_ == __NR_recvfrom && (host_[3] & kMsgPeek) != 0) return kTransferMax;
+  if (file.type == S_IFSOCK && is_message_socket()) return kTransferMax;
+  if (file.type != S_IFREG) return kReadPartMax;
+  const u64 position = read_position();
+  const u64 left = position < file.size ? file.size - position : 0;
+  if (left >= kTransferMax) return kTransferMax;
+  // A multiple, as O_DIRECT wants it. The file may have grown: then there is another part.
+  return left == 0 ? kReadPartMax : align_up(left, kReadPartMax);
+}
+
+// Where in its file the call begins.
+u64 Marshaller::read_position() const {
+  const bool is_current = !has_offset(number_) || host_[3] == ~u64{0};  // preadv2
+  return is_current ? static_cast<u64>(hypercall(__NR_lseek, host_[0], 0, kSeekCurrent)) : host_[3];
+}
+
 // Whether Linux, that gave all that it was asked for, would have gone on: a file gives all there
-// is; on anything else it could wait.
-bool Marshaller::goes_on_reading() const {
-  constexpr u64 kSeekCurrent = 1;
-  constexpr u64 kMsgWaitAll = 0x100;
-  if (number_ == __NR_recvfrom) return (host_[3] & kMsgWaitAll) != 0;
+// is; on anything else it could wait. What it has only shown, it would show again.
+bool Marshaller::goes_on_reading() {
+  if (number_ == __NR_recvfrom) {
+    return (host_[3] & kMsgWaitAll) != 0 && (host_[3] & kMsgPeek) == 0 && !is_message_socket();
+  }
   return hypercall(__NR_lseek, host_[0], 0, kSeekCurrent) >= 0;
 }
 
-i64 Marshaller::run_part(const Buffer* buffers, u32 count, u64 skip, u32 index, bool* more) {
+i64 Marshaller::run_part(const Buffer* buffers, u32 count, u64 skip, u32 index, u64 part,
+                         bool* more) {
   constexpr u64 kSpecialFileMax = 64 * kKiB;
   const bool writes = access_of(index) == HostAccess::kRead;
-  const u64 part = writes || bytes_limit_ < kReadPartMax ? bytes_limit_ : kReadPartMax;
+  if (part > bytes_limit_) part = bytes_limit_;
   Transfer transfer(bounce_, access_of(index));
   const auto mapped = transfer.map(buffers, count, skip, kVectorMax, part);
   if (mapped.is_error()) return -mapped.error().code();

@@ -17,8 +17,8 @@ using Buffer = HostVector;
 
 inline constexpr u64 kTransferMax = 0x7ffff000;  // MAX_RW_COUNT: Linux moves no more at once
 
-// What Linux is to write is made present first, so it is asked for less at once: a program may read
-// a few bytes into a buffer that it never touched.
+// What Linux is to write is made present first, so it is asked for less at once where it need not
+// have as much: a program may read a few bytes into a buffer that it never touched.
 inline constexpr u64 kReadPartMax = 2 * kMiB;
 
 // Buffers up to this size are copied: cheaper than to walk the page tables and publish the range.

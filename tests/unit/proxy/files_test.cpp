@@ -98,6 +98,32 @@ TEST_CASE("a large buffer for little data is not made present as a whole") {
   close(static_cast<int>(zero));
 }
 
+TEST_CASE("threads that read at one position of a file get bytes that follow each other") {
+  const size_t size = 8 * kMiB;
+  TemporaryFile file;
+  const auto fd = static_cast<uint64_t>(file.descriptor);
+  REQUIRE(ftruncate(file.descriptor, static_cast<off_t>(size)) == 0);
+  const uint64_t buffer = program().map(size / kPageSize + 1, Layout::kContiguous);
+  CHECK(call(SYS_read, fd, buffer, size) == static_cast<int64_t>(size));
+  CHECK(program().host_calls == std::vector<uint32_t>{SYS_fstat, SYS_lseek, SYS_read});
+  CHECK(call(SYS_pread64, fd, buffer, size, 4096) == static_cast<int64_t>(size - 4096));
+  CHECK(program().host_calls == std::vector<uint32_t>{SYS_fstat, SYS_pread64});
+}
+
+TEST_CASE("of a large buffer is made present what the file still has") {
+  TemporaryFile file;
+  const auto fd = static_cast<uint64_t>(file.descriptor);
+  REQUIRE(ftruncate(file.descriptor, 5 * kMiB + 77) == 0);
+  const uint64_t buffer = program().map(3000, Layout::kContiguous);
+  program().resolved_bytes = 0;
+  CHECK(call(SYS_pread64, fd, buffer, 3000 * kPageSize, 4 * kMiB) == kMiB + 77);
+  CHECK(program().resolved_bytes == 2 * kMiB);
+  program().resolved_bytes = 0;
+  CHECK(call(SYS_pread64, fd, buffer, 3000 * kPageSize, 6 * kMiB) == 0);
+  CHECK(program().resolved_bytes == 2 * kMiB);
+  CHECK(call(SYS_pread64, fd, buffer, 3000 * kPageSize, 5) == 5 * kMiB + 72);
+}
+
 TEST_CASE("who reads when memory has run out is killed once there is more data than memory") {
   int ends[2];
   REQUIRE(pipe(ends) == 0);

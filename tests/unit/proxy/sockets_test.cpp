@@ -268,3 +268,32 @@ TEST_CASE("network interfaces") {
   CHECK(after.length % 40 == 0);
   close(fd);
 }
+
+TEST_CASE("a large message is received as a whole") {
+  const Pair pair(SOCK_SEQPACKET);
+  const int room = 8 * kMiB;
+  if (setsockopt(pair.ends[0], SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof room) != 0) return;
+  const size_t size = 5 * kMiB / 2;
+  const std::string text = letters(size);
+  if (send(pair.ends[0], text.data(), size, 0) < 0) return;  // Linux has no memory in one piece
+  const uint64_t buffer = program().map(3 * kMiB / kPageSize, Layout::kContiguous);
+  CHECK(call(SYS_recvfrom, pair.second(), buffer, 3 * kMiB, MSG_PEEK) == int64_t{size});
+  CHECK(call(SYS_read, pair.second(), buffer, 3 * kMiB) == int64_t{size});
+  CHECK(program().text(buffer, size) == text);
+}
+
+TEST_CASE("what is only looked at is not read twice") {
+  const Pair pair(SOCK_STREAM);
+  const int room = 16 * kMiB;
+  if (setsockopt(pair.ends[0], SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof room) != 0) return;
+  const size_t size = 5 * kMiB;
+  const std::string text = letters(size);
+  REQUIRE(send(pair.ends[0], text.data(), size, 0) == int64_t{size});
+  const uint64_t buffer = program().map(size / kPageSize, Layout::kContiguous);
+  CHECK(call(SYS_recvfrom, pair.second(), buffer, size, MSG_PEEK | MSG_WAITALL) == int64_t{size});
+  CHECK(program().text(buffer, size) == text);
+  const uint64_t scattered = program().map(size / kPageSize, Layout::kScattered);
+  CHECK(call(SYS_recvfrom, pair.second(), scattered, size, MSG_PEEK | MSG_WAITALL) == 4 * kMiB);
+  CHECK(call(SYS_recvfrom, pair.second(), scattered, size, MSG_WAITALL) == int64_t{size});
+  CHECK(program().text(scattered, size) == text);
+}
