@@ -40,6 +40,8 @@ void release() {
 }
 
 bool is_writable(VirtualAddress address, u64 size) {
+  if (size == 0) return true;
+  if (size > kProgramEnd || address.value() > kProgramEnd - size) return false;
   const u64 end = address.value() + size;
   for (u64 at = address.value(); at < end; at = align_down(at, kPageSize) + kPageSize) {
     // Exchanges a word for itself at most: an access that writes, and that no thread can notice.

@@ -1,6 +1,7 @@
 // Files, pipes and names, by real system calls.
 #include <dirent.h>
 #include <fcntl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
@@ -201,6 +202,18 @@ TEST_CASE("many iovecs across page ends are gathered, so that a write to a pipe 
   CHECK(std::string(text + 3992) == "wxyzwxyz");
   close(ends[0]);
   close(ends[1]);
+}
+
+TEST_CASE("nothing is made for a buffer that runs past the last address") {
+  const int before = dup(0);
+  close(before);
+  for (const uint64_t address : {~uint64_t{0}, ~uint64_t{3}, kProgramEnd - 2}) {
+    CHECK(call(SYS_pipe, address) == -EFAULT);
+    CHECK(call(SYS_socketpair, AF_UNIX, SOCK_STREAM, 0, address) == -EFAULT);
+  }
+  const int after = dup(0);
+  close(after);
+  CHECK(after == before);
 }
 
 TEST_CASE("EFAULT where Linux finds it") {
