@@ -119,14 +119,29 @@ Result<void> Marshaller::marshal_string(u32 index, const Argument& argument) {
   return {};
 }
 
+// Whether Linux answers EINVAL for this count, and so must see it.
+static bool is_wrong_count(u32 number, const syscalls::Argument& counter, u64 count) {
+  constexpr u64 kEpollEventsMax = 0x7fffffff / 12;
+  const bool is_negative = static_cast<i64>(count) < 0;
+  switch (number) {
+    case __NR_msgrcv:  // a long
+      return is_negative;
+    case __NR_epoll_wait:
+    case __NR_epoll_pwait:
+    case __NR_epoll_pwait2:
+      return is_negative || count > kEpollEventsMax;
+    default:
+      return is_negative && counter.format == Format::kCount;
+  }
+}
+
 Result<void> Marshaller::marshal_bytes(u32 index, const Argument& argument) {
   if (program_[index] == 0) return {};
   u64 bytes = syscalls::bytes_of(call_, argument, host_);
   if (argument.limit != 0 && bytes > argument.limit) {
     const Argument& counter = call_.arguments[argument.count_from];
     const u64 count = syscalls::count_of(counter, host_[argument.count_from]);
-    const bool negative = counter.format == Format::kCount && static_cast<i64>(count) < 0;
-    if (argument.excess == Excess::kRefuse || negative) {
+    if (argument.excess == Excess::kRefuse || is_wrong_count(number_, counter, count)) {
       set_fault(index, bytes);
       return {};
     }

@@ -102,6 +102,7 @@ class Marshaller {
   // Messages (marshal_message.cpp).
   i64 run_message(u32 index);
   i64 run_messages(u32 index);
+  bool is_time_over() const;
   i64 run_message_batch(u32 index, u64 program, u32 count, bool* full);
   Result<bool> marshal_message(u64 program, u32 capacity, HostMessage& message,
                                MessageState& state);

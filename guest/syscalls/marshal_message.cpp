@@ -4,6 +4,7 @@
 
 #include "guest/hypercall.h"
 #include "guest/memory/user_copy.h"
+#include "guest/platform.h"
 #include "guest/syscalls/marshal.h"
 
 namespace dbos {
@@ -154,7 +155,7 @@ i64 Marshaller::run_messages(u32 index) {
   constexpr u64 kMsgWaitForOne = 0x10000;
   const u32 count_index = call_.arguments[index].count_from;
   u32 count = static_cast<u32>(program_[count_index]);
-  if (count > kVectorMax) count = kVectorMax;
+  if (number_ == __NR_sendmmsg && count > kVectorMax) count = kVectorMax;
   u32 done = 0;
   const u64 mark = bounce_.mark();
   for (;;) {
@@ -163,11 +164,21 @@ i64 Marshaller::run_messages(u32 index) {
     const i64 result = run_message_batch(index, program, count - done, &full);
     if (result < 0) return done == 0 ? result : done;
     done += static_cast<u32>(result);
-    if (!full || done == count) return done;
+    if (!full || done == count || is_time_over()) return done;
     if ((host_[3] & kMsgWaitForOne) != 0) host_[3] |= kMsgDontWait;
     marshal_memory::release();
     bounce_.rewind(mark);
   }
+}
+
+// Of recvmmsg's timeout Linux writes back what is left, and looks at it after each message.
+bool Marshaller::is_time_over() const {
+  const u64 address = host_[4];
+  if (number_ != __NR_recvmmsg || address == 0 || syscalls::is_fault_address(address, 16)) {
+    return false;
+  }
+  const auto* const left = static_cast<const u64*>(platform::direct_map(PhysicalAddress(address)));
+  return left[0] == 0 && left[1] == 0;
 }
 
 // As many of the messages as one host call takes. `full`: Linux did all of these.

@@ -73,9 +73,12 @@ TEST_CASE("files in a directory") {
       call(SYS_name_to_handle_at, kHere, text(directory), handle_address, mount, 0);
   CHECK((result == 0 || result == -EOPNOTSUPP));
   const uint64_t small = program().put(uint32_t{0});
+  const auto mounted = program().get<int32_t>(mount);
+  program().write(mount, "????", 4);
   const int64_t overflow = call(SYS_name_to_handle_at, kHere, text(directory), small, mount, 0);
   CHECK((overflow == -EOVERFLOW || overflow == -EOPNOTSUPP));
   CHECK(program().get<uint32_t>(small) > 0);
+  if (overflow == -EOVERFLOW) CHECK(program().get<int32_t>(mount) == mounted);
 
   CHECK(call(SYS_unlink, text(directory + "/link")) == 0);
   CHECK(call(SYS_rmdir, text(directory + "/a")) == 0);
@@ -164,6 +167,9 @@ TEST_CASE("message queues of System V") {
   } message{5, "letter"};
   CHECK(call(SYS_msgsnd, id, program().put(message), 7, IPC_NOWAIT) == 0);
   const uint64_t received = program().across_pages(1 << 21);
+  for (const uint64_t negative : {~uint64_t{0}, ~uint64_t{99}, uint64_t{1} << 63}) {
+    CHECK(call(SYS_msgrcv, id, received, negative, 0, IPC_NOWAIT) == -EINVAL);
+  }
   CHECK(call(SYS_msgrcv, id, received, 1 << 21, 0, IPC_NOWAIT) == 7);
   CHECK(program().get<decltype(message)>(received).type == 5);
   CHECK(program().text(received + 8, 6) == "letter");

@@ -8,6 +8,7 @@
 
 #include <catch2/catch.hpp>
 
+#include "hypercall/syscall_kinds.h"
 #include "tests/unit/proxy/fake_program.h"
 
 using namespace dbos;
@@ -251,6 +252,26 @@ TEST_CASE("many messages at once") {
   CHECK(call(SYS_recvmmsg, packets.second(), received, 1, 0, 0) == -EAGAIN);
   CHECK(call(SYS_sendmmsg, packets.first(), 0x1000, 5, 0) == -EFAULT);
   CHECK(call(SYS_sendmmsg, packets.first(), 0x1000, 0, 0) == 0);
+}
+
+TEST_CASE("no message is waited for once recvmmsg's time is over") {
+  constexpr uint32_t kBatch = syscalls::kMessageCountMax;
+  const Pair pair(SOCK_SEQPACKET);
+  const auto send_some = [&](uint32_t count) {
+    for (uint32_t i = 0; i < count; i++) REQUIRE(send(pair.ends[0], "x", 1, 0) == 1);
+  };
+  send_some(kBatch + 1);
+  const uint64_t received = program().map(2 * kBatch * sizeof(mmsghdr) / kPageSize + 1);
+  std::vector<mmsghdr> none(2 * kBatch);  // of no buffers
+  program().write(received, none.data(), none.size() * sizeof(mmsghdr));
+  const uint64_t timeout = program().put(timespec{5, 0});
+  CHECK(call(SYS_recvmmsg, pair.second(), received, 2 * kBatch, MSG_DONTWAIT, timeout) ==
+        kBatch + 1);
+  CHECK(program().host_calls.size() == 2);
+  send_some(2);
+  const uint64_t over = program().put(timespec{0, 0});
+  CHECK(call(SYS_recvmmsg, pair.second(), received, 2 * kBatch, MSG_DONTWAIT, over) == 1);
+  CHECK(program().host_calls.size() == 1);
 }
 
 TEST_CASE("network interfaces") {

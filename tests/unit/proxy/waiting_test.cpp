@@ -56,7 +56,11 @@ TEST_CASE("epoll keeps the program's data as it is") {
   CHECK(program().get<uint8_t>(events + 12) == 0xee);
   CHECK(call(SYS_epoll_wait, epoll, events, 0, 0) == -EINVAL);
   CHECK(call(SYS_epoll_wait, epoll, events, static_cast<uint64_t>(-1), 0) == -EINVAL);
+  CHECK(call(SYS_epoll_wait, epoll, events, INT32_MAX / 12, 0) == 1);
+  CHECK(call(SYS_epoll_wait, epoll, events, INT32_MAX / 12 + 1, 0) == -EINVAL);
+  CHECK(call(SYS_epoll_pwait, epoll, events, INT32_MAX, 0, 0, 8) == -EINVAL);
   CHECK(call(SYS_epoll_wait, epoll, 0x1000, 1, 0) == -EFAULT);
+  CHECK(call(SYS_epoll_wait, epoll, ~uint64_t{0}, 1, 0) == -EFAULT);
   CHECK(call(SYS_epoll_ctl, epoll, EPOLL_CTL_ADD, reader, 0x1000) == -EFAULT);
   CHECK(call(SYS_epoll_ctl, epoll, EPOLL_CTL_DEL, reader, 0x1000) == 0);
   close(static_cast<int>(epoll));
