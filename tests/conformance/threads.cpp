@@ -262,6 +262,18 @@ CASE(exit_status_is_zero_when_the_last_thread_exits) {
   })));
 }
 
+CASE(exit_status_is_that_of_the_last_thread) {
+  CHECK(exited(run_child([] {
+                 start([](void*) -> void* {
+                   sleep_ms(5);
+                   syscall(SYS_exit, 5);
+                   return nullptr;
+                 });
+                 syscall(SYS_exit, 3);
+               }),
+               5));
+}
+
 CASE(exit_from_a_thread_ends_all) {
   int status = run_child([] {
     for (int i = 0; i < 4; ++i) {
