@@ -312,6 +312,7 @@ class AddressSpace {
   VirtualRange freeable_around(VirtualRange range) const;
   bool may_grow_by(u64 bytes) const;
   bool may_grow_data_by(u64 bytes) const;
+  bool may_expand(const Vma& vma, u64 bytes) const;
   bool may_become(const Vma& vma, Protection wanted, u64 bytes) const;
   void account(i64 bytes);
   // (remap.cpp)

@@ -57,15 +57,6 @@ Result<VirtualAddress> AddressSpace::find_free(VirtualAddress hint, u64 length) 
   return place(hint, align_up(length, kPageSize), 0);
 }
 
-namespace {
-
-// What RLIMIT_DATA limits (Linux: is_data_mapping).
-bool is_data(const Vma& vma) {
-  return vma.protection.may_write() && !vma.is_shared() && !vma.has(VmaFlag::kGrowsDown);
-}
-
-}  // namespace
-
 Result<VirtualAddress> AddressSpace::map(VirtualAddress hint, u64 length, int flags,
                                          Vma description, DroppedWindows& dropped) {
   if (length == 0) return Error(EINVAL);
@@ -93,7 +84,7 @@ Result<VirtualAddress> AddressSpace::map(VirtualAddress hint, u64 length, int fl
     }
   }
   if (!may_grow_by(length - replaced)) return Error(ENOMEM);
-  if (is_data(description) && !may_grow_data_by(length)) return Error(ENOMEM);
+  if (description.is_data() && !may_grow_data_by(length - replaced)) return Error(ENOMEM);
   if (!is_free) {
     TlbBatch batch(*this, *line_, pins_);
     DBOS_RETURN_IF_ERROR(unmap_range(range, batch, dropped));
@@ -143,7 +134,7 @@ bool AddressSpace::may_grow_by(u64 bytes) const {
 bool AddressSpace::may_become(const Vma& vma, Protection wanted, u64 bytes) const {
   Vma changed = vma;
   changed.protection = wanted;
-  return is_data(vma) || !is_data(changed) || may_grow_data_by(bytes);
+  return vma.is_data() || !changed.is_data() || may_grow_data_by(bytes);
 }
 
 // Walks the vmas, but hardly a program has such a limit.
@@ -152,7 +143,7 @@ bool AddressSpace::may_grow_data_by(u64 bytes) const {
   u64 total = bytes;
   const Vma* vma = vmas_.find_ending_after(VirtualAddress(0));
   for (; vma != nullptr; vma = vma->next) {
-    if (is_data(*vma)) total += vma->size();
+    if (vma->is_data()) total += vma->size();
   }
   return total <= limits_.data;
 }

@@ -110,9 +110,14 @@ Result<VirtualAddress> AddressSpace::remap_to(VirtualAddress address, u64 old_le
     old_length = new_length;
   }
   Vma* source = DBOS_TRY(check_growth(address, old_length, new_length, longer));
-  if (keep_old && !may_grow_by(old_length)) return Error(ENOMEM);
+  if (keep_old && !may_expand(*source, old_length)) return Error(ENOMEM);
   if (!is_fixed) new_address = DBOS_TRY(place(new_address, new_length, 0));
   return move_vma(source, address, old_length, new_length, new_address, keep_old, longer, dropped);
+}
+
+// Linux's may_expand_vm().
+bool AddressSpace::may_expand(const Vma& vma, u64 bytes) const {
+  return may_grow_by(bytes) && (!vma.is_data() || may_grow_data_by(bytes));
 }
 
 // Linux's vma_to_resize().
@@ -125,7 +130,7 @@ Result<Vma*> AddressSpace::check_growth(VirtualAddress address, u64 old_length, 
   if (new_length == old_length) return vma;
   const u64 growth = new_length - old_length;
   if (vma->has(VmaFlag::kLocked) && locked_bytes_ + growth > limits_.locked) return Error(EAGAIN);
-  if (!may_grow_by(growth)) return Error(ENOMEM);
+  if (!may_expand(*vma, growth)) return Error(ENOMEM);
   const bool is_charged =
       !vma->is_shared() && vma->protection.may_write() && !vma->has(VmaFlag::kNoReserve);
   if (is_charged && growth > limits_.at_once) return Error(ENOMEM);

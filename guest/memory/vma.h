@@ -85,6 +85,10 @@ struct Vma {
   bool is_anonymous() const { return kind == VmaKind::kAnonymous; }
   bool is_shared() const { return kind == VmaKind::kWindowShared; }
   bool has(VmaFlag flag) const { return flags.has(flag); }
+  // What RLIMIT_DATA limits (Linux: is_data_mapping).
+  bool is_data() const {
+    return protection.may_write() && !is_shared() && !has(VmaFlag::kGrowsDown);
+  }
   bool permits(Access access) const {
     switch (access) {
       case Access::kRead:

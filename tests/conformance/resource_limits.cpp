@@ -49,6 +49,23 @@ CASE(executed_program_has_the_limits_on_memory) {
   })));
 }
 
+CASE(data_limit_holds_for_mremap_and_not_for_what_is_replaced) {
+  CHECK(exited(run_child([] {
+    constexpr int kFixed = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+    void* data = map_aligned(128 * kMiB);
+    void* read_only = map_aligned(64 * kMiB, kLarge, PROT_READ);
+    set_soft(RLIMIT_DATA, 192 * kMiB);
+    CHECK(mremap(data, 128 * kMiB, 256 * kMiB, MREMAP_MAYMOVE) == MAP_FAILED);
+    CHECK_EQ(errno, ENOMEM);
+    constexpr int kKeepOld = MREMAP_MAYMOVE | MREMAP_DONTUNMAP;
+    CHECK_ERRNO(syscall(SYS_mremap, data, 128 * kMiB, 128 * kMiB, kKeepOld, nullptr), ENOMEM);
+    CHECK(mmap(data, 128 * kMiB, PROT_READ | PROT_WRITE, kFixed, -1, 0) == data);
+    CHECK(mmap(read_only, 64 * kMiB, PROT_READ, kFixed, -1, 0) == read_only);
+    CHECK(mremap(read_only, 64 * kMiB, 256 * kMiB, MREMAP_MAYMOVE) != MAP_FAILED);
+    CHECK(mremap(data, 128 * kMiB, 160 * kMiB, MREMAP_MAYMOVE) != MAP_FAILED);
+  })));
+}
+
 CASE(limits_without_an_address) {
   for (int resource : {RLIMIT_STACK, RLIMIT_DATA, RLIMIT_AS, RLIMIT_NOFILE}) {
     CHECK_ERRNO(syscall(SYS_getrlimit, resource, nullptr), EFAULT);

@@ -415,6 +415,22 @@ TEST_CASE_METHOD(Fixture, "stacks grow down to the limit and keep their distance
   check();
 }
 
+TEST_CASE_METHOD(Fixture, "the limit on data holds for mremap, and not for what is replaced") {
+  map(0, 4);
+  map(10, 8, PROT_READ);
+  SpaceLimits limits;
+  limits.data = 6 * kPageSize;
+  space.set_limits(limits);
+  CHECK(remap_errno(page(0), 4 * kPageSize, 7 * kPageSize, MREMAP_MAYMOVE) == ENOMEM);
+  CHECK(remap_errno(page(0), 4 * kPageSize, 4 * kPageSize, MREMAP_MAYMOVE | MREMAP_DONTUNMAP,
+                    page(40)) == ENOMEM);
+  CHECK(remap_errno(page(10), 8 * kPageSize, 16 * kPageSize, 0) == 0);
+  CHECK(remap_errno(page(0), 4 * kPageSize, 6 * kPageSize, 0) == 0);
+  CHECK(remap_errno(page(0), 6 * kPageSize, 7 * kPageSize, 0) == ENOMEM);
+  map(0, 6);  // in place of what is there
+  check();
+}
+
 TEST_CASE_METHOD(Fixture, "mincore tells what is there") {
   map(0, 4);
   write(1, 1);
