@@ -5,6 +5,7 @@
 
 #include "guest/hypercall.h"
 #include "guest/memory/user_copy.h"
+#include "guest/memory/window_object.h"
 #include "guest/process/futex.h"
 #include "guest/process/futex_memory.h"
 #include "guest/process/process.h"
@@ -149,11 +150,21 @@ i64 futex_unlock_pi(Thread& thread, VirtualAddress address) {
   }
 }
 
+// What the word is when none of our threads gets it. Who waits for a shared one is Linux's affair,
+// which hands it over when the host thread ends: until then it must stay marked.
+static u32 abandoned_value(const Thread& owner, VirtualAddress address) {
+  WindowReference window;
+  const Result<PhysicalAddress> host = shared_futex_address(*owner.space, address, window);
+  const bool is_hosts = host.is_ok() && !host.value().is_null();
+  return is_hosts ? FUTEX_OWNER_DIED | FUTEX_WAITERS : FUTEX_OWNER_DIED;
+}
+
 void futex_abandon_pi(Thread& owner, VirtualAddress address) {
+  const u32 free_value = abandoned_value(owner, address);
   for (;;) {
     const Result<u32> value = touch(address);
     if (value.is_error() || (value.value() & FUTEX_TID_MASK) != id_of(owner)) return;
-    if (hand_over(owner, address, value.value(), FUTEX_OWNER_DIED, FUTEX_OWNER_DIED)) return;
+    if (hand_over(owner, address, value.value(), FUTEX_OWNER_DIED, free_value)) return;
   }
 }
 

@@ -187,4 +187,60 @@ CASE(priority_inheritance_mutex) {
   pthread_mutexattr_destroy(&attributes);
 }
 
+// An owner thread that ends while a child process waits. Both lock by a word and never unlock it.
+template <typename Lock, typename LockAsNext>
+static void end_as_owner(Word* word, Lock lock, LockAsNext lock_as_next) {
+  Pipe locked;
+  const pid_t child = start_child([&] {
+    locked.take();
+    lock_as_next();
+    CHECK_EQ(word->load() & FUTEX_TID_MASK, gettid());
+  });
+  std::thread([&] {
+    lock();
+    locked.post();
+    for (int i = 0; i < 10000 && (word->load() & FUTEX_WAITERS) == 0; ++i) sleep_ms(1);
+  }).join();
+  CHECK(exited(status_of(child)));
+}
+
+CASE(priority_inheritance_lock_of_a_thread_that_ends_goes_to_another_process) {
+  void* shared = mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  REQUIRE(shared != MAP_FAILED);
+  auto* word = static_cast<Word*>(shared);
+  const timespec until = after(CLOCK_REALTIME, 30000);
+  end_as_owner(
+      word, [&] { word->store(static_cast<uint32_t>(gettid())); },
+      [&] {
+        CHECK_EQ(futex(word, FUTEX_LOCK_PI, 0, &until), 0);
+        CHECK((word->load() & FUTEX_OWNER_DIED) != 0);
+      });
+  munmap(shared, kPage);
+}
+
+CASE(robust_priority_inheritance_mutex_of_a_thread_that_ends_goes_to_another_process) {
+  void* shared = mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  REQUIRE(shared != MAP_FAILED);
+  auto* mutex = static_cast<pthread_mutex_t*>(shared);
+  pthread_mutexattr_t attributes;
+  pthread_mutexattr_init(&attributes);
+  pthread_mutexattr_setprotocol(&attributes, PTHREAD_PRIO_INHERIT);
+  pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+  pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+  REQUIRE(pthread_mutex_init(mutex, &attributes) == 0);
+  const timespec until = after(CLOCK_REALTIME, 30000);
+  end_as_owner(
+      reinterpret_cast<Word*>(&mutex->__data.__lock),
+      [&] { CHECK_EQ(pthread_mutex_lock(mutex), 0); },
+      [&] {
+        CHECK_EQ(pthread_mutex_timedlock(mutex, &until), EOWNERDEAD);
+        CHECK_EQ(pthread_mutex_consistent(mutex), 0);
+      });
+  CHECK_EQ(pthread_mutex_timedlock(mutex, &until), EOWNERDEAD);
+  CHECK_EQ(pthread_mutex_consistent(mutex), 0);
+  CHECK_EQ(pthread_mutex_unlock(mutex), 0);
+  pthread_mutexattr_destroy(&attributes);
+  munmap(shared, kPage);
+}
+
 CHECK_MAIN

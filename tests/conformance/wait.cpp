@@ -274,6 +274,23 @@ CASE(death_signal_of_the_parent) {
   REQUIRE(prctl(PR_SET_CHILD_SUBREAPER, 0) == 0);
 }
 
+CASE(death_signal_of_the_thread_that_forked) {
+  Pipe ready;
+  pid_t child = 0;
+  std::thread([&] {
+    child = start_child([&] {
+      const sigset_t set = set_of(SIGUSR2);
+      sigprocmask(SIG_BLOCK, &set, nullptr);
+      REQUIRE(prctl(PR_SET_PDEATHSIG, SIGUSR2) == 0);
+      ready.post();
+      const timespec wait = {20, 0};
+      CHECK_EQ(sigtimedwait(&set, nullptr, &wait), SIGUSR2);
+    });
+    ready.take();
+  }).join();
+  CHECK(exited(status_of(child)));
+}
+
 // Linux tells an orphan of the end of each process that adopts it.
 CASE(orphan_of_several) {
   Pipe tell, go;

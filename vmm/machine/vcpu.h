@@ -68,6 +68,7 @@ struct Vcpu : SignalContext {
   std::atomic<uint32_t>
       host_thread;  // its id; Linux sets 0 and wakes when it is gone (CHILD_CLEARTID)
   std::atomic<uint32_t> keeps_thread;  // its host thread may be used again (thread_reuse.h)
+  std::atomic<uint32_t> has_forked;    // its host thread is the parent of processes
   std::atomic<uint32_t> wake_word;     // of a parked one: futex, 1: go on
   std::atomic<Life> life;              // see begin_life
   std::atomic<uint32_t> adopted;       // another thread runs it, to release what the dead one held

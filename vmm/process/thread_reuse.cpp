@@ -24,6 +24,15 @@ constexpr uint32_t kParkedMax = 16;
 constexpr size_t kNameSize = 16;
 char names[kVcpuCountMax][kNameSize];
 
+// Linux gives a priority inheritance futex to its waiter when the host thread that owns it ends.
+// The owner need not have made a call, only the waiter has; so one call is enough for all threads.
+std::atomic<uint32_t> has_inheritance_futexes;
+
+bool locks_inheritance_futex(uint64_t operation) {
+  const auto command = static_cast<int32_t>(operation) & FUTEX_CMD_MASK;
+  return command == FUTEX_LOCK_PI || command == FUTEX_LOCK_PI2 || command == FUTEX_TRYLOCK_PI;
+}
+
 void change_name(long request, const Vcpu& vcpu) {
   raw_call(__NR_prctl, static_cast<uint64_t>(request),
            reinterpret_cast<uint64_t>(names[vcpu.index]));
@@ -41,6 +50,7 @@ uint32_t parked_count(const HostProcess& process) {
 
 bool may_park(const Vcpu& vcpu) {
   return vcpu.keeps_thread.load() != 0 && vcpu.process->changed_attributes.load() == 0 &&
+         vcpu.has_forked.load() == 0 && has_inheritance_futexes.load() == 0 &&
          vcpu.host_thread.load() != vcpu.process->process_id &&
          parked_count(*vcpu.process) < kParkedMax;
 }
@@ -126,6 +136,9 @@ void note_thread_attributes(Vcpu& vcpu, const Call& call) {
     case __NR_capset:
       close_memory();
       vcpu.process->changed_attributes.store(1);
+      return;
+    case __NR_futex:
+      if (locks_inheritance_futex(call.arguments[1])) has_inheritance_futexes.store(1);
       return;
     default:
       if (may_change_credentials(call.number)) vcpu.process->changed_attributes.store(1);

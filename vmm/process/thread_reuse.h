@@ -5,7 +5,8 @@
 // host thread, with all signals blocked, and the next thread of the same process takes it over,
 // with its id and its creator's name. A new thread inherits its creator's priority, affinity and so
 // on, too; a process that changes such attributes gets fresh host threads, which inherit them from
-// Linux.
+// Linux. A host thread whose end others wait for is not parked: children that it forked
+// (PR_SET_PDEATHSIG), who waits for a priority inheritance futex in shared memory.
 #pragma once
 
 #include <cstdint>

@@ -206,6 +206,7 @@ Vcpu* acquire_vcpu(const Vcpu& creator, HostProcess& process, uint64_t start_arg
   vcpu->process = &process;
   vcpu->dispositions = &process.signals;
   vcpu->keeps_thread.store(1);
+  vcpu->has_forked.store(0);
   vcpu->was_run = true;
   vcpu->page->process_id = 0;  // until it begins: the last user's is nobody's any more
   prepare_page(*vcpu, creator, start_argument, birth);
@@ -382,6 +383,7 @@ int64_t fork_process(Vcpu& creator, uint64_t start_argument, uint64_t exit_signa
   const int64_t result =
       make_process(creator, start_argument, exit_signal, waits_for_exec, result_address);
   if (result < 0) return result;
+  creator.has_forked.store(1);
   log_line(LogLevel::kDebug, "process {} made process {}{}", creator.process->process_id, result,
            waits_for_exec ? ", which shares its memory" : "");
   if (waits_for_exec) {

@@ -31,6 +31,9 @@ class ProgramThread {
   HypercallPage* page_;
 };
 
+// Whether the program's words lie in memory that it shares.
+inline bool words_are_shared = false;
+
 // An address space is only a key here.
 AddressSpace* space(u32 number);
 

@@ -136,4 +136,16 @@ TEST_CASE("a waiter of a priority inheritance futex inherits it from a thread th
   CHECK(word == (6 | FUTEX_WAITERS | FUTEX_OWNER_DIED));
 }
 
+TEST_CASE("a shared priority inheritance futex stays marked for the waiters that Linux has") {
+  fake::ProgramThread self(process(), 5);
+  u32 word = 5 | FUTEX_WAITERS;
+  fake::words_are_shared = true;
+  futex_abandon_pi(self.thread(), at(&word));
+  fake::words_are_shared = false;
+  CHECK(word == (FUTEX_WAITERS | FUTEX_OWNER_DIED));
+  word = 5 | FUTEX_WAITERS;
+  futex_abandon_pi(self.thread(), at(&word));
+  CHECK(word == FUTEX_OWNER_DIED);
+}
+
 }  // namespace dbos
