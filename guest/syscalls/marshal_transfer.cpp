@@ -58,6 +58,15 @@ void Transfer::append(u64 base, u64 size, Copy copy) {
   bytes_ += size;
 }
 
+// Makes what begins where the last iovec ends a part of it. False: it begins elsewhere.
+bool Transfer::extend(u64 base, u64 size) {
+  Buffer& last = vectors_[count_ - 1];
+  if (last.base + last.size != base) return false;
+  last.size += size;
+  bytes_ += size;
+  return true;
+}
+
 Result<void> Transfer::map(const Buffer* buffers, u32 count, u64 skip, u32 capacity,
                            u64 bytes_max) {
   bytes_max_ = bytes_max;
@@ -105,14 +114,22 @@ void Transfer::add_resolved(u64 address, u64 size) {
   constexpr u32 kBatch = 16;
   Segment segments[kBatch];
   for (u64 done = 0; done < size;) {
-    const Segments found = marshal_memory::resolve(VirtualAddress(address + done), size - done,
-                                                   access_, segments, kBatch);
+    const u64 at = address + done;
+    u64 wanted = size - done;
+    if (size > kResolvedMax && wanted > kResolvedMax - at % kResolvedMax) {
+      wanted = kResolvedMax - at % kResolvedMax;
+    }
+    const Segments found =
+        marshal_memory::resolve(VirtualAddress(at), wanted, access_, segments, kBatch);
     const bool scattered = done == 0 && found.count > 1 && !found.is_fault && !found.is_exhausted;
     if (scattered && size <= kScatteredCopyMax && !is_direct(address, size) &&
         add_copy(address, size)) {
       return;
     }
-    for (u32 i = 0; i < found.count; i++) append(segments[i].address.value(), segments[i].size);
+    for (u32 i = 0; i < found.count; i++) {
+      const u64 base = segments[i].address.value();
+      if (i != 0 || done == 0 || !extend(base, segments[i].size)) append(base, segments[i].size);
+    }
     done += found.bytes;
     if (count_ == capacity_) {
       partial_ = partial_ || done < size;
