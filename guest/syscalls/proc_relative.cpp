@@ -12,7 +12,7 @@ namespace {
 
 // The directory's path: its length, or 0 where it is none that is short enough.
 u64 read_directory(u64 directory, char (&path)[kProcPathMax]) {
-  char link[kDescriptorLinkSize] = "/proc/self/cwd";
+  char link[kDescriptorLinkSize] = "/proc/thread-self/cwd";
   const auto descriptor = static_cast<i32>(directory);
   if (descriptor != AT_FDCWD) write_descriptor_link(link, descriptor);
   const i64 length = hypercall(__NR_readlink, host_pointer(link), host_pointer(path), sizeof path);

@@ -114,7 +114,9 @@ CASE(large_message_stays_whole) {
   char* message = static_cast<char*>(map_aligned(kBuffer));
   char* buffer = static_cast<char*>(map_aligned(kBuffer));
   count_up(message, kSize);
-  if (send(pair.end[0], message, kSize, 0) == -1 && errno == ENOBUFS) return;  // no such piece
+  if (send(pair.end[0], message, kSize, 0) == -1 && errno == ENOBUFS) {
+    SKIP("Linux has no memory for it in one piece");
+  }
   CHECK_EQ(recv(pair.end[1], buffer, kBuffer, MSG_PEEK), kSize);
   CHECK_EQ(recv(pair.end[1], buffer, kBuffer, 0), kSize);
   for (int i = 0; i < 2; ++i) {
