@@ -135,12 +135,20 @@ static bool is_wrong_count(u32 number, const syscalls::Argument& counter, u64 co
   }
 }
 
+// A message to a queue that is longer than any may be: Linux reads its type first.
+static Error refuse_message(u64 address) {
+  u64 type = 0;
+  const bool is_readable = copy_from_program(&type, VirtualAddress(address), sizeof type).is_ok();
+  return Error(is_readable ? EINVAL : EFAULT);
+}
+
 Result<void> Marshaller::marshal_bytes(u32 index, const Argument& argument) {
   if (program_[index] == 0) return {};
   u64 bytes = syscalls::bytes_of(call_, argument, host_);
   if (argument.limit != 0 && bytes > argument.limit) {
     const Argument& counter = call_.arguments[argument.count_from];
     const u64 count = syscalls::count_of(counter, host_[argument.count_from]);
+    if (number_ == __NR_msgsnd) return refuse_message(program_[index]);
     if (argument.excess == Excess::kRefuse || is_wrong_count(number_, counter, count)) {
       set_fault(index, bytes);
       return {};

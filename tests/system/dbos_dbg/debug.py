@@ -1,4 +1,5 @@
 """Debugging a running redis-server with dbos-dbg, and with gdb by way of it. What argument 1 says."""
+import contextlib
 import json
 import os
 import re
@@ -56,6 +57,17 @@ def in_background(function, *arguments):
     thread = threading.Thread(target=lambda: results.append(function(*arguments)))
     thread.start()
     return thread, results
+
+
+@contextlib.contextmanager
+def debugged(case):
+    """The program of that name, with pipes. One that a failure leaves stopped would not end."""
+    with subprocess.Popen([*DBOS, DEBUGGED, case], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
+        try:
+            yield program
+        except BaseException:
+            program.kill()
+            raise
 
 
 def functions(chain):
@@ -155,8 +167,7 @@ def stands():
 
 def watches():
     """A variable that is written, seen with the one who did it."""
-    with subprocess.Popen([*DBOS, DEBUGGED, "echo"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                          text=True) as program:
+    with debugged("echo") as program:
         check_equal("the program", "ready\n", program.stdout.readline())
         session = Session(program.pid)
         point = session("watch counter 4")
@@ -177,7 +188,7 @@ def watches():
 
 def cores():
     """A core of a program that comes back from host calls meanwhile has all of its memory, but what is not to be."""
-    with subprocess.Popen([*DBOS, DEBUGGED, "heap"], stdout=subprocess.PIPE, text=True) as program:
+    with debugged("heap") as program:
         heap = int(program.stdout.readline(), 16)
         for _ in range(3):
             subprocess.run([DBG, "-p", str(program.pid), "core", "core"], check=True, stdout=subprocess.DEVNULL,
@@ -203,15 +214,14 @@ def offset_in(core, address):
 
 def aborts():
     """A program that gives up stops for its debugger first."""
-    with subprocess.Popen([*DBOS, DEBUGGED, "abort"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                          text=True) as program:
+    with debugged("abort") as program:
         check_equal("the program", "ready\n", program.stdout.readline())
         session = Session(program.pid)
         session("regs")
         session.send("continue")
         program.stdin.close()
         stop = session.answer()
-        check_equal("the stop", ("signal", signal.SIGABRT), (stop["cause"], stop["signal"]))
+        check_equal("the stop", ("signal", "SIGABRT"), (stop["cause"], stop["signal"]))
         check("give_up" in functions(session("bt")[0]), "no give_up in the chain")
         session.send("continue")
         check_equal("the end", {"event": "end", "signal": signal.SIGABRT}, session.answer())
