@@ -2,7 +2,6 @@
 // and asks, again and again. Only of use under dbos-run with a --memory.
 //
 //   memory_limit fork   fork() says ENOMEM until there is room, and nothing is lost by that
-//   memory_limit beside  such a fork() ends no other child
 //   memory_limit call   mprotect() never says so: a snapshot is ended first
 //
 // Exit status: 0 if all was as it must be; 1 with a sentence on standard error.
@@ -113,53 +112,6 @@ void test_fork() {
   REQUIRE(refused > kKeptAtHand && made > 10);
 }
 
-// A child that takes all memory for itself, says so, and sleeps.
-pid_t start_taker() {
-  int ends[2];
-  REQUIRE(pipe(ends) == 0);
-  const pid_t child = fork();
-  REQUIRE(child >= 0);
-  char word = 0;
-  if (child == 0) {
-    fill();
-    REQUIRE(write(ends[1], &word, 1) == 1);
-    for (;;) pause();
-  }
-  REQUIRE(read(ends[0], &word, 1) == 1 && close(ends[0]) == 0 && close(ends[1]) == 0);
-  return child;
-}
-
-// Whether fork() was refused, and the other child sleeps on. One that is made may cost it its life:
-// what the caller writes then is copied.
-bool is_refused_beside(pid_t other) {
-  const pid_t child = fork();
-  if (child == 0) _exit(0);
-  if (child > 0) {
-    REQUIRE(waitpid(child, nullptr, 0) == child);
-    return false;
-  }
-  REQUIRE(errno == ENOMEM && waitpid(other, nullptr, WNOHANG) == 0);
-  return true;
-}
-
-void test_beside() {
-  constexpr int kRefusals = 50;
-  int refused = 0;
-  while (refused < kRefusals) {
-    const pid_t taker = start_taker();
-    while (refused < kRefusals && waitpid(taker, nullptr, WNOHANG) == 0) {
-      refused += is_refused_beside(taker) ? 1 : 0;
-    }
-    kill(taker, SIGKILL);
-    while (waitpid(taker, nullptr, 0) < 0 && errno == EINTR) continue;
-  }
-  fill();  // all of it is there again
-  REQUIRE(filled > page_count / 4);
-  check_filled();
-  give_back(kRoomForFork);
-  printf("%d forks were refused beside a child\n", refused);
-}
-
 // Each call needs memory for two more mappings. The child sleeps, and keeps hardly a page.
 void test_call() {
   constexpr size_t kPages = 16384;
@@ -182,9 +134,6 @@ void test_call() {
 int main(int count, char** arguments) {
   REQUIRE(count == 2);
   map_all();
-  const char* const what = arguments[1];
-  if (strcmp(what, "fork") == 0) test_fork();
-  if (strcmp(what, "beside") == 0) test_beside();
-  if (strcmp(what, "call") == 0) test_call();
+  strcmp(arguments[1], "fork") == 0 ? test_fork() : test_call();
   return 0;
 }

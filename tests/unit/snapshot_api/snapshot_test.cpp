@@ -275,6 +275,7 @@ TEST_CASE("epochs count the snapshots of this process") {
 
 TEST_CASE("memory is the creator's alone as soon as its snapshot is released") {
   constexpr size_t kCount = 512;
+  constexpr size_t kCopiedAhead = 16;  // under dbos-run, of who writes one page after the other
   constexpr int kTurns = 20;
   const Pages pages(kCount);
   const Range lower{pages.range().begin, kCount / 2 * kPage};
@@ -289,7 +290,7 @@ TEST_CASE("memory is the creator's alone as soon as its snapshot is released") {
     const uint64_t before = shared_kib(lower.begin);
     REQUIRE(dbos_snapshot_release(snapshot) == DBOS_OK);
     turns_alone += shared_kib(lower.begin) == 0;
-    CHECK(before >= kCount / 2 * kPage / 1024);
+    CHECK(before >= (kCount / 2 - kCopiedAhead) * kPage / 1024);
   }
   // A snapshot that gets no processor for too long is killed.
   CHECK(turns_alone > kTurns / 2);
