@@ -1,8 +1,5 @@
 #include "vmm/debug/debug_session.h"
 
-#include <algorithm>
-#include <vector>
-
 #include "vmm/debug/crash_report.h"
 #include "vmm/debug/debug_requests.h"
 
@@ -72,12 +69,15 @@ Json DebugSession::begin_gdb() {
 
 Json DebugSession::run(const Json& arguments) {
   const bool steps = flag_argument(arguments, "step");
-  ThreadRun chosen{chosen_vcpu(arguments), Run::kStep, 0};
-  if (stop_ && stop_->vcpu == chosen.vcpu) chosen.signal = stop_->signal;
+  stepping_ = steps ? std::optional(chosen_vcpu(arguments)) : std::nullopt;
   is_running_ = true;
-  stepping_ = steps ? std::optional(chosen.vcpu) : std::nullopt;
-  resume({&chosen, steps ? size_t{1} : size_t{0}}, Run::kContinue);
+  go_on();
   return true;
+}
+
+void DebugSession::go_on() {
+  const ThreadRun step{stepping_.value_or(0), Run::kStep, kOwnSignal};
+  resume({&step, stepping_ ? size_t{1} : size_t{0}}, Run::kContinue);
 }
 
 Json DebugSession::write_core(const Json& arguments) {
@@ -103,30 +103,21 @@ void DebugSession::handle_events() {
   if (is_running_) report_next();
 }
 
-// The threads that stopped for a signal which is none of ours get it, once nothing else is to be
-// reported; one that was being stepped still is.
+// Threads that stopped for a signal which the program lives with go on, once nothing else is to be
+// reported; one that is stepped goes on with that.
 void DebugSession::report_next() {
-  std::vector<ThreadRun> passed;
+  bool has_passed = false;
   while (const auto event = take_event()) {
     stop_all();
     const bool passes = event->cause == StopCause::kSignal && !is_stopping_signal(event->signal);
     if (!passes) return report(*event);
-    passed.push_back({event->vcpu, Run::kContinue, event->signal});
+    has_passed = true;
   }
-  if (passed.empty()) return;
-  const auto is_stepping = [&](const ThreadRun& run) { return run.vcpu == stepping_; };
-  const auto found = std::find_if(passed.begin(), passed.end(), is_stepping);
-  if (found != passed.end()) {
-    found->run = Run::kStep;
-  } else if (stepping_) {
-    passed.push_back({*stepping_, Run::kStep, 0});
-  }
-  resume(passed, Run::kContinue);
+  if (has_passed) go_on();
 }
 
 void DebugSession::report(const StopEvent& event) {
   is_running_ = false;
-  stop_ = event;
   output_ += stop_json(event).dump() + "\n";
 }
 

@@ -56,13 +56,13 @@ class DebugSession {
   Json begin_gdb();
   void report_next();
   void report(const StopEvent& event);
+  void go_on();
   void answer(const std::string& line);
 
   std::function<int()> take_file_;
   LineBuffer lines_;
   std::string output_;
   std::unique_ptr<GdbSession> gdb_;
-  std::optional<StopEvent> stop_;     // the last that the client was told of
   std::optional<uint32_t> stepping_;  // the vCPU that the client steps, while the others run
   bool is_running_ = false;
   bool is_over_ = false;

@@ -271,11 +271,8 @@ void resume(std::span<const ThreadRun> threads, Run others) {
   const HostLockGuard guard(state.lock);
   for_each_debugged([&](Vcpu& vcpu, ThreadStop& stop) {
     const ThreadRun* const chosen = find_run(threads, vcpu.index);
-    if (chosen == nullptr) {
-      let_go(vcpu, stop, others, stop.signal);
-    } else {
-      let_go(vcpu, stop, chosen->run, chosen->signal);
-    }
+    const ThreadRun run = chosen != nullptr ? *chosen : ThreadRun{vcpu.index, others, kOwnSignal};
+    let_go(vcpu, stop, run.run, run.signal == kOwnSignal ? stop.signal : run.signal);
   });
 }
 

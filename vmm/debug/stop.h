@@ -72,8 +72,9 @@ struct ProcessEnd {
 
 enum class Run { kStay, kContinue, kStep };
 
-// What one thread shall do. `signal`: of a thread that stopped for kSignal, what the program gets
-// (0: none).
+// What one thread shall do. `signal`: what the program gets; 0: none, kOwnSignal: what it stopped
+// for, if that was a signal.
+inline constexpr int kOwnSignal = -1;
 struct ThreadRun {
   uint32_t vcpu;
   Run run;
@@ -108,7 +109,7 @@ bool stop_all(uint32_t timeout_ms = 5000);
 // Whether all threads are at rest: the last stop_all() succeeded and resume() was not called since.
 bool is_stopped();
 
-// Lets threads go on. Those that `threads` does not name do `others`. Does nothing when a
+// Lets threads go on. Those that `threads` does not name do `others`, with their own signals. Does nothing when a
 // watchpoint or a signal that was not reported yet waits: take_event() answers it. A thread at a
 // software breakpoint is stepped over it first, alone.
 void resume(std::span<const ThreadRun> threads, Run others);
