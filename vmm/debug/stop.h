@@ -109,9 +109,9 @@ bool stop_all(uint32_t timeout_ms = 5000);
 // Whether all threads are at rest: the last stop_all() succeeded and resume() was not called since.
 bool is_stopped();
 
-// Lets threads go on. Those that `threads` does not name do `others`, with their own signals. Does nothing when a
-// watchpoint or a signal that was not reported yet waits: take_event() answers it. A thread at a
-// software breakpoint is stepped over it first, alone.
+// Lets threads go on. Those that `threads` does not name do `others`, with their own signals. Does
+// nothing when a watchpoint or a signal that was not reported yet waits: take_event() answers it. A
+// thread at a software breakpoint is stepped over it first, alone.
 void resume(std::span<const ThreadRun> threads, Run others);
 
 // A descriptor that poll(2) finds readable when take_event(), process_end() or serve_children() has
