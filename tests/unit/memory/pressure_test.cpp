@@ -127,10 +127,10 @@ TEST_CASE_METHOD(PressureFixture, "frames that are there again are enough for an
     CHECK(shortage.is_over());
     CHECK(asked == 0);
     // They did not suffice: room is made, and looked for once more where that can't be.
-    CHECK(shortage.is_over());
-    CHECK(asked == 1);
-    CHECK(shortage.is_over());
-    CHECK(!shortage.is_over());
+    u32 more = 0;
+    while (more < 10 && shortage.is_over()) ++more;
+    CHECK(more < 10);
+    CHECK(asked == 2);
   }
   SECTION("while it was made for nothing") {
     host::on_no_memory = [&] {
