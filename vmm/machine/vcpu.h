@@ -43,7 +43,7 @@ struct Making {
 // The uses of a vCPU by threads of the program, counted. `number` is odd while one lasts, and no
 // two are the same: a look that took long can't hit the next one. `adopter` is the host thread that
 // has ended the life of a dead one and is not done yet; 0: none.
-struct Life {
+struct alignas(8) Life {  // of one load or exchange
   uint32_t number;
   uint32_t adopter;
 };
