@@ -59,16 +59,6 @@ uint64_t read_page(const DebugMapping& mapping, uint64_t address, void* destinat
   return read_present(address, destination, size) == size ? 0 : absent_from(address);
 }
 
-// Those of a thread that is on its way back from a host call are known in a moment.
-bool await_registers(const ThreadView& view, Registers* registers) {
-  while (!read_registers(view.vcpu, registers)) {
-    const auto now = thread_on(view.vcpu);
-    if (!now || now->thread_id != view.thread_id) return false;
-    sleep_for(100'000);
-  }
-  return true;
-}
-
 CoreProgram describe_program(uint32_t first, int signal) {
   CoreProgram program{};
   program.signal = signal;
@@ -78,7 +68,7 @@ CoreProgram describe_program(uint32_t first, int signal) {
   program.auxiliary_vector = read_auxiliary_vector();
   for (const ThreadView& view : debugged_threads()) {
     CoreThread thread{view.thread_id, {}};
-    if (!await_registers(view, &thread.registers)) continue;
+    if (!read_registers(view.vcpu, &thread.registers)) continue;
     program.process_id = view.process_id;
     const bool is_first = view.vcpu == first;
     program.threads.insert(is_first ? program.threads.begin() : program.threads.end(), thread);

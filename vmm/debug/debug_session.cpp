@@ -69,7 +69,8 @@ Json DebugSession::begin_gdb() {
 
 Json DebugSession::run(const Json& arguments) {
   const bool steps = flag_argument(arguments, "step");
-  stepping_ = steps ? std::optional(chosen_vcpu(arguments)) : std::nullopt;
+  const uint32_t chosen = chosen_vcpu(arguments);  // it must be there in any case
+  stepping_ = steps ? std::optional(chosen) : std::nullopt;
   is_running_ = true;
   go_on();
   return true;

@@ -148,7 +148,8 @@ inline std::optional<uint32_t> vcpu_of_thread(std::optional<uint64_t> thread_id)
   return std::nullopt;
 }
 
-// Result: false: no such thread, or it runs.
+// Result: false: no such thread, or it runs. Blocks while a thread comes back from a host call, 5 s
+// at most.
 bool read_registers(uint32_t vcpu, Registers* registers);
 // Only of a held thread: false otherwise. General registers but cs, ss and vector; the bases; the
 // extended state, whose size must fit what the processor has.

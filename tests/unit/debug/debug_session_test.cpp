@@ -166,6 +166,16 @@ TEST_CASE("only signals that dump core stop the program") {
   REQUIRE(program.runs[0].signal == dbos::vmm::kOwnSignal);
 }
 
+TEST_CASE("a thread that is not there is refused, also where it need not be stepped") {
+  fake::reset();
+  DebugSession session(no_file);
+  session.receive(R"({"command": "run", "arguments": {"thread": 7}})"
+                  "\n");
+  REQUIRE(session.answer_next());
+  REQUIRE(lines_of(session.take_output())[0]["ok"] == false);
+  REQUIRE_FALSE(fake::program().resumes != 0);
+}
+
 TEST_CASE("a step goes on behind a signal that the program lives with") {
   fake::Program& program = fake::reset();
   DebugSession session(no_file);
