@@ -91,8 +91,8 @@ void prefault(Machine& machine, uint64_t size) {
   }
 }
 
-// What dbos-dbg needs to stop the program later, and gdb and the reports at once. Another guest
-// kernel does not know how to stop.
+// What dbos-dbg needs to stop the program later, and gdb and the reports at once: also that the
+// guest sees what the program dies by. Another guest kernel does not know how to stop.
 void enable_debuggers(const Options& options, Vcpu& first) {
   if (!options.kernel.empty()) return;
   take_default_actions(core_signals());

@@ -79,6 +79,8 @@ inline ProgramFrame& program_frame(uint32_t vcpu) {
 bool is_live(const Vcpu& vcpu);
 // Whether it is neither in the program nor about to be.
 bool is_at_rest(const Vcpu& vcpu);
+// Waits until it is, or has ended. False: neither in that time.
+bool wait_until_at_rest(const Vcpu& vcpu, uint32_t timeout_ms);
 
 void set_debug_flags(Vcpu& vcpu, uint32_t to_clear, uint32_t to_set);
 void notify_debugger();

@@ -3,7 +3,6 @@
 #include <cstring>
 
 #include "vmm/debug/debug_state.h"
-#include "vmm/host/host_call.h"
 #include "vmm/kvm/kvm_api.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/vcpu_thread.h"
@@ -11,9 +10,8 @@
 namespace dbos::vmm {
 namespace {
 
-// For a thread that is about to be held: 5 s in all.
-constexpr int kLooksMax = 50'000;
-constexpr long kLookPause_ns = 100'000;
+// For a thread that is about to be held.
+constexpr uint32_t kPatience_ms = 5000;
 
 // What popf can change in ring 3.
 constexpr uint64_t kFlagsOfProgram = 0x240dd5;
@@ -120,9 +118,7 @@ bool read_registers(uint32_t vcpu, Registers* registers) {
   const Vcpu& thread = machine().vcpus().at(vcpu);
   const ThreadStop& stop = debug_state().threads[vcpu];
   // One that is on its way back from a host call is held in a moment.
-  for (int i = 0; is_stopped() && is_live(thread) && !is_at_rest(thread) && i < kLooksMax; ++i) {
-    sleep_for(kLookPause_ns);
-  }
+  if (is_stopped()) wait_until_at_rest(thread, kPatience_ms);
   if (!is_live(thread) || !is_at_rest(thread)) return false;
   const bool is_held = stop.held.load() != 0;
   if (is_held) *registers = stop.registers;

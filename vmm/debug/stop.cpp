@@ -102,15 +102,6 @@ void let_go(Vcpu& vcpu, ThreadStop& stop, Run run, int signal) {
   if (is_held) wake(stop);
 }
 
-bool wait_until_at_rest(const Vcpu& vcpu, uint32_t timeout_ms) {
-  const auto end = Clock::now() + std::chrono::milliseconds(timeout_ms);
-  while (is_live(vcpu) && !is_at_rest(vcpu)) {
-    if (Clock::now() > end) return false;
-    pause();
-  }
-  return true;
-}
-
 // Takes a held thread over the instruction that a breakpoint lies on, alone.
 void step_over(Vcpu& vcpu, ThreadStop& stop, const SoftwareBreakpoint& breakpoint) {
   write_breakpoint_byte(vcpu.index, breakpoint.address, breakpoint.original);
@@ -189,6 +180,15 @@ bool has_child_to_come() {
 }
 
 }  // namespace
+
+bool wait_until_at_rest(const Vcpu& vcpu, uint32_t timeout_ms) {
+  const auto end = Clock::now() + std::chrono::milliseconds(timeout_ms);
+  while (is_live(vcpu) && !is_at_rest(vcpu)) {
+    if (Clock::now() > end) return false;
+    pause();
+  }
+  return true;
+}
 
 void serve_last_children() {
   const auto end = Clock::now() + std::chrono::milliseconds(kPatienceAtDetach_ms);

@@ -66,25 +66,26 @@ int with_child() {
   return 0;
 }
 
-// Both sides come to work() at once.
-int racing_child() {
-  const pid_t child = fork();
-  work(10, child == 0 ? "child" : "parent");
-  if (child == 0) _exit(3);
+int print_end_of(pid_t child) {
   int status = 0;
   waitpid(child, &status, 0);
   std::printf("status %d\n", status);
   return 0;
 }
 
+// Both sides come to work() at once.
+int racing_child() {
+  const pid_t child = fork();
+  work(10, child == 0 ? "child" : "parent");
+  if (child == 0) _exit(3);
+  return print_end_of(child);
+}
+
 // A child that shares the memory.
 int borrowing_child() {
   const pid_t child = vfork();
   if (child == 0) _exit(3);
-  int status = 0;
-  waitpid(child, &status, 0);
-  std::printf("status %d\n", status);
-  return 0;
+  return print_end_of(child);
 }
 
 // A handler ends the read.
