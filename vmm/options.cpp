@@ -145,7 +145,9 @@ void declare_debugging_options(CLI::App& app, RawOptions& raw, Options& options,
       "--crash-report", options.crash_report,
       "When the program's first process dies by a signal that dumps core, say on standard error "
       "where, with its backtrace");
-  app.add_option("--core", options.core_file, "... and write a core there, that gdb opens")
+  app.add_option("--core", options.core_file,
+                 "When it dies by such a signal, write a core for gdb to FILE, with or without "
+                 "--crash-report")
       ->type_name("FILE");
   app.add_option("--metrics", raw.metrics,
                  "Serve counters and latencies in Prometheus's format at http://ADDRESS/metrics; "
@@ -187,9 +189,10 @@ void declare_machine_options(CLI::App& app, RawOptions& raw, Options& options) {
   app.add_option("--log-level", raw.log_level,
                  "What dbos-run says about itself on standard error (default warning)")
       ->type_name("error|warning|info|debug");
-  app.add_option("--kernel", options.kernel,
-                 "Boot this image in place of the built-in guest kernel; it gets all that follows "
-                 "as its arguments, or runs it as PROGRAM if that is its kind")
+  app.add_option(
+         "--kernel", options.kernel,
+         "Boot this image in place of the built-in guest kernel; the image gets the remaining "
+         "words as its arguments or, if it loads programs, runs them as PROGRAM")
       ->type_name("FILE");
   app.add_flag("--ring-check", raw.ring_check,
                "Say whether this machine's KVM runs ring 0 on the processor, and exit");
