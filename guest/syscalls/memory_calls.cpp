@@ -55,22 +55,21 @@ FileUse file_use(int protection, bool shared) {
   return has(protection, PROT_WRITE) ? FileUse::kSharedToWrite : FileUse::kShared;
 }
 
-// Once.
-void tell_that_window_is_smaller(u64 length) {
-  static constinit std::atomic<bool> is_told{false};
-  if (length <= DBOS_WINDOW_SIZE_MAX || is_told.exchange(true)) return;
-  LogLine()
-      .text("mapping ")
-      .number(static_cast<i64>(length))
-      .text(" bytes of a file or of shared memory is not supported: ENOMEM")
-      .send();
+// Once for each `is_told`.
+void tell_of_length(std::atomic<bool>& is_told, u64 length, const char* what) {
+  if (is_told.exchange(true)) return;
+  LogLine().text("mapping ").number(static_cast<i64>(length)).text(what).send();
 }
 
 Result<VirtualAddress> map_with_host(Thread& thread, u64 address, u64 length, int protection,
                                      int flags, i32 descriptor, u64 offset, bool shared) {
   DBOS_RETURN_IF_ERROR(check_length(length));
   if (has(flags, MAP_GROWSDOWN)) return Error(EINVAL);
-  tell_that_window_is_smaller(length);
+  if (length > DBOS_WINDOW_SIZE_MAX) {
+    static constinit std::atomic<bool> is_told{false};
+    tell_of_length(is_told, length,
+                   " bytes of a file or of shared memory is not supported: ENOMEM");
+  }
   const FileMapping file =
       has(flags, MAP_ANONYMOUS)
           ? DBOS_TRY(map_shared_memory(length, flags & MAP_NORESERVE))
@@ -101,7 +100,11 @@ Result<VirtualAddress> map(Thread& thread, u64 address, u64 length, int protecti
   if (has(flags, MAP_ANONYMOUS) && validates) return Error(EINVAL);
   const bool shared = DBOS_TRY(is_shared(flags));
   if (has(flags, MAP_ANONYMOUS) && !shared) {
-    if (is_obvious_overcommit(length, protection, flags)) return Error(ENOMEM);
+    if (is_obvious_overcommit(length, protection, flags)) {
+      static constinit std::atomic<bool> is_told{false};
+      tell_of_length(is_told, length, " bytes is more than --memory allows: ENOMEM");
+      return Error(ENOMEM);
+    }
     return thread.space->map_anonymous(VirtualAddress(address), length, protection, flags);
   }
   return map_with_host(thread, address, length, protection, flags, descriptor, offset, shared);

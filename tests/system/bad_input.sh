@@ -182,6 +182,21 @@ test_interrupted_start() {
   grep -q '^ring 0 instruction: ' one.out || fail "it did not start: $(<one.err)"
   one 'exit 125' strace -o calls -e "inject=ioctl:error=ENOMEM:when=$first" "${dbos[@]}" --ring-check
   grep -q "KVM can't make a virtual machine: .*memory" one.err
+  one 'exit 125' strace -o calls -e "inject=ioctl:error=EBUSY:when=$first" "${dbos[@]}" --ring-check
+  grep -q "KVM can't make a virtual machine: another hypervisor" one.err
+}
+
+# Each reason why there is no /dev/kvm has a remedy of its own.
+test_refused_device() {
+  need strace
+  refused() { # refused ERROR LINE
+    one 'exit 125' strace -o calls -P /dev/kvm -e "inject=openat:error=$1" "${dbos[@]}" --ring-check
+    grep -Fq "dbos-run: $2" one.err || fail "$1: $(<one.err)"
+  }
+  refused ENOENT 'there is no /dev/kvm: load the kvm_intel or kvm_amd module, let the container'
+  refused EACCES 'no right to open /dev/kvm: become a member of its group'
+  refused EPERM 'the cgroup forbids /dev/kvm: allow the container'
+  refused EMFILE "can't open /dev/kvm: Too many open files"
 }
 
 # What is printed and lost is no success.

@@ -79,6 +79,17 @@ test_more_forks_than_records() {
   expect 'the children' $'7\n7\n7\n7\n7\n7' "$(<one.out)"
 }
 
+# More memory at once than there is: ENOMEM, as Linux's heuristic has it, and one line says why.
+test_mapping_of_more_than_memory() {
+  one 'exit 0' "${dbos[@]}" --memory 64M "$python" -c '
+import errno, mmap
+for turn in range(2):
+    try: print(mmap.mmap(-1, 1 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+    except OSError as error: print(errno.errorcode[error.errno])'
+  expect 'the program' $'ENOMEM\nENOMEM' "$(<one.out)"
+  expect 'what is said' 'dbos-run: mapping 1073741824 bytes is more than --memory allows: ENOMEM' "$(<one.err)"
+}
+
 # As many mappings of a file as Linux allows: when they are gone, there is room for as many again, and for threads,
 # however often one could not be made meanwhile.
 readonly map_all='
@@ -126,7 +137,7 @@ test_executed_programs_leave_no_memory() {
 }
 
 readonly no_thread='Resource temporarily unavailable' remedy='raise ulimit -u, or pids.max of the cgroup'
-readonly no_helper="dbos-run: there is no helper, $no_thread: large pages are not put together again after a save; $remedy"
+readonly no_helper="dbos-run: there is no helper, $no_thread: large pages are not put together again after a save"
 
 # Linux gives no thread for what dbos-run does beside the program: the program goes on, and the log says so once.
 readonly fork_twice='
@@ -146,11 +157,12 @@ test_no_thread_for_the_helper() {
   one 'exit 0' strace -o calls -e trace=clone -e inject=clone:error=EAGAIN:when=2..4+2 "${dbos[@]}" \
     "$python" -c "$fork_twice"
   expect 'the program' 'done' "$(<one.out)"
-  expect 'what is said' "$no_helper" "$(<one.err)"
+  expect 'what is said' "$no_helper; $remedy" "$(<one.err)"
   one 'exit 0' strace -o calls -e trace=clone -e inject=clone:error=EAGAIN:when=1 "${dbos[@]}" --snapshot=ready \
     "$python" -c "$fork_twice"
   expect 'the program with --snapshot=ready' 'done' "$(<one.out)"
-  expect 'what is said with --snapshot=ready' "$no_helper" "$(<one.err)"
+  expect 'what is said with --snapshot=ready' "$no_helper, and no page tables are made ready for one; $remedy" \
+    "$(<one.err)"
 }
 
 # Threads of dbos-run are made by clone3: at the start those that three virtual CPUs need, and then the steward, which

@@ -124,7 +124,11 @@ std::vector<Machine> find_machines() {
 
 Machine choose_machine(const std::string& wanted) {
   const std::vector<Machine> all = find_machines();
-  if (all.empty()) throw Failure("no program of yours runs under dbos-run here");
+  if (all.empty()) {
+    throw Failure(
+        "no program of yours runs under dbos-run here (root sees those of all users; those of a "
+        "container are seen in its network namespace)");
+  }
   std::vector<Machine> found;
   for (const Machine& machine : all) {
     const bool fits =

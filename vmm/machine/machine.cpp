@@ -71,6 +71,27 @@ int64_t look_for_room(uint64_t size) {
   return raw_call(__NR_munmap, static_cast<uint64_t>(result), size);
 }
 
+[[noreturn]] void refuse_device(int error) {
+  constexpr const char* kElse = "or run the program in the emulated machine (dbos-vm run -- ...)";
+  switch (error) {
+    case ENOENT:
+      throw StartError(fmt::format(
+          "there is no /dev/kvm: load the kvm_intel or kvm_amd module, let the container or the "
+          "service (PrivateDevices=false) have the device, {}",
+          kElse));
+    case EACCES:
+      throw StartError(fmt::format(
+          "no right to open /dev/kvm: become a member of its group (usually kvm), {}", kElse));
+    case EPERM:
+      throw StartError(fmt::format(
+          "the cgroup forbids /dev/kvm: allow the container (--device /dev/kvm) or the service "
+          "(DeviceAllow=/dev/kvm rw) to use it, {}",
+          kElse));
+    default:
+      throw StartError(fmt::format("can't open /dev/kvm: {}", strerrordesc_np(error)));
+  }
+}
+
 }  // namespace
 
 Machine::Machine(uint64_t arena_size_max, HostPages arena_pages, const KernelImage& kernel)
@@ -92,17 +113,7 @@ Machine::Machine(uint64_t arena_size_max, HostPages arena_pages, const KernelIma
 
 void Machine::open_kvm() {
   const int descriptor = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-  if (descriptor < 0 && errno == ENOENT) {
-    throw StartError(
-        "there is no /dev/kvm: load the kvm_intel or kvm_amd module, or run the program in the "
-        "emulated machine (dbos-vm run -- ...)");
-  }
-  if (descriptor < 0 && (errno == EACCES || errno == EPERM)) {
-    throw StartError(
-        "no right to open /dev/kvm: become a member of its group (usually kvm), or run the program "
-        "in the emulated machine (dbos-vm run -- ...)");
-  }
-  if (descriptor < 0) throw StartError::with_errno("can't open /dev/kvm");
+  if (descriptor < 0) refuse_device(errno);
   kvm_descriptor_ = keep_descriptor(descriptor);
   const int version = ioctl(kvm_descriptor_, KVM_GET_API_VERSION, 0);
   if (version != KVM_API_VERSION) {
@@ -113,6 +124,11 @@ void Machine::open_kvm() {
     throw StartError("this kernel's KVM lacks " + missing + ": a newer kernel is needed");
   }
   const int vm = create_vm(kvm_descriptor_);
+  if (vm < 0 && errno == EBUSY) {
+    throw StartError(
+        "KVM can't make a virtual machine: another hypervisor (VirtualBox, VMware) uses the "
+        "processor's virtualization; stop it");
+  }
   if (vm < 0) throw StartError::with_errno("KVM can't make a virtual machine");
   vm_descriptor_ = keep_descriptor(vm);
   const int run_size = ioctl(kvm_descriptor_, KVM_GET_VCPU_MMAP_SIZE, 0);

@@ -13,11 +13,12 @@
 namespace dbos::vmm {
 
 // Service::kHelper: starts the helper at the image's entry point with `start_argument`, at once or,
-// with DBOS_HELPER_AFTER_FORK, when the first process has forked. Once, by the first process. 0 or
-// -errno: EINVAL, EPERM (another process), EALREADY, EAGAIN (no vCPU or host thread to be had).
+// with DBOS_HELPER_AFTER_FORK, when the first process has forked. Once, by the first process. Where
+// no vCPU or host thread is to be had the log says so, and each fork tries again. 0 or -errno:
+// EINVAL, EPERM (another process), EALREADY.
 int64_t request_helper(Vcpu& creator, uint64_t start_argument, uint64_t flags);
 
-// Starts the helper that waits for a fork, if `creator` belongs to the first process.
+// Starts the helper that is still to be made, if `creator` belongs to the first process.
 void start_waiting_helper(Vcpu& creator);
 
 }  // namespace dbos::vmm
