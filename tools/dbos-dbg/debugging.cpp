@@ -15,7 +15,8 @@ enum class Layout { kWide, kLine };
 
 void print(const Answer& answer, const DebugOptions& options, Layout layout) {
   if (options.json) {
-    fmt::print("{}\n", answer.json.dump(layout == Layout::kWide ? 2 : -1, ' ', false,
+    // In ASCII: a terminal may obey control characters that JSON lets through (C1).
+    fmt::print("{}\n", answer.json.dump(layout == Layout::kWide ? 2 : -1, ' ', true,
                                         Json::error_handler_t::replace));
   } else {
     fmt::print("{}", answer.text);

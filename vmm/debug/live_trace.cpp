@@ -34,6 +34,11 @@ void LiveTrace::stop(ControlSession& session) {
   if (owner_ != &session) return;
   stop_trace();
   move_events();  // what is there is told of, however much waits already
+  uint64_t left = 0;
+  for (uint32_t i = 0; i < machine_.vcpus().count(); ++i) {
+    left += drain_trace_ring(trace_ring(i), taken_of(i), TraceRing::kEvents, [](const auto&) {});
+  }
+  report_lost(left);
   owner_ = nullptr;
 }
 
@@ -41,10 +46,18 @@ void LiveTrace::pump() {
   if (owner_ != nullptr && owner_->output.size() <= kOutputMax) move_events();
 }
 
+void LiveTrace::report_lost(uint64_t count) {
+  if (count == 0) return;
+  owner_->output += Json{{"event", "lost"}, {"count", count}}.dump() + "\n";
+}
+
 void LiveTrace::move_events() {
   std::vector<TraceEvent> events;
-  for (uint32_t i = 0; i < machine_.vcpus().count(); ++i) {
-    drain_trace_ring(trace_ring(i), taken_of(i), [&](const TraceEvent& event) {
+  const uint32_t count = machine_.vcpus().count();
+  uint64_t room = kEventsAtOnce;
+  for (uint32_t i = 0; i < count; ++i) {
+    first_ = first_ + 1 < count ? first_ + 1 : 0;  // each is the first one at some time
+    room -= drain_trace_ring(trace_ring(first_), taken_of(first_), room, [&](const auto& event) {
       if (filter_.wants(event)) events.push_back(event);
     });
   }
@@ -57,10 +70,8 @@ void LiveTrace::move_events() {
     owner_->output += event_json(event, multiplier, now_ticks, now_ns).dump() + "\n";
   }
   const uint64_t lost = lost_trace_events(machine_);
-  if (lost != lost_) {
-    owner_->output += Json{{"event", "lost"}, {"count", lost - lost_}}.dump() + "\n";
-    lost_ = lost;
-  }
+  report_lost(lost - lost_);
+  lost_ = lost;
 }
 
 }  // namespace dbos::vmm

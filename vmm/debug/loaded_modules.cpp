@@ -82,7 +82,7 @@ std::vector<LoadedModule> loaded_modules(const MemoryReader& read, const std::st
   r_debug linker = {};
   if (debug == 0 || !read_value(read, debug, &linker)) return modules;
   auto next = reinterpret_cast<uint64_t>(linker.r_map);
-  while (next != 0 && modules.size() < kModulesMax) {
+  for (size_t i = 0; next != 0 && i < kModulesMax; ++i) {  // in damaged memory it may go round
     link_map map = {};
     if (!read_value(read, next, &map)) break;
     std::string path = read_string(read, reinterpret_cast<uint64_t>(map.l_name));

@@ -33,6 +33,15 @@ int64_t take_away(uint64_t address, uint64_t length) {
   return result == -ENOMEM ? raw_call(__NR_munmap, address, length) : result;
 }
 
+// Removes a mapping. Where another thread has put a descriptor of huge pages in the place of the one
+// that was looked at, it is longer than it was asked to be, and goes as a whole only.
+void remove_mapping(uint64_t address, uint64_t length) {
+  for (const uint64_t page : {kPageSize, 2 * kMiB, 1024 * kMiB}) {
+    const uint64_t whole = (length + page - 1) & ~(page - 1);
+    if (raw_call(__NR_munmap, address, whole) == 0) return;
+  }
+}
+
 // Linux makes a mapping of such pages longer than it was asked to, over what lies behind.
 bool has_huge_pages(int descriptor) {
   if (descriptor < 0) return false;
@@ -122,7 +131,7 @@ int64_t Window::move_in(uint64_t from, uint64_t length, int protection) {
     keep_out_of_cores(address, length);
     return result;
   }
-  raw_call(__NR_munmap, from, length);
+  remove_mapping(from, length);
   if (address != 0) give_back(address, length);
   return result;
 }

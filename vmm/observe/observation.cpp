@@ -16,10 +16,6 @@ void clear_flags(uint32_t flags) {
   observe_control().flags.fetch_and(~flags);
 }
 
-bool is_set(uint32_t flag) {
-  return (observe_control().flags.load() & flag) != 0;
-}
-
 void choose(const TracedCalls& calls) {
   for (int i = 0; i < 8; ++i) observe_control().traced[i].store(calls.bits[i]);
 }
@@ -40,6 +36,7 @@ void trace_to_log(Machine& machine) {
   TracedCalls all;
   for (uint64_t& bits : all.bits) bits = ~uint64_t{0};
   choose(all);
+  let_threads_print();
   set_flags(kObserveTrace | kObserveReport);
 }
 
@@ -48,11 +45,11 @@ void set_time_all(bool on) {
 }
 
 TraceStart start_trace(Machine& machine, const TracedCalls& calls) {
-  if (is_set(kObserveReport)) return TraceStart::kBusyWithLog;
+  if (do_threads_print()) return TraceStart::kBusyWithLog;
   if (make_trace_rings(machine) < 0) return TraceStart::kNoMemory;
   // What the last trace left in the rings is nobody's.
   for (uint32_t i = 0; i < machine.vcpus().count(); ++i) {
-    drain_trace_ring(trace_ring(i), taken_of(i), [](const TraceEvent&) {});
+    drain_trace_ring(trace_ring(i), taken_of(i), TraceRing::kEvents, [](const TraceEvent&) {});
   }
   choose(calls);
   set_flags(kObserveTrace);

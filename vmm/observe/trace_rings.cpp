@@ -8,6 +8,7 @@ namespace dbos::vmm {
 namespace {
 
 bool is_made = false;
+bool threads_print = false;  // set before the program runs; the guest could change its own flag
 uint64_t taken[kVcpuCountMax];
 
 }  // namespace
@@ -27,9 +28,17 @@ uint64_t& taken_of(uint32_t vcpu) {
   return taken[vcpu];
 }
 
+void let_threads_print() {
+  threads_print = true;
+}
+
+bool do_threads_print() {
+  return threads_print;
+}
+
 void print_trace(uint32_t vcpu) {
-  if (!is_made) return;
-  drain_trace_ring(trace_ring(vcpu), taken[vcpu], [](const TraceEvent& event) {
+  if (!threads_print) return;
+  drain_trace_ring(trace_ring(vcpu), taken[vcpu], TraceRing::kEvents, [](const TraceEvent& event) {
     Text line;
     put_event(line, event, observe_control().ns_multiplier);
     write_log_line(line.view());

@@ -109,6 +109,36 @@ TEST_CASE("a chain of libraries that goes round is followed for a while only") {
   REQUIRE(dbos::vmm::loaded_modules(circle, "/bin/true", 8, 1024).size() < 1000);
 }
 
+TEST_CASE("a chain of libraries without paths that goes round is followed for a while only") {
+  struct Memory {
+    Elf64_Phdr header;
+    Elf64_Dyn dynamic;
+    r_debug linker;
+    link_map map;
+    Elf64_auxv_t auxiliary[3];
+  } memory = {};
+  constexpr uint64_t kLoadedAt = 0x7000'0000'0000;
+  memory.header.p_type = PT_DYNAMIC;
+  memory.header.p_vaddr = kLoadedAt + offsetof(Memory, dynamic);
+  memory.dynamic = {DT_DEBUG, {kLoadedAt + offsetof(Memory, linker)}};
+  memory.linker.r_map = reinterpret_cast<link_map*>(kLoadedAt + offsetof(Memory, map));
+  memory.map.l_next = memory.linker.r_map;
+  memory.auxiliary[0] = {AT_PHDR, {kLoadedAt + offsetof(Memory, header)}};
+  memory.auxiliary[1] = {AT_PHNUM, {1}};
+  uint64_t reads_of_map = 0;
+  const auto read = [&](uint64_t address, void* destination, size_t size) -> size_t {
+    if (address < kLoadedAt || address + size > kLoadedAt + sizeof memory) return 0;
+    if (address == kLoadedAt + offsetof(Memory, map)) ++reads_of_map;
+    std::memcpy(destination, reinterpret_cast<char*>(&memory) + (address - kLoadedAt), size);
+    return size;
+  };
+  const uint64_t begin = kLoadedAt + offsetof(Memory, auxiliary);
+  CHECK(
+      dbos::vmm::loaded_modules(read, "/program", begin, begin + sizeof memory.auxiliary).size() ==
+      1);
+  CHECK(reads_of_map > 1);
+}
+
 TEST_CASE("a static PIE without PT_PHDR is found where it was loaded") {
   struct Memory {
     Elf64_Ehdr header;

@@ -75,10 +75,11 @@ TEST_CASE("a ring hands out what was put in, in order, and counts what it had no
   REQUIRE(ring->lost.load() == 2);
   uint32_t next = 0;
   const auto check = [&](const TraceEvent& event) { REQUIRE(event.number == next++); };
-  REQUIRE(vmm::drain_trace_ring(*ring, taken, check) == TraceRing::kEvents);
+  REQUIRE(vmm::drain_trace_ring(*ring, taken, TraceRing::kEvents, check) == TraceRing::kEvents);
   for (uint32_t i = 0; i < 10; ++i) REQUIRE(add_event(*ring, TraceRing::kEvents + i));
-  REQUIRE(vmm::drain_trace_ring(*ring, taken, check) == 10);
-  REQUIRE(vmm::drain_trace_ring(*ring, taken, check) == 0);
+  REQUIRE(vmm::drain_trace_ring(*ring, taken, 3, check) == 3);
+  REQUIRE(vmm::drain_trace_ring(*ring, taken, TraceRing::kEvents, check) == 7);
+  REQUIRE(vmm::drain_trace_ring(*ring, taken, TraceRing::kEvents, check) == 0);
 }
 
 TEST_CASE("a ring whose counts a guest made up is not followed") {
@@ -86,10 +87,10 @@ TEST_CASE("a ring whose counts a guest made up is not followed") {
   uint64_t taken = 5;
   ring->written.store(UINT64_MAX - 3);
   uint32_t count = 0;
-  vmm::drain_trace_ring(*ring, taken, [&](const TraceEvent&) { ++count; });
+  vmm::drain_trace_ring(*ring, taken, TraceRing::kEvents, [&](const TraceEvent&) { ++count; });
   REQUIRE(count == 0);
   ring->written.store(2);  // and back
-  vmm::drain_trace_ring(*ring, taken, [&](const TraceEvent&) { ++count; });
+  vmm::drain_trace_ring(*ring, taken, TraceRing::kEvents, [&](const TraceEvent&) { ++count; });
   REQUIRE(count <= TraceRing::kEvents);
 }
 
@@ -107,7 +108,7 @@ TEST_CASE("a ring loses nothing between two threads but what it counts") {
   uint32_t next = 0;
   for (bool is_last = false; !is_last;) {
     is_last = is_done;
-    vmm::drain_trace_ring(*ring, taken, [&](const TraceEvent& event) {
+    vmm::drain_trace_ring(*ring, taken, TraceRing::kEvents, [&](const TraceEvent& event) {
       if (event.number < next || event.result != event.number) ++disorder;
       next = event.number + 1;
       ++received;
