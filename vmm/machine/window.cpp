@@ -33,7 +33,7 @@ int64_t take_away(uint64_t address, uint64_t length) {
   return result == -ENOMEM ? raw_call(__NR_munmap, address, length) : result;
 }
 
-// Removes a mapping. Where another thread has put a descriptor of huge pages in the place of the one
+// Removes a mapping. Where another thread has put a descriptor of huge pages in the place of one
 // that was looked at, it is longer than it was asked to be, and goes as a whole only.
 void remove_mapping(uint64_t address, uint64_t length) {
   for (const uint64_t page : {kPageSize, 2 * kMiB, 1024 * kMiB}) {
