@@ -170,15 +170,15 @@ PageUsage AddressSpace::usage(VirtualRange range) {
 
 SpaceStatistics AddressSpace::statistics() {
   LockGuard guard(lock_);
-  note_resident();
+  note_peaks();
   const PageCounts& counts = tree_.counts();
   SpaceStatistics result{};
-  result.virtual_bytes = virtual_bytes_;
+  result.virtual_bytes = vmas_.bytes();
   result.virtual_bytes_peak = virtual_bytes_peak_;
   result.resident_anonymous_bytes = counts.anonymous * kPageSize;
   result.resident_window_bytes = counts.window * kPageSize;
   result.resident_bytes_peak = resident_peak_ * kPageSize;
-  result.locked_bytes = locked_bytes_;
+  result.locked_bytes = vmas_.locked_bytes();
   result.table_bytes = counts.nodes * kPageSize;
   result.retired_bytes = line_->retired_pages() * kPageSize;
   result.vma_count = vmas_.count();
@@ -188,8 +188,10 @@ SpaceStatistics AddressSpace::statistics() {
   return result;
 }
 
-// The peak is brought up to date before pages go, and when somebody asks: a fault need not.
-void AddressSpace::note_resident() {
+// The peaks are brought up to date before vmas or pages go, and when somebody asks: a fault need
+// not.
+void AddressSpace::note_peaks() {
+  if (vmas_.bytes() > virtual_bytes_peak_) virtual_bytes_peak_ = vmas_.bytes();
   const u64 resident = tree_.counts().anonymous + tree_.counts().window;
   if (resident > resident_peak_) resident_peak_ = resident;
 }

@@ -314,7 +314,6 @@ class AddressSpace {
   bool may_grow_data_by(u64 bytes) const;
   bool may_expand(const Vma& vma, u64 bytes) const;
   bool may_become(const Vma& vma, Protection wanted, u64 bytes) const;
-  void account(i64 bytes);
   // (remap.cpp)
   Result<VirtualAddress> remap_locked(VirtualAddress address, u64 old_length, u64 new_length,
                                       int flags, VirtualAddress new_address,
@@ -371,7 +370,7 @@ class AddressSpace {
   void map_window_run(const Vma& vma, VirtualAddress page, const PopulateRequest& populated,
                       bool writable);
   static Pte leaf(const Vma& vma, PhysicalAddress frame, bool writable, bool dirty);
-  void note_resident();
+  void note_peaks();
 
   // (guest/snapshot/)
   FaultOutcome copy_run(const Vma& vma, VirtualAddress page, const Walk& walk, TlbBatch& batch);
@@ -402,10 +401,8 @@ class AddressSpace {
   SpaceLimits limits_;
   LargePages large_pages_ = LargePages::kYes;
   VmaFlags future_flags_;  // mlockall(MCL_FUTURE)
-  u64 virtual_bytes_ = 0;
   u64 virtual_bytes_peak_ = 0;
   u64 resident_peak_ = 0;  // pages
-  u64 locked_bytes_ = 0;
   u64 faults_ = 0;
   u64 copied_pages_ = 0;
   u64 reassembled_ = 0;

@@ -155,7 +155,7 @@ Result<void> AddressSpace::advise_vma(Vma* vma, VirtualRange range, int advice, 
 
 Result<void> AddressSpace::discard(VirtualRange range, TlbBatch& batch) {
   const PageTree::Clearing prepared = DBOS_TRY(tree_.prepare_clear(range, range, batch));
-  note_resident();
+  note_peaks();
   tree_.clear(prepared, batch);
   return {};
 }
@@ -166,7 +166,7 @@ Result<void> AddressSpace::change_flags(Vma* vma, VirtualRange range, VmaFlags c
   const VmaFlags wanted = vma->flags.without(clear) | set;
   if (vma->flags == wanted) return {};
   if (split_at(range).is_error()) return Error(EAGAIN);
-  vmas_.find(range.begin)->flags = wanted;
+  vmas_.set_flags(vmas_.find(range.begin), wanted);
   return {};
 }
 
@@ -205,7 +205,7 @@ Result<void> AddressSpace::lock_memory(VirtualAddress address, u64 length, int f
        vma = vma->next) {
     if (vma->has(VmaFlag::kLocked)) already += vma->range.intersect(range).size();
   }
-  const u64 others = locked_bytes_ - already;
+  const u64 others = vmas_.locked_bytes() - already;
   if (limits_.locked < others || size > limits_.locked - others) return Error(ENOMEM);
   const VmaFlags set =
       flags == 0 ? VmaFlags(VmaFlag::kLocked) : VmaFlag::kLocked | VmaFlag::kLockOnFault;
@@ -227,7 +227,7 @@ Result<void> AddressSpace::change_lock(VirtualRange range, VmaFlags set, Dropped
   VirtualAddress at = range.begin;
   Result<void> result;
   while (at < range.end) {
-    Vma* vma = vmas_.find(at);
+    const Vma* vma = vmas_.find(at);
     if (vma == nullptr) {
       result = Error(ENOMEM);
       break;
@@ -237,10 +237,7 @@ Result<void> AddressSpace::change_lock(VirtualRange range, VmaFlags set, Dropped
     if (vma->flags != wanted) {
       result = split_at(piece);
       if (result.is_error()) break;
-      vma = vmas_.find(at);
-      if (vma->has(VmaFlag::kLocked)) locked_bytes_ -= piece.size();
-      vma->flags = wanted;
-      if (vma->has(VmaFlag::kLocked)) locked_bytes_ += piece.size();
+      vmas_.set_flags(vmas_.find(at), wanted);
     }
     at = piece.end;
   }
@@ -256,15 +253,14 @@ Result<void> AddressSpace::lock_all(int flags) {
   DroppedWindows dropped;
   LockGuard guard(lock_);
   if (limits_.locked == 0) return Error(EPERM);
-  if ((flags & MCL_CURRENT) != 0 && virtual_bytes_ > limits_.locked) return Error(ENOMEM);
+  if ((flags & MCL_CURRENT) != 0 && vmas_.bytes() > limits_.locked) return Error(ENOMEM);
   const VmaFlags set = (flags & MCL_ONFAULT) == 0 ? VmaFlags(VmaFlag::kLocked)
                                                   : VmaFlag::kLocked | VmaFlag::kLockOnFault;
   future_flags_ = (flags & MCL_FUTURE) != 0 ? set : VmaFlags();
   if ((flags & MCL_CURRENT) == 0) return {};
   for (Vma* vma = vmas_.first(); vma != nullptr; vma = vma->next) {
-    vma->flags = vma->flags.without(VmaFlag::kLocked | VmaFlag::kLockOnFault) | set;
+    vmas_.set_flags(vma, vma->flags.without(VmaFlag::kLocked | VmaFlag::kLockOnFault) | set);
   }
-  locked_bytes_ = virtual_bytes_;
   merge_range({VirtualAddress(0), VirtualAddress(kProgramEnd)}, dropped);
   return {};
 }
@@ -274,9 +270,8 @@ Result<void> AddressSpace::unlock_all() {
   LockGuard guard(lock_);
   future_flags_ = VmaFlags();
   for (Vma* vma = vmas_.first(); vma != nullptr; vma = vma->next) {
-    vma->flags = vma->flags.without(VmaFlag::kLocked | VmaFlag::kLockOnFault);
+    vmas_.set_flags(vma, vma->flags.without(VmaFlag::kLocked | VmaFlag::kLockOnFault));
   }
-  locked_bytes_ = 0;
   merge_range({VirtualAddress(0), VirtualAddress(kProgramEnd)}, dropped);
   return {};
 }

@@ -129,15 +129,13 @@ Vma* AddressSpace::grow_stack(VirtualAddress address) {
   if (vma == nullptr || !vma->has(VmaFlag::kGrowsDown) || address < kLowestAddress) return nullptr;
   const u64 growth = vma->begin() - address;
   if (vma->end() - address > limits_.stack || !may_grow_by(growth)) return nullptr;
-  if (vma->has(VmaFlag::kLocked) && locked_bytes_ + growth > limits_.locked) return nullptr;
+  if (vma->has(VmaFlag::kLocked) && vmas_.locked_bytes() + growth > limits_.locked) return nullptr;
   const Vma* below = vma->previous;
   if (below != nullptr && !below->has(VmaFlag::kGrowsDown) && !below->protection.is_none() &&
       address - below->end() < kStackGuardGap) {
     return nullptr;
   }
   vmas_.set_range(vma, {address, vma->end()});
-  account(static_cast<i64>(growth));
-  if (vma->has(VmaFlag::kLocked)) locked_bytes_ += growth;
   return vma;
 }
 
@@ -416,7 +414,7 @@ FaultKind AddressSpace::populate_locked(VirtualRange range, NoRights no_rights) 
 
 bool AddressSpace::has_locked_memory() {
   LockGuard guard(lock_);
-  return locked_bytes_ != 0;
+  return vmas_.locked_bytes() != 0;
 }
 
 }  // namespace dbos

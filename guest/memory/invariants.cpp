@@ -160,14 +160,6 @@ u64 count_nodes(const Line& line, PhysicalAddress node, Level level) {
 
 void AddressSpace::check_invariants() {
   vmas_.check_invariants();
-  u64 virtual_bytes = 0;
-  u64 locked_bytes = 0;
-  for (const Vma* vma = vmas_.first(); vma != nullptr; vma = vma->next) {
-    virtual_bytes += vma->size();
-    if (vma->has(VmaFlag::kLocked)) locked_bytes += vma->size();
-  }
-  DBOS_ASSERT(virtual_bytes == virtual_bytes_);
-  DBOS_ASSERT(locked_bytes == locked_bytes_);
   TreeChecker(*this, vmas_).run();
   if (ready_ == nullptr) return;
   ready_->for_each_copy([&](AddressSpace& copy, VirtualAddress end) {

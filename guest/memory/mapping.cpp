@@ -73,7 +73,7 @@ Result<VirtualAddress> AddressSpace::map(VirtualAddress hint, u64 length, int fl
     description.flags = description.flags | VmaFlag::kLocked;
   }
   description.flags = description.flags | future_flags_;
-  if (description.has(VmaFlag::kLocked) && locked_bytes_ + length > limits_.locked) {
+  if (description.has(VmaFlag::kLocked) && vmas_.locked_bytes() + length > limits_.locked) {
     return Error(EAGAIN);
   }
   u64 replaced = 0;
@@ -91,8 +91,6 @@ Result<VirtualAddress> AddressSpace::map(VirtualAddress hint, u64 length, int fl
   }
   description.range = range;
   Vma* vma = DBOS_TRY(insert_vma(description));
-  account(static_cast<i64>(length));
-  if (vma->has(VmaFlag::kLocked)) locked_bytes_ += length;
   merge_around(vma, dropped);
   return address;
 }
@@ -127,7 +125,7 @@ Result<VirtualAddress> AddressSpace::find_gap(u64 length) const {
 }
 
 bool AddressSpace::may_grow_by(u64 bytes) const {
-  return bytes <= limits_.address_space && virtual_bytes_ <= limits_.address_space - bytes;
+  return bytes <= limits_.address_space && vmas_.bytes() <= limits_.address_space - bytes;
 }
 
 // Whether `bytes` of the vma may have this protection: RLIMIT_DATA counts what becomes writable.
@@ -146,11 +144,6 @@ bool AddressSpace::may_grow_data_by(u64 bytes) const {
     if (vma->is_data()) total += vma->size();
   }
   return total <= limits_.data;
-}
-
-void AddressSpace::account(i64 bytes) {
-  virtual_bytes_ += static_cast<u64>(bytes);
-  if (virtual_bytes_ > virtual_bytes_peak_) virtual_bytes_peak_ = virtual_bytes_;
 }
 
 // ---- Vmas ----
@@ -262,13 +255,11 @@ Result<void> AddressSpace::unmap_range(VirtualRange range, TlbBatch& batch,
     merge_range(range, dropped);
     return prepared.error();
   }
-  note_resident();
+  note_peaks();
   tree_.clear(prepared.value(), batch);
   Vma* vma = vmas_.find_ending_after(range.begin);
   while (vma != nullptr && vma->begin() < range.end) {
     Vma* next = vma->next;
-    account(-static_cast<i64>(vma->size()));
-    if (vma->has(VmaFlag::kLocked)) locked_bytes_ -= vma->size();
     remove_vma(vma, dropped);
     vma = next;
   }

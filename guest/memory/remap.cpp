@@ -129,7 +129,8 @@ Result<Vma*> AddressSpace::check_growth(VirtualAddress address, u64 old_length, 
   if (old_length > vma->end() - address) return Error(EFAULT);
   if (new_length == old_length) return vma;
   const u64 growth = new_length - old_length;
-  if (vma->has(VmaFlag::kLocked) && locked_bytes_ + growth > limits_.locked) return Error(EAGAIN);
+  if (vma->has(VmaFlag::kLocked) && vmas_.locked_bytes() + growth > limits_.locked)
+    return Error(EAGAIN);
   if (!may_expand(*vma, growth)) return Error(ENOMEM);
   const bool is_charged =
       !vma->is_shared() && vma->protection.may_write() && !vma->has(VmaFlag::kNoReserve);
@@ -152,10 +153,7 @@ Result<void> AddressSpace::extend(Vma* vma, VirtualAddress address, u64 new_leng
     vma->window_offset -= longer->offset;
   }
   const VirtualAddress new_end = address + new_length;
-  const u64 growth = new_end - vma->end();
   vmas_.set_range(vma, {vma->begin(), new_end});
-  account(static_cast<i64>(growth));
-  if (vma->has(VmaFlag::kLocked)) locked_bytes_ += growth;
   merge_around(vma, dropped);
   return {};
 }
@@ -191,9 +189,8 @@ Result<VirtualAddress> AddressSpace::move_vma(Vma* vma, VirtualAddress address, 
     return result.error();
   }
 
-  // 2. What the limits count.
-  account(static_cast<i64>(new_length));
-  if (moved.has(VmaFlag::kLocked)) locked_bytes_ += new_length;
+  // 2. What can't.
+  note_peaks();
   if (old_length != 0) leave_behind(vmas_.find(address), keep_old, dropped);
   merge_range(target, dropped);
   return new_address;
@@ -203,7 +200,7 @@ Result<VirtualAddress> AddressSpace::move_vma(Vma* vma, VirtualAddress address, 
 // vma has then; so what fails halfway has changed nothing that the program sees.
 Result<void> AddressSpace::drop_window_pages(VirtualRange range) {
   TlbBatch batch(*this, *line_, pins_);
-  note_resident();
+  note_peaks();
   return tree_.clear_windows(range, batch);
 }
 
@@ -228,12 +225,10 @@ Result<void> AddressSpace::move_pages(VirtualRange source, VirtualRange target, 
 
 // The vma whose pages have moved stays, empty and not locked, or goes.
 void AddressSpace::leave_behind(Vma* vma, bool keep_old, DroppedWindows& dropped) {
-  if (vma->has(VmaFlag::kLocked)) locked_bytes_ -= vma->size();
   if (keep_old) {
-    vma->flags = vma->flags.without(VmaFlag::kLocked | VmaFlag::kLockOnFault);
+    vmas_.set_flags(vma, vma->flags.without(VmaFlag::kLocked | VmaFlag::kLockOnFault));
     merge_around(vma, dropped);
   } else {
-    account(-static_cast<i64>(vma->size()));
     remove_vma(vma, dropped);
   }
 }

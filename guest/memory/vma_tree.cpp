@@ -140,6 +140,16 @@ void VmaTree::refresh_path(const Vma* vma) {
 
 // ---- Changing ----
 
+void VmaTree::add_bytes(const Vma& vma) {
+  bytes_ += vma.size();
+  if (vma.has(VmaFlag::kLocked)) locked_bytes_ += vma.size();
+}
+
+void VmaTree::subtract_bytes(const Vma& vma) {
+  bytes_ -= vma.size();
+  if (vma.has(VmaFlag::kLocked)) locked_bytes_ -= vma.size();
+}
+
 void VmaTree::insert(Vma* vma) {
   Vma* previous = find_beginning_before(vma->range.begin);
   Vma* next = previous == nullptr ? first_ : previous->next;
@@ -155,6 +165,7 @@ void VmaTree::insert(Vma* vma) {
   root_ = insert_below(root_, vma);
   refresh_path(next);
   ++count_;
+  add_bytes(*vma);
 }
 
 void VmaTree::fill(Vma* first, u32 count) {
@@ -163,6 +174,7 @@ void VmaTree::fill(Vma* first, u32 count) {
   for (Vma* vma = first; vma != nullptr; vma = vma->next) {
     vma->previous = previous;
     previous = vma;
+    add_bytes(*vma);
   }
   first_ = first;
   last_ = previous;
@@ -191,15 +203,24 @@ void VmaTree::remove(Vma* vma) {
   refresh_path(vma->next);
   if (cached_ == vma) cached_ = nullptr;
   --count_;
+  subtract_bytes(*vma);
 }
 
 void VmaTree::set_range(Vma* vma, VirtualRange range) {
   DBOS_ASSERT(range.begin < range.end);
   DBOS_ASSERT(vma->previous == nullptr || vma->previous->range.end <= range.begin);
   DBOS_ASSERT(vma->next == nullptr || range.end <= vma->next->range.begin);
+  subtract_bytes(*vma);
   vma->range = range;
+  add_bytes(*vma);
   refresh_path(vma);
   refresh_path(vma->next);
+}
+
+void VmaTree::set_flags(Vma* vma, VmaFlags flags) {
+  subtract_bytes(*vma);
+  vma->flags = flags;
+  add_bytes(*vma);
 }
 
 // ---- Gaps ----
@@ -277,9 +298,13 @@ u32 VmaTree::check_below(const Vma* root) {
 void VmaTree::check_invariants() const {
   DBOS_ASSERT(check_below(root_) == count_);
   u32 count = 0;
+  u64 bytes = 0;
+  u64 locked_bytes = 0;
   const Vma* previous = nullptr;
   for (const Vma* vma = first_; vma != nullptr; previous = vma, vma = vma->next) {
     ++count;
+    bytes += vma->size();
+    if (vma->has(VmaFlag::kLocked)) locked_bytes += vma->size();
     DBOS_ASSERT(vma->previous == previous);
     DBOS_ASSERT(vma->range.begin < vma->range.end);
     DBOS_ASSERT(previous == nullptr || previous->range.end <= vma->range.begin);
@@ -288,6 +313,7 @@ void VmaTree::check_invariants() const {
   }
   DBOS_ASSERT(last_ == previous);
   DBOS_ASSERT(count == count_);
+  DBOS_ASSERT(bytes == bytes_ && locked_bytes == locked_bytes_);
 }
 
 }  // namespace dbos

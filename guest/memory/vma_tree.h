@@ -1,6 +1,7 @@
 // An address space's vmas: a balanced (AVL) tree by address, whose nodes know the largest gap in
 // their subtree, and a sorted list. Lookup, insertion, removal and the search for a free range take
-// O(log n). The address space's lock protects it.
+// O(log n). It counts their bytes, so a vma's range and flags change only through it. The address
+// space's lock protects it.
 #pragma once
 
 #include "guest/lib/result.h"
@@ -19,6 +20,8 @@ class VmaTree {
   VmaTree& operator=(const VmaTree&) = delete;
 
   u32 count() const { return count_; }
+  u64 bytes() const { return bytes_; }
+  u64 locked_bytes() const { return locked_bytes_; }  // of those with VmaFlag::kLocked
   Vma* first() const { return first_; }
   // The vma that contains the address; nullptr: none.
   Vma* find(VirtualAddress address) const {
@@ -41,6 +44,7 @@ class VmaTree {
   void fill(Vma* first, u32 count);
   // Changes where a vma begins or ends; it must stay between its neighbours.
   void set_range(Vma* vma, VirtualRange range);
+  void set_flags(Vma* vma, VmaFlags flags);
 
   // The highest, or lowest, free range of `length` bytes in [low, high), which keeps the guard gap
   // below stacks. ENOMEM: there is none.
@@ -58,6 +62,7 @@ class VmaTree {
     root_ = first_ = last_ = nullptr;
     cached_ = nullptr;
     count_ = 0;
+    bytes_ = locked_bytes_ = 0;
     while (vma != nullptr) {
       Vma* next = vma->next;
       dispose(vma);
@@ -85,12 +90,16 @@ class VmaTree {
   static bool top_down(const Vma* root, u64 length, u64 low, u64 high, u64* found);
   static bool bottom_up(const Vma* root, u64 length, u64 low, u64 high, u64* found);
   static u32 check_below(const Vma* root);
+  void add_bytes(const Vma& vma);
+  void subtract_bytes(const Vma& vma);
 
   Vma* root_ = nullptr;
   Vma* first_ = nullptr;
   Vma* last_ = nullptr;
   mutable Vma* cached_ = nullptr;  // the last one found
   u32 count_ = 0;
+  u64 bytes_ = 0;
+  u64 locked_bytes_ = 0;
 };
 
 }  // namespace dbos

@@ -80,7 +80,6 @@ Result<void> AddressSpace::inherit(AddressSpace& parent, Epoch previous_departur
     copy->next = nullptr;
     copy->flags = vma->flags.without(VmaFlag::kLocked | VmaFlag::kLockOnFault);
     if (copy->window != nullptr) copy->window->add_reference();
-    account(static_cast<i64>(copy->size()));
     *link = copy;
     link = &copy->next;
     ++count;

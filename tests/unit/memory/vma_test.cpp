@@ -95,6 +95,38 @@ TEST_CASE("the vma tree finds, keeps its balance and knows its gaps") {
   }
 }
 
+TEST_CASE("the vma tree knows how many bytes its vmas and the locked ones have") {
+  VmaTree tree;
+  const auto counts = [&] {
+    tree.check_invariants();
+    return std::pair(tree.bytes() / kPageSize, tree.locked_bytes() / kPageSize);
+  };
+  using Counts = std::pair<u64, u64>;
+  Vma first;
+  Vma second;
+  first.range = {page(0), page(4)};
+  second.range = {page(8), page(10)};
+  second.flags = VmaFlag::kLocked | VmaFlag::kDontFork;
+  tree.insert(&first);
+  tree.insert(&second);
+  CHECK(counts() == Counts(6, 2));
+  tree.set_range(&first, {page(2), page(7)});
+  tree.set_range(&second, {page(8), page(9)});
+  CHECK(counts() == Counts(6, 1));
+  tree.set_flags(&first, VmaFlag::kLocked);
+  CHECK(counts() == Counts(6, 6));
+  tree.set_flags(&second, VmaFlag::kDontFork);
+  CHECK(counts() == Counts(6, 5));
+  tree.remove(&first);
+  CHECK(counts() == Counts(1, 0));
+  tree.clear([](Vma*) {});
+  CHECK(counts() == Counts(0, 0));
+  first.next = &second;
+  second.next = nullptr;
+  tree.fill(&first, 2);
+  CHECK(counts() == Counts(6, 5));
+}
+
 TEST_CASE("neighbours that are alike are one vma, and calls on a part split it") {
   Machine machine;
   AddressSpace& space = machine.new_space();
