@@ -50,6 +50,7 @@ class [[nodiscard]] Result<void> {
   constexpr bool is_ok() const { return error_ == 0; }
   constexpr bool is_error() const { return error_ != 0; }
   constexpr Error error() const { return Error(error_); }
+  constexpr void value() const {}
 
  private:
   int error_ = 0;
@@ -85,5 +86,13 @@ constexpr i64 result_of(Result<VirtualAddress> result) {
     auto dbos_try_result = (expression);                            \
     if (dbos_try_result.is_error()) return dbos_try_result.error(); \
   } while (false)
+
+// The same in a function that answers as a system call does.
+#define DBOS_TRY_CALL(expression)                                             \
+  ({                                                                          \
+    auto dbos_try_result = (expression);                                      \
+    if (dbos_try_result.is_error()) return negative(dbos_try_result.error()); \
+    dbos_try_result.value();                                                  \
+  })
 
 }  // namespace dbos

@@ -30,6 +30,11 @@ template <typename T>
 Result<void> write_program(VirtualAddress destination, const T& value) {
   return copy_to_program(destination, &value, sizeof value);
 }
+// Writes nothing to address 0.
+template <typename T>
+Result<void> write_if_given(VirtualAddress destination, const T& value) {
+  return destination.value() == 0 ? Result<void>() : write_program(destination, value);
+}
 
 // Compare-and-exchange on an aligned 32-bit word of the program: the old value, or EFAULT.
 Result<u32> compare_exchange_program(VirtualAddress address, u32 expected, u32 desired);

@@ -192,7 +192,7 @@ i64 clone_process(Thread& thread, TrapFrame& frame, const CloneRequest& request,
   const auto start = make_start(thread, frame, request);
   if (start.is_error()) return -ENOMEM;
   const auto child = copy_process(thread, kind);
-  if (child.is_error()) return abandon(start.value(), nullptr, -child.error().code());
+  if (child.is_error()) return abandon(start.value(), nullptr, negative(child.error()));
   start.value()->process = child.value();
   const bool waits = (request.flags & CLONE_VFORK) != 0;
   begin_inheritance(*child.value(), *thread.process, start.value()->actions);

@@ -106,9 +106,7 @@ i64 futex_wait(Thread& thread, VirtualAddress address, u32 expected, u32 bitset,
   FutexBucket& bucket = futex_bucket({thread.space, address.value()});
   for (;;) {
     // Resolves a fault, and is enough when the value has changed already.
-    const Result<u32> seen = read_program<u32>(address);
-    if (seen.is_error()) return negative(seen.error());
-    if (seen.value() != expected) return -EAGAIN;
+    if (DBOS_TRY_CALL(read_program<u32>(address)) != expected) return -EAGAIN;
     LockGuard guard(bucket.lock);
     const Result<u32> value = peek_program_nofault(address);
     if (value.is_error()) continue;
@@ -147,10 +145,7 @@ i64 futex_requeue(AddressSpace* space, VirtualAddress from, VirtualAddress to, i
   FutexWakeList woken;
   i64 moved = 0;
   for (;;) {
-    if (expected != nullptr) {
-      const Result<u32> seen = read_program<u32>(from);
-      if (seen.is_error()) return negative(seen.error());
-    }
+    if (expected != nullptr) static_cast<void>(DBOS_TRY_CALL(read_program<u32>(from)));
     FutexPairGuard guard(source, target);
     if (expected != nullptr) {
       const Result<u32> value = peek_program_nofault(from);
@@ -190,8 +185,7 @@ i64 futex_wake_operation(AddressSpace* space, VirtualAddress address, VirtualAdd
   if (address.value() >= kProgramEnd || operand.value() >= kProgramEnd) return -EFAULT;
   // Linux changes the word under the buckets' locks. Before them is as good: whoever compares the
   // word after the change sees it, and whoever compared it before is in the queue by now.
-  const Result<bool> wake_operand = perform(decode(operation), operand);
-  if (wake_operand.is_error()) return negative(wake_operand.error());
+  const bool wake_operand = DBOS_TRY_CALL(perform(decode(operation), operand));
 
   const FutexKey key{space, address.value()};
   const FutexKey operand_key{space, operand.value()};
@@ -203,7 +197,7 @@ i64 futex_wake_operation(AddressSpace* space, VirtualAddress address, VirtualAdd
     FutexPairGuard guard(bucket, operand_bucket);
     const Result<u32> taken = take_waiters(bucket, key, wake_count, kFutexBitsetAny, woken);
     result = result_of(taken);
-    if (taken.is_ok() && wake_operand.value()) {
+    if (taken.is_ok() && wake_operand) {
       const Result<u32> more =
           take_waiters(operand_bucket, operand_key, operand_wake_count, kFutexBitsetAny, woken);
       result = more.is_ok() ? result + more.value() : negative(more.error());

@@ -65,15 +65,14 @@ i64 lock(Thread& thread, VirtualAddress address, const FutexDeadline* deadline) 
   if (!is_aligned(address.value(), sizeof(u32))) return -EINVAL;
   bool owner_checked = false;
   for (;;) {
-    const Result<u32> value = touch(address);
-    if (value.is_error()) return negative(value.error());
-    const u32 owner = value.value() & FUTEX_TID_MASK;
+    const u32 value = DBOS_TRY_CALL(touch(address));
+    const u32 owner = value & FUTEX_TID_MASK;
     if (deadline != nullptr && owner != 0 && owner != id_of(thread) && !owner_checked) {
       if (!is_alive(thread, owner)) return -ESRCH;
       owner_checked = true;
       continue;
     }
-    switch (attempt(thread, address, value.value(), deadline != nullptr)) {
+    switch (attempt(thread, address, value, deadline != nullptr)) {
       case Attempt::kTaken:
         return 0;
       case Attempt::kDeadlock:
@@ -143,10 +142,9 @@ i64 futex_try_lock_pi(Thread& thread, VirtualAddress address) {
 i64 futex_unlock_pi(Thread& thread, VirtualAddress address) {
   if (!is_aligned(address.value(), sizeof(u32))) return -EINVAL;
   for (;;) {
-    const Result<u32> value = touch(address);
-    if (value.is_error()) return negative(value.error());
-    if ((value.value() & FUTEX_TID_MASK) != id_of(thread)) return -EPERM;
-    if (hand_over(thread, address, value.value(), 0, 0)) return 0;
+    const u32 value = DBOS_TRY_CALL(touch(address));
+    if ((value & FUTEX_TID_MASK) != id_of(thread)) return -EPERM;
+    if (hand_over(thread, address, value, 0, 0)) return 0;
   }
 }
 

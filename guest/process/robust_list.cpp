@@ -60,10 +60,10 @@ Result<void> release(Thread& thread, u64 value_address, bool is_pi, Place place)
 
 i64 wake_word(Thread& thread, VirtualAddress address, i32 count) {
   WindowReference window;
-  const Result<PhysicalAddress> shared = shared_futex_address(*thread.space, address, window);
-  if (shared.is_error()) return negative(shared.error());
-  if (!shared.value().is_null())
-    return hypercall(__NR_futex, shared.value().value(), FUTEX_WAKE, static_cast<u32>(count));
+  const PhysicalAddress shared =
+      DBOS_TRY_CALL(shared_futex_address(*thread.space, address, window));
+  if (!shared.is_null())
+    return hypercall(__NR_futex, shared.value(), FUTEX_WAKE, static_cast<u32>(count));
   return futex_wake(thread.space, address, count, kFutexBitsetAny);
 }
 

@@ -50,15 +50,13 @@ i64 system_gettimeofday(VirtualAddress address, VirtualAddress zone_address) {
     const i64 result = get_time(clock_id::kRealtime, time);
     if (result < 0) return result;
     const TimeValue value{time.seconds, time.nanoseconds / 1000};
-    const Result<void> written = write_program(address, value);
-    if (written.is_error()) return negative(written.error());
+    DBOS_TRY_CALL(write_program(address, value));
   }
   if (zone_address.value() != 0) {
     TimeZone zone{};
     const i64 result = hypercall(__NR_gettimeofday, 0, host_pointer(&zone));
     if (result < 0) return result;
-    const Result<void> written = write_program(zone_address, zone);
-    if (written.is_error()) return negative(written.error());
+    DBOS_TRY_CALL(write_program(zone_address, zone));
   }
   return 0;
 }
@@ -67,10 +65,7 @@ i64 system_time(VirtualAddress address) {
   TimeSpec time{};
   const i64 result = get_time(clock_id::kRealtimeCoarse, time);
   if (result < 0) return result;
-  if (address.value() != 0) {
-    const Result<void> written = write_program(address, time.seconds);
-    if (written.is_error()) return negative(written.error());
-  }
+  DBOS_TRY_CALL(write_if_given(address, time.seconds));
   return time.seconds;
 }
 

@@ -106,7 +106,7 @@ i64 system_execveat(Thread& thread, i32 directory, VirtualAddress path, VirtualA
     size *= 2;
     result = gather(gathered, size, path, arguments, environment, pointers);
   }
-  if (result.is_error()) return negative(result.error());
+  DBOS_TRY_CALL(result);
   const auto* const named =
       static_cast<const char*>(platform::direct_map(PhysicalAddress(pointers[0])));
   const char* const executable = executable_behind(thread, named);

@@ -21,8 +21,7 @@ namespace {
 // Calls that swap the signal mask while they wait.
 i64 wait_with_mask(Thread& thread, u64 number, const u64 arguments[6], u64 mask, u64 mask_size) {
   TemporaryMask temporary(thread);
-  const auto result = temporary.read(VirtualAddress(mask), mask_size);
-  if (result.is_error()) return negative(result.error());
+  DBOS_TRY_CALL(temporary.read(VirtualAddress(mask), mask_size));
   return temporary.finish(proxy_system_call(static_cast<u32>(number), arguments));
 }
 

@@ -132,20 +132,17 @@ i64 perform(const Request& request, const TimeSpec* time) {
   if ((request.operation & FUTEX_PRIVATE_FLAG) != 0) return futex_of_guest(request, time);
   if (!is_aligned(request.address.value(), sizeof(u32))) return -EINVAL;
   WindowReference windows[2];
-  const Result<PhysicalAddress> host =
-      shared_futex_address(*request.thread.space, request.address, windows[0]);
-  if (host.is_error()) return negative(host.error());
+  const PhysicalAddress host =
+      DBOS_TRY_CALL(shared_futex_address(*request.thread.space, request.address, windows[0]));
   PhysicalAddress second;
   if (has_second_futex(request.command)) {
-    const Result<PhysicalAddress> found =
-        shared_futex_address(*request.thread.space, request.second_address, windows[1]);
-    if (found.is_error()) return negative(found.error());
-    second = found.value();
+    second = DBOS_TRY_CALL(
+        shared_futex_address(*request.thread.space, request.second_address, windows[1]));
     // One queue here, the other one at the host: no program is known to do that.
-    if (second.is_null() != host.value().is_null()) return -EINVAL;
+    if (second.is_null() != host.is_null()) return -EINVAL;
   }
-  if (host.value().is_null()) return futex_of_guest(request, time);
-  return futex_of_host(request, host.value(), second, time);
+  if (host.is_null()) return futex_of_guest(request, time);
+  return futex_of_host(request, host, second, time);
 }
 
 }  // namespace
@@ -164,11 +161,7 @@ i64 system_futex(Thread& thread, VirtualAddress address, u32 operation, u32 valu
   };
   TimeSpec time{};
   const bool timed = has_timeout(request.command) && timeout_or_value != 0;
-  if (timed) {
-    const Result<TimeSpec> given = read_timeout(request);
-    if (given.is_error()) return negative(given.error());
-    time = given.value();
-  }
+  if (timed) time = DBOS_TRY_CALL(read_timeout(request));
   if (!is_known(request.command)) return -ENOSYS;
   if (request.is_realtime() && !takes_clock_flag(request.command)) return -ENOSYS;
   return perform(request, timed ? &time : nullptr);
@@ -190,8 +183,7 @@ i64 system_get_robust_list(Thread& thread, i32 thread_id, VirtualAddress head,
     if (other == nullptr) return -ESRCH;
     list = other->robust_list_head;
   }
-  const Result<void> size_written = write_program<u64>(size, kRobustHeadSize);
-  if (size_written.is_error()) return negative(size_written.error());
+  DBOS_TRY_CALL(write_program<u64>(size, kRobustHeadSize));
   return result_of(write_program<u64>(head, list.value()));
 }
 

@@ -27,8 +27,7 @@ Marshaller::~Marshaller() {
 
 i64 Marshaller::run() {
   for (u32 i = 0; i < call_.argument_count; i++) {
-    const Result<void> marshalled = marshal(i, call_.arguments[i]);
-    if (marshalled.is_error()) return -marshalled.error().code();
+    DBOS_TRY_CALL(marshal(i, call_.arguments[i]));
   }
   for (u32 i = 0; i < call_.argument_count; i++) {
     switch (call_.arguments[i].shape) {
@@ -262,7 +261,7 @@ i64 Marshaller::finish(i64 result) {
   if (is_interrupted(result)) return result;
   for (u32 i = 0; i < back_count_; i++) {
     const Result<void> copied = copy_back(backs_[i], result);
-    if (copied.is_error()) result = -copied.error().code();
+    if (copied.is_error()) result = negative(copied.error());
   }
   return result;
 }

@@ -137,17 +137,15 @@ i64 Marshaller::run_message(u32 index) {
   if (piece.data == nullptr) return -ENOMEM;
   auto& message = *new (piece.data) HostMessage{};
   MessageState state(bounce_, access_of(index));
-  const auto marshalled = marshal_message(program_[index], kVectorMax, message, state);
-  if (marshalled.is_error()) return -marshalled.error().code();
-  if (marshalled.value()) {
+  if (DBOS_TRY_CALL(marshal_message(program_[index], kVectorMax, message, state))) {
     host_[index] = piece.address.value();
   } else {
     set_fault(index, sizeof message);
   }
   const i64 result = call_host(number_);
   if (result < 0) return result;
-  const auto finished = state.finish(program_[index], message, static_cast<u64>(result));
-  return finished.is_error() ? -finished.error().code() : result;
+  DBOS_TRY_CALL(state.finish(program_[index], message, static_cast<u64>(result)));
+  return result;
 }
 
 i64 Marshaller::run_messages(u32 index) {
@@ -200,7 +198,7 @@ i64 Marshaller::run_message_batch(u32 index, u64 program, u32 count, bool* full)
     const auto marshalled =
         marshal_message(address, kVectorMax - vectors, message[ready].message, state[ready]);
     if (ready != 0 && (marshalled.is_error() || !marshalled.value())) break;
-    if (marshalled.is_error()) return -marshalled.error().code();
+    if (marshalled.is_error()) return negative(marshalled.error());
     if (!marshalled.value()) break;
     if (ready != 0 && state[ready].transfer.is_partial()) break;
     control_bytes += message[ready].message.control_length;
@@ -225,7 +223,7 @@ i64 Marshaller::run_message_batch(u32 index, u64 program, u32 count, bool* full)
     if (finished.is_ok()) {
       finished = write_program(VirtualAddress(address + kBytesOffset), message[i].bytes);
     }
-    if (finished.is_error()) return i == 0 ? -finished.error().code() : static_cast<i64>(i);
+    if (finished.is_error()) return i == 0 ? negative(finished.error()) : static_cast<i64>(i);
   }
   *full = static_cast<u32>(result) == ready;
   return result;

@@ -114,13 +114,12 @@ i64 Marshaller::run_vector(u32 index) {
     set_fault(index, 0);
     return call_host(number_);
   }
-  const auto array = copy_in(program_[index], count * sizeof(Buffer));
-  if (array.is_error()) return -array.error().code();
-  if (array.value().data == nullptr) {
+  const Bounce array = DBOS_TRY_CALL(copy_in(program_[index], count * sizeof(Buffer)));
+  if (array.data == nullptr) {
     set_fault(index, count * sizeof(Buffer));
     return call_host(number_);
   }
-  return run_stream(reinterpret_cast<const Buffer*>(array.value().data), count, index);
+  return run_stream(reinterpret_cast<const Buffer*>(array.data), count, index);
 }
 
 // Of the call's first argument; nothing if Linux does not tell.
@@ -193,8 +192,7 @@ i64 Marshaller::run_part(const Buffer* buffers, u32 count, u64 skip, u32 index, 
   const bool writes = access_of(index) == HostAccess::kRead;
   if (part > bytes_limit_) part = bytes_limit_;
   Transfer transfer(bounce_, access_of(index));
-  const auto mapped = transfer.map(buffers, count, skip, kVectorMax, part);
-  if (mapped.is_error()) return -mapped.error().code();
+  DBOS_TRY_CALL(transfer.map(buffers, count, skip, kVectorMax, part));
   const bool may_gather = skip == 0 && bytes_limit_ == kTransferMax && !transfer.is_exhausted();
   if (transfer.is_partial() && may_gather) {
     if (total_bytes(buffers, count) <= kGatherMax) return run_gathered(buffers, count, index);
@@ -211,8 +209,7 @@ i64 Marshaller::run_part(const Buffer* buffers, u32 count, u64 skip, u32 index, 
   if (transfer.is_exhausted() && static_cast<u64>(result) == transfer.bytes()) {
     marshal_memory::kill_for_memory();
   }
-  const auto finished = transfer.finish(static_cast<u64>(result));
-  if (finished.is_error()) return -finished.error().code();
+  DBOS_TRY_CALL(transfer.finish(static_cast<u64>(result)));
   *more = bytes_limit_ == kTransferMax && transfer.is_partial() &&
           static_cast<u64>(result) == transfer.bytes() && (writes || goes_on_reading());
   return result;
@@ -220,12 +217,11 @@ i64 Marshaller::run_part(const Buffer* buffers, u32 count, u64 skip, u32 index, 
 
 i64 Marshaller::run_gathered(const Buffer* buffers, u32 count, u32 index) {
   Transfer transfer(bounce_, access_of(index));
-  const auto mapped = transfer.map_gathered(buffers, count);
-  if (mapped.is_error()) return -mapped.error().code();
+  DBOS_TRY_CALL(transfer.map_gathered(buffers, count));
   const i64 result = call_with(transfer, 0, index);
   if (result < 0) return result;
-  const auto finished = transfer.finish(static_cast<u64>(result));
-  return finished.is_error() ? -finished.error().code() : result;
+  DBOS_TRY_CALL(transfer.finish(static_cast<u64>(result)));
+  return result;
 }
 
 i64 Marshaller::call_with(const Transfer& transfer, u64 skip, u32 index) {

@@ -295,17 +295,15 @@ i64 system_shmat(Thread& thread, i32 identifier, u64 address, int flags) {
   const bool replaces = has(flags, SHM_REMAP);
   if (has(flags, SHM_RND)) address = align_down(address, kPageSize);
   if (!is_aligned(address, kPageSize) || (address == 0 && replaces)) return -EINVAL;
-  const auto segment = attach_segment(identifier, flags & (SHM_RDONLY | SHM_EXEC));
-  if (segment.is_error()) return negative(segment.error());
+  const auto segment = DBOS_TRY_CALL(attach_segment(identifier, flags & (SHM_RDONLY | SHM_EXEC)));
   int map_flags = MAP_SHARED;
   if (address != 0) map_flags |= replaces ? MAP_FIXED : MAP_FIXED_NOREPLACE;
   int protection = PROT_READ | (has(flags, SHM_RDONLY) ? 0 : PROT_WRITE);
   if (has(flags, SHM_EXEC)) protection |= PROT_EXEC;
-  WindowObject* const object = segment.value().object;
+  WindowObject* const object = segment.object;
   const u64 length = object->length();
-  const auto result =
-      thread.space->map_window(VirtualAddress(address), length, protection, map_flags,
-                               {object, 0, true, segment.value().may_write});
+  const auto result = thread.space->map_window(VirtualAddress(address), length, protection,
+                                               map_flags, {object, 0, true, segment.may_write});
   window_release(object);
   if (result.is_error() && result.error() == Error(EEXIST)) return -EINVAL;
   if (result.is_ok()) populate_if_locked(*thread.space, result.value(), length);

@@ -214,8 +214,7 @@ void open_for_reading(i64 descriptor, u64 flags) {
 
 i64 make_file(Thread& thread, const char* path, u64 flags) {
   ProcText text;
-  const Result<void> written = write_file(text, thread, path);
-  if (written.is_error()) return negative(written.error());
+  DBOS_TRY_CALL(write_file(text, thread, path));
   const u64 memory_flags = MFD_ALLOW_SEALING | ((flags & O_CLOEXEC) != 0 ? MFD_CLOEXEC : 0);
   const i64 descriptor = hypercall(__NR_memfd_create, host_pointer(path), memory_flags);
   if (descriptor < 0) return descriptor;
@@ -311,8 +310,8 @@ i64 read_executable_link(VirtualAddress buffer, i64 size) {
   const char* const path = executable_path();
   const u64 length = length_of(path);
   const u64 copied = length < static_cast<u64>(size) ? length : static_cast<u64>(size);
-  const Result<void> written = copy_to_program(buffer, path, copied);
-  return written.is_error() ? negative(written.error()) : static_cast<i64>(copied);
+  DBOS_TRY_CALL(copy_to_program(buffer, path, copied));
+  return static_cast<i64>(copied);
 }
 
 i64 copied_to(VirtualAddress buffer, const void* status, u64 size, i64 result) {

@@ -88,8 +88,8 @@ Answer perform(const Request& request) {
     result = exchange(process, request.resource, is_set ? &wanted : nullptr, may_raise, before);
   });
   if (!is_found) return {};
-  if (result != 0 || request.old.value() == 0) return result;
-  return result_of(write_program(request.old, before));
+  if (result != 0) return result;
+  return result_of(write_if_given(request.old, before));
 }
 
 }  // namespace

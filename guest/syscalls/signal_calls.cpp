@@ -42,19 +42,11 @@ i64 system_rt_sigaction(Thread& thread, u64 signal, VirtualAddress action, Virtu
                         u64 mask_size) {
   if (mask_size != kMaskSize) return -EINVAL;
   SignalAction wanted{};
-  if (action.value() != 0) {
-    const Result<void> read = copy_from_program(&wanted, action, sizeof wanted);
-    if (read.is_error()) return negative(read.error());
-  }
+  if (action.value() != 0) wanted = DBOS_TRY_CALL(read_program<SignalAction>(action));
   SignalAction before{};
-  const Result<void> changed = change_action(*thread.process, static_cast<u32>(signal),
-                                             action.value() != 0 ? &wanted : nullptr, before);
-  if (changed.is_error()) return negative(changed.error());
-  if (old.value() != 0) {
-    const Result<void> written = write_program(old, before);
-    if (written.is_error()) return negative(written.error());
-  }
-  return 0;
+  DBOS_TRY_CALL(change_action(*thread.process, static_cast<u32>(signal),
+                              action.value() != 0 ? &wanted : nullptr, before));
+  return result_of(write_if_given(old, before));
 }
 
 i64 system_rt_sigprocmask(Thread& thread, u64 how, VirtualAddress set, VirtualAddress old,
@@ -62,9 +54,7 @@ i64 system_rt_sigprocmask(Thread& thread, u64 how, VirtualAddress set, VirtualAd
   if (mask_size != kMaskSize) return -EINVAL;
   const u64 before = thread.blocked;
   if (set.value() != 0) {
-    const Result<u64> given = read_program<u64>(set);
-    if (given.is_error()) return negative(given.error());
-    const u64 mask = given.value() & ~kUnblockableSignals;
+    const u64 mask = DBOS_TRY_CALL(read_program<u64>(set)) & ~kUnblockableSignals;
     u64 wanted;
     switch (static_cast<u32>(how)) {
       case kBlock:
@@ -82,11 +72,7 @@ i64 system_rt_sigprocmask(Thread& thread, u64 how, VirtualAddress set, VirtualAd
     const i64 result = set_signal_mask(thread, wanted);
     if (result != 0) return result;
   }
-  if (old.value() != 0) {
-    const Result<void> written = write_program(old, before);
-    if (written.is_error()) return negative(written.error());
-  }
-  return 0;
+  return result_of(write_if_given(old, before));
 }
 
 i64 system_rt_sigreturn(Thread& thread, TrapFrame& frame) {
@@ -109,23 +95,13 @@ i64 system_rt_sigreturn(Thread& thread, TrapFrame& frame) {
 i64 system_sigaltstack(Thread& thread, const TrapFrame& frame, VirtualAddress stack,
                        VirtualAddress old) {
   AlternateStack wanted{};
-  if (stack.value() != 0) {
-    const Result<void> read = copy_from_program(&wanted, stack, sizeof wanted);
-    if (read.is_error()) return negative(read.error());
-  }
+  if (stack.value() != 0) wanted = DBOS_TRY_CALL(read_program<AlternateStack>(stack));
   AlternateStack before = thread.alternate_stack;
   const u32 armed = static_cast<u32>(before.flags) & stack_flag::kAutoDisarm;
   before.flags = static_cast<i32>(alternate_stack_flags(thread, frame.rsp) | armed);
   before.reserved = 0;
-  if (stack.value() != 0) {
-    const Result<void> set = set_alternate_stack(thread, wanted, frame.rsp);
-    if (set.is_error()) return negative(set.error());
-  }
-  if (old.value() != 0) {
-    const Result<void> written = write_program(old, before);
-    if (written.is_error()) return negative(written.error());
-  }
-  return 0;
+  if (stack.value() != 0) DBOS_TRY_CALL(set_alternate_stack(thread, wanted, frame.rsp));
+  return result_of(write_if_given(old, before));
 }
 
 i64 system_rt_sigpending(VirtualAddress set, u64 mask_size) {
@@ -139,21 +115,13 @@ i64 system_rt_sigpending(VirtualAddress set, u64 mask_size) {
 i64 system_rt_sigtimedwait(VirtualAddress set, VirtualAddress info, VirtualAddress timeout,
                            u64 mask_size) {
   if (mask_size != kMaskSize) return -EINVAL;
-  u64 mask = 0;
+  const u64 mask = DBOS_TRY_CALL(read_program<u64>(set));
   TimeSpec time{};
+  if (timeout.value() != 0) time = DBOS_TRY_CALL(read_program<TimeSpec>(timeout));
   SignalInfo taken{};
-  const Result<void> read_mask = copy_from_program(&mask, set, sizeof mask);
-  if (read_mask.is_error()) return negative(read_mask.error());
-  if (timeout.value() != 0) {
-    const Result<void> read_time = copy_from_program(&time, timeout, sizeof time);
-    if (read_time.is_error()) return negative(read_time.error());
-  }
   const i64 result = hypercall(__NR_rt_sigtimedwait, host_pointer(&mask), host_pointer(&taken),
                                timeout.value() != 0 ? host_pointer(&time) : 0, kMaskSize);
-  if (result > 0 && info.value() != 0) {
-    const Result<void> written = write_program(info, taken);
-    if (written.is_error()) return negative(written.error());
-  }
+  if (result > 0) DBOS_TRY_CALL(write_if_given(info, taken));
   return result;
 }
 
@@ -161,8 +129,7 @@ i64 system_rt_sigsuspend(Thread& thread, VirtualAddress mask, u64 mask_size) {
   if (mask_size != kMaskSize) return -EINVAL;
   if (mask.value() == 0) return -EFAULT;
   TemporaryMask temporary(thread);
-  const Result<void> read = temporary.read(mask, mask_size);
-  if (read.is_error()) return negative(read.error());
+  DBOS_TRY_CALL(temporary.read(mask, mask_size));
   return temporary.finish(hypercall(__NR_rt_sigsuspend, host_pointer(temporary.mask()), kMaskSize));
 }
 
