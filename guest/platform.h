@@ -52,8 +52,14 @@ void window_unmap(PhysicalAddress begin, u64 length);
 Result<void> copy_window_page(PhysicalAddress frame, PhysicalAddress window_page);
 Result<void> window_populate(PhysicalAddress begin, u64 length, bool write);
 
-// Called while waiting for a lock: lets the host run its holder, after many turns by an exit.
-void relax(u32 turns);
+// Waiting for another vCPU, for a lock or for its flush: one object a wait. Each turn takes what
+// other vCPUs wait for; after 50 us of them the next one lets the host run something else.
+struct Wait {
+  void turn();
+  u64 began_ticks = 0;  // turn()'s own: when the first one was, or the last sleep
+};
+// Between pieces of long work: takes what other vCPUs wait for, and never sleeps.
+void pause();
 
 // The vCPU that this code runs on, 0..kVcpuCountMax-1.
 u32 current_vcpu();

@@ -51,7 +51,6 @@ struct Cpu {
   std::atomic<u64> flushes_requested;  // by the others
   std::atomic<u64> flushes_served;     // of these
   AddressSpace* active_space;          // whose VcpuSet has this vCPU
-  u64 wait_began_ticks;  // platform::relax: when the first turn was, or the last sleep
 
   Thread thread;
   u64 gdt[5];
@@ -88,7 +87,7 @@ void leave_space(PhysicalAddress kernel_root);
 // program runs.
 void serve_flush_request();
 
-// Once, at boot; 0: unknown. How long platform::relax() waits before it sleeps is a time.
+// Once, at boot; 0: unknown. How long a platform::Wait takes before it sleeps is a time.
 void prepare_waiting(u64 tsc_khz);
 
 // Around every exit to the host.

@@ -116,8 +116,9 @@ void shootdown(AddressSpace& space, VirtualRange range) {
   waiting.for_each([](u32 index) {
     const Cpu& target = cpu_at(index);
     const u64 request = target.flushes_requested.load();
+    Wait wait;
     for (u32 turns = 1; !has_flushed(target, request); ++turns) {
-      relax(turns);
+      wait.turn();
       // Whoever set attention may not have come to the call.
       if (turns % kTurnsBeforeAnother == 0) hypercall(Service::kInterrupt, index);
     }

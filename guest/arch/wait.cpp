@@ -19,11 +19,15 @@ void arch::prepare_waiting(u64 tsc_khz) {
   if (tsc_khz != 0) wait_before_yield_ticks = tsc_khz * kWaitBeforeYield_us / 1000;
 }
 
-void platform::relax(u32 turns) {
+void platform::pause() {
   arch::serve_flush_request();
-  u64& began_ticks = arch::current_cpu().wait_began_ticks;
+  arch::pause();
+}
+
+void platform::Wait::turn() {
+  arch::serve_flush_request();
   const u64 now_ticks = __builtin_ia32_rdtsc();
-  if (turns == 1) began_ticks = now_ticks;
+  if (began_ticks == 0) began_ticks = now_ticks;
   if (now_ticks - began_ticks < wait_before_yield_ticks) {
     arch::pause();
     return;

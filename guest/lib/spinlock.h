@@ -17,7 +17,7 @@ class Spinlock {
   Spinlock& operator=(const Spinlock&) = delete;
 
   void lock() {
-    u32 turns = 0;
+    platform::Wait wait;
     u32 expected = kFree;
     const u32 self = platform::current_vcpu() + 1;
     while (!holder_.compare_exchange_weak(expected, self, std::memory_order_acquire)) {
@@ -25,7 +25,7 @@ class Spinlock {
       expected = kFree;
       // Only looked at while it is taken: an attempt takes the cache line from its holder.
       do {
-        platform::relax(++turns);
+        wait.turn();
       } while (holder_.load(std::memory_order_relaxed) != kFree);
     }
   }

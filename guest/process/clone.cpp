@@ -51,7 +51,8 @@ class IdStore {
       state_.store(State::kStored);
       return;
     }
-    for (u32 turns = 1; state_.load() != State::kStored; ++turns) platform::relax(turns);
+    platform::Wait wait;
+    while (state_.load() != State::kStored) wait.turn();
   }
 
  private:

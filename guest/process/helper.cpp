@@ -59,7 +59,7 @@ bool reassemble(AddressSpace& space) {
 // One turn. The result is the time at which the next one is due.
 u64 work_on(AddressSpace& space) {
   helper.is_awaited.store(false);
-  while (helper.keeps_ready && !is_dying() && space.refill(kTablesAtOnce)) platform::relax(1);
+  while (helper.keeps_ready && !is_dying() && space.refill(kTablesAtOnce)) platform::pause();
   if (reassemble(space)) return clock_now(CLOCK_MONOTONIC) + kReassemblePause_ns;
   return helper.keeps_ready ? clock_now(CLOCK_MONOTONIC) + kFollowPeriod_ns : kUnlimited;
 }

@@ -53,13 +53,13 @@ void set_action(Process& process, u32 signal, const SignalAction& action) {
 
 void tell_linux(Process& process, u32 signal) {
   SignalAction action{};
-  u32 turns = 0;
+  platform::Wait wait;
   for (;;) {
     switch (take_turn(process, signal, action)) {
       case Turn::kNothingToTell:
         return;
       case Turn::kAnothers:
-        platform::relax(++turns);
+        wait.turn();
         break;
       case Turn::kOwn:
         hypercall(Service::kSignalAction, signal, static_cast<u64>(disposition_of(action)),

@@ -269,7 +269,10 @@ Result<void> window_populate(PhysicalAddress begin, u64 length, bool) {
   if (!is_window_backed(begin, length)) return Error(EFAULT);
   return {};
 }
-void relax(u32) {
+void Wait::turn() {
+  sched_yield();
+}
+void pause() {
   sched_yield();
 }
 
