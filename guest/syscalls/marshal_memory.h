@@ -1,4 +1,4 @@
-// What the marshaller needs of the program's memory beyond user_copy.h. proxy_memory.cpp binds it
+// What the marshaller needs of the program's memory beyond user_copy.h. marshal_memory.cpp binds it
 // to the address space and the frame allocator, the unit tests to memory of their own.
 #pragma once
 

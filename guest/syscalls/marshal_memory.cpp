@@ -1,11 +1,12 @@
 // The marshaller's view of the program's memory, bound to the address space of the current thread.
+#include "guest/syscalls/marshal_memory.h"
+
 #include "guest/memory/address_space.h"
 #include "guest/memory/frame_allocator.h"
 #include "guest/memory/user_copy.h"
 #include "guest/process/exit.h"
 #include "guest/process/signal.h"
 #include "guest/process/thread.h"
-#include "guest/syscalls/marshal_memory.h"
 
 namespace dbos::marshal_memory {
 
