@@ -18,7 +18,8 @@ struct Thread {
   u32 vcpu;       // index; fixed
   i32 thread_id;  // the host thread's
   Process* process;
-  AddressSpace* space;  // = process->space
+  // The process's; fixed. A thread that has a SharedSpace uses it after the process was released.
+  AddressSpace* space;
 
   TrapFrame* frame;  // the program's registers while in the kernel
 
