@@ -350,7 +350,7 @@ class AddressSpace {
   // A request has failed: what the fault comes to now, without the host's help. (without the lock)
   FaultOutcome fault_again(VirtualAddress address, Access access, const PopulateRequest& failed,
                            Error error);
-  void keep_copy_limit(u32 copied_pages);  // without the lock
+  void check_copy_limit(u32 copied_pages);  // without the lock
   Vma* grow_stack(VirtualAddress address);
   FaultOutcome fault_anonymous(Vma& vma, VirtualAddress page, Access access, SpareBlock& spare,
                                TlbBatch& batch);

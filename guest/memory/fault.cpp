@@ -75,10 +75,10 @@ FaultOutcome AddressSpace::fault_locked(VirtualAddress address, Access access,
 FaultKind AddressSpace::handle_fault(VirtualAddress address, Access access) {
   Shortage shortage(*this);
   FaultOutcome result = fault_with_host(address, access);
-  while (result.kind == FaultKind::kOutOfMemory && shortage.is_over()) {
+  while (result.kind == FaultKind::kOutOfMemory && shortage.try_again()) {
     result = fault_with_host(address, access);
   }
-  if (result.copied != 0) keep_copy_limit(result.copied);
+  if (result.copied != 0) check_copy_limit(result.copied);
   return result.kind;
 }
 
@@ -87,7 +87,7 @@ bool AddressSpace::make_room(u64 free_before) {
 }
 
 // Snapshots are made to cost less where they keep too much.
-void AddressSpace::keep_copy_limit(u32 copied_pages) {
+void AddressSpace::check_copy_limit(u32 copied_pages) {
   const u64 kept = frame_allocator.retired_bytes();
   if (kept > copy_limit()) platform::limit_copies(kept, copied_pages);
 }

@@ -97,7 +97,7 @@ ResolveOutcome AddressSpace::resolve_for_host(VirtualAddress address, u64 length
   FaultKind obstacle = FaultKind::kResolved;  // what lies behind `length`
   while (true) {
     ResolveOutcome result = try_resolve(address, length, access, segments, segments_max, pin);
-    if (result.copied_pages != 0) keep_copy_limit(result.copied_pages);
+    if (result.copied_pages != 0) check_copy_limit(result.copied_pages);
     if (!needs_another_try(result.kind)) {
       if (result.kind == FaultKind::kResolved && result.bytes == length) result.kind = obstacle;
       return result;

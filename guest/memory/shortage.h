@@ -14,22 +14,21 @@ class Shortage {
   // Whether another try is worth it. Frames that somebody has given back meanwhile come first: no
   // snapshot is ended for what is there already. They may be too few, or what the operation itself
   // took and gave back: then it is made room for, and that may end a snapshot.
-  bool is_over() {
+  bool try_again() {
     const u64 free_before = frame_allocator.counts().free;
-    has_looked_ = !has_looked_;
-    if (has_looked_ && frame_allocator.ensure_frames()) return true;
-    has_looked_ = false;
+    just_looked_ = !just_looked_ && frame_allocator.ensure_frames();
+    if (just_looked_) return true;
     if (space_.make_room(free_before)) return true;
     // What ended while it looked.
-    const bool is_last = !was_last_;
-    was_last_ = true;
-    return is_last && frame_allocator.ensure_frames();
+    if (last_try_used_) return false;
+    last_try_used_ = true;
+    return frame_allocator.ensure_frames();
   }
 
  private:
   AddressSpace& space_;
-  bool has_looked_ = false;
-  bool was_last_ = false;
+  bool just_looked_ = false;  // and found frames: the last answer
+  bool last_try_used_ = false;
 };
 
 }  // namespace dbos

@@ -160,7 +160,7 @@ Answer dispatch_memory_with_room(Thread& thread, u64 number, const Arguments& a)
     const u64 refusals = frame_allocator.refusals();
     const Answer answer = dispatch_memory(thread, number, a);
     const bool is_out_of_frames = answer == -ENOMEM && frame_allocator.refusals() != refusals;
-    if (!is_out_of_frames || !shortage.is_over()) return answer;
+    if (!is_out_of_frames || !shortage.try_again()) return answer;
   }
 }
 
