@@ -98,6 +98,16 @@ Result<u32> take_waiters(FutexBucket& bucket, const FutexKey& key, i32 count, u3
   return taken;
 }
 
+// Makes a waiter of `source` wait at `to`, whose bucket is `target`. One that stays in its bucket
+// keeps its place: who goes through the queue must not meet it again.
+void move_one(FutexBucket& source, FutexBucket& target, Thread& waiter, VirtualAddress to) {
+  if (&source == &target) {
+    waiter.futex_address.store(to.value(), std::memory_order_relaxed);
+  } else {
+    futex_move(source, target, waiter, to.value());
+  }
+}
+
 }  // namespace
 
 i64 futex_wait(Thread& thread, VirtualAddress address, u32 expected, u32 bitset,
@@ -152,26 +162,18 @@ i64 futex_requeue(AddressSpace* space, VirtualAddress from, VirtualAddress to, i
       if (value.is_error()) continue;
       if (value.value() != *expected) return -EAGAIN;
     }
-    i64 requeued = 0;
     for (Thread* waiter = source.first_of(from_key); waiter != nullptr;) {
       Thread* const next = source.next_of(*waiter, from_key);
-      if (waiter->futex_is_pi) break;
-      if (static_cast<i64>(woken.count()) < wake_count) {
+      const bool wakes = static_cast<i64>(woken.count()) < wake_count;
+      if (waiter->futex_is_pi || (!wakes && moved >= requeue_count)) break;
+      if (wakes) {
         woken.take(source, *waiter);
-      } else if (requeued < requeue_count) {
-        ++requeued;
-        // A waiter that stays in its bucket keeps its place: the loop must not meet it again.
-        if (&source == &target) {
-          waiter->futex_address.store(to.value(), std::memory_order_relaxed);
-        } else {
-          futex_move(source, target, *waiter, to.value());
-        }
       } else {
-        break;
+        move_one(source, target, *waiter, to);
+        ++moved;
       }
       waiter = next;
     }
-    moved = requeued;
     break;
   }
   const i64 total = static_cast<i64>(woken.count()) + moved;
