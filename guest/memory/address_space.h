@@ -309,6 +309,8 @@ class AddressSpace {
   Vma* merge_around(Vma* vma, DroppedWindows& dropped);
   void absorb_next(Vma* vma, DroppedWindows& dropped);
   void merge_range(VirtualRange range, DroppedWindows& dropped);
+  Result<VirtualAddress> protect_begin(VirtualRange range, int growth) const;
+  Result<void> protect_piece(Vma* vma, VirtualRange piece, Protection wanted, TlbBatch& batch);
   VirtualRange freeable_around(VirtualRange range) const;
   bool may_grow_by(u64 bytes) const;
   bool may_grow_data_by(u64 bytes) const;

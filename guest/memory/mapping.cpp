@@ -269,63 +269,65 @@ Result<void> AddressSpace::unmap_range(VirtualRange range, TlbBatch& batch,
 // ---- mprotect ----
 
 Result<void> AddressSpace::protect(VirtualAddress address, u64 length, int protection) {
-  const bool grows_down = (protection & PROT_GROWSDOWN) != 0;
-  const bool grows_up = (protection & PROT_GROWSUP) != 0;
-  if (grows_down && grows_up) return Error(EINVAL);
+  const int growth = protection & (PROT_GROWSDOWN | PROT_GROWSUP);
+  if (growth == (PROT_GROWSDOWN | PROT_GROWSUP)) return Error(EINVAL);
   if (!is_aligned(address.value(), kPageSize)) return Error(EINVAL);
   if (length == 0) return {};
   length = align_up(length, kPageSize);
   VirtualRange range = range_of(address, length);
   if (range.end <= range.begin) return Error(ENOMEM);
-  protection &= ~(PROT_GROWSDOWN | PROT_GROWSUP);
+  protection &= ~growth;
   if ((protection & ~(PROT_READ | PROT_WRITE | PROT_EXEC | PROT_SEM)) != 0) return Error(EINVAL);
-  const Protection wanted(protection);
 
   DroppedWindows dropped;
   LockGuard guard(lock_);
-  Vma* vma = vmas_.find_ending_after(range.begin);
-  if (vma == nullptr) return Error(ENOMEM);
-  if (grows_down) {
-    if (vma->begin() >= range.end) return Error(ENOMEM);
-    if (!vma->has(VmaFlag::kGrowsDown)) return Error(EINVAL);
-    range.begin = vma->begin();
-  } else if (range.begin < vma->begin()) {
-    return Error(ENOMEM);
-  } else if (grows_up) {
-    return Error(EINVAL);  // no mapping does
-  }
-
+  range.begin = DBOS_TRY(protect_begin(range, growth));
   TlbBatch batch(*this, *line_, pins_);
   VirtualAddress at = range.begin;
   Result<void> result;
-  while (true) {
-    const VirtualRange piece = vma->range.intersect({at, range.end});
-    if ((wanted.may_write() && vma->has(VmaFlag::kMayNotWrite)) ||
-        (wanted.may_execute() && vma->has(VmaFlag::kMayNotExecute))) {
-      result = Error(EACCES);
-      break;
-    }
-    if (vma->protection != wanted) {
-      if (!may_become(*vma, wanted, piece.size())) {
-        result = Error(ENOMEM);
-        break;
-      }
-      result = split_at(piece);
-      if (result.is_ok()) result = tree_.protect(piece, vma->protection, wanted, batch);
-      if (result.is_error()) break;
-      vma = vmas_.find(piece.begin);
-      vma->protection = wanted;
-    }
-    at = piece.end;
-    if (at >= range.end) break;
-    vma = vmas_.find(at);
+  while (at < range.end) {
+    Vma* vma = vmas_.find(at);
     if (vma == nullptr) {
       result = Error(ENOMEM);
       break;
     }
+    const VirtualRange piece = vma->range.intersect({at, range.end});
+    result = protect_piece(vma, piece, Protection(protection), batch);
+    if (result.is_error()) break;
+    at = piece.end;
   }
   merge_range({range.begin, at}, dropped);
   return result;
+}
+
+// Where the rights change from: PROT_GROWSDOWN means from where the stack begins.
+Result<VirtualAddress> AddressSpace::protect_begin(VirtualRange range, int growth) const {
+  const Vma* vma = vmas_.find_ending_after(range.begin);
+  if (vma == nullptr) return Error(ENOMEM);
+  if (growth == PROT_GROWSDOWN) {
+    if (vma->begin() >= range.end) return Error(ENOMEM);
+    if (!vma->has(VmaFlag::kGrowsDown)) return Error(EINVAL);
+    return vma->begin();
+  }
+  if (range.begin < vma->begin()) return Error(ENOMEM);
+  if (growth == PROT_GROWSUP) return Error(EINVAL);  // no mapping does
+  return range.begin;
+}
+
+// What the limits count depends on the pieces before this one, so it is checked only now.
+Result<void> AddressSpace::protect_piece(Vma* vma, VirtualRange piece, Protection wanted,
+                                         TlbBatch& batch) {
+  if ((wanted.may_write() && vma->has(VmaFlag::kMayNotWrite)) ||
+      (wanted.may_execute() && vma->has(VmaFlag::kMayNotExecute))) {
+    return Error(EACCES);
+  }
+  if (vma->protection == wanted) return {};
+  if (!may_become(*vma, wanted, piece.size())) return Error(ENOMEM);
+  DBOS_RETURN_IF_ERROR(split_at(piece));
+  vma = vmas_.find(piece.begin);
+  DBOS_RETURN_IF_ERROR(tree_.protect(piece, vma->protection, wanted, batch));
+  vma->protection = wanted;
+  return {};
 }
 
 // ---- brk ----
