@@ -13,6 +13,7 @@
 namespace dbos {
 
 struct HostMessage;  // marshal_message.h
+struct HostMessageOfMany;
 struct MessageState;
 
 class Marshaller {
@@ -104,6 +105,8 @@ class Marshaller {
   i64 run_messages(u32 index);
   bool is_time_over() const;
   i64 run_message_batch(u32 index, u64 program, u32 count, bool* full);
+  Result<u32> marshal_batch(u64 program, u32 count, HostMessageOfMany* message, MessageState* state,
+                            marshal_memory::HostAccess access);
   Result<bool> marshal_message(u64 program, u32 capacity, HostMessage& message,
                                MessageState& state);
   Result<void> marshal_message_name(HostMessage& message, MessageState& state);

@@ -23,6 +23,19 @@ constexpr u64 kControlLengthOffset = offsetof(HostMessage, control_length);
 constexpr u64 kFlagsOffset = offsetof(HostMessage, flags);
 constexpr u64 kBytesOffset = offsetof(HostMessageOfMany, bytes);
 
+// Hands back what Linux received: how many messages the program took, or the first one's error.
+i64 finish_batch(u64 program, u32 count, const HostMessageOfMany* message, MessageState* state) {
+  for (u32 i = 0; i < count; i++) {
+    const u64 address = program + u64{i} * sizeof(HostMessageOfMany);
+    auto finished = state[i].finish(address, message[i].message, message[i].bytes);
+    if (finished.is_ok()) {
+      finished = write_program(VirtualAddress(address + kBytesOffset), message[i].bytes);
+    }
+    if (finished.is_error()) return i == 0 ? negative(finished.error()) : static_cast<i64>(i);
+  }
+  return count;
+}
+
 }  // namespace
 
 Result<void> MessageState::finish(u64 address, const HostMessage& message, u64 bytes) {
@@ -179,36 +192,38 @@ bool Marshaller::is_time_over() const {
   return left[0] == 0 && left[1] == 0;
 }
 
-// As many of the messages as one host call takes. `full`: Linux did all of these.
-i64 Marshaller::run_message_batch(u32 index, u64 program, u32 count, bool* full) {
-  if (count > kMessageCountMax) count = kMessageCountMax;
-  const HostAccess access = access_of(index);
-  const Bounce messages = bounce_.allocate(kMessageCountMax * sizeof(HostMessageOfMany));
-  const Bounce states = bounce_.allocate(kMessageCountMax * sizeof(MessageState));
-  if (messages.data == nullptr || states.data == nullptr) return -ENOMEM;
-  auto* const message = reinterpret_cast<HostMessageOfMany*>(messages.data);
-  auto* const state = reinterpret_cast<MessageState*>(states.data);
+// Prepares as many of the messages as one host call takes, and tells how many. The batch ends
+// before one that something is wrong with; an error of the first one is the call's.
+Result<u32> Marshaller::marshal_batch(u64 program, u32 count, HostMessageOfMany* message,
+                                      MessageState* state, HostAccess access) {
   u32 ready = 0;
   u32 vectors = 0;
   u64 control_bytes = 0;  // of those that are sent the VMM makes a copy
-  for (; ready < count; ready++) {
+  for (; ready < count && vectors < kVectorMax; ready++) {
     new (&message[ready]) HostMessageOfMany{};
     new (&state[ready]) MessageState(bounce_, access);
     const u64 address = program + u64{ready} * sizeof(HostMessageOfMany);
     const auto marshalled =
         marshal_message(address, kVectorMax - vectors, message[ready].message, state[ready]);
-    if (ready != 0 && (marshalled.is_error() || !marshalled.value())) break;
-    if (marshalled.is_error()) return negative(marshalled.error());
-    if (!marshalled.value()) break;
+    if (ready == 0 && marshalled.is_error()) return marshalled.error();
+    if (marshalled.is_error() || !marshalled.value()) break;
     if (ready != 0 && state[ready].transfer.is_partial()) break;
     control_bytes += message[ready].message.control_length;
     if (ready != 0 && access == HostAccess::kRead && control_bytes > kControlSentMax) break;
     vectors += state[ready].transfer.count();
-    if (vectors >= kVectorMax) {
-      ready++;
-      break;
-    }
   }
+  return ready;
+}
+
+// As many of the messages as one host call takes. `full`: Linux did all of these.
+i64 Marshaller::run_message_batch(u32 index, u64 program, u32 count, bool* full) {
+  if (count > kMessageCountMax) count = kMessageCountMax;
+  const Bounce messages = bounce_.allocate(kMessageCountMax * sizeof(HostMessageOfMany));
+  const Bounce states = bounce_.allocate(kMessageCountMax * sizeof(MessageState));
+  if (messages.data == nullptr || states.data == nullptr) return -ENOMEM;
+  auto* const message = reinterpret_cast<HostMessageOfMany*>(messages.data);
+  auto* const state = reinterpret_cast<MessageState*>(states.data);
+  const u32 ready = DBOS_TRY_CALL(marshal_batch(program, count, message, state, access_of(index)));
   host_[index] = messages.address.value();
   host_[call_.arguments[index].count_from] = ready;
   if (ready == 0) {  // count is 0, or Linux is to find that the first one can't be read
@@ -217,16 +232,9 @@ i64 Marshaller::run_message_batch(u32 index, u64 program, u32 count, bool* full)
   }
   const i64 result = call_host(number_);
   if (result < 0) return result;
-  for (u32 i = 0; i < static_cast<u32>(result); i++) {
-    const u64 address = program + u64{i} * sizeof(HostMessageOfMany);
-    auto finished = state[i].finish(address, message[i].message, message[i].bytes);
-    if (finished.is_ok()) {
-      finished = write_program(VirtualAddress(address + kBytesOffset), message[i].bytes);
-    }
-    if (finished.is_error()) return i == 0 ? negative(finished.error()) : static_cast<i64>(i);
-  }
-  *full = static_cast<u32>(result) == ready;
-  return result;
+  const i64 finished = finish_batch(program, static_cast<u32>(result), message, state);
+  *full = finished == static_cast<i64>(ready);
+  return finished;
 }
 
 }  // namespace dbos
