@@ -5,7 +5,9 @@
 #include <linux/prctl.h>
 #include <linux/sched.h>
 #include <linux/shm.h>
+#include <linux/sysinfo.h>
 
+#include "guest/hypercall.h"
 #include "guest/lib/log.h"
 #include "guest/memory/address_space.h"
 #include "guest/memory/user_copy.h"
@@ -73,6 +75,20 @@ i64 resource_usage(const Thread& thread, const u64 arguments[6]) {
   return written.is_error() ? -EFAULT : 0;
 }
 
+i64 system_information(VirtualAddress address) {
+  struct sysinfo information = {};
+  const i64 result = hypercall(__NR_sysinfo, host_pointer(&information));
+  if (result < 0) return result;
+  const MemoryBounds bounds = memory_bounds();
+  const auto bound = [&](__kernel_ulong_t& value, u64 bytes) {
+    const u64 most = bytes / information.mem_unit;
+    if (value > most) value = most;
+  };
+  bound(information.totalram, bounds.total);
+  bound(information.freeram, bounds.free);
+  return result_of(write_program(address, information));
+}
+
 // For Linux it is a matter of the memory, and that is the VMM's, some of whose threads keep rights
 // that the program gives up. So Linux hears only of a program that wants less.
 i64 set_dumpable(Process& process, const u64 arguments[6]) {
@@ -118,6 +134,8 @@ Answer dispatch_filtered(Thread& thread, u64 number, const u64 arguments[6]) {
                                                : proxy_system_call(__NR_shmget, arguments);
     case __NR_getrusage:
       return resource_usage(thread, arguments);
+    case __NR_sysinfo:
+      return system_information(VirtualAddress(arguments[0]));
     case __NR_prctl:
       return process_control(thread, arguments);
     case __NR_epoll_pwait:

@@ -96,6 +96,9 @@ Result<void> rewrite_host(ProcText& out, Thread& thread, const ProcPath& parsed,
       format_status(out, host.data, host.size, space.statistics(), sum_up(space),
                     facts_of(thread, parsed));
       break;
+    case ProcFile::kMemoryInformation:
+      format_memory_information(out, host.data, host.size, memory_bounds());
+      break;
     default:
       format_limits(out, host.data, host.size, memory_limits(*thread.process));
   }
@@ -153,6 +156,7 @@ Result<void> write_file(ProcText& out, Thread& thread, const char* path) {
     case ProcFile::kStat:
     case ProcFile::kStatus:
     case ProcFile::kLimits:
+    case ProcFile::kMemoryInformation:
       DBOS_RETURN_IF_ERROR(rewrite_host(out, thread, parsed, path));
       break;
     case ProcFile::kCommandLine:

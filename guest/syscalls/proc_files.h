@@ -1,6 +1,6 @@
 // The files of /proc/<own process> that must show the program and not the VMM: maps, smaps,
-// smaps_rollup, statm, stat, status, limits, cmdline, environ, auxv, exe; and oom_score_adj, which
-// a child must not write. Everything else there is Linux's.
+// smaps_rollup, statm, stat, status, limits, cmdline, environ, auxv, exe; oom_score_adj, which a
+// child must not write; and /proc/meminfo. Everything else there is Linux's.
 //
 // A file is put together when it is opened, and handed to the program as a sealed memfd: it does
 // not change when it is read again from its beginning.
@@ -35,6 +35,7 @@ enum class ProcFile : u8 {
   kExecutable,
   kForbidden,         // mem, pagemap: the VMM's memory
   kOutOfMemoryScore,  // oom_score_adj, oom_adj
+  kMemoryInformation,
 };
 
 // What a path names, whoever's process it is.

@@ -51,6 +51,7 @@ constexpr Name kNames[] = {
     {"oom_score_adj", ProcFile::kOutOfMemoryScore},
     {"oom_adj", ProcFile::kOutOfMemoryScore},
 };
+constexpr Name kMeminfo = {"meminfo", ProcFile::kMemoryInformation};  // of the machine
 
 ProcFile file_with_name(const char* wanted) {
   for (const Name& name : kNames) {
@@ -72,12 +73,16 @@ bool ends_with_proc_file(const char* path) {
   for (; *path != 0; ++path) {
     if (*path == '/') last = path + 1;
   }
-  return file_with_name(last) != ProcFile::kNone;
+  return file_with_name(last) != ProcFile::kNone || is_equal(last, kMeminfo.name);
 }
 
 ProcPath parse_proc_path(const char* path) {
   ProcPath parsed;
   if (!take(path, "/proc/")) return {};
+  if (is_equal(path, kMeminfo.name)) {
+    parsed.file = kMeminfo.file;
+    return parsed;
+  }
   parsed.is_thread_self = take(path, "thread-self/");
   if (!parsed.is_thread_self && !take(path, "self/")) {
     if (!take_number(path, parsed.process) || !take(path, "/")) return {};

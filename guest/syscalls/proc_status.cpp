@@ -33,6 +33,16 @@ u64 find(const char* text, u64 from, u64 size, char wanted) {
   return from;
 }
 
+u64 number_in(const char* line, u64 size) {
+  u64 at = 0;
+  while (at < size && (line[at] < '0' || line[at] > '9')) ++at;
+  u64 value = 0;
+  for (; at < size && line[at] >= '0' && line[at] <= '9'; ++at) {
+    value = value * 10 + static_cast<u64>(line[at] - '0');
+  }
+  return value;
+}
+
 ProcText& put_limit(ProcText& out, u64 limit) {
   return limit == kUnlimited ? out.text("unlimited") : out.decimal(limit);
 }
@@ -163,6 +173,35 @@ void format_limits(ProcText& out, const char* host, u64 size, const MemoryLimits
       out.text(replacement->unit).pad_to(77);
     }
     out.put('\n');
+    begin = end + 1;
+  }
+}
+
+void format_memory_information(ProcText& out, const char* host, u64 size,
+                               const MemoryBounds& bounds) {
+  struct Value {
+    const char* label;
+    u64 bound;
+  };
+  const Value values[] = {
+      {"MemTotal:       ", bounds.total},
+      {"MemFree:        ", bounds.free},
+      {"MemAvailable:   ", bounds.free},
+  };
+  for (u64 begin = 0; begin < size;) {
+    const u64 end = find(host, begin, size, '\n');
+    const Value* bounded = nullptr;
+    for (const Value& value : values) {
+      if (begins_with(host + begin, end - begin, value.label) &&
+          number_in(host + begin, end - begin) > value.bound / kKiB) {
+        bounded = &value;
+      }
+    }
+    if (bounded == nullptr) {
+      out.bytes(host + begin, end - begin).put('\n');
+    } else {
+      out.kib(bounded->label, bounded->bound).text(" kB\n");
+    }
     begin = end + 1;
   }
 }

@@ -6,6 +6,7 @@
 
 #include "guest/hypercall.h"
 #include "guest/memory/address_space.h"
+#include "guest/memory/frame_allocator.h"
 #include "guest/memory/user_copy.h"
 #include "guest/process/process_table.h"
 #include "guest/process/program_start.h"
@@ -123,6 +124,13 @@ MemoryLimits memory_limits(Process& process) {
 u64 memory_at_once_max() {
   const BootInformation& boot = started_program();
   return (boot.flags & kBootOvercommit) != 0 ? kUnlimited : boot.arena_size_max;
+}
+
+MemoryBounds memory_bounds() {
+  const FrameCounts counts = frame_allocator.counts();
+  const u64 total = started_program().arena_size_max;
+  const u64 used = (counts.total - counts.free) * kPageSize;
+  return {total, used < total ? total - used : 0};
 }
 
 void apply_lock_limit(Process& process) {

@@ -20,6 +20,14 @@ MemoryLimits memory_limits(Process& process);
 // memory, unless it was told to refuse nothing.
 u64 memory_at_once_max();
 
+// What the program is told of the machine's memory is no more than --memory: databases size their
+// caches, and the limits by which they refuse work in time, by it.
+struct MemoryBounds {
+  u64 total;  // bytes
+  u64 free;
+};
+MemoryBounds memory_bounds();
+
 // Before a call that locks memory: asks Linux for RLIMIT_MEMLOCK, and whether CAP_IPC_LOCK lifts
 // it. Linux keeps both, because io_uring and others that it does for the program count against
 // them.

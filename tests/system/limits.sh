@@ -90,6 +90,17 @@ for turn in range(2):
   expect 'what is said' 'dbos-run: mapping 1073741824 bytes is more than --memory allows: ENOMEM' "$(<one.err)"
 }
 
+# Databases size themselves by the memory that they are told of.
+test_memory_that_the_program_is_told_of() {
+  one 'exit 0' "${dbos[@]}" --memory 64M "$python" -c '
+import os, re
+pages = os.sysconf("SC_PHYS_PAGES")
+lines = dict(re.findall(r"^(\w+): +(\d+) kB$", open("/proc/meminfo").read(), re.M))
+free = [os.sysconf("SC_AVPHYS_PAGES") * 4, int(lines["MemFree"]), int(lines["MemAvailable"])]
+print(pages * 4, lines["MemTotal"], [0 < each < 65536 for each in free])'
+  expect 'the memory' '65536 65536 [True, True, True]' "$(<one.out)"
+}
+
 # As many mappings of a file as Linux allows: when they are gone, there is room for as many again, and for threads,
 # however often one could not be made meanwhile.
 readonly map_all='

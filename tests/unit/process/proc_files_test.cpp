@@ -207,6 +207,8 @@ TEST_CASE("only files of a process that show the VMM are recognised") {
   CHECK(parse_proc_path("/proc/self/task/77/status").thread == 77);
   CHECK(parse_proc_path("/proc/self/task/77/status").file == ProcFile::kStatus);
   CHECK(parse_proc_path("/proc/self/mem").file == ProcFile::kForbidden);
+  CHECK(parse_proc_path("/proc/meminfo").file == ProcFile::kMemoryInformation);
+  CHECK(parse_proc_path("/proc/self/meminfo").file == ProcFile::kNone);
   CHECK(parse_proc_path("/proc/12/oom_score_adj").file == ProcFile::kOutOfMemoryScore);
   for (const char* path : {"/proc/self/map", "/proc/self/mapsx", "/proc/self/maps/", "/proc/maps",
                            "/proc/self/fd/3", "/proc/self/task/maps", "/proc/0/maps",
@@ -216,12 +218,27 @@ TEST_CASE("only files of a process that show the VMM are recognised") {
 }
 
 TEST_CASE("relative paths that may name such a file are told by their end") {
-  for (const char* path : {"maps", "self/maps", "../1/limits", "task/7/status"}) {
+  for (const char* path : {"maps", "self/maps", "../1/limits", "task/7/status", "meminfo"}) {
     CHECK(ends_with_proc_file(path));
   }
   for (const char* path : {"", "map", "maps/", "redis.conf", "stat/x"}) {
     CHECK(!ends_with_proc_file(path));
   }
+}
+
+TEST_CASE("meminfo has Linux's lines, and no more memory than --memory") {
+  const std::string host = host_file("/proc/meminfo");
+  ProcText same;
+  format_memory_information(same, host.data(), host.size(), {u64{1} << 60, u64{1} << 60});
+  CHECK(text_of(same) == host);
+  ProcText less;
+  format_memory_information(less, host.data(), host.size(), {64 * kMiB, 3 * kMiB});
+  const std::string text = text_of(less);
+  CHECK(labels(text) == labels(host));
+  CHECK(text.substr(0, text.find('\n')) == "MemTotal:          65536 kB");
+  CHECK(line_of(text, "MemFree:") == "MemFree:            3072 kB");
+  CHECK(line_of(text, "MemAvailable:") == "MemAvailable:       3072 kB");
+  CHECK(line_of(text, "Cached:") == line_of(host, "Cached:"));
 }
 
 TEST_CASE("limits are Linux's lines with the program's own in them") {
