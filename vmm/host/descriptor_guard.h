@@ -15,16 +15,24 @@ class DescriptorGuard {
   static constexpr int kDescriptorsMax = 1 << 20;  // fs.nr_open as Linux sets it, others more
   static constexpr int kNone = INT32_MAX;          // no process can have this one: EBADF
 
+  DescriptorGuard() = default;
+  // One that knows only numbers below `limit`, which a test can reach.
+  explicit DescriptorGuard(int limit) : withheld_(kDescriptorsMax - limit) {}
+
+  bool knows(int descriptor) const {
+    return descriptor >= 0 && descriptor < kDescriptorsMax - withheld_;
+  }
+
   // The loader and the machine tell it about each descriptor that they keep.
   void add(int descriptor) {
-    if (!is_in_range(descriptor)) return;
+    if (!knows(descriptor)) return;
     word(descriptor).fetch_or(bit(descriptor), std::memory_order_relaxed);
     int end = end_.load(std::memory_order_relaxed);
     while (end <= descriptor && !end_.compare_exchange_weak(end, descriptor + 1)) {
     }
   }
   void remove(int descriptor) {
-    if (!is_in_range(descriptor)) return;
+    if (!knows(descriptor)) return;
     word(descriptor).fetch_and(~bit(descriptor), std::memory_order_relaxed);
   }
 
@@ -39,7 +47,7 @@ class DescriptorGuard {
   }
 
   bool is_ours(int descriptor) const {
-    return is_in_range(descriptor) &&
+    return knows(descriptor) &&
            (word(descriptor).load(std::memory_order_relaxed) & bit(descriptor)) != 0;
   }
   // The smallest of ours that is at least `from`; -1: none.
@@ -54,13 +62,11 @@ class DescriptorGuard {
   }
 
  private:
-  static bool is_in_range(int descriptor) {
-    return descriptor >= 0 && descriptor < kDescriptorsMax;
-  }
   static uint64_t bit(int descriptor) { return uint64_t{1} << (descriptor % 64); }
   std::atomic<uint64_t>& word(int descriptor) { return words_[descriptor / 64]; }
   const std::atomic<uint64_t>& word(int descriptor) const { return words_[descriptor / 64]; }
 
+  int withheld_ = 0;  // not a limit: a guard is all zero, and costs no memory before it is used
   std::atomic<int> end_{0};  // all of ours are below
   std::atomic<uint64_t> words_[kDescriptorsMax / 64]{};
 };

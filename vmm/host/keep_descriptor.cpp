@@ -55,7 +55,7 @@ int keep_descriptor(int descriptor) {
   if (moved == -EBADF) return moved;
   if (moved >= 0) close(descriptor);
   const int kept = moved >= 0 ? moved : descriptor;
-  if (kept >= DescriptorGuard::kDescriptorsMax) {  // the guard can't know it
+  if (!own_descriptors().knows(kept)) {
     close(kept);
     return -EMFILE;
   }
