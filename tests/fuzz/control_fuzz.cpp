@@ -4,10 +4,7 @@
 //
 // With libFuzzer: clang++ -fsanitize=fuzzer,address -DDBOS_LIBFUZZER. Otherwise a program that
 // changes sound requests at random: control_fuzz [seconds] [seed].
-#include <cstdio>
-#include <cstdlib>
 #include <iterator>
-#include <random>
 #include <stdexcept>
 #include <string>
 
@@ -19,13 +16,8 @@
 namespace {
 
 using namespace dbos::vmm;
-
-uint64_t accepted = 0;
-
-void fail(const std::string& what) {
-  std::fprintf(stderr, "%s\n", what.c_str());
-  std::abort();
-}
+using dbos::test::accepted;
+using dbos::test::fail;
 
 void check_answer(const std::string& line) {
   const Json answer = Json::parse(line, nullptr, false);
@@ -88,7 +80,7 @@ constexpr const char* kSound[] = {
     "[::1]:9100",
 };
 
-std::string changed(std::mt19937_64& random) {
+std::string changed(dbos::test::Random& random) {
   std::string text = kSound[random() % std::size(kSound)];
   for (uint64_t changes = random() % 6; changes > 0; --changes) {
     const size_t at = random() % (text.size() + 1);
@@ -112,12 +104,6 @@ std::string changed(std::mt19937_64& random) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const uint64_t runs = dbos::test::run_rounds(argc, argv, [](std::mt19937_64& random) {
-    const std::string text = changed(random);
-    run(reinterpret_cast<const uint8_t*>(text.data()), text.size());
-  });
-  std::printf("%llu inputs, %llu requests accepted\n", static_cast<unsigned long long>(runs),
-              static_cast<unsigned long long>(accepted));
-  return accepted == 0 ? 1 : 0;
+  return dbos::test::fuzz_main(argc, argv, changed);
 }
 #endif

@@ -4,10 +4,7 @@
 //
 // With libFuzzer: clang++ -fsanitize=fuzzer,address -DDBOS_LIBFUZZER. Otherwise a program that
 // changes sound requests at random: debug_fuzz [seconds] [seed].
-#include <cstdio>
-#include <cstdlib>
 #include <iterator>
-#include <random>
 #include <string>
 
 #include "tests/fuzz/rounds.h"
@@ -16,15 +13,10 @@
 
 namespace {
 
+using dbos::test::accepted;
+using dbos::test::fail;
 using dbos::vmm::DebugSession;
 using dbos::vmm::Json;
-
-uint64_t accepted = 0;
-
-void fail(const std::string& what) {
-  std::fprintf(stderr, "%s\n", what.c_str());
-  std::abort();
-}
 
 // Answers and events, up to where gdb's protocol begins.
 void check_output(const std::string& output) {
@@ -86,7 +78,7 @@ constexpr const char* kSound[] = {
     "{\"command\":\"gdb\"}\n$g#67$m1000,4#8e",
 };
 
-std::string changed(std::mt19937_64& random) {
+std::string changed(dbos::test::Random& random) {
   std::string text;
   for (uint64_t parts = 1 + random() % 4; parts > 0; --parts) {
     text += kSound[random() % std::size(kSound)];
@@ -110,12 +102,6 @@ std::string changed(std::mt19937_64& random) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const uint64_t runs = dbos::test::run_rounds(argc, argv, [](std::mt19937_64& random) {
-    const std::string text = changed(random);
-    run(reinterpret_cast<const uint8_t*>(text.data()), text.size());
-  });
-  std::printf("%llu inputs, %llu requests accepted\n", static_cast<unsigned long long>(runs),
-              static_cast<unsigned long long>(accepted));
-  return accepted == 0 ? 1 : 0;
+  return dbos::test::fuzz_main(argc, argv, changed);
 }
 #endif

@@ -3,9 +3,7 @@
 //
 // With libFuzzer: clang++ -fsanitize=fuzzer,address,undefined -DDBOS_LIBFUZZER.
 // Without: gdb_fuzz [SECONDS [SEED]] mutates sound packets at random, with any compiler.
-#include <cstdio>
-#include <cstdlib>
-#include <random>
+#include <iterator>
 #include <string>
 
 #include "tests/fuzz/rounds.h"
@@ -14,17 +12,12 @@
 
 namespace {
 
+using dbos::test::accepted;
+using dbos::test::Random;
+using dbos::test::require;
 using dbos::vmm::GdbPacketReader;
 using dbos::vmm::GdbSession;
 using dbos::vmm::make_gdb_packet;
-
-void require(bool condition, const char* what) {
-  if (condition) return;
-  std::fprintf(stderr, "gdb_fuzz: %s\n", what);
-  std::abort();
-}
-
-uint64_t accepted = 0;
 
 // The answers are a stream of sound packets. Counts those that are no refusals.
 void check_output(const std::string& output) {
@@ -90,7 +83,7 @@ constexpr const char* kSeeds[] = {"qSupported:multiprocess+;swbreak+;hwbreak+",
                                   "S05",
                                   "qC"};
 
-std::string random_input(std::mt19937_64& random) {
+std::string random_packet(Random& random) {
   std::string text = kSeeds[random() % std::size(kSeeds)];
   for (uint64_t changes = random() % 4; changes > 0; --changes) {
     const size_t at = random() % (text.size() + 1);
@@ -115,16 +108,15 @@ std::string random_input(std::mt19937_64& random) {
   return packet;
 }
 
+std::string random_packets(Random& random) {
+  std::string packets;
+  for (uint64_t count = 1 + random() % 6; count > 0; --count) packets += random_packet(random);
+  return packets;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  const uint64_t runs = dbos::test::run_rounds(argc, argv, [](std::mt19937_64& random) {
-    std::string input;
-    for (uint64_t packets = 1 + random() % 6; packets > 0; --packets) input += random_input(random);
-    run_one(reinterpret_cast<const uint8_t*>(input.data()), input.size());
-  });
-  std::printf("%llu inputs, %llu requests accepted\n", static_cast<unsigned long long>(runs),
-              static_cast<unsigned long long>(accepted));
-  return accepted == 0 ? 1 : 0;
+  return dbos::test::fuzz_main(argc, argv, random_packets);
 }
 #endif

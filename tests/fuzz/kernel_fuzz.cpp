@@ -4,9 +4,6 @@
 // With libFuzzer: clang++ -fsanitize=fuzzer,address,undefined -DDBOS_LIBFUZZER.
 // Without: kernel_fuzz [SECONDS [SEED]] mutates sound images at random, with any compiler.
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
-#include <random>
 #include <string>
 
 #include "tests/fuzz/rounds.h"
@@ -19,15 +16,11 @@ namespace {
 using dbos::kKernelImageBase;
 using dbos::kKernelImageSizeMax;
 using dbos::kPageSize;
+using dbos::test::Random;
+using dbos::test::require;
 using dbos::vmm::KernelImage;
 using dbos::vmm::KernelSegment;
 using dbos::vmm::test::bytes_of;
-
-void require(bool condition, const char* what) {
-  if (condition) return;
-  std::fprintf(stderr, "kernel_fuzz: %s\n", what);
-  std::abort();
-}
 
 void check_image(const KernelImage& image, std::span<const std::byte> file) {
   require(!image.segments.empty(), "no segment");
@@ -49,13 +42,6 @@ void check_image(const KernelImage& image, std::span<const std::byte> file) {
   require(entry_found, "entry point outside");
 }
 
-void check_sentence(const std::string& text) {
-  require(text.size() > 20, "refused without a sentence");
-  for (const char c : text) {
-    require(static_cast<unsigned char>(c) >= 0x20, "control character in a message");
-  }
-}
-
 // Result: whether it was taken for a guest kernel. The copy has just its size, so that a sanitizer
 // sees each byte that is read beyond its end.
 bool run_one(const std::string& content) {
@@ -66,25 +52,20 @@ bool run_one(const std::string& content) {
     check_features(image, image.needed_features);
     return true;
   } catch (const dbos::vmm::LoadError& error) {
-    check_sentence(error.what());
+    dbos::test::check_sentence(error.what());
     return false;
   }
 }
 
 }  // namespace
 
-#ifdef DBOS_LIBFUZZER
-
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  run_one(std::string(reinterpret_cast<const char*>(data), size));
+  dbos::test::accepted += run_one({reinterpret_cast<const char*>(data), size}) ? 1 : 0;
   return 0;
 }
 
-#else
-
+#ifndef DBOS_LIBFUZZER
 namespace {
-
-using Random = std::mt19937_64;
 
 // A number near a place where arithmetic goes wrong.
 uint64_t odd_number(Random& random) {
@@ -143,15 +124,10 @@ void mutate(std::string& image, Random& random) {
 int main(int argc, char** argv) {
   const std::string sound = dbos::vmm::test::KernelBuilder().image();
   require(run_one(sound), "a sound image is refused");
-  uint64_t accepted = 0;
-  const uint64_t runs = dbos::test::run_rounds(argc, argv, [&](Random& random) {
+  return dbos::test::fuzz_main(argc, argv, [&](Random& random) {
     std::string image = sound;
     mutate(image, random);
-    accepted += run_one(image) ? 1 : 0;
+    return image;
   });
-  std::printf("%llu images, %llu accepted\n", static_cast<unsigned long long>(runs),
-              static_cast<unsigned long long>(accepted));
-  return accepted != 0 ? 0 : 1;
 }
-
 #endif

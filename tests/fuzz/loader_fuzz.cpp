@@ -8,11 +8,8 @@
 
 #include <bit>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <fstream>
 #include <iterator>
-#include <random>
 #include <string>
 
 #include "tests/fuzz/rounds.h"
@@ -26,12 +23,8 @@ namespace {
 using dbos::kPageSize;
 using dbos::LoadImage;
 using dbos::LoadSegment;
-
-void require(bool condition, const char* what) {
-  if (condition) return;
-  std::fprintf(stderr, "loader_fuzz: %s\n", what);
-  std::abort();
-}
+using dbos::test::Random;
+using dbos::test::require;
 
 void check_image(const LoadImage& image, uint64_t file_size) {
   require(image.descriptor == -1, "a descriptor out of nowhere");
@@ -59,15 +52,7 @@ void check_image(const LoadImage& image, uint64_t file_size) {
   require(image.entry < end, "entry point outside");
 }
 
-void check_sentence(const std::string& text) {
-  require(text.size() > 20, "refused without a sentence");
-  for (const char c : text) {
-    require(static_cast<unsigned char>(c) >= 0x20, "control character in a message");
-  }
-}
-
-// Result: whether it was taken for a program.
-bool run_one(const uint8_t* data, size_t size) {
+void run_one(const uint8_t* data, size_t size) {
   static const dbos::vmm::FileDescriptor file(memfd_create("fuzz", MFD_CLOEXEC));
   require(ftruncate(file.number(), 0) == 0, "ftruncate");
   require(pwrite(file.number(), data, size, 0) == static_cast<ssize_t>(size), "pwrite");
@@ -78,24 +63,20 @@ bool run_one(const uint8_t* data, size_t size) {
     check_image(image, size);
     const std::string interpreter = dbos::vmm::read_interpreter_path(file.number(), "fuzz", elf);
     require(interpreter.find('\0') == std::string::npos, "NUL in the interpreter's path");
-    return true;
+    ++dbos::test::accepted;
   } catch (const dbos::vmm::LoadError& error) {
-    check_sentence(error.what());
-    return false;
+    dbos::test::check_sentence(error.what());
   }
 }
 
 }  // namespace
-
-#ifdef DBOS_LIBFUZZER
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   run_one(data, size);
   return 0;
 }
 
-#else
-
+#ifndef DBOS_LIBFUZZER
 namespace {
 
 constexpr size_t kSeedSizeMax =
@@ -120,8 +101,6 @@ std::vector<std::string> seeds() {
   }
   return result;
 }
-
-using Random = std::mt19937_64;
 
 // A number near a place where arithmetic goes wrong.
 uint64_t odd_number(Random& random) {
@@ -172,19 +151,13 @@ void mutate(std::string& image, Random& random) {
 
 int main(int argc, char** argv) {
   const std::vector<std::string> images = seeds();
-  uint64_t accepted = 0;
-  const auto run_image = [&](const std::string& image) {
-    accepted += run_one(reinterpret_cast<const uint8_t*>(image.data()), image.size()) ? 1 : 0;
-  };
-  for (const std::string& image : images) run_image(image);
-  const uint64_t runs = dbos::test::run_rounds(argc, argv, [&](Random& random) {
+  for (const std::string& image : images) {
+    run_one(reinterpret_cast<const uint8_t*>(image.data()), image.size());
+  }
+  return dbos::test::fuzz_main(argc, argv, [&](Random& random) {
     std::string image = images[random() % images.size()];
     mutate(image, random);
-    run_image(image);
+    return image;
   });
-  std::printf("%llu images, %llu accepted\n", static_cast<unsigned long long>(runs),
-              static_cast<unsigned long long>(accepted));
-  return accepted != 0 ? 0 : 1;
 }
-
 #endif

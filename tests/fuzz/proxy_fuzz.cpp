@@ -7,8 +7,9 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
-#include <random>
+#include <string>
 
 #include "tests/fuzz/proxy_checker.h"
 #include "tests/fuzz/proxy_guest.h"
@@ -38,8 +39,6 @@ struct Machine {
   uint64_t canary = 0;
 };
 
-uint64_t accepted = 0;
-
 void run(const uint8_t* data, size_t size) {
   static Machine machine;
   Bytes bytes(data, size);
@@ -55,9 +54,7 @@ void run(const uint8_t* data, size_t size) {
   accepted++;
   const std::string fault =
       CallChecker(machine.memory, *machine.guard, arguments, call.number).find_fault();
-  if (fault.empty()) return;
-  std::fprintf(stderr, "%s would reach Linux\n", fault.c_str());
-  std::abort();
+  if (!fault.empty()) fail(fault + " would reach Linux");
 }
 
 }  // namespace
@@ -68,17 +65,20 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 }
 
 #ifndef DBOS_LIBFUZZER
+namespace {
+
+std::string random_bytes(Random& random) {
+  std::string bytes(1024, '\0');
+  for (size_t i = 0; i < bytes.size(); i += 8) {
+    const uint64_t value = random();
+    std::memcpy(&bytes[i], &value, sizeof value);
+  }
+  return bytes;
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
-  const uint64_t runs = dbos::test::run_rounds(argc, argv, [](std::mt19937_64& random) {
-    uint8_t input[1024];
-    for (size_t i = 0; i < sizeof input; i += 8) {
-      const uint64_t value = random();
-      std::memcpy(input + i, &value, sizeof value);
-    }
-    run(input, sizeof input);
-  });
-  std::printf("%llu calls, %llu of them would be made\n", static_cast<unsigned long long>(runs),
-              static_cast<unsigned long long>(accepted));
-  return accepted == 0 ? 1 : 0;
+  return fuzz_main(argc, argv, random_bytes);
 }
 #endif
