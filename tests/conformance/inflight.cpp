@@ -36,18 +36,6 @@ void send_all(int to, const std::string& text) {
   REQUIRE(write(to, text.data(), text.size()) == static_cast<ssize_t>(text.size()));
 }
 
-// Sockets that are connected with one another.
-struct SocketPair {
-  int end[2];
-  explicit SocketPair(int type) { REQUIRE(socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, end) == 0); }
-  SocketPair(const SocketPair&) = delete;
-  SocketPair& operator=(const SocketPair&) = delete;
-  ~SocketPair() {
-    close(end[0]);
-    close(end[1]);
-  }
-};
-
 // Where what goes with a buffer lies: one in 2 MiB is enough.
 Place beside(Place place) {
   return place == Place::kLargePage ? Place::kAcrossPages : place;

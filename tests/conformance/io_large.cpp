@@ -16,23 +16,15 @@ void set_timeouts(int socket) {
   REQUIRE(setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof wait) == 0);
 }
 
-struct Pair {
-  explicit Pair(int type) {
-    REQUIRE(socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, end) == 0);
+struct Pair : SocketPair {
+  explicit Pair(int type) : SocketPair(type) {
     set_timeouts(end[0]);
     set_timeouts(end[1]);
-  }
-  Pair(const Pair&) = delete;
-  Pair& operator=(const Pair&) = delete;
-  ~Pair() {
-    close(end[0]);
-    close(end[1]);
   }
   // Whether so much may be on its way.
   bool make_room(int size) const {
     return setsockopt(end[0], SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof size) == 0;
   }
-  int end[2];
 };
 
 // Words that count, so that each tells its place.

@@ -9,22 +9,6 @@
 
 #include "support.h"
 
-namespace {
-
-struct Pair {
-  int end[2];
-  explicit Pair(int type = SOCK_STREAM) {
-    REQUIRE(socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, end) == 0);
-  }
-  Pair(const Pair&) = delete;
-  Pair& operator=(const Pair&) = delete;
-  ~Pair() {
-    close(end[0]);
-    close(end[1]);
-  }
-};
-}  // namespace
-
 CASE(pipe_ends_and_flags) {
   int end[2];
   CHECK_EQ(pipe2(end, O_CLOEXEC | O_NONBLOCK), 0);
@@ -98,7 +82,7 @@ CASE(sendfile_copies_file_to_socket_and_file) {
   CHECK(copy == text.substr(1000, 50000));
   position = 200000;
   CHECK_EQ(sendfile(target, source, &position, 10), 0);
-  Pair pair;
+  SocketPair pair;
   position = 0;
   CHECK_EQ(sendfile(pair.end[0], source, &position, 5000), 5000);
   CHECK_EQ(recv(pair.end[1], copy.data(), 5000, MSG_WAITALL), 5000);

@@ -14,18 +14,6 @@
 
 namespace {
 
-struct Pair {
-  int end[2];
-  explicit Pair(int type = SOCK_STREAM) {
-    REQUIRE(socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, end) == 0);
-  }
-  Pair(const Pair&) = delete;
-  Pair& operator=(const Pair&) = delete;
-  ~Pair() {
-    close(end[0]);
-    close(end[1]);
-  }
-};
 sockaddr* generic(sockaddr_in& address) {
   return reinterpret_cast<sockaddr*>(&address);
 }
@@ -56,7 +44,7 @@ iovec vector(void* base, size_t length) {
 
 CASE(socket_pairs_of_each_type) {
   for (int type : {SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET}) {
-    Pair pair(type);
+    SocketPair pair(type);
     CHECK_EQ(send(pair.end[0], "first", 5, 0), 5);
     CHECK_EQ(send(pair.end[0], "second", 6, 0), 6);
     char text[20] = "";
@@ -73,7 +61,7 @@ CASE(socket_pairs_of_each_type) {
 }
 
 CASE(receive_flags) {
-  Pair pair;
+  SocketPair pair;
   char text[8] = "";
   CHECK_ERRNO(recv(pair.end[0], text, 1, MSG_DONTWAIT), EAGAIN);
   REQUIRE(send(pair.end[1], "abcdef", 6, 0) == 6);
@@ -87,13 +75,13 @@ CASE(receive_flags) {
   CHECK_EQ(recv(pair.end[0], text, 6, MSG_WAITALL), 6);
   CHECK(memcmp(text, "cdefgh", 6) == 0);
   late.join();
-  Pair datagrams(SOCK_DGRAM);
+  SocketPair datagrams(SOCK_DGRAM);
   REQUIRE(send(datagrams.end[1], "abcdef", 6, 0) == 6);
   CHECK_EQ(recv(datagrams.end[0], text, 2, MSG_TRUNC), 6);
 }
 
 CASE(shutdown_halves) {
-  Pair pair;
+  SocketPair pair;
   char byte = 0;
   CHECK_EQ(shutdown(pair.end[0], SHUT_WR), 0);
   CHECK_EQ(read(pair.end[1], &byte, 1), 0);
@@ -105,7 +93,7 @@ CASE(shutdown_halves) {
 }
 
 CASE(descriptors_travel_in_messages) {
-  Pair pair;
+  SocketPair pair;
   Pipe pipe;
   pid_t child = start_child([&] {
     char data[4] = "fds";
@@ -153,7 +141,7 @@ CASE(descriptors_travel_in_messages) {
 }
 
 CASE(credentials_travel_in_messages) {
-  Pair pair;
+  SocketPair pair;
   int on = 1;
   REQUIRE(setsockopt(pair.end[0], SOL_SOCKET, SO_PASSCRED, &on, sizeof on) == 0);
   pid_t child = start_child([&] { CHECK_EQ(send(pair.end[1], "x", 1, 0), 1); });
@@ -179,7 +167,7 @@ CASE(credentials_travel_in_messages) {
 }
 
 CASE(too_small_control_buffer_is_told) {
-  Pair pair;
+  SocketPair pair;
   char byte = 'z';
   iovec vec = vector(&byte, 1);
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
@@ -202,7 +190,7 @@ CASE(too_small_control_buffer_is_told) {
 }
 
 CASE(messages_with_bad_descriptors_are_refused) {
-  Pair pair;
+  SocketPair pair;
   char byte = 'z';
   iovec vec = vector(&byte, 1);
   alignas(cmsghdr) char control[CMSG_SPACE(254 * sizeof(int))] = {};
@@ -234,7 +222,7 @@ CASE(messages_with_bad_descriptors_are_refused) {
 }
 
 CASE(many_messages_with_much_beside_them) {
-  Pair pair;
+  SocketPair pair;
   constexpr int count = 30, credentials = 32;
   struct {
     size_t length;
@@ -260,7 +248,7 @@ CASE(many_messages_with_much_beside_them) {
 }
 
 CASE(many_messages_in_one_call) {
-  Pair pair(SOCK_DGRAM);
+  SocketPair pair(SOCK_DGRAM);
   const int count = 8;
   char data[count][16];
   iovec vectors[count];
@@ -418,7 +406,7 @@ CASE(nonblocking_connect_and_refusal) {
 }
 
 CASE(closing_the_other_end_is_seen) {
-  Pair pair;
+  SocketPair pair;
   char byte = 0;
   shutdown(pair.end[1], SHUT_RDWR);
   CHECK_EQ(read(pair.end[0], &byte, 1), 0);
@@ -437,7 +425,7 @@ CASE(closing_the_other_end_is_seen) {
 }
 
 CASE(blocked_thread_is_woken_by_shutdown) {
-  Pair pair;
+  SocketPair pair;
   std::thread reader([&] {
     char byte = 0;
     CHECK_EQ(read(pair.end[0], &byte, 1), 0);

@@ -1,13 +1,15 @@
 // What several conformance programs share: pages and patterns, catching a fault, children and their
-// statuses, a look at /proc/self/maps.
+// statuses, pipes, sockets and threads, a look at /proc/self/maps.
 #pragma once
 
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdint.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/wait.h>
@@ -192,6 +194,36 @@ struct Pipe {
     return n == 1 ? byte : '\0';
   }
 };
+
+// Sockets that are connected with one another.
+struct SocketPair {
+  int end[2];
+  explicit SocketPair(int type = SOCK_STREAM) {
+    REQUIRE(socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, end) == 0);
+  }
+  SocketPair(const SocketPair&) = delete;
+  SocketPair& operator=(const SocketPair&) = delete;
+  ~SocketPair() {
+    close(end[0]);
+    close(end[1]);
+  }
+};
+
+// Threads.
+inline pthread_t start_thread(void* (*body)(void*), void* argument = nullptr,
+                              const pthread_attr_t* attributes = nullptr) {
+  pthread_t thread;
+  REQUIRE(pthread_create(&thread, attributes, body, argument) == 0);
+  return thread;
+}
+inline void* join_thread(pthread_t thread) {
+  void* result = nullptr;
+  REQUIRE(pthread_join(thread, &result) == 0);
+  return result;
+}
+inline void* as_pointer(intptr_t value) {
+  return reinterpret_cast<void*>(value);
+}
 
 inline void sleep_ms(long ms) {
   timespec time = {ms / 1000, ms % 1000 * 1000000};

@@ -10,32 +10,13 @@
 
 #include "support.h"
 
-namespace {
-
-pthread_t start(void* (*body)(void*), void* argument = nullptr,
-                const pthread_attr_t* attributes = nullptr) {
-  pthread_t thread;
-  REQUIRE(pthread_create(&thread, attributes, body, argument) == 0);
-  return thread;
-}
-void* join(pthread_t thread) {
-  void* result = nullptr;
-  REQUIRE(pthread_join(thread, &result) == 0);
-  return result;
-}
-void* as_pointer(intptr_t value) {
-  return reinterpret_cast<void*>(value);
-}
-
-}  // namespace
-
 CASE(mutex_protects_a_counter) {
   static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
   static int counter;
   counter = 0;
   pthread_t threads[8];
   for (pthread_t& thread : threads) {
-    thread = start([](void*) -> void* {
+    thread = start_thread([](void*) -> void* {
       for (int i = 0; i < 2000; ++i) {
         pthread_mutex_lock(&mutex);
         counter = counter + 1;
@@ -44,7 +25,7 @@ CASE(mutex_protects_a_counter) {
       return nullptr;
     });
   }
-  for (pthread_t thread : threads) join(thread);
+  for (pthread_t thread : threads) join_thread(thread);
   CHECK_EQ(counter, 16000);
 }
 
@@ -62,7 +43,7 @@ CASE(mutex_kinds_answer_as_posix_says) {
   pthread_mutexattr_settype(&attributes, PTHREAD_MUTEX_RECURSIVE);
   pthread_mutex_init(&mutex, &attributes);
   for (int i = 0; i < 5; ++i) CHECK_EQ(pthread_mutex_lock(&mutex), 0);
-  void* other = join(start(
+  void* other = join_thread(start_thread(
       [](void* m) { return as_pointer(pthread_mutex_trylock(static_cast<pthread_mutex_t*>(m))); },
       &mutex));
   CHECK(other == as_pointer(EBUSY));
@@ -74,7 +55,7 @@ CASE(mutex_kinds_answer_as_posix_says) {
 CASE(timed_lock_gives_up) {
   pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
   pthread_mutex_lock(&mutex);
-  void* got = join(start(
+  void* got = join_thread(start_thread(
       [](void* m) {
         timespec until = {};
         clock_gettime(CLOCK_REALTIME, &until);
@@ -100,13 +81,13 @@ CASE(robust_mutex_tells_of_its_dead_owner) {
     pthread_mutex_lock(static_cast<pthread_mutex_t*>(m));
     return nullptr;
   };
-  join(start(die_holding, &mutex));
+  join_thread(start_thread(die_holding, &mutex));
   CHECK_EQ(pthread_mutex_lock(&mutex), EOWNERDEAD);
   CHECK_EQ(pthread_mutex_consistent(&mutex), 0);
   CHECK_EQ(pthread_mutex_unlock(&mutex), 0);
   CHECK_EQ(pthread_mutex_lock(&mutex), 0);
   CHECK_EQ(pthread_mutex_unlock(&mutex), 0);
-  join(start(die_holding, &mutex));
+  join_thread(start_thread(die_holding, &mutex));
   CHECK_EQ(pthread_mutex_lock(&mutex), EOWNERDEAD);
   CHECK_EQ(pthread_mutex_unlock(&mutex), 0);  // not made consistent
   CHECK_EQ(pthread_mutex_lock(&mutex), ENOTRECOVERABLE);
@@ -192,14 +173,14 @@ CASE(barrier_elects_one_each_round) {
   REQUIRE(pthread_barrier_init(&barrier, nullptr, 6) == 0);
   pthread_t threads[6];
   for (pthread_t& thread : threads) {
-    thread = start([](void*) -> void* {
+    thread = start_thread([](void*) -> void* {
       for (int round = 0; round < 50; ++round) {
         if (pthread_barrier_wait(&barrier) == PTHREAD_BARRIER_SERIAL_THREAD) ++elected;
       }
       return nullptr;
     });
   }
-  for (pthread_t thread : threads) join(thread);
+  for (pthread_t thread : threads) join_thread(thread);
   CHECK_EQ(elected.load(), 50);
   pthread_barrier_destroy(&barrier);
 }
@@ -236,14 +217,14 @@ CASE(semaphores_count) {
   CHECK_ERRNO(sem_trywait(&semaphore), EAGAIN);
   timespec past = {1, 0};
   CHECK_ERRNO(sem_timedwait(&semaphore, &past), ETIMEDOUT);
-  pthread_t thread = start(
+  pthread_t thread = start_thread(
       [](void* s) -> void* {
         for (int i = 0; i < 100; ++i) sem_post(static_cast<sem_t*>(s));
         return nullptr;
       },
       &semaphore);
   for (int i = 0; i < 100; ++i) REQUIRE(sem_wait(&semaphore) == 0);
-  join(thread);
+  join_thread(thread);
   sem_destroy(&semaphore);
 }
 

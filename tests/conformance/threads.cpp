@@ -14,21 +14,6 @@
 
 namespace {
 
-pthread_t start(void* (*body)(void*), void* argument = nullptr,
-                const pthread_attr_t* attributes = nullptr) {
-  pthread_t thread;
-  REQUIRE(pthread_create(&thread, attributes, body, argument) == 0);
-  return thread;
-}
-void* join(pthread_t thread) {
-  void* result = nullptr;
-  REQUIRE(pthread_join(thread, &result) == 0);
-  return result;
-}
-void* as_pointer(intptr_t value) {
-  return reinterpret_cast<void*>(value);
-}
-
 thread_local int local_value = 5;
 thread_local char local_zero[3 * kPage];
 
@@ -36,7 +21,7 @@ thread_local char local_zero[3 * kPage];
 
 CASE(two_thousand_threads_one_after_the_other) {
   for (intptr_t i = 0; i < 2000; ++i) {
-    void* got = join(start([](void* argument) { return argument; }, as_pointer(i)));
+    void* got = join_thread(start_thread([](void* argument) { return argument; }, as_pointer(i)));
     REQUIRE(got == as_pointer(i));
   }
 }
@@ -51,7 +36,7 @@ CASE(sixty_four_threads_at_once) {
   pthread_t threads[64];
   for (int i = 0; i < 64; ++i) {
     work[i] = {&barrier, 0};
-    threads[i] = start(
+    threads[i] = start_thread(
         [](void* argument) -> void* {
           Work* mine = static_cast<Work*>(argument);
           mine->id = gettid();
@@ -61,7 +46,7 @@ CASE(sixty_four_threads_at_once) {
         &work[i]);
   }
   pthread_barrier_wait(&barrier);
-  for (pthread_t thread : threads) join(thread);
+  for (pthread_t thread : threads) join_thread(thread);
   for (int i = 0; i < 64; ++i) {
     CHECK(work[i].id > 0 && work[i].id != getpid());
     for (int j = 0; j < i; ++j) CHECK(work[i].id != work[j].id);
@@ -73,7 +58,7 @@ CASE(threads_share_memory_and_the_process_id) {
   static pid_t process, parent;
   static int value;
   value = 1;
-  join(start([](void*) -> void* {
+  join_thread(start_thread([](void*) -> void* {
     process = getpid();
     parent = getppid();
     value = value + 1;
@@ -88,7 +73,7 @@ CASE(threads_share_memory_and_the_process_id) {
 CASE(errno_and_thread_locals_are_each_threads_own) {
   errno = EDOM;
   local_value = 6;
-  join(start([](void*) -> void* {
+  join_thread(start_thread([](void*) -> void* {
     CHECK_EQ(errno, 0);
     CHECK_EQ(local_value, 5);
     CHECK(all_are(local_zero, sizeof local_zero, 0));
@@ -111,7 +96,7 @@ CASE(specific_data_destructors_run) {
             ++destroyed;
             if (left > 1) pthread_setspecific(key, as_pointer(left - 1));
           }) == 0);
-  join(start([](void*) -> void* {
+  join_thread(start_thread([](void*) -> void* {
     pthread_setspecific(key, as_pointer(3));
     return nullptr;
   }));
@@ -148,9 +133,9 @@ CASE(detached_threads_finish_by_themselves) {
       return nullptr;
     };
     if (i % 2 == 0) {
-      start(body, nullptr, &attributes);
+      start_thread(body, nullptr, &attributes);
     } else {
-      CHECK_EQ(pthread_detach(start(body)), 0);
+      CHECK_EQ(pthread_detach(start_thread(body)), 0);
     }
   }
   for (int i = 0; i < 100; ++i) REQUIRE(sem_wait(&done) == 0);
@@ -160,7 +145,7 @@ CASE(detached_threads_finish_by_themselves) {
 CASE(pthread_exit_gives_its_value_and_unwinds) {
   static int unwound;
   unwound = 0;
-  void* got = join(start([](void*) -> void* {
+  void* got = join_thread(start_thread([](void*) -> void* {
     struct Guard {
       ~Guard() { ++unwound; }
     } guard;
@@ -175,7 +160,7 @@ CASE(stack_size_and_guard_are_as_asked) {
   pthread_attr_init(&attributes);
   REQUIRE(pthread_attr_setstacksize(&attributes, kMiB) == 0);
   REQUIRE(pthread_attr_setguardsize(&attributes, 4 * kPage) == 0);
-  join(start(
+  join_thread(start_thread(
       [](void*) -> void* {
         pthread_attr_t mine;
         REQUIRE(pthread_getattr_np(pthread_self(), &mine) == 0);
@@ -199,7 +184,7 @@ CASE(thread_on_a_stack_of_ones_own) {
   pthread_attr_init(&attributes);
   REQUIRE(pthread_attr_setstack(&attributes, stack, 256 * kKiB) == 0);
   static uintptr_t where;
-  join(start(
+  join_thread(start_thread(
       [](void*) -> void* {
         volatile int here = 0;
         where = reinterpret_cast<uintptr_t>(&here);
@@ -216,7 +201,7 @@ CASE(process_lives_on_when_the_main_thread_exits) {
   int status = run_child([] {
     static pthread_t main_thread;
     main_thread = pthread_self();
-    start([](void*) -> void* {
+    start_thread([](void*) -> void* {
       pthread_join(main_thread, nullptr);
       check::print("the main thread is gone\n");
       _exit(21);
@@ -230,7 +215,7 @@ CASE(files_are_opened_when_the_main_thread_has_ended) {
   int status = run_child([] {
     static pthread_t main_thread;
     main_thread = pthread_self();
-    start([](void*) -> void* {
+    start_thread([](void*) -> void* {
       pthread_join(main_thread, nullptr);
       for (const char* path : {"/proc/meminfo", "/proc/thread-self/fd"}) {
         CHECK(close(open(path, O_RDONLY | O_CLOEXEC)) == 0);
@@ -254,7 +239,7 @@ CASE(files_are_opened_when_the_main_thread_has_ended) {
 
 CASE(exit_status_is_zero_when_the_last_thread_exits) {
   CHECK(exited(run_child([] {
-    start([](void*) -> void* {
+    start_thread([](void*) -> void* {
       sleep_ms(5);
       return nullptr;
     });
@@ -264,7 +249,7 @@ CASE(exit_status_is_zero_when_the_last_thread_exits) {
 
 CASE(exit_status_is_that_of_the_last_thread) {
   CHECK(exited(run_child([] {
-                 start([](void*) -> void* {
+                 start_thread([](void*) -> void* {
                    sleep_ms(5);
                    syscall(SYS_exit, 5);
                    return nullptr;
@@ -277,14 +262,14 @@ CASE(exit_status_is_that_of_the_last_thread) {
 CASE(exit_from_a_thread_ends_all) {
   int status = run_child([] {
     for (int i = 0; i < 4; ++i) {
-      start([](void*) -> void* {
+      start_thread([](void*) -> void* {
         for (;;) pause();
       });
-      start([](void*) -> void* {
+      start_thread([](void*) -> void* {
         for (;;) asm volatile("");
       });
     }
-    start([](void*) -> void* { exit(22); });
+    start_thread([](void*) -> void* { exit(22); });
     for (;;) pause();
   });
   CHECK(exited(status, 22));
@@ -306,10 +291,10 @@ CASE(cancellation_runs_the_cleanup) {
   sem_init(&started, 0, 0);
   cleaned = 0;
   for (int i = 0; i < 20; ++i) {
-    pthread_t thread = start(wait_to_be_cancelled, &started);
+    pthread_t thread = start_thread(wait_to_be_cancelled, &started);
     sem_wait(&started);
     CHECK_EQ(pthread_cancel(thread), 0);
-    CHECK(join(thread) == PTHREAD_CANCELED);
+    CHECK(join_thread(thread) == PTHREAD_CANCELED);
   }
   CHECK_EQ(cleaned.load(), 20);
 }
@@ -317,7 +302,7 @@ CASE(cancellation_runs_the_cleanup) {
 CASE(asynchronous_cancellation_stops_a_loop) {
   sem_t started;
   sem_init(&started, 0, 0);
-  pthread_t thread = start(
+  pthread_t thread = start_thread(
       [](void* s) -> void* {
         pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, nullptr);
         sem_post(static_cast<sem_t*>(s));
@@ -326,14 +311,14 @@ CASE(asynchronous_cancellation_stops_a_loop) {
       &started);
   sem_wait(&started);
   CHECK_EQ(pthread_cancel(thread), 0);
-  CHECK(join(thread) == PTHREAD_CANCELED);
+  CHECK(join_thread(thread) == PTHREAD_CANCELED);
 }
 
 CASE(disabled_cancellation_waits) {
   sem_t steps[2];
   sem_init(&steps[0], 0, 0);
   sem_init(&steps[1], 0, 0);
-  pthread_t thread = start(
+  pthread_t thread = start_thread(
       [](void* s) -> void* {
         sem_t* semaphores = static_cast<sem_t*>(s);
         pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, nullptr);
@@ -345,7 +330,7 @@ CASE(disabled_cancellation_waits) {
   sem_wait(&steps[0]);
   CHECK_EQ(pthread_cancel(thread), 0);
   sem_post(&steps[1]);
-  CHECK(join(thread) == as_pointer(3));
+  CHECK(join_thread(thread) == as_pointer(3));
 }
 
 CASE(standard_library_threads) {
@@ -384,15 +369,15 @@ CASE(standard_library_threads) {
 
 CASE(name_that_another_thread_gave_ends_with_the_thread) {
   for (int i = 0; i < 10; ++i) {
-    pthread_t thread = start([](void*) -> void* {
+    pthread_t thread = start_thread([](void*) -> void* {
       sleep_ms(20);
       return nullptr;
     });
     CHECK_EQ(pthread_setname_np(thread, "named"), 0);
-    join(thread);
+    join_thread(thread);
     char own[16] = "", next[16] = "";
     CHECK_EQ(pthread_getname_np(pthread_self(), own, sizeof own), 0);
-    join(start(
+    join_thread(start_thread(
         [](void* name) -> void* {
           pthread_getname_np(pthread_self(), static_cast<char*>(name), 16);
           return nullptr;
