@@ -118,12 +118,12 @@ uint64_t FakeProgram::put_text(const std::string& text) {
   return address;
 }
 
-int64_t FakeProgram::call(uint32_t number, uint64_t a0, uint64_t a1, uint64_t a2, uint64_t a3,
-                          uint64_t a4, uint64_t a5) {
+int64_t call(long number, uint64_t a0, uint64_t a1, uint64_t a2, uint64_t a3, uint64_t a4,
+             uint64_t a5) {
   const uint64_t arguments[6] = {a0, a1, a2, a3, a4, a5};
-  host_calls.clear();
-  log.clear();
-  return proxy_system_call(number, arguments);
+  program().host_calls.clear();
+  program().log.clear();
+  return proxy_system_call(static_cast<uint32_t>(number), arguments);
 }
 
 }  // namespace dbos::test

@@ -49,10 +49,6 @@ class FakeProgram {
   }
   uint64_t put_text(const std::string& text);
 
-  // A system call of the program.
-  int64_t call(uint32_t number, uint64_t a0 = 0, uint64_t a1 = 0, uint64_t a2 = 0, uint64_t a3 = 0,
-               uint64_t a4 = 0, uint64_t a5 = 0);
-
   vmm::GuestMemory memory;
   vmm::DescriptorGuard& guard = vmm::own_descriptors();
   std::vector<uint32_t> host_calls;  // numbers, in order
@@ -78,5 +74,9 @@ class FakeProgram {
 
 // The one program; frames are never given back.
 FakeProgram& program();
+
+// A system call of the program.
+int64_t call(long number, uint64_t a0 = 0, uint64_t a1 = 0, uint64_t a2 = 0, uint64_t a3 = 0,
+             uint64_t a4 = 0, uint64_t a5 = 0);
 
 }  // namespace dbos::test

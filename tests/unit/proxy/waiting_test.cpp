@@ -23,11 +23,6 @@ using namespace dbos::test;
 
 namespace {
 
-int64_t call(long number, uint64_t a0 = 0, uint64_t a1 = 0, uint64_t a2 = 0, uint64_t a3 = 0,
-             uint64_t a4 = 0, uint64_t a5 = 0) {
-  return program().call(static_cast<uint32_t>(number), a0, a1, a2, a3, a4, a5);
-}
-
 struct Pipe {
   Pipe() { REQUIRE(pipe(ends) == 0); }
   ~Pipe() {
