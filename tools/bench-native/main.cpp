@@ -6,17 +6,14 @@
 #include <algorithm>
 #include <bit>
 #include <cstdio>
-#include <exception>
 #include <string>
 
 #include "tools/bench-native/report.h"
-#include "tools/standard_output.h"
+#include "tools/bench/bench_main.h"
 
 namespace dbos::bench {
 namespace {
 
-constexpr int kNotMet = 1;
-constexpr int kUsage = 2;
 constexpr uint64_t kGiB = uint64_t{1} << 30;
 
 constexpr const char* kDescription =
@@ -92,31 +89,10 @@ int run(const Options& options) {
   return is_met ? 0 : kNotMet;
 }
 
-int parse_and_run(int argc, char** argv) {
-  Options options;
-  CLI::App app(kDescription, "dbos-bench-native");
-  declare(app, options);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::CallForHelp& help) {
-    return app.exit(help);
-  }
-  return run(options);
-}
-
 }  // namespace
 }  // namespace dbos::bench
 
 int main(int argc, char** argv) {
-  try {
-    const int status = dbos::bench::parse_and_run(argc, argv);
-    dbos::finish_output();
-    return status;
-  } catch (const CLI::ParseError& error) {
-    fmt::print(stderr, "dbos-bench-native: {}; 'dbos-bench-native --help' says how to write it\n",
-               error.what());
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "dbos-bench-native: {}\n", error.what());
-  }
-  return dbos::bench::kUsage;
+  using namespace dbos::bench;
+  return bench_main(argc, argv, "dbos-bench-native", kDescription, declare, run);
 }

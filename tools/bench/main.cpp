@@ -9,15 +9,12 @@
 #include <string>
 #include <vector>
 
+#include "tools/bench/bench_main.h"
 #include "tools/bench/measures.h"
 #include "tools/bench/report.h"
-#include "tools/standard_output.h"
 
 namespace dbos::bench {
 namespace {
-
-constexpr int kNotMet = 1;
-constexpr int kUsage = 2;
 
 constexpr const char* kDescription =
     R"(Measures what a program pays and gains in guest ring 0, beside plain Linux in the same machine and
@@ -166,30 +163,10 @@ int run(const Options& options) {
   return all_met(lines) ? 0 : kNotMet;
 }
 
-int parse_and_run(int argc, char** argv) {
-  Options options;
-  CLI::App app(kDescription, "dbos-bench");
-  declare(app, options);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::CallForHelp& help) {
-    return app.exit(help);
-  }
-  return run(options);
-}
-
 }  // namespace
 }  // namespace dbos::bench
 
 int main(int argc, char** argv) {
-  try {
-    const int status = dbos::bench::parse_and_run(argc, argv);
-    dbos::finish_output();
-    return status;
-  } catch (const CLI::ParseError& error) {
-    fmt::print(stderr, "dbos-bench: {}; 'dbos-bench --help' says how to write it\n", error.what());
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "dbos-bench: {}\n", error.what());
-  }
-  return dbos::bench::kUsage;
+  using namespace dbos::bench;
+  return bench_main(argc, argv, "dbos-bench", kDescription, declare, run);
 }
