@@ -129,6 +129,29 @@ print(len(begun), "threads")'
 
 test_no_mapping_is_left() { setting vm/max_map_count 900 both "$python" -c "$map_all"; }
 
+# More holes between mappings than dbos-run can note: a large one is noted in place of a small one, and used again.
+readonly make_holes='
+import mmap, sys, urllib.request
+def used():
+    page = urllib.request.urlopen("http://127.0.0.1:" + sys.argv[1] + "/metrics").read().decode()
+    return next(float(line.split()[1]) for line in page.splitlines() if line.startswith("dbos_window_bytes "))
+maps = [mmap.mmap(-1, 4096) for each in range(16800)]
+large = mmap.mmap(-1, 64 << 20)
+for each in maps[::2]: each.close()
+before = used()
+large.close()
+closed = used()
+large = mmap.mmap(-1, 64 << 20)
+print(before - closed > 60 << 20, used() - before < 1 << 20)'
+
+seconds[large_holes_are_used_again]=240
+test_large_holes_are_used_again() {
+  local port
+  port=$(free_port)
+  one 'exit 0' "${dbos[@]}" --metrics "$port" "$python" -c "$make_holes" "$port"
+  expect 'the window' 'True True' "$(<one.out)"
+}
+
 # What is executed leaves the memory of dbos-run to the others. `cat` sees Linux's own list.
 readonly execute_often='
 import os, subprocess

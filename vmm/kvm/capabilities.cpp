@@ -34,6 +34,12 @@ int64_t enable_capability(int descriptor, uint32_t number, uint64_t argument) {
   return kvm_call(descriptor, KVM_ENABLE_CAP, &enabling);
 }
 
+int64_t keep_pause_in_guest(int vm_descriptor) {
+  const int supported = ioctl(vm_descriptor, KVM_CHECK_EXTENSION, KVM_CAP_X86_DISABLE_EXITS);
+  if (supported < 0 || (supported & KVM_X86_DISABLE_EXITS_PAUSE) == 0) return 0;
+  return enable_capability(vm_descriptor, KVM_CAP_X86_DISABLE_EXITS, KVM_X86_DISABLE_EXITS_PAUSE);
+}
+
 std::string missing_capabilities(int kvm_descriptor) {
   std::string missing;
   for (const Capability& capability : kRequired) {

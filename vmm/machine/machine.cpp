@@ -138,6 +138,7 @@ void Machine::open_kvm() {
     throw StartError::with_errno("KVM can't place its task state segment");
   }
   check(disable_performance_counters(vm_descriptor_), "leave out the performance counters");
+  check(keep_pause_in_guest(vm_descriptor_), "keep PAUSE in the guest");
   // There are no interrupt controllers: nothing interrupts (decision 0010). And without them KVM
   // does not have pages fetched behind the guest's back, which would be tried for ever with a page
   // of a file that was cut: the guest is not told that there is none.

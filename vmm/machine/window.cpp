@@ -228,11 +228,24 @@ void Window::release(uint64_t begin, uint64_t size) {
   } else if (joins_next) {
     next->begin = begin;
     next->size += size;
-  } else if (hole_count_ < kHolesMax) {
-    std::copy_backward(next, holes_ + hole_count_, holes_ + hole_count_ + 1);
-    *next = Hole{begin, size};
-    ++hole_count_;
-  }  // else: the addresses are lost, not the memory
+  } else {
+    insert_hole(next, {begin, size});
+  }
+}
+
+// Where there are as many as can be noted, the smallest one's addresses are lost, not its memory.
+void Window::insert_hole(Hole* place, Hole hole) {
+  if (hole_count_ == kHolesMax) {
+    Hole* const smallest = std::min_element(
+        holes_, holes_ + hole_count_, [](const Hole& a, const Hole& b) { return a.size < b.size; });
+    if (hole.size <= smallest->size) return;
+    std::copy(smallest + 1, holes_ + hole_count_, smallest);
+    --hole_count_;
+    if (smallest < place) --place;
+  }
+  std::copy_backward(place, holes_ + hole_count_, holes_ + hole_count_ + 1);
+  *place = hole;
+  ++hole_count_;
 }
 
 int64_t Window::add_slots(uint64_t end) {

@@ -59,6 +59,7 @@ class Window {
   int64_t move_in(uint64_t from, uint64_t length, int protection);
   uint64_t allocate(uint64_t length);
   void release(uint64_t begin, uint64_t size);
+  void insert_hole(Hole* place, Hole hole);
   int64_t add_slots(uint64_t end);
 
   int vm_;

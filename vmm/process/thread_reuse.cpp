@@ -94,6 +94,12 @@ void close_memory() {
   if (!has_none) raw_call(__NR_prctl, PR_SET_DUMPABLE, 0);
 }
 
+// A thread that is used again gets its creator's name in any case.
+bool is_about_name(const Call& call) {
+  const auto option = static_cast<int32_t>(call.arguments[0]);
+  return option == PR_SET_NAME || option == PR_GET_NAME;
+}
+
 }  // namespace
 
 bool may_change_credentials(uint32_t call_number) {
@@ -121,7 +127,7 @@ void note_thread_attributes(Vcpu& vcpu, const Call& call) {
       if (takes_rights(static_cast<int32_t>(call.arguments[0]))) {
         vcpu.process->changed_attributes.store(1);
       }
-      vcpu.keeps_thread.store(0);
+      if (!is_about_name(call)) vcpu.keeps_thread.store(0);
       return;
     case __NR_sched_setaffinity:
     case __NR_sched_setscheduler:
