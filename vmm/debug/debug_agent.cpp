@@ -18,7 +18,7 @@ Vcpu* acquire_agent(HostProcess& process) {
   vcpu->process = &process;
   vcpu->dispositions = &process.signals;
   vcpu->was_run = true;
-  vcpu->adopted.store(1);  // services for memory only, and it comes back at its end
+  vcpu->role.store(Role::kAdopted);  // services for memory only, and it comes back at its end
   vcpu->page->dying = 0;
   vcpu->page->park_word = 0;
   vcpu->page->signal.number = 0;
@@ -82,7 +82,7 @@ bool has_debug_registers(uint32_t vcpu) {
 
 void release_agent() {
   if (agent == nullptr) return;
-  agent->adopted.store(0);
+  agent->role.store(Role::kProgram);
   agent->page->debug = 0;
   machine().vcpus().release(*agent);
   agent = nullptr;

@@ -30,7 +30,7 @@ bool is_debugging_enabled() {
 
 bool is_live(const Vcpu& vcpu) {
   return vcpu.state.load() == VcpuState::kBusy && vcpu.is_alive() && vcpu.host_thread.load() != 0 &&
-         vcpu.adopted.load() == 0 && vcpu.is_helper.load() == 0;
+         vcpu.role.load() == Role::kProgram;
 }
 
 bool is_at_rest(const Vcpu& vcpu) {

@@ -28,6 +28,11 @@ inline constexpr uint32_t kNoCall = UINT32_MAX;
 // kLost: made by a process that is gone, so that nobody has its descriptor.
 enum class VcpuState : uint32_t { kAbsent, kIdle, kBusy, kParked, kEnded, kLost };
 
+// What it runs, and with that what it may ask for (allowed_calls.h). kHelper: no program
+// (helper.h). kAdopted: its own thread is dead, and another releases what that held (steward.h); or
+// it is the debugger's agent.
+enum class Role : uint32_t { kProgram, kHelper, kAdopted };
+
 struct Vcpu;
 
 // See making.h.
@@ -71,13 +76,14 @@ struct Vcpu : SignalContext {
   std::atomic<uint32_t> has_forked;    // its host thread is the parent of processes
   std::atomic<uint32_t> wake_word;     // of a parked one: futex, 1: go on
   std::atomic<Life> life;              // see begin_life
-  std::atomic<uint32_t> adopted;       // another thread runs it, to release what the dead one held
-  std::atomic<uint32_t> is_helper;     // it runs no program (helper.h)
+  std::atomic<Role> role;
   std::atomic<uint32_t> is_unset;  // its registers are not yet those that its thread begins with
 
   Making making;                      // what its thread's call is making
   std::atomic<uint64_t> call_memory;  // what its call has for itself (call_memory.h); 0: nothing
   uint64_t call_memory_size;
+
+  bool is_adopted() const { return role.load() == Role::kAdopted; }
 
   // A thread of the program begins on it. host_thread is set by then, and becomes 0 only by the
   // host thread's death: who finds it 0 may adopt the vCPU by ending the life that it saw.

@@ -40,9 +40,15 @@ bool is_of_helper(const Call& call) {
 }  // namespace
 
 bool is_allowed(const Vcpu& vcpu, const Call& call) {
-  if (vcpu.adopted.load() != 0) return is_upkeep(call);
-  if (vcpu.is_helper.load() != 0) return is_upkeep(call) || is_of_helper(call);
-  return true;
+  switch (vcpu.role.load()) {
+    case Role::kProgram:
+      return true;
+    case Role::kHelper:
+      return is_upkeep(call) || is_of_helper(call);
+    case Role::kAdopted:
+      return is_upkeep(call);
+  }
+  return false;
 }
 
 }  // namespace dbos::vmm

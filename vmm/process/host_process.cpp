@@ -181,7 +181,7 @@ HostProcess* acquire_process(HostProcess* parent) {
       process.moves.unlock();  // the one before may have been killed with it
       process.guardian_id.store(parent == nullptr ? 0 : parent->process_id);
       process.guardian.store(parent);
-      process.has_forked.store(0);
+      process.after_fork.store(AfterFork::kNothing);
       process.ended_by_itself.store(0);
       process.death_signal.store(0);
       process.changed_attributes.store(parent == nullptr ? 0 : parent->changed_attributes.load());

@@ -10,9 +10,9 @@
 
 namespace dbos::vmm {
 
-// HostProcess::has_forked.
-inline constexpr uint32_t kHasForked = 1;
-inline constexpr uint32_t kTidyingUp = 2;
+// What a fork has left to be done (tidy_up.h). kForked: all of it. kTidyingUp: the steward was
+// told, a vCPU or the helper may be missing.
+enum class AfterFork : uint32_t { kNothing, kForked, kTidyingUp };
 
 // Of HostProcess::ended_by_itself: by exit or a signal of its own; for each of its threads that is
 // in execve, which may succeed.
@@ -37,9 +37,9 @@ struct HostProcess {
   // table: the copy would keep a number that no guard knows.
   mutable HostLock moves;
   std::atomic<uint32_t> changed_attributes;  // of its threads, see thread_reuse.h
-  std::atomic<uint32_t> has_forked;          // kHasForked or kTidyingUp; 0: no, or all is tidy
-  std::atomic<uint32_t> ended_by_itself;     // 0: if it is gone, it was killed
-  std::atomic<uint32_t> death_signal;        // the program's, see death_signal.h; 0: none
+  std::atomic<AfterFork> after_fork;
+  std::atomic<uint32_t> ended_by_itself;  // 0: if it is gone, it was killed
+  std::atomic<uint32_t> death_signal;     // the program's, see death_signal.h; 0: none
 };
 
 // A record for a new process, kChanging. `parent` null: the first. Null at the limit. Once a vCPU

@@ -60,7 +60,7 @@ bool begin_adoption(Vcpu& vcpu, const HostProcess& own, uint32_t adopter) {
   if (!machine().vcpus().is_usable(vcpu, own) && !can_lend(vcpu, own)) return false;
   if (!vcpu.begin_adoption(adopter)) return false;
   use_descriptor_of(vcpu, own);
-  vcpu.adopted.store(1);
+  vcpu.role.store(Role::kAdopted);
   unmap_call_memory(vcpu);
   vcpu.page->signal.number = 0;
   vcpu.page->dying = 1;

@@ -55,7 +55,7 @@ void tidy_up_after_fork(Vcpu& vcpu, const Call& call) {
   if (is_fork(call)) return;
   HostProcess& process = *vcpu.process;
   const bool is_idle = is_about_to_wait(call);
-  if (process.has_forked.exchange(kTidyingUp) == kHasForked) {
+  if (process.after_fork.exchange(AfterFork::kTidyingUp) == AfterFork::kForked) {
     start_steward(process);
     ring_steward();
     if (!is_idle) return;
@@ -64,8 +64,8 @@ void tidy_up_after_fork(Vcpu& vcpu, const Call& call) {
   if (!vcpus.prepare_one(process, is_idle ? ready_vcpus(process) : kReadyAtLeast) || !is_idle)
     return;
   start_waiting_helper(vcpu);
-  uint32_t expected = kTidyingUp;  // unless it has forked again
-  process.has_forked.compare_exchange_strong(expected, 0);
+  AfterFork expected = AfterFork::kTidyingUp;  // unless it has forked again
+  process.after_fork.compare_exchange_strong(expected, AfterFork::kNothing);
 }
 
 }  // namespace dbos::vmm

@@ -16,7 +16,7 @@ namespace dbos::vmm {
 // vCPUs that are ready at the start: for the first fork, the helper, and the next fork.
 inline constexpr uint32_t kReadyAtStart = 3;
 
-// Before `call` of a process whose HostProcess::has_forked is not 0.
+// Before `call` of a process whose HostProcess::after_fork is not kNothing.
 void tidy_up_after_fork(Vcpu& vcpu, const Call& call);
 
 }  // namespace dbos::vmm

@@ -64,7 +64,7 @@ int64_t perform(Vcpu& vcpu, const Call& call) {
     ++vcpu.statistics->system_calls;
   }
   if (call.flags != 0) return -EINVAL;
-  const bool is_adopted = vcpu.adopted.load() != 0;
+  const bool is_adopted = vcpu.is_adopted();
   if (is_adopted && makes_child(call)) return result_of_making(vcpu);
   if (!is_allowed(vcpu, call)) return is_adopted ? -EINTR : -EPERM;
   if (call.number >= kServiceBase) return execute_service(vcpu, call);
@@ -77,16 +77,16 @@ int64_t perform(Vcpu& vcpu, const Call& call) {
 
 Next make_calls(Vcpu& vcpu) {
   HypercallPage& page = *vcpu.page;
-  const bool is_programs = vcpu.adopted.load() == 0 && vcpu.is_helper.load() == 0;
+  const bool is_programs = vcpu.role.load() == Role::kProgram;
   if (is_programs) keep_steward(*vcpu.process);
-  if (is_programs && vcpu.process->has_forked.load() != 0)
+  if (is_programs && vcpu.process->after_fork.load() != AfterFork::kNothing)
     tidy_up_after_fork(vcpu, copy_of(page.calls[0]));
   const uint32_t count =
       std::min<uint32_t>(__atomic_load_n(&page.call_count, __ATOMIC_RELAXED), kCallBatchMax);
   page.calls_done = 0;
   for (uint32_t i = 0; i < count; ++i) {
     const Call call = copy_of(page.calls[i]);
-    if (vcpu.adopted.load() != 0 && ends_thread(call)) return Next::kLeave;
+    if (vcpu.is_adopted() && ends_thread(call)) return Next::kLeave;
     if (is_thread_exit(call) && park_thread(vcpu)) return Next::kRun;
     vcpu.current_call.store(call.number, std::memory_order_relaxed);
     const int64_t result = perform(vcpu, call);
@@ -95,7 +95,7 @@ Next make_calls(Vcpu& vcpu) {
     page.calls_done = i + 1;
     end_making(vcpu);
     if (is_interrupted(result)) break;
-    if (vcpu.adopted.load() != 0 && is_yield(call)) return Next::kPause;
+    if (vcpu.is_adopted() && is_yield(call)) return Next::kPause;
   }
   return Next::kRun;
 }
@@ -103,7 +103,7 @@ Next make_calls(Vcpu& vcpu) {
 // A dead process's vCPU that can't run on, because its own crash ended the process: what it held is
 // lost, and nobody else ends for it.
 bool give_up_adopted(Vcpu& vcpu) {
-  if (vcpu.adopted.load() == 0) return false;
+  if (!vcpu.is_adopted()) return false;
   vcpu.state.store(VcpuState::kLost);
   return true;
 }
@@ -154,7 +154,7 @@ void start_thread(void* argument) {
   set_own_descriptors(*vcpu.process->descriptors);
   const auto id = static_cast<uint32_t>(raw_call(__NR_gettid));
   vcpu.host_thread.store(id);
-  if (vcpu.is_helper.load() != 0) begin_service_thread("dbos-helper");
+  if (vcpu.role.load() == Role::kHelper) begin_service_thread("dbos-helper");
   if (set_first_registers(vcpu) < 0) {
     die_with_report(vcpu, "KVM refused a virtual CPU's registers");
   }
@@ -185,8 +185,7 @@ void prepare_page(Vcpu& vcpu, const Vcpu& creator, uint64_t start_argument, Birt
   prepare_debugging(vcpu, creator, birth);
   vcpu.current_call.store(kNoCall);
   vcpu.program_mask.store(creator.program_mask.load());
-  vcpu.adopted.store(0);
-  vcpu.is_helper.store(0);
+  vcpu.role.store(Role::kProgram);
   vcpu.page->dying = 0;
   vcpu.page->park_word = 0;
   vcpu.page->signal.number = 0;
@@ -268,7 +267,7 @@ Next handle_run(Vcpu& vcpu, int64_t result) {
     machine().inject_exception(vcpu, kMachineCheckVector);
     return Next::kRun;
   }
-  if (result == -ENOMEM && vcpu.adopted.load() != 0) {
+  if (result == -ENOMEM && vcpu.is_adopted()) {
     pause_for_memory();
     return Next::kPause;
   }
@@ -279,7 +278,7 @@ Next handle_run(Vcpu& vcpu, int64_t result) {
 // Where a cgroup refuses KVM memory for its tables, a page fault of Linux's own would wait for it.
 // Whoever runs adopted vCPUs has others to run.
 int64_t run_guest(const Vcpu& vcpu) {
-  const int attempts_max = vcpu.adopted.load() != 0 ? 1 : kMemoryAttemptsMax;
+  const int attempts_max = vcpu.is_adopted() ? 1 : kMemoryAttemptsMax;
   for (int attempt = 1;; ++attempt) {
     const int64_t result = kvm_call(vcpu.descriptor, KVM_RUN);
     if (result != -ENOMEM || attempt == attempts_max) return result;
@@ -367,7 +366,7 @@ int64_t create_helper_thread(Vcpu& creator, uint64_t start_argument) {
   const AllSignalsBlocked blocked;
   Vcpu* const vcpu = acquire_vcpu(creator, *creator.process, start_argument, Birth::kThread);
   if (vcpu == nullptr) return -EAGAIN;
-  vcpu->is_helper.store(1);
+  vcpu->role.store(Role::kHelper);
   vcpu->keeps_thread.store(0);  // no thread of the program's is to have its rights
   vcpu->program_mask.store(~uint64_t{0});
   const int64_t result = start_host_thread(creator, *vcpu, kThreadFlags, start_thread, 0);
@@ -389,7 +388,7 @@ int64_t fork_process(Vcpu& creator, uint64_t start_argument, uint64_t exit_signa
   if (waits_for_exec) {
     reap_ended_threads(*creator.process);
   } else {
-    creator.process->has_forked.store(kHasForked);
+    creator.process->after_fork.store(AfterFork::kForked);
   }
   return result;
 }
