@@ -15,13 +15,8 @@ Vcpu* acquire_agent(HostProcess& process) {
   if (agent != nullptr) return agent;
   Vcpu* const vcpu = machine().vcpus().acquire(process);
   if (vcpu == nullptr) return nullptr;
-  vcpu->process = &process;
-  vcpu->dispositions = &process.signals;
-  vcpu->was_run = true;
-  vcpu->role.store(Role::kAdopted);  // services for memory only, and it comes back at its end
-  vcpu->page->dying = 0;
-  vcpu->page->park_word = 0;
-  vcpu->page->signal.number = 0;
+  // As if adopted: services for memory only, and it comes back at its end.
+  begin_use(*vcpu, process, Role::kAdopted);
   vcpu->page->debug = kDebugAgent;
   ThreadStop& stop = debug_state().threads[vcpu->index];
   stop.is_debugged = stop.is_scrubbed = false;  // of the thread that the vCPU had before
@@ -82,7 +77,6 @@ bool has_debug_registers(uint32_t vcpu) {
 
 void release_agent() {
   if (agent == nullptr) return;
-  agent->role.store(Role::kProgram);
   agent->page->debug = 0;
   machine().vcpus().release(*agent);
   agent = nullptr;

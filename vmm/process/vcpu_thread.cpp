@@ -180,35 +180,22 @@ void start_process(void* argument) {
   start_thread(argument);
 }
 
-// What a new program thread finds on its vCPU.
-void prepare_page(Vcpu& vcpu, const Vcpu& creator, uint64_t start_argument, Birth birth) {
+// What a new thread has from its creator.
+void prepare_start(Vcpu& vcpu, const Vcpu& creator, uint64_t start_argument, Birth birth) {
   prepare_debugging(vcpu, creator, birth);
-  vcpu.current_call.store(kNoCall);
   vcpu.program_mask.store(creator.program_mask.load());
-  vcpu.role.store(Role::kProgram);
-  vcpu.page->dying = 0;
-  vcpu.page->park_word = 0;
-  vcpu.page->signal.number = 0;
-  vcpu.page->attention = 0;
-  reset_signal_64(vcpu);
-  vcpu.making.child.store(nullptr);
   vcpu.page->start_argument = start_argument;
   vcpu.is_unset.store(1);
-  vcpu.run->immediate_exit = 0;
 }
 
 // A vCPU for a new thread of `process`; the creator's process has its descriptor.
-Vcpu* acquire_vcpu(const Vcpu& creator, HostProcess& process, uint64_t start_argument,
-                   Birth birth) {
+Vcpu* acquire_vcpu(const Vcpu& creator, HostProcess& process, uint64_t start_argument, Birth birth,
+                   Role role = Role::kProgram) {
   Vcpu* const vcpu = machine().vcpus().acquire(*creator.process);
   if (vcpu == nullptr) return nullptr;
-  vcpu->process = &process;
-  vcpu->dispositions = &process.signals;
-  vcpu->keeps_thread.store(1);
-  vcpu->has_forked.store(0);
-  vcpu->was_run = true;
+  begin_use(*vcpu, process, role);
   vcpu->page->process_id = 0;  // until it begins: the last user's is nobody's any more
-  prepare_page(*vcpu, creator, start_argument, birth);
+  prepare_start(*vcpu, creator, start_argument, birth);
   return vcpu;
 }
 
@@ -299,7 +286,8 @@ int64_t restart_parked_thread(Vcpu& creator, uint64_t start_argument, uint64_t r
   Vcpu* const vcpu = take_parked_thread(creator);
   if (vcpu == nullptr) return 0;
   begin_making(creator, *vcpu, Making::Way::kRestart);
-  prepare_page(*vcpu, creator, start_argument, Birth::kThread);
+  begin_use(*vcpu, *creator.process, Role::kProgram);
+  prepare_start(*vcpu, creator, start_argument, Birth::kThread);
   store_index(*vcpu, result_address);
   const int64_t id = vcpu->host_thread.load();
   vcpu->begin_life();
@@ -330,6 +318,24 @@ Machine& machine() {
 }
 void set_machine(Machine& machine) {
   the_machine = &machine;
+}
+
+void begin_use(Vcpu& vcpu, HostProcess& process, Role role) {
+  vcpu.process = &process;
+  vcpu.dispositions = &process.signals;
+  vcpu.was_run = true;
+  vcpu.role.store(role);
+  // No thread of the program's is to have the rights of another.
+  vcpu.keeps_thread.store(role == Role::kProgram ? 1 : 0);
+  vcpu.has_forked.store(0);
+  vcpu.current_call.store(kNoCall);
+  vcpu.making.child.store(nullptr);
+  vcpu.page->dying = 0;
+  vcpu.page->park_word = 0;
+  vcpu.page->signal.number = 0;
+  vcpu.page->attention = 0;
+  vcpu.run->immediate_exit = 0;
+  reset_signal_64(vcpu);
 }
 
 int64_t set_first_registers(Vcpu& vcpu) {
@@ -364,10 +370,9 @@ int64_t create_thread(Vcpu& creator, uint64_t start_argument, uint64_t result_ad
 
 int64_t create_helper_thread(Vcpu& creator, uint64_t start_argument) {
   const AllSignalsBlocked blocked;
-  Vcpu* const vcpu = acquire_vcpu(creator, *creator.process, start_argument, Birth::kThread);
+  Vcpu* const vcpu =
+      acquire_vcpu(creator, *creator.process, start_argument, Birth::kThread, Role::kHelper);
   if (vcpu == nullptr) return -EAGAIN;
-  vcpu->role.store(Role::kHelper);
-  vcpu->keeps_thread.store(0);  // no thread of the program's is to have its rights
   vcpu->program_mask.store(~uint64_t{0});
   const int64_t result = start_host_thread(creator, *vcpu, kThreadFlags, start_thread, 0);
   end_making(creator);
@@ -413,11 +418,8 @@ Vcpu& adopt_first_thread(Machine& machine) {
     throw StartError::with_code(static_cast<int>(-result), "KVM can't set up a virtual CPU");
   }
   machine.vcpus().prepare(*process, kReadyAtStart);
-  vcpu->process = process;
+  begin_use(*vcpu, *process, Role::kProgram);
   process->record.store(RecordState::kLive);
-  vcpu->dispositions = &process->signals;
-  vcpu->keeps_thread.store(1);
-  vcpu->was_run = true;
   vcpu->page->process_id = process->process_id;
   vcpu->page->thread_id = process->process_id;
   vcpu->host_thread.store(process->process_id);

@@ -14,6 +14,10 @@ void set_machine(Machine& machine);
 // Runs a vCPU on the calling host thread until the program's thread or process ends.
 [[noreturn]] void run_vcpu(Vcpu& vcpu);
 
+// A vCPU that was taken (VcpuPool::acquire, take_parked_thread) is used for `process` from now on:
+// nothing is left of what the one before it was doing. Before begin_life().
+void begin_use(Vcpu& vcpu, HostProcess& process, Role role);
+
 // The registers that the thread of a new life begins with. 0 or -errno.
 int64_t set_first_registers(Vcpu& vcpu);
 
