@@ -50,6 +50,16 @@ enum class Service : uint32_t {
 #undef DBOS_SERVICE
 };
 
+inline constexpr Service kServices[] = {
+#define DBOS_SERVICE(number, name, constant, ...) Service::k##constant,
+#include "hypercall/services.def"
+#undef DBOS_SERVICE
+};
+inline constexpr uint32_t kServiceCount = sizeof kServices / sizeof kServices[0];
+// By number, with none left out.
+static_assert(static_cast<uint32_t>(kServices[kServiceCount - 1]) ==
+              kServiceBase + kServiceCount - 1);
+
 enum class LogSeverity : uint32_t {
   kError = DBOS_LOG_ERROR,
   kWarning = DBOS_LOG_WARNING,
@@ -71,6 +81,13 @@ inline constexpr uint64_t kForkWaitForExec = DBOS_FORK_WAIT_FOR_EXEC;
 
 using Call = ::dbos_call;
 static_assert(sizeof(Call) == 64);
+
+constexpr bool is(uint32_t number, Service service) {
+  return number == static_cast<uint32_t>(service);
+}
+constexpr bool is(const Call& call, Service service) {
+  return is(call.number, service);
+}
 
 // While `number` is not zero, Linux's signal mask of the host thread is full; the guest kernel
 // clears `number` and then sets the mask that the handler runs with (Service::kSignalMask).

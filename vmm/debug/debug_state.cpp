@@ -36,7 +36,7 @@ bool is_live(const Vcpu& vcpu) {
 bool is_at_rest(const Vcpu& vcpu) {
   if (debug_state().threads[vcpu.index].held.load() != 0) return true;
   const uint32_t call = vcpu.current_call.load();
-  return call != kNoCall && call != static_cast<uint32_t>(Service::kDebugStop);
+  return call != kNoCall && !is(call, Service::kDebugStop);
 }
 
 void set_debug_flags(Vcpu& vcpu, uint32_t to_clear, uint32_t to_set) {

@@ -13,7 +13,6 @@ constexpr const char* kServiceNames[] = {
 #include "hypercall/services.def"
 #undef DBOS_SERVICE
 };
-static_assert(sizeof kServiceNames / sizeof kServiceNames[0] == kServiceCount);
 
 constexpr CounterName kCounterNames[] = {
 #define DBOS_COUNTER(constant, family, label, meaning) \

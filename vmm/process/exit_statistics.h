@@ -20,9 +20,6 @@ inline constexpr uint32_t kExitKindCount = static_cast<uint32_t>(ExitKind::kCoun
 inline constexpr const char* kExitKindNames[kExitKindCount] = {
     "system_call", "park", "service", "interrupted", "lost_page", "other"};
 
-inline constexpr uint32_t kServiceCount =
-    static_cast<uint32_t>(Service::kEndFork) - kServiceBase + 1;
-
 // Written by the thread that runs the vCPU alone; a reader sees each number as of a moment ago.
 struct ExitStatistics {
   uint64_t exits[kExitKindCount];

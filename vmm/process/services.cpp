@@ -274,21 +274,11 @@ int64_t execute_service(Vcpu& vcpu, const Call& call) {
 }
 
 bool makes_child(const Call& call) {
-  return call.number == static_cast<uint32_t>(Service::kThreadCreate) ||
-         call.number == static_cast<uint32_t>(Service::kProcessFork);
-}
-
-bool is_thread_exit(const Call& call) {
-  return call.number == static_cast<uint32_t>(Service::kThreadExit);
-}
-
-bool is_yield(const Call& call) {
-  return call.number == static_cast<uint32_t>(Service::kYield);
+  return is(call, Service::kThreadCreate) || is(call, Service::kProcessFork);
 }
 
 bool ends_thread(const Call& call) {
-  const bool is_exit = call.number == static_cast<uint32_t>(Service::kExit);
-  return is_thread_exit(call) || (is_exit && call.arguments[1] != 0);
+  return is(call, Service::kThreadExit) || (is(call, Service::kExit) && call.arguments[1] != 0);
 }
 
 }  // namespace dbos::vmm

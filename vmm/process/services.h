@@ -16,12 +16,6 @@ int64_t execute_service(Vcpu& vcpu, const Call& call);
 // Service::kThreadCreate or kProcessFork.
 bool makes_child(const Call& call);
 
-// Service::kThreadExit.
-bool is_thread_exit(const Call& call);
-
-// Service::kYield.
-bool is_yield(const Call& call);
-
 // Whether an adopted vCPU that makes the call has released all that it held.
 bool ends_thread(const Call& call);
 

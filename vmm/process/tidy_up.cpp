@@ -27,10 +27,6 @@ bool has_events(uint64_t epoll_descriptor) {
   return raw_call(__NR_poll, reinterpret_cast<uint64_t>(&watched), 1, 0) != 0;
 }
 
-bool is_fork(const Call& call) {
-  return call.number == static_cast<uint32_t>(Service::kProcessFork);
-}
-
 // Whether nothing is kept waiting by what is done before the call.
 bool is_about_to_wait(const Call& call) {
   switch (call.number) {
@@ -52,7 +48,7 @@ bool is_about_to_wait(const Call& call) {
 }  // namespace
 
 void tidy_up_after_fork(Vcpu& vcpu, const Call& call) {
-  if (is_fork(call)) return;
+  if (is(call, Service::kProcessFork)) return;
   HostProcess& process = *vcpu.process;
   const bool is_idle = is_about_to_wait(call);
   if (process.after_fork.exchange(AfterFork::kTidyingUp) == AfterFork::kForked) {

@@ -87,7 +87,7 @@ Next make_calls(Vcpu& vcpu) {
   for (uint32_t i = 0; i < count; ++i) {
     const Call call = copy_of(page.calls[i]);
     if (vcpu.is_adopted() && ends_thread(call)) return Next::kLeave;
-    if (is_thread_exit(call) && park_thread(vcpu)) return Next::kRun;
+    if (is(call, Service::kThreadExit) && park_thread(vcpu)) return Next::kRun;
     vcpu.current_call.store(call.number, std::memory_order_relaxed);
     const int64_t result = perform(vcpu, call);
     vcpu.current_call.store(kNoCall, std::memory_order_relaxed);
@@ -95,7 +95,7 @@ Next make_calls(Vcpu& vcpu) {
     page.calls_done = i + 1;
     end_making(vcpu);
     if (is_interrupted(result)) break;
-    if (vcpu.is_adopted() && is_yield(call)) return Next::kPause;
+    if (vcpu.is_adopted() && is(call, Service::kYield)) return Next::kPause;
   }
   return Next::kRun;
 }
@@ -114,7 +114,7 @@ ExitKind kind_of_exit(const Vcpu& vcpu, int64_t result) {
   if (vcpu.run->exit_reason != KVM_EXIT_IO) return ExitKind::kOther;
   const uint32_t number = vcpu.page->calls[0].number;
   if (number < kServiceBase) return ExitKind::kSystemCall;
-  return number == static_cast<uint32_t>(Service::kPark) ? ExitKind::kPark : ExitKind::kService;
+  return is(number, Service::kPark) ? ExitKind::kPark : ExitKind::kService;
 }
 
 void handle_interrupted_run(Vcpu& vcpu) {

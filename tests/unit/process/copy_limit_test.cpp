@@ -42,12 +42,12 @@ void wake_helper(HelperWork) {}
 void leave_helper(Process&) {}
 
 i64 hypercall(u32 number, u64 a0, u64, u64, u64, u64, u64) {
-  if (number == static_cast<u32>(Service::kPark)) {
+  if (is(number, Service::kPark)) {
     now_ns = a0;
     if (on_sleep) on_sleep();
     return -ETIMEDOUT;
   }
-  if (number == static_cast<u32>(Service::kEndFork)) return on_kill(static_cast<i32>(a0));
+  if (is(number, Service::kEndFork)) return on_kill(static_cast<i32>(a0));
   return 0;
 }
 

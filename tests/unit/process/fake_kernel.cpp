@@ -89,9 +89,8 @@ i64 wake(u64 vcpu) {
 }
 
 i64 answer(const Call& call) {
-  if (call.number == static_cast<u32>(Service::kPark))
-    return park(call.arguments[0], call.arguments[1]);
-  if (call.number == static_cast<u32>(Service::kWake)) return wake(call.arguments[0]);
+  if (is(call, Service::kPark)) return park(call.arguments[0], call.arguments[1]);
+  if (is(call, Service::kWake)) return wake(call.arguments[0]);
   if (call.number == 234) return 0;  // tgkill with signal 0: the thread is alive
   if (!fake::on_hypercall) throw std::runtime_error("an unexpected hypercall");
   return fake::on_hypercall(call);

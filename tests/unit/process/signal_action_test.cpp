@@ -39,7 +39,7 @@ struct Fixture {
   ~Fixture() { fake::on_hypercall = nullptr; }
 
   i64 answer(const Call& call) {
-    if (call.number != static_cast<u32>(Service::kSignalAction)) return 0;
+    if (!is(call, Service::kSignalAction)) return 0;
     std::unique_lock lock(mutex);
     const std::function<void()> before = std::move(before_next);
     before_next = nullptr;

@@ -59,7 +59,7 @@ struct Fixture {
   }
   i64 answer(const Call& call) {
     calls.push_back(call);
-    if (call.number == static_cast<u32>(Service::kSignalMask)) {
+    if (is(call, Service::kSignalMask)) {
       if (self.page().signal.number != 0) return kNotStarted;
       host_mask = call.arguments[0];
       if (arrives_with_next_mask != 0) {
@@ -69,8 +69,7 @@ struct Fixture {
       }
       return 0;
     }
-    if (call.number == static_cast<u32>(Service::kDie))
-      throw Died{static_cast<u32>(call.arguments[0])};
+    if (is(call, Service::kDie)) throw Died{static_cast<u32>(call.arguments[0])};
     return 0;
   }
   void return_with(i64 result) {

@@ -153,7 +153,7 @@ u32 current_vcpu() {
 }  // namespace platform
 
 i64 hypercall(u32 number, u64 a0, u64 a1, u64 a2, u64 a3, u64 a4, u64 a5) {
-  if (number == static_cast<u32>(Service::kLog)) {
+  if (is(number, Service::kLog)) {
     program().log.append(reinterpret_cast<const char*>(a0), a1);
     program().log += '\n';
     return 0;
