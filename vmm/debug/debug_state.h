@@ -88,10 +88,9 @@ void notify_debugger();
 // visit(Vcpu&, ThreadStop&) for each thread of the program that is there.
 template <typename Visit>
 void for_each_debugged(Visit visit) {
-  VcpuPool& vcpus = machine().vcpus();
-  for (uint32_t i = 0; i < vcpus.count(); ++i) {
-    ThreadStop& stop = debug_state().threads[i];
-    if (stop.is_debugged && is_live(vcpus.at(i))) visit(vcpus.at(i), stop);
+  for (Vcpu& vcpu : machine().vcpus()) {
+    ThreadStop& stop = debug_state().threads[vcpu.index];
+    if (stop.is_debugged && is_live(vcpu)) visit(vcpu, stop);
   }
 }
 // One of them, whose address space is meant; empty: none is left.

@@ -33,12 +33,8 @@ void LiveTrace::start(ControlSession& session, const TraceFilter& filter) {
 void LiveTrace::stop(ControlSession& session) {
   if (owner_ != &session) return;
   stop_trace();
-  move_events();  // what is there is told of, however much waits already
-  uint64_t left = 0;
-  for (uint32_t i = 0; i < machine_.vcpus().count(); ++i) {
-    left += drain_trace_ring(trace_ring(i), taken_of(i), TraceRing::kEvents, [](const auto&) {});
-  }
-  report_lost(left);
+  // What is there is told of, however much waits already; what is too much is counted.
+  if (move_events() == kEventsAtOnce) report_lost(drop_trace_events(machine_));
   owner_ = nullptr;
 }
 
@@ -51,15 +47,17 @@ void LiveTrace::report_lost(uint64_t count) {
   owner_->output += Json{{"event", "lost"}, {"count", count}}.dump() + "\n";
 }
 
-void LiveTrace::move_events() {
+uint64_t LiveTrace::move_events() {
   std::vector<TraceEvent> events;
   const uint32_t count = machine_.vcpus().count();
-  uint64_t room = kEventsAtOnce;
+  uint64_t taken = 0;
+  ++first_;  // each is the first one at some time
   for (uint32_t i = 0; i < count; ++i) {
-    first_ = first_ + 1 < count ? first_ + 1 : 0;  // each is the first one at some time
-    room -= drain_trace_ring(trace_ring(first_), taken_of(first_), room, [&](const auto& event) {
-      if (filter_.wants(event)) events.push_back(event);
-    });
+    const uint32_t index = (first_ + i) % count;
+    taken += drain_trace_ring(trace_ring(index), taken_of(index), kEventsAtOnce - taken,
+                              [&](const TraceEvent& event) {
+                                if (filter_.wants(event)) events.push_back(event);
+                              });
   }
   std::sort(events.begin(), events.end(),
             [](const TraceEvent& a, const TraceEvent& b) { return a.end_ticks < b.end_ticks; });
@@ -72,6 +70,7 @@ void LiveTrace::move_events() {
   const uint64_t lost = lost_trace_events(machine_);
   report_lost(lost - lost_);
   lost_ = lost;
+  return taken;
 }
 
 }  // namespace dbos::vmm

@@ -25,13 +25,13 @@ class LiveTrace {
   static constexpr size_t kOutputMax = 1024 * 1024;
   static constexpr uint64_t kEventsAtOnce = 16384;  // some 16 MB of JSON; the rings hold the rest
 
-  void move_events();
+  uint64_t move_events();  // how many were taken out of the rings
   void report_lost(uint64_t count);
 
   Machine& machine_;
   ControlSession* owner_ = nullptr;
   TraceFilter filter_;
-  uint32_t first_ = 0;  // the vCPU whose ring was looked at last
+  uint32_t first_ = 0;  // whose ring is looked at first, in turn
   uint64_t lost_ = 0;   // that the client knows of
 };
 

@@ -35,8 +35,7 @@ struct Running {
 // The vCPUs that run a thread of the program.
 std::vector<Running> running(Machine& machine) {
   std::vector<Running> list;
-  for (uint32_t i = 0; i < machine.vcpus().count(); ++i) {
-    const Vcpu& vcpu = machine.vcpus().at(i);
+  for (const Vcpu& vcpu : machine.vcpus()) {
     const HostProcess* const process = vcpu.process;
     if (vcpu.state.load() != VcpuState::kBusy || process == nullptr) continue;
     if (vcpu.is_alive()) list.push_back({&vcpu, process});

@@ -150,11 +150,9 @@ bool is_attached() {
 
 void mark_threads() {
   const HostLockGuard guard(debug_state().lock);
-  VcpuPool& vcpus = machine().vcpus();
-  for (uint32_t i = 0; i < vcpus.count(); ++i) {
-    Vcpu& vcpu = vcpus.at(i);
+  for (Vcpu& vcpu : machine().vcpus()) {
     if (!is_live(vcpu) || vcpu.process != debug_state().process) continue;
-    debug_state().threads[i].is_debugged = true;
+    debug_state().threads[vcpu.index].is_debugged = true;
     set_debug_flags(vcpu, 0, kDebugTraps);
   }
 }
@@ -171,10 +169,9 @@ void release_threads() {
 
 // A fork that was under way makes a child with breakpoints that is not there yet.
 bool has_child_to_come() {
-  VcpuPool& vcpus = machine().vcpus();
-  for (uint32_t i = 0; i < vcpus.count(); ++i) {
-    const bool is_used = vcpus.at(i).state.load() == VcpuState::kBusy;
-    if (is_used && debug_state().threads[i].is_scrubbed) return true;
+  for (const Vcpu& vcpu : machine().vcpus()) {
+    const bool is_used = vcpu.state.load() == VcpuState::kBusy;
+    if (is_used && debug_state().threads[vcpu.index].is_scrubbed) return true;
   }
   return false;
 }
@@ -303,11 +300,10 @@ std::optional<ProcessEnd> process_end() {
 }
 
 void serve_children() {
-  VcpuPool& vcpus = machine().vcpus();
-  for (uint32_t i = 0; i < vcpus.count(); ++i) {
-    ThreadStop& stop = debug_state().threads[i];
+  for (const Vcpu& vcpu : machine().vcpus()) {
+    ThreadStop& stop = debug_state().threads[vcpu.index];
     if (!stop.is_scrubbed || stop.held.load() == 0) continue;
-    if (is_live(vcpus.at(i))) take_out_breakpoints(i);
+    if (is_live(vcpu)) take_out_breakpoints(vcpu.index);
     const HostLockGuard guard(debug_state().lock);
     stop.is_scrubbed = false;
     wake(stop);

@@ -55,11 +55,11 @@ bool VcpuPool::is_usable(const Vcpu& vcpu, const HostProcess& process) const {
 }
 
 Vcpu* VcpuPool::find(const HostProcess& process, Kind kind) {
-  for (uint32_t i = 0; i < count(); ++i) {
-    if (kind == Kind::kFresh && vcpus_[i].was_run) continue;
-    if (!is_usable(vcpus_[i], process) || !take(vcpus_[i])) continue;
-    if (is_usable(vcpus_[i], process)) return &vcpus_[i];
-    release(vcpus_[i]);  // it went to another process meanwhile
+  for (Vcpu& vcpu : *this) {
+    if (kind == Kind::kFresh && vcpu.was_run) continue;
+    if (!is_usable(vcpu, process) || !take(vcpu)) continue;
+    if (is_usable(vcpu, process)) return &vcpu;
+    release(vcpu);  // it went to another process meanwhile
   }
   return nullptr;
 }
@@ -71,13 +71,13 @@ Vcpu* VcpuPool::acquire(const HostProcess& process) {
   return vcpu != nullptr ? vcpu : create(process);
 }
 
-bool VcpuPool::has_free(const HostProcess& process, uint32_t wanted) const {
+bool VcpuPool::has_free(const HostProcess& process, uint32_t wanted) {
   uint32_t fresh = 0;
   uint32_t idle = 0;
-  for (uint32_t i = 0; i < count(); ++i) {
-    if (!is_free_in(vcpus_[i].state.load(), vcpus_[i]) || !is_usable(vcpus_[i], process)) continue;
+  for (const Vcpu& vcpu : *this) {
+    if (!is_free_in(vcpu.state.load(), vcpu) || !is_usable(vcpu, process)) continue;
     ++idle;
-    if (!vcpus_[i].was_run) ++fresh;
+    if (!vcpu.was_run) ++fresh;
   }
   return idle >= wanted && (fresh >= wanted || count() >= kFreshMax);
 }

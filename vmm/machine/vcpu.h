@@ -121,6 +121,16 @@ class VcpuPool {
   // Whether `process` has the descriptor of `vcpu`.
   bool is_usable(const Vcpu& vcpu, const HostProcess& process) const;
 
+  // for (Vcpu& vcpu : pool): all that are there, and those that are made meanwhile.
+  struct Iterator {
+    Vcpu* vcpu;
+    Vcpu& operator*() const { return *vcpu; }
+    void operator++() { ++vcpu; }
+    bool operator!=(const VcpuPool* pool) const { return vcpu < pool->vcpus_ + pool->count(); }
+  };
+  Iterator begin() { return {vcpus_}; }
+  const VcpuPool* end() const { return this; }
+
   Vcpu& at(uint32_t index) { return vcpus_[index]; }
   uint32_t count() const { return count_.load(); }
   uint64_t next_sequence() const { return next_sequence_.load(); }
@@ -132,7 +142,7 @@ class VcpuPool {
   enum class Kind { kFresh, kAny };
 
   Vcpu* find(const HostProcess& process, Kind kind);
-  bool has_free(const HostProcess& process, uint32_t wanted) const;
+  bool has_free(const HostProcess& process, uint32_t wanted);
   Vcpu* create(const HostProcess& process);
   int64_t make(Vcpu& vcpu, const HostProcess& process);
 

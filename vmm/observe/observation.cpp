@@ -47,10 +47,7 @@ void set_time_all(bool on) {
 TraceStart start_trace(Machine& machine, const TracedCalls& calls) {
   if (do_threads_print()) return TraceStart::kBusyWithLog;
   if (make_trace_rings(machine) < 0) return TraceStart::kNoMemory;
-  // What the last trace left in the rings is nobody's.
-  for (uint32_t i = 0; i < machine.vcpus().count(); ++i) {
-    drain_trace_ring(trace_ring(i), taken_of(i), TraceRing::kEvents, [](const TraceEvent&) {});
-  }
+  drop_trace_events(machine);  // what the last trace left is nobody's
   choose(calls);
   set_flags(kObserveTrace);
   return TraceStart::kStarted;

@@ -45,11 +45,20 @@ void print_trace(uint32_t vcpu) {
   });
 }
 
+uint64_t drop_trace_events(Machine& machine) {
+  uint64_t count = 0;
+  for (const Vcpu& vcpu : machine.vcpus()) {
+    count += drain_trace_ring(trace_ring(vcpu.index), taken[vcpu.index], TraceRing::kEvents,
+                              [](const TraceEvent&) {});
+  }
+  return count;
+}
+
 uint64_t lost_trace_events(Machine& machine) {
   if (!is_made) return 0;
   uint64_t lost = 0;
-  for (uint32_t i = 0; i < machine.vcpus().count(); ++i) {
-    lost += trace_ring(i).lost.load(std::memory_order_relaxed);
+  for (const Vcpu& vcpu : machine.vcpus()) {
+    lost += trace_ring(vcpu.index).lost.load(std::memory_order_relaxed);
   }
   return lost;
 }

@@ -41,6 +41,9 @@ bool do_threads_print();
 // Service::kTrace: prints what is in the ring of the calling thread's vCPU, if threads print.
 void print_trace(uint32_t vcpu);
 
+// Takes all that is there out of all rings. Result: how many events.
+uint64_t drop_trace_events(Machine& machine);
+
 // Sum over all vCPUs of the events that found no place.
 uint64_t lost_trace_events(Machine& machine);
 

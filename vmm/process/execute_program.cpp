@@ -124,9 +124,7 @@ void exchange_limits(MemoryLimits& limits) {
 }
 
 bool is_only_thread(const Vcpu& vcpu) {
-  VcpuPool& vcpus = machine().vcpus();
-  for (uint32_t i = 0; i < vcpus.count(); ++i) {
-    const Vcpu& other = vcpus.at(i);
+  for (const Vcpu& other : machine().vcpus()) {
     if (&other != &vcpu && other.process == vcpu.process && other.is_alive()) return false;
   }
   return true;

@@ -82,8 +82,7 @@ void use_descriptor_of(Vcpu& vcpu, const HostProcess& own) {
 
 void take_over_free_vcpus(const HostProcess& own) {
   VcpuPool& vcpus = machine().vcpus();
-  for (uint32_t i = 0; i < vcpus.count(); ++i) {
-    Vcpu& vcpu = vcpus.at(i);
+  for (Vcpu& vcpu : vcpus) {
     if (!can_lend(vcpu, own) || uses_vcpus(*vcpu.creator) || !vcpus.take(vcpu)) continue;
     give_to(vcpu, own);
     vcpus.release(vcpu);

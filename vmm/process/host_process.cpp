@@ -43,9 +43,7 @@ Records needed_records() {
     add(process.parent);
     add(process.guardian.load());
   }
-  VcpuPool& vcpus = machine().vcpus();
-  for (uint32_t i = 0; i < vcpus.count(); ++i) {
-    const Vcpu& vcpu = vcpus.at(i);
+  for (const Vcpu& vcpu : machine().vcpus()) {
     if (vcpu.state.load() == VcpuState::kBusy || vcpu.host_thread.load() != 0) add(vcpu.process);
   }
   return needed;
@@ -100,8 +98,7 @@ void release_ended() {
   const HostLockGuard guard(release_lock);
   if (guard.is_from_the_dead()) give_back_claims();
   const Records ended = claim_ended();
-  VcpuPool& vcpus = machine().vcpus();
-  for (uint32_t i = 0; i < vcpus.count(); ++i) forget_processes(vcpus.at(i), ended);
+  for (Vcpu& vcpu : machine().vcpus()) forget_processes(vcpu, ended);
   for (HostProcess& process : processes) {
     if (ended.test(index_of(process))) process.record.store(RecordState::kFree);
   }
@@ -110,9 +107,7 @@ void release_ended() {
 // The record of a process with a host thread that is there, because the record of one that is gone
 // stays for a while, and Linux may have given its id away again. Null: it is none of ours.
 HostProcess* process_with_id(uint32_t id) {
-  VcpuPool& vcpus = machine().vcpus();
-  for (uint32_t i = 0; i < vcpus.count(); ++i) {
-    const Vcpu& vcpu = vcpus.at(i);
+  for (const Vcpu& vcpu : machine().vcpus()) {
     HostProcess* const process = vcpu.process;
     const bool is_there = process != nullptr && vcpu.host_thread.load() != 0;
     if (is_there && process->process_id == id) return process;
@@ -161,9 +156,7 @@ const HostProcess* passed_over(uint32_t id) {
 }  // namespace
 
 bool uses_vcpus(const HostProcess& process) {
-  VcpuPool& vcpus = machine().vcpus();
-  for (uint32_t i = 0; i < vcpus.count(); ++i) {
-    const Vcpu& vcpu = vcpus.at(i);
+  for (const Vcpu& vcpu : machine().vcpus()) {
     if (vcpu.process == &process && vcpu.state.load() == VcpuState::kBusy) return true;
     if (vcpu.process == &process && vcpu.host_thread.load() != 0) return true;
   }
@@ -221,9 +214,7 @@ bool is_fork_of_ours(uint64_t process_id) {
 }
 
 const HostProcess* another_process(const HostProcess& than) {
-  VcpuPool& vcpus = machine().vcpus();
-  for (uint32_t i = 0; i < vcpus.count(); ++i) {
-    const Vcpu& vcpu = vcpus.at(i);
+  for (const Vcpu& vcpu : machine().vcpus()) {
     const HostProcess* const process = vcpu.process;
     const bool lives = vcpu.is_alive() && vcpu.host_thread.load() != 0;
     if (lives && process != nullptr && process != &than) return process;

@@ -97,9 +97,8 @@ struct Watched {
 
 void collect(const HostProcess& own, Watched& watched) {
   watched.add(doorbell.load(), doorbell);
-  VcpuPool& vcpus = machine().vcpus();
-  for (uint32_t i = 0; i < vcpus.count() && watched.count <= kWatchedMax; ++i) {
-    Vcpu& vcpu = vcpus.at(i);
+  for (const Vcpu& vcpu : machine().vcpus()) {
+    if (watched.count > kWatchedMax) break;
     if (vcpu.state.load() != VcpuState::kBusy) continue;
     // Another thread is at it, and may be killed before it is done.
     if (vcpu.life.load().adopter != 0) watched.are_all = false;
@@ -121,9 +120,8 @@ void wait_without_waitv(int64_t result) {
 // One turn over the vCPUs; `adopted` are those that have not ended yet.
 void reap_in_turn(const HostProcess& process, std::bitset<kVcpuCountMax>& adopted) {
   const auto self = static_cast<uint32_t>(raw_call(__NR_gettid));
-  VcpuPool& vcpus = machine().vcpus();
-  for (uint32_t i = 0; i < vcpus.count(); ++i) {
-    Vcpu& vcpu = vcpus.at(i);
+  for (Vcpu& vcpu : machine().vcpus()) {
+    const uint32_t i = vcpu.index;
     if (!adopted.test(i) && begin_adoption(vcpu, process, self)) adopted.set(i);
     if (!adopted.test(i) || run_adopted(vcpu) == Adopted::kWaits) continue;
     end_adoption(vcpu);

@@ -39,10 +39,8 @@ void change_name(long request, const Vcpu& vcpu) {
 }
 
 uint32_t parked_count(const HostProcess& process) {
-  VcpuPool& vcpus = machine().vcpus();
   uint32_t count = 0;
-  for (uint32_t i = 0; i < vcpus.count(); ++i) {
-    const Vcpu& vcpu = vcpus.at(i);
+  for (const Vcpu& vcpu : machine().vcpus()) {
     if (vcpu.process == &process && vcpu.state.load() == VcpuState::kParked) ++count;
   }
   return count;
@@ -171,9 +169,7 @@ Vcpu* take_parked_thread(const Vcpu& creator) {
   const bool is_plain =
       creator.keeps_thread.load() != 0 && creator.process->changed_attributes.load() == 0;
   if (!is_plain) return nullptr;
-  VcpuPool& vcpus = machine().vcpus();
-  for (uint32_t i = 0; i < vcpus.count(); ++i) {
-    Vcpu& vcpu = vcpus.at(i);
+  for (Vcpu& vcpu : machine().vcpus()) {
     VcpuState expected = VcpuState::kParked;
     const bool fits = vcpu.process == creator.process && vcpu.host_thread.load() != 0;
     if (fits && vcpu.state.compare_exchange_strong(expected, VcpuState::kBusy)) {
