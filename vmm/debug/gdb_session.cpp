@@ -122,7 +122,7 @@ std::optional<std::string> GdbSession::handle(std::string_view packet) {
       is_over_ = true;
       return kOk;
     case 'k':
-      raw_call(__NR_kill, static_cast<uint64_t>(raw_call(__NR_getpid)), SIGKILL);
+      raw_call(__NR_kill, own_process_id(), SIGKILL);
       is_over_ = true;
       return std::nullopt;
     default:

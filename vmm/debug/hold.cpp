@@ -1,9 +1,8 @@
 // The side of the threads that are stopped: what runs on the host threads of vCPUs.
-#include <asm/unistd.h>
-#include <linux/futex.h>
 #include <linux/time_types.h>
 
 #include "vmm/debug/debug_state.h"
+#include "vmm/host/futex.h"
 #include "vmm/host/host_call.h"
 #include "vmm/kvm/kvm_api.h"
 #include "vmm/process/attention.h"
@@ -112,10 +111,8 @@ void forget_debugger(ThreadStop& stop) {
 }
 
 void wait_for_go(ThreadStop& stop) {
-  const auto word = reinterpret_cast<uint64_t>(&stop.go);
   while (stop.go.load() == 0) {
-    const int64_t result = raw_call(__NR_futex, word, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, 0,
-                                    reinterpret_cast<uint64_t>(&kPatience));
+    const int64_t result = futex_wait(stop.go, 0, &kPatience);
     if (result != -ETIMEDOUT || !is_left_alone(stop)) continue;
     forget_debugger(stop);
     return;
@@ -204,10 +201,8 @@ void tell_process_end(const Vcpu& vcpu, ProcessEnd end) {
     state.end = end;
   }
   notify_debugger();
-  const auto word = reinterpret_cast<uint64_t>(&state.end_known);
   for (int i = 0; i < kPatienceAtEnd && state.end_known.load() == 0 && !is_owner_gone(); ++i) {
-    raw_call(__NR_futex, word, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, 0,
-             reinterpret_cast<uint64_t>(&kPatience));
+    futex_wait(state.end_known, 0, &kPatience);
   }
 }
 

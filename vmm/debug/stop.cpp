@@ -2,7 +2,6 @@
 #include "vmm/debug/stop.h"
 
 #include <asm/unistd.h>
-#include <linux/futex.h>
 #include <sys/eventfd.h>
 
 #include <chrono>
@@ -10,6 +9,7 @@
 #include "hypercall/abi.h"
 #include "vmm/debug/debug_state.h"
 #include "vmm/error.h"
+#include "vmm/host/futex.h"
 #include "vmm/host/host_call.h"
 #include "vmm/host/keep_descriptor.h"
 #include "vmm/process/attention.h"
@@ -76,7 +76,7 @@ void wake(ThreadStop& stop) {
   stop.held.store(0);
   stop.is_first = false;
   stop.go.store(1);
-  raw_call(__NR_futex, reinterpret_cast<uint64_t>(&stop.go), FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1);
+  futex_wake(stop.go);
 }
 
 // A debugger gives it to a thread that stopped for something else.
@@ -145,7 +145,7 @@ bool step_over_breakpoints(std::span<const ThreadRun> threads, Run others) {
 }
 
 bool is_attached() {
-  return debug_state().owner.load() == static_cast<uint32_t>(raw_call(__NR_gettid));
+  return debug_state().owner.load() == own_thread_id();
 }
 
 void mark_threads() {
@@ -208,7 +208,7 @@ void enable_debugging(Vcpu& first, bool stop_first) {
 std::string attach_debugger(const std::string& who) {
   DebugState& state = debug_state();
   if (!is_debugging_enabled()) return "this dbos-run was started without debugging";
-  const auto self = static_cast<uint32_t>(raw_call(__NR_gettid));
+  const uint32_t self = own_thread_id();
   uint32_t nobody = 0;
   if (!state.owner.compare_exchange_strong(nobody, self)) {
     return "another debugger is attached: " + attached_debugger();
@@ -242,8 +242,7 @@ void detach_debugger() {
   release_agent();
   state.owner.store(0);
   state.end_known.store(1);
-  raw_call(__NR_futex, reinterpret_cast<uint64_t>(&state.end_known),
-           FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1);
+  futex_wake(state.end_known);
 }
 
 bool stop_all(uint32_t timeout_ms) {

@@ -45,6 +45,14 @@ inline int64_t raw_call(long number, uint64_t a0 = 0, uint64_t a1 = 0, uint64_t 
   return result;
 }
 
+inline uint32_t own_thread_id() {
+  return static_cast<uint32_t>(raw_call(__NR_gettid));
+}
+
+inline uint32_t own_process_id() {
+  return static_cast<uint32_t>(raw_call(__NR_getpid));
+}
+
 // Less than a second; a signal ends the sleep early.
 inline void sleep_for(long nanoseconds) {
   const __kernel_timespec time = {0, nanoseconds};

@@ -30,7 +30,7 @@ class HostLock {
   enum class Taken { kFree, kFromTheDead };
 
   Taken lock() {
-    const auto self = static_cast<uint32_t>(raw_call(__NR_gettid));
+    const uint32_t self = own_thread_id();
     for (;;) {
       uint32_t holder = 0;
       if (word_.compare_exchange_strong(holder, self)) return Taken::kFree;

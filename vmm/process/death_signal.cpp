@@ -41,7 +41,7 @@ int64_t perform_death_signal_call(Vcpu& vcpu, const Call& call) {
 // The first thread alone has the VMM's: of two, the program's would be raised twice.
 void keep_death_signal(HostProcess& process, uint32_t call_number) {
   if (process.parent == nullptr || !may_change_credentials(call_number)) return;
-  if (raw_call(__NR_gettid) != process.process_id || current_signal() == kParentDeathSignal) return;
+  if (own_thread_id() != process.process_id || current_signal() == kParentDeathSignal) return;
   process.death_signal.store(0);
   watch_parent(process);
 }

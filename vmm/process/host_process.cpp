@@ -116,7 +116,7 @@ HostProcess* process_with_id(uint32_t id) {
 }
 
 void die_with_parent() {
-  raw_call(__NR_kill, static_cast<uint64_t>(raw_call(__NR_getpid)), SIGKILL);
+  raw_call(__NR_kill, own_process_id(), SIGKILL);
 }
 
 uint32_t current_parent() {
@@ -229,7 +229,7 @@ void watch_parent(HostProcess& process) {
 }
 
 bool take_parent_death_notice(const siginfo_t& info) {
-  const auto id = static_cast<uint32_t>(raw_call(__NR_getpid));
+  const uint32_t id = own_process_id();
   HostProcess* const process = process_with_id(id);
   if (process == nullptr || process->parent == nullptr) return false;
   // PDEATHSIG's has this code (kernel/exit.c: SEND_SIG_NOINFO). kill(2) by a parent that lives

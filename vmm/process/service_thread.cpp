@@ -33,7 +33,7 @@ void require_service_thread(size_t stack_size, void* (*run)(void*), void* argume
 }
 
 void begin_service_thread(const char* name) {
-  hide_own_thread(static_cast<int>(raw_call(__NR_gettid)));
+  hide_own_thread(static_cast<int>(own_thread_id()));
   raw_call(__NR_prctl, PR_SET_NAME, reinterpret_cast<uint64_t>(name));
   raw_call(__NR_unshare, CLONE_FS);
 }

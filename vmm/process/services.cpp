@@ -13,6 +13,7 @@
 #include "vmm/debug/machine_report.h"
 #include "vmm/debug/stop.h"
 #include "vmm/exit_status.h"
+#include "vmm/host/futex.h"
 #include "vmm/host/host_call.h"
 #include "vmm/kvm/kvm_api.h"
 #include "vmm/log.h"
@@ -129,10 +130,9 @@ int64_t park(Vcpu& vcpu, const Call& call) {
 int64_t wake(const Call& call) {
   const uint64_t index = call.arguments[0];
   if (index >= machine().vcpus().count()) return -EINVAL;
-  uint32_t* const word = &machine().vcpus().at(static_cast<uint32_t>(index)).page->park_word;
-  __atomic_store_n(word, 1, __ATOMIC_SEQ_CST);
-  const int64_t result =
-      raw_call(__NR_futex, reinterpret_cast<uint64_t>(word), FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1);
+  uint32_t& word = machine().vcpus().at(static_cast<uint32_t>(index)).page->park_word;
+  __atomic_store_n(&word, 1, __ATOMIC_SEQ_CST);
+  const int64_t result = futex_wake(word);
   return result < 0 ? result : 0;
 }
 

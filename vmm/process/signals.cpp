@@ -70,8 +70,8 @@ void set_default(int signal) {
 
 // Sends a signal that was taken from Linux back to this thread.
 void send_to_this_thread(int signal, const siginfo_t& info) {
-  const auto process = static_cast<uint64_t>(raw_call(__NR_getpid));
-  const auto thread = static_cast<uint64_t>(raw_call(__NR_gettid));
+  const uint32_t process = own_process_id();
+  const uint32_t thread = own_thread_id();
   raw_call(__NR_rt_tgsigqueueinfo, process, thread, static_cast<uint64_t>(signal),
            reinterpret_cast<uint64_t>(&info));
 }
@@ -355,8 +355,8 @@ int64_t signal_mask(SignalContext& context, uint64_t mask) {
 void die_by_signal(int signal) {
   change_signal_mask(SIG_SETMASK, ~uint64_t{0});
   set_default(signal);
-  const auto process = static_cast<uint64_t>(raw_call(__NR_getpid));
-  const auto thread = static_cast<uint64_t>(raw_call(__NR_gettid));
+  const uint32_t process = own_process_id();
+  const uint32_t thread = own_thread_id();
   raw_call(__NR_tgkill, process, thread, static_cast<uint64_t>(signal));
   change_signal_mask(SIG_SETMASK, ~bit(signal));
   // Not reached with a signal that ends a process; nothing else must run on in its place.
@@ -368,7 +368,7 @@ void die_by_signal(int signal) {
 // it comes as sigqueue(3) sends it, with the same sender and value; kill(2) needs no room in the
 // queue.
 void send_to_process(int signal, siginfo_t info) {
-  const auto process = static_cast<uint64_t>(raw_call(__NR_getpid));
+  const uint32_t process = own_process_id();
   const auto number = static_cast<uint64_t>(signal);
   const auto address = reinterpret_cast<uint64_t>(&info);
   if (raw_call(__NR_rt_sigqueueinfo, process, number, address) >= 0) return;

@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "vmm/host/clock_ns.h"
+#include "vmm/host/futex.h"
 #include "vmm/host/host_call.h"
 #include "vmm/host/host_lock.h"
 #include "vmm/kvm/kvm_api.h"
@@ -119,7 +120,7 @@ void wait_without_waitv(int64_t result) {
 
 // One turn over the vCPUs; `adopted` are those that have not ended yet.
 void reap_in_turn(const HostProcess& process, std::bitset<kVcpuCountMax>& adopted) {
-  const auto self = static_cast<uint32_t>(raw_call(__NR_gettid));
+  const uint32_t self = own_thread_id();
   for (Vcpu& vcpu : machine().vcpus()) {
     const uint32_t i = vcpu.index;
     if (!adopted.test(i) && begin_adoption(vcpu, process, self)) adopted.set(i);
@@ -183,7 +184,7 @@ void start_steward(const HostProcess& process) {
   uint32_t expected = 0;
   if (now_ns() < next_attempt_ns.load() || !may_host(process)) return;
   if (!steward_thread.compare_exchange_strong(expected, 1)) return;
-  starter.store(static_cast<uint32_t>(raw_call(__NR_gettid)));
+  starter.store(own_thread_id());
   const int error =
       start_service_thread(kStackSize, run_steward, const_cast<HostProcess*>(&process));
   if (error == 0) return;
@@ -202,7 +203,7 @@ void keep_steward(const HostProcess& process) {
 
 void ring_steward() {
   doorbell.fetch_add(1);
-  raw_call(__NR_futex, reinterpret_cast<uint64_t>(&doorbell), FUTEX_WAKE, 1);
+  futex_wake(doorbell, FutexKind::kShared);
 }
 
 ThreadBlock* ask_for_spare_block() {

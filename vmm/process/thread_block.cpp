@@ -1,13 +1,13 @@
 #include "vmm/process/thread_block.h"
 
 #include <asm/unistd.h>
-#include <linux/futex.h>
 #include <linux/sched.h>
 #include <pthread.h>
 #include <signal.h>
 
 #include <new>
 
+#include "vmm/host/futex.h"
 #include "vmm/host/host_call.h"
 #include "vmm/process/signals.h"
 
@@ -63,8 +63,7 @@ ThreadBlock* make_thread_block() {
     return nullptr;
   }
   for (uint32_t value = block->donor.load(); value != 0; value = block->donor.load()) {
-    // Not FUTEX_PRIVATE: Linux wakes the word of an ended thread as a shared futex.
-    raw_call(__NR_futex, reinterpret_cast<uint64_t>(&block->donor), FUTEX_WAIT, value);
+    futex_wait(block->donor, value, nullptr, FutexKind::kShared);
   }
   return block;
 }

@@ -8,6 +8,7 @@
 
 #include <cerrno>
 
+#include "vmm/host/futex.h"
 #include "vmm/host/host_call.h"
 #include "vmm/host/signal_mask.h"
 #include "vmm/process/host_process.h"
@@ -55,10 +56,8 @@ bool may_park(const Vcpu& vcpu) {
 
 // Sleeps until somebody takes the vCPU. False: nobody did.
 bool wait_for_restart(Vcpu& vcpu) {
-  const auto word = reinterpret_cast<uint64_t>(&vcpu.wake_word);
   while (vcpu.wake_word.load() == 0) {
-    const int64_t result = raw_call(__NR_futex, word, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, 0,
-                                    reinterpret_cast<uint64_t>(&kPatience));
+    const int64_t result = futex_wait(vcpu.wake_word, 0, &kPatience);
     VcpuState expected = VcpuState::kParked;
     const bool gives_up =
         result == -ETIMEDOUT && vcpu.state.compare_exchange_strong(expected, VcpuState::kEnded);
@@ -182,8 +181,7 @@ Vcpu* take_parked_thread(const Vcpu& creator) {
 
 void wake_parked_thread(Vcpu& vcpu) {
   vcpu.wake_word.store(1);
-  raw_call(__NR_futex, reinterpret_cast<uint64_t>(&vcpu.wake_word), FUTEX_WAKE | FUTEX_PRIVATE_FLAG,
-           1);
+  futex_wake(vcpu.wake_word);
 }
 
 }  // namespace dbos::vmm

@@ -152,14 +152,14 @@ Next handle_exit(Vcpu& vcpu) {
 void start_thread(void* argument) {
   Vcpu& vcpu = *static_cast<Vcpu*>(argument);
   set_own_descriptors(*vcpu.process->descriptors);
-  const auto id = static_cast<uint32_t>(raw_call(__NR_gettid));
+  const uint32_t id = own_thread_id();
   vcpu.host_thread.store(id);
   if (vcpu.role.load() == Role::kHelper) begin_service_thread("dbos-helper");
   if (set_first_registers(vcpu) < 0) {
     die_with_report(vcpu, "KVM refused a virtual CPU's registers");
   }
   vcpu.page->thread_id = id;
-  vcpu.page->process_id = static_cast<uint32_t>(raw_call(__NR_getpid));
+  vcpu.page->process_id = own_process_id();
   set_signal_context(&vcpu);
   signal_mask(vcpu, vcpu.program_mask.load());
   run_vcpu(vcpu);
@@ -167,7 +167,7 @@ void start_thread(void* argument) {
 
 void start_process(void* argument) {
   Vcpu& vcpu = *static_cast<Vcpu*>(argument);
-  vcpu.process->process_id = static_cast<uint32_t>(raw_call(__NR_getpid));
+  vcpu.process->process_id = own_process_id();
   inherit_descriptors(*vcpu.process);
   set_own_descriptors(*vcpu.process->descriptors);
   const bool is_of_the_first = vcpu.process->parent->parent == nullptr;
@@ -400,14 +400,14 @@ int64_t fork_process(Vcpu& creator, uint64_t start_argument, uint64_t exit_signa
 
 Vcpu& adopt_first_thread(Machine& machine) {
   // Under a seccomp profile that forbids this, every holder of a HostLock would look dead.
-  if (!shares_our_memory(static_cast<uint32_t>(raw_call(__NR_gettid)))) {
+  if (!shares_our_memory(own_thread_id())) {
     throw StartError(
         "the system call process_vm_readv is refused here, probably by a container's seccomp "
         "profile (Podman's and CRI-O's want --cap-add SYS_PTRACE): dbos-run needs it to tell which "
         "of its processes live");
   }
   HostProcess* const process = acquire_process(nullptr);
-  process->process_id = static_cast<uint32_t>(raw_call(__NR_getpid));
+  process->process_id = own_process_id();
   if (const int64_t result = open_handover(); result < 0) {
     throw StartError::with_code(static_cast<int>(-result),
                                 "Linux gives no socket for virtual CPUs");

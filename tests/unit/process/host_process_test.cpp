@@ -74,7 +74,7 @@ void take_all() {
 }
 
 void die() {
-  raw_call(__NR_kill, static_cast<uint64_t>(raw_call(__NR_getpid)), SIGKILL);
+  raw_call(__NR_kill, own_process_id(), SIGKILL);
 }
 
 // In another process with our memory, which is killed before it is done.
@@ -92,7 +92,7 @@ void start_beside_us(void (*what)()) {
 }
 
 uint32_t self() {
-  return static_cast<uint32_t>(raw_call(__NR_gettid));
+  return own_thread_id();
 }
 
 Vcpu vcpu = {};

@@ -234,7 +234,7 @@ TEST_CASE("a fault that the program queues for itself is no fault of the VMM's")
     info.si_signo = SIGSEGV;
     info.si_code = code;
     info.si_addr = reinterpret_cast<void*>(uintptr_t{16});
-    const auto thread = static_cast<uint64_t>(raw_call(__NR_gettid));
+    const uint32_t thread = own_thread_id();
     return raw_call(__NR_rt_tgsigqueueinfo, static_cast<uint64_t>(getpid()), thread, SIGSEGV,
                     reinterpret_cast<uint64_t>(&info));
   };
@@ -299,8 +299,7 @@ TEST_CASE("a thread that blocks signal 64 is kicked out of the guest while one i
   CHECK(f.page.signal.number == 0);
   CHECK((real_mask() & bit(64)) == 0);
   f.context.kicks_sent.fetch_add(1);
-  CHECK(send_kick(static_cast<uint32_t>(getpid()), static_cast<uint32_t>(raw_call(__NR_gettid))) ==
-        0);
+  CHECK(send_kick(static_cast<uint32_t>(getpid()), own_thread_id()) == 0);
   CHECK(f.context.kicks_received == 1);
   CHECK(f.immediate_exit == 1);
 
@@ -374,9 +373,7 @@ TEST_CASE("a signal that its ending thread has not taken goes to another, but fo
 
 TEST_CASE("a kick that was counted and never sent is not waited for, and may still come") {
   Fixture f;
-  const auto kick = [] {
-    return send_kick(static_cast<uint32_t>(getpid()), static_cast<uint32_t>(raw_call(__NR_gettid)));
-  };
+  const auto kick = [] { return send_kick(static_cast<uint32_t>(getpid()), own_thread_id()); };
   f.context.kicks_sent.fetch_add(2);
   CHECK(kick() == 0);
   take_last_kicks(f.context);
@@ -390,9 +387,7 @@ TEST_CASE("a kick that was counted and never sent is not waited for, and may sti
 
 TEST_CASE("after a kick that was written off and came to an end the next one is waited for") {
   Fixture f;
-  const auto kick = [] {
-    return send_kick(static_cast<uint32_t>(getpid()), static_cast<uint32_t>(raw_call(__NR_gettid)));
-  };
+  const auto kick = [] { return send_kick(static_cast<uint32_t>(getpid()), own_thread_id()); };
   const auto missing = [&f] { return f.context.kicks_sent - f.context.kicks_received; };
   f.context.kicks_sent.fetch_add(1);
   take_last_kicks(f.context);
