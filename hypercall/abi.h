@@ -89,6 +89,11 @@ constexpr bool is(const Call& call, Service service) {
   return is(call.number, service);
 }
 
+// A signal's bit in a mask of Linux's.
+constexpr uint64_t signal_bit(uint32_t signal) {
+  return uint64_t{1} << (signal - 1);
+}
+
 // While `number` is not zero, Linux's signal mask of the host thread is full; the guest kernel
 // clears `number` and then sets the mask that the handler runs with (Service::kSignalMask).
 using PendingSignal = ::dbos_pending_signal;

@@ -12,6 +12,7 @@
 #include <iterator>
 #include <memory>
 
+#include "hypercall/abi.h"
 #include "vmm/host/descriptor_guard.h"
 #include "vmm/host/host_call.h"
 #include "vmm/host/keep_descriptor.h"
@@ -41,7 +42,7 @@ int destination() {
 }
 
 // Of SIGPIPE and SIGXFSZ, which a write may raise: whoever reads standard error may be gone.
-constexpr uint64_t kWriteSignals = uint64_t{1} << (SIGPIPE - 1) | uint64_t{1} << (SIGXFSZ - 1);
+constexpr uint64_t kWriteSignals = signal_bit(SIGPIPE) | signal_bit(SIGXFSZ);
 
 // With kWriteSignals blocked: those that the write raised go, those that waited before stay.
 void write_and_take_signals(std::string_view text) {

@@ -72,9 +72,6 @@ inline constexpr AlternateStack kNoAlternateStack = {
     .base = 0, .flags = static_cast<i32>(stack_flag::kDisable), .reserved = 0, .size = 0};
 inline constexpr u64 kAlternateStackSizeMin = 2048;  // MINSIGSTKSZ
 
-constexpr u64 signal_bit(u32 signal) {
-  return u64{1} << (signal - 1);
-}
 inline constexpr u64 kUnblockableSignals =
     signal_bit(signal_number::kKill) | signal_bit(signal_number::kStop);
 

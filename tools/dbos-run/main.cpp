@@ -95,7 +95,7 @@ void prefault(Machine& machine, uint64_t size) {
 // guest sees what the program dies by. Another guest kernel does not know how to stop.
 void enable_debuggers(const Options& options, Vcpu& first) {
   if (!options.kernel.empty()) return;
-  take_default_actions(core_signals());
+  take_default_actions(kCoreSignals);
   const bool for_gdb = !options.gdb_address.empty();
   const bool at_crash = options.crash_report || !options.core_file.empty();
   if (options.control || for_gdb || at_crash) enable_debugging(first, for_gdb);

@@ -5,9 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
-#include <csignal>
 #include <cstring>
 #include <filesystem>
 
@@ -27,10 +25,6 @@
 namespace dbos::vmm {
 namespace {
 
-// signal(7): the default action "Core".
-constexpr int kCoreSignals[] = {SIGQUIT, SIGILL,  SIGABRT, SIGFPE,  SIGSEGV,
-                                SIGBUS,  SIGTRAP, SIGSYS,  SIGXCPU, SIGXFSZ};
-
 CrashOptions* the_options = nullptr;
 
 // What can be known before it is needed. Absolute: the program may change its directory.
@@ -45,11 +39,6 @@ std::string usable_core_file(const std::string& path) {
                                     : access(absolute.parent_path().c_str(), W_OK | X_OK) == 0;
   if (!is_writable) throw StartError::with_errno("can't write the file of --core {}", path);
   return absolute;
-}
-
-bool dumps_core(int signal) {
-  return std::find(std::begin(kCoreSignals), std::end(kCoreSignals), signal) !=
-         std::end(kCoreSignals);
 }
 
 // Anonymous memory that was never touched stays a hole, however large; a file's page is fetched.
@@ -121,12 +110,6 @@ void raise_descriptor_limit() {
 }
 
 }  // namespace
-
-uint64_t core_signals() {
-  uint64_t mask = 0;
-  for (const int signal : kCoreSignals) mask |= uint64_t{1} << (signal - 1);
-  return mask;
-}
 
 void set_crash_options(const CrashOptions& options) {
   the_options = new CrashOptions(options);  // other threads use it until the very end

@@ -1,6 +1,7 @@
 // What is said, and written, when the program dies by a signal that dumps core.
 #pragma once
 
+#include <csignal>
 #include <cstdint>
 #include <string>
 
@@ -13,9 +14,15 @@ struct CrashOptions {
   std::string core_file;  // where to write an ELF core; empty: nowhere
 };
 
-// The signals whose default action is to dump core, bit n - 1 for signal n: see
-// take_default_actions() (signals.h).
-uint64_t core_signals();
+// signal(7): those with the default action "Core". See take_default_actions() (signals.h).
+inline constexpr uint64_t kCoreSignals =
+    signal_bit(SIGQUIT) | signal_bit(SIGILL) | signal_bit(SIGABRT) | signal_bit(SIGFPE) |
+    signal_bit(SIGSEGV) | signal_bit(SIGBUS) | signal_bit(SIGTRAP) | signal_bit(SIGSYS) |
+    signal_bit(SIGXCPU) | signal_bit(SIGXFSZ);
+constexpr bool dumps_core(int signal) {
+  return signal >= 1 && signal <= static_cast<int>(kSignalCount) &&
+         (kCoreSignals & signal_bit(static_cast<uint32_t>(signal))) != 0;
+}
 
 // Debugging must be enabled (stop.h). Once, before the first vCPU runs. Throws StartError where the
 // core can't be written as things are.

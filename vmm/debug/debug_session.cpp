@@ -4,14 +4,6 @@
 #include "vmm/debug/debug_requests.h"
 
 namespace dbos::vmm {
-namespace {
-
-// A signal that the program lives with is no reason to stop.
-bool is_stopping_signal(int signal) {
-  return signal >= 1 && signal <= 64 && (core_signals() >> (signal - 1) & 1) != 0;
-}
-
-}  // namespace
 
 void DebugSession::receive(std::string_view bytes) {
   if (gdb_) return gdb_->receive(bytes);
@@ -110,7 +102,7 @@ void DebugSession::report_next() {
   bool has_passed = false;
   while (const auto event = take_event()) {
     stop_all();
-    const bool passes = event->cause == StopCause::kSignal && !is_stopping_signal(event->signal);
+    const bool passes = event->cause == StopCause::kSignal && !dumps_core(event->signal);
     if (!passes) return report(*event);
     has_passed = true;
   }

@@ -137,7 +137,7 @@ bool was_guardian_killed(const HostProcess& process) {
 void follow_parent(HostProcess& process) {
   // Before the look for a notice: one that comes after that is this parent's.
   const uint32_t id = current_parent();
-  const bool is_notice_pending = (pending_signals() >> (kParentDeathSignal - 1) & 1) != 0;
+  const bool is_notice_pending = (pending_signals() & signal_bit(kParentDeathSignal)) != 0;
   if (is_notice_pending || id == process.guardian_id.load()) return;
   process.guardian.store(process_with_id(id));
   process.guardian_id.store(id);

@@ -35,14 +35,12 @@ struct KernelAction {
 constexpr uint64_t kRestorerFlag = 0x04000000;
 constexpr uint64_t kChildFlags = SA_NOCLDSTOP | SA_NOCLDWAIT;
 
-constexpr uint64_t bit(int signal) {
-  return uint64_t{1} << (signal - 1);
-}
-constexpr uint64_t kNeverBlocked = bit(SIGKILL) | bit(SIGSTOP);
-constexpr uint64_t kFullMask = ~(kNeverBlocked | bit(kParentDeathSignal));
-constexpr uint64_t kFaultSignals = bit(SIGSEGV) | bit(SIGBUS) | bit(SIGILL) | bit(SIGFPE);
+constexpr uint64_t kNeverBlocked = signal_bit(SIGKILL) | signal_bit(SIGSTOP);
+constexpr uint64_t kFullMask = ~(kNeverBlocked | signal_bit(kParentDeathSignal));
+constexpr uint64_t kFaultSignals =
+    signal_bit(SIGSEGV) | signal_bit(SIGBUS) | signal_bit(SIGILL) | signal_bit(SIGFPE);
 // Of these the VMM's handler stays installed when the program wants the default.
-constexpr uint64_t kOwnSignals = kFaultSignals | bit(kParentDeathSignal);
+constexpr uint64_t kOwnSignals = kFaultSignals | signal_bit(kParentDeathSignal);
 
 // Initial-exec: no allocation and no lock on first use, as a handler needs it.
 [[gnu::tls_model("initial-exec")]] thread_local SignalContext* current_context = nullptr;
@@ -51,7 +49,7 @@ std::atomic<ParentDeathHook> parent_death_hook{nullptr};
 uint64_t guest_defaults = 0;  // take_default_actions(); set before there are threads
 
 bool stays_installed(int signal) {
-  return ((kOwnSignals | guest_defaults) & bit(signal)) != 0;
+  return ((kOwnSignals | guest_defaults) & signal_bit(signal)) != 0;
 }
 
 int64_t raw_action(int signal, const KernelAction* action, KernelAction* old) {
@@ -92,7 +90,7 @@ void send_to_this_thread(int signal, const siginfo_t& info) {
 // number is 0 until its first fault, which is its last; a division error's is 0, too.
 bool is_own_fault(int signal, const siginfo_t& info, const ucontext_t& context) {
   constexpr greg_t kDivision = 0, kPageFault = 14, kAlignmentCheck = 17;
-  if ((kFaultSignals & bit(signal)) == 0 || info.si_code <= 0) return false;
+  if ((kFaultSignals & signal_bit(signal)) == 0 || info.si_code <= 0) return false;
   const greg_t* const registers = context.uc_mcontext.gregs;
   const auto address = static_cast<greg_t>(reinterpret_cast<uintptr_t>(info.si_addr));
   switch (registers[REG_TRAPNO]) {
@@ -168,7 +166,7 @@ void keep_for_later(SignalContext& vcpu, const siginfo_t& info, ucontext_t* cont
     vcpu.has_kept.store(1);
     return;
   }
-  mask_of(context) |= bit(kParentDeathSignal);
+  mask_of(context) |= signal_bit(kParentDeathSignal);
   vcpu.blocks_kicks.store(1);
   send_to_this_thread(kParentDeathSignal, info);
 }
@@ -209,7 +207,8 @@ void handle_signal(int signal, siginfo_t* info, void* opaque) {
     return;
   }
   // Only signal 64 can come while the slot is taken or while the program blocks it.
-  const bool blocked = (vcpu->program_mask.load(std::memory_order_relaxed) & bit(signal)) != 0;
+  const bool blocked =
+      (vcpu->program_mask.load(std::memory_order_relaxed) & signal_bit(signal)) != 0;
   const SignalDisposition disposition =
       vcpu->dispositions->disposition[signal].load(std::memory_order_relaxed);
   const bool comes_too_early = vcpu->page->signal.number != 0 || blocked;
@@ -222,7 +221,7 @@ void handle_signal(int signal, siginfo_t* info, void* opaque) {
     case SignalDisposition::kIgnore:
       return;
     case SignalDisposition::kDefault:
-      if ((kOwnSignals & ~guest_defaults & bit(signal)) != 0) {
+      if ((kOwnSignals & ~guest_defaults & signal_bit(signal)) != 0) {
         set_default(signal);
         send_to_this_thread(signal, *info);
         return;
@@ -259,7 +258,7 @@ InheritedSignals inherited_signals() {
     KernelAction action{};
     if (raw_action(signal, nullptr, &action) == 0 &&
         action.handler == reinterpret_cast<uint64_t>(SIG_IGN))
-      inherited.ignored |= bit(signal);
+      inherited.ignored |= signal_bit(signal);
   }
   raw_call(__NR_rt_sigprocmask, SIG_SETMASK, 0, reinterpret_cast<uint64_t>(&inherited.blocked), 8);
   return inherited;
@@ -267,7 +266,7 @@ InheritedSignals inherited_signals() {
 
 void install_handlers(ProcessSignals& process, uint64_t inherited_ignored) {
   for (int signal = 1; signal <= static_cast<int>(kSignalCount); signal++) {
-    const bool ignored = (inherited_ignored & bit(signal)) != 0;
+    const bool ignored = (inherited_ignored & signal_bit(signal)) != 0;
     process.disposition[signal].store(
         ignored ? SignalDisposition::kIgnore : SignalDisposition::kDefault,
         std::memory_order_relaxed);
@@ -306,24 +305,24 @@ void set_own_mask(uint64_t mask) {
 
 OwnSignalAsChosen::OwnSignalAsChosen(const SignalContext& context, bool is_only_thread)
     : blocks_((context.program_mask.load() & ~change_signal_mask(SIG_BLOCK, 0) &
-               bit(kParentDeathSignal)) != 0),
+               signal_bit(kParentDeathSignal)) != 0),
       ignores_(is_only_thread && context.dispositions->disposition[kParentDeathSignal].load() ==
                                      SignalDisposition::kIgnore) {
-  if (blocks_) change_signal_mask(SIG_BLOCK, bit(kParentDeathSignal));
+  if (blocks_) change_signal_mask(SIG_BLOCK, signal_bit(kParentDeathSignal));
   if (ignores_) install_plain(kParentDeathSignal, SIG_IGN);
 }
 
 // The others stay as they are: with a signal for the guest that came meanwhile, all are blocked.
 OwnSignalAsChosen::~OwnSignalAsChosen() {
   if (ignores_) install(kParentDeathSignal, 0);
-  if (blocks_) change_signal_mask(SIG_UNBLOCK, bit(kParentDeathSignal));
+  if (blocks_) change_signal_mask(SIG_UNBLOCK, signal_bit(kParentDeathSignal));
 }
 
 int64_t signal_action(ProcessSignals& process, uint64_t signal, uint64_t disposition,
                       uint64_t flags) {
   if (signal < 1 || signal > kSignalCount) return -EINVAL;
   const int number = static_cast<int>(signal);
-  if ((kNeverBlocked & bit(number)) != 0) return -EINVAL;
+  if ((kNeverBlocked & signal_bit(number)) != 0) return -EINVAL;
   const uint64_t child_flags = flags & kChildFlags;
   const bool own = stays_installed(number);
   switch (static_cast<SignalDisposition>(disposition)) {
@@ -358,7 +357,7 @@ void die_by_signal(int signal) {
   const uint32_t process = own_process_id();
   const uint32_t thread = own_thread_id();
   raw_call(__NR_tgkill, process, thread, static_cast<uint64_t>(signal));
-  change_signal_mask(SIG_SETMASK, ~bit(signal));
+  change_signal_mask(SIG_SETMASK, ~signal_bit(signal));
   // Not reached with a signal that ends a process; nothing else must run on in its place.
   raw_call(__NR_exit_group, 128 + static_cast<uint64_t>(signal));
   __builtin_unreachable();
@@ -401,7 +400,7 @@ void take_last_kicks(SignalContext& context) {
   }
   take_back_write_offs(context);
   if (context.has_kept.load() == 0) return;
-  change_signal_mask(SIG_BLOCK, bit(kParentDeathSignal));
+  change_signal_mask(SIG_BLOCK, signal_bit(kParentDeathSignal));
   context.blocks_kicks.store(1);
   context.has_kept.store(0);
   send_to_this_thread(kParentDeathSignal, context.kept);
@@ -411,7 +410,7 @@ void listen_to_kicks(SignalContext& context) {
   take_back_write_offs(context);
   if (context.blocks_kicks.load() == 0) return;
   context.blocks_kicks.store(0);
-  change_signal_mask(SIG_UNBLOCK, bit(kParentDeathSignal));
+  change_signal_mask(SIG_UNBLOCK, signal_bit(kParentDeathSignal));
 }
 
 int64_t send_kick(uint32_t process, uint32_t thread) {

@@ -261,7 +261,7 @@ int64_t CallArguments::copy_signal_set(uint64_t* address) {
   auto* const set = static_cast<uint64_t*>(copy(*address, sizeof(uint64_t)));
   if (set == nullptr) return -EFAULT;
   *address = address_of(set);
-  constexpr uint64_t kOwn = uint64_t{1} << (kParentDeathSignal - 1);
+  constexpr uint64_t kOwn = signal_bit(kParentDeathSignal);
   if ((*set & kOwn) == 0 || number_ == __NR_rt_sigtimedwait) return 0;
   const bool is_for_reading = number_ == __NR_signalfd || number_ == __NR_signalfd4;
   if (is_for_reading || (change_signal_mask(SIG_BLOCK, 0) & kOwn) == 0) *set &= ~kOwn;

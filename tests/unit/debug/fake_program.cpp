@@ -1,7 +1,6 @@
 #include "tests/unit/debug/fake_program.h"
 
 #include <algorithm>
-#include <csignal>
 
 #include "vmm/debug/crash_report.h"
 #include "vmm/machine/kernel_image.h"
@@ -128,10 +127,6 @@ uint64_t kernel_identity() {
 }
 std::span<const std::byte> built_in_kernel() {
   return {};
-}
-
-uint64_t core_signals() {
-  return uint64_t{1} << (SIGSEGV - 1);
 }
 
 std::string write_core_into(int kept, uint32_t, int) {
