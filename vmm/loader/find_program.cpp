@@ -1,9 +1,5 @@
 #include "vmm/loader/find_program.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <cerrno>
 #include <climits>
 #include <cstdlib>
@@ -18,16 +14,6 @@ namespace {
 // What glibc's execvp searches when PATH is not set.
 constexpr const char* kDefaultSearchPath = "/bin:/usr/bin";
 
-// The error with which execve would refuse the file before looking into it; 0: none.
-int execution_error(const std::string& path) {
-  struct stat status;
-  if (stat(path.c_str(), &status) != 0) return errno;
-  if (!S_ISREG(status.st_mode)) return EACCES;
-  // The effective user counts, and a file system mounted noexec.
-  if (faccessat(AT_FDCWD, path.c_str(), X_OK, AT_EACCESS) != 0) return errno;
-  return 0;
-}
-
 std::string real_path_of(const std::string& path) {
   char buffer[PATH_MAX];
   if (realpath(path.c_str(), buffer) == nullptr) {
@@ -36,31 +22,6 @@ std::string real_path_of(const std::string& path) {
                                                     "; name the program by its absolute path");
   }
   return buffer;
-}
-
-[[noreturn]] void refuse_path(const std::string& path, int error) {
-  if (error == ENOENT || error == ENOTDIR) {
-    throw LoadError(ExitStatus::kNotFound, "cannot find the program '" + path +
-                                               "': " + std::strerror(error) + "; check the path");
-  }
-  struct stat status;
-  if (error == EACCES && stat(path.c_str(), &status) == 0) {
-    if (S_ISDIR(status.st_mode)) {
-      throw LoadError(ExitStatus::kCannotExecute,
-                      "'" + path + "' is a directory; name the program in it");
-    }
-    if (!S_ISREG(status.st_mode)) {
-      throw LoadError(ExitStatus::kCannotExecute,
-                      "'" + path + "' is not a regular file; name an executable file");
-    }
-    throw LoadError(ExitStatus::kCannotExecute,
-                    "no permission to execute '" + path +
-                        "'; give it with chmod +x, and check that its file system is not mounted "
-                        "noexec");
-  }
-  throw LoadError(ExitStatus::kCannotExecute, "cannot execute '" + path +
-                                                  "': " + std::strerror(error) +
-                                                  "; check the path and its permissions");
 }
 
 // Errors after which execvp tries the next folder: the folder is not there, or out of reach.
@@ -78,12 +39,12 @@ FoundProgram search(const std::string& name, std::string_view folders) {
     candidate += name;
     const int error = execution_error(candidate);
     if (error == 0) return {real_path_of(candidate), candidate, name};
-    if (!is_worth_the_next_folder(error)) refuse_path(candidate, error);
+    if (!is_worth_the_next_folder(error)) refuse_to_execute(candidate, error);
     if (error == EACCES && not_permitted.empty()) not_permitted = candidate;
     if (end == std::string_view::npos) break;
     begin = end + 1;
   }
-  if (!not_permitted.empty()) refuse_path(not_permitted, EACCES);
+  if (!not_permitted.empty()) refuse_to_execute(not_permitted, EACCES);
   throw LoadError(ExitStatus::kNotFound, "cannot find the program '" + name +
                                              "' in PATH; install it, or give its path (./" + name +
                                              " for the current directory)");
@@ -99,7 +60,7 @@ FoundProgram find_program(const std::string& name, const char* search_path) {
     return search(name, search_path != nullptr ? search_path : kDefaultSearchPath);
   }
   const int error = execution_error(name);
-  if (error != 0) refuse_path(name, error);
+  if (error != 0) refuse_to_execute(name, error);
   return {real_path_of(name), name, name};
 }
 

@@ -18,4 +18,9 @@ class LoadError : public std::runtime_error {
   ExitStatus status_;
 };
 
+// The error with which execve(2) would refuse the file before looking into it; 0: none.
+int execution_error(const std::string& path);
+// Says why, for such an error.
+[[noreturn]] void refuse_to_execute(const std::string& path, int error);
+
 }  // namespace dbos::vmm

@@ -22,31 +22,10 @@ namespace {
   throw LoadError(ExitStatus::kCannotExecute, sentence);
 }
 
-[[noreturn]] void refuse_missing(const std::string& path, int error) {
-  throw LoadError(ExitStatus::kNotFound, "cannot find the program '" + path +
-                                             "': " + std::strerror(error) + "; check the path");
-}
-
-void check_regular(const std::string& path, const struct stat& status) {
-  if (S_ISDIR(status.st_mode)) refuse("'" + path + "' is a directory; name the program in it");
-  if (!S_ISREG(status.st_mode)) {
-    refuse("'" + path + "' is not a regular file; name an executable file");
-  }
-}
-
 // Opening a device or a FIFO has effects, so the kind is looked at first, and again on what was
 // opened, which another process may have put there in between.
 FileDescriptor open_executable(const std::string& path, struct stat& status) {
-  if (stat(path.c_str(), &status) != 0) {
-    if (errno == ENOENT || errno == ENOTDIR) refuse_missing(path, errno);
-    refuse("cannot look at '" + path + "': " + std::strerror(errno) +
-           "; check the permissions of the folders on the way");
-  }
-  check_regular(path, status);
-  if (faccessat(AT_FDCWD, path.c_str(), X_OK, AT_EACCESS) != 0) {
-    refuse("no permission to execute '" + path + "': " + std::strerror(errno) +
-           "; give it with chmod +x, and check that its file system is not mounted noexec");
-  }
+  if (const int error = execution_error(path); error != 0) refuse_to_execute(path, error);
   FileDescriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
   if (!file.is_open() && errno == EACCES) {
     refuse("no permission to read '" + path +
@@ -59,7 +38,9 @@ FileDescriptor open_executable(const std::string& path, struct stat& status) {
   if (fstat(file.number(), &status) != 0) {
     refuse("cannot look at '" + path + "': " + std::strerror(errno));
   }
-  check_regular(path, status);
+  if (!S_ISREG(status.st_mode)) {
+    refuse("'" + path + "' became another kind of file while it was opened; start it again");
+  }
   return file;
 }
 
