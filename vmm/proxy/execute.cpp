@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <csignal>
 
+#include "vmm/host/descriptor_guard.h"
 #include "vmm/host/host_call.h"
 #include "vmm/host/signal_mask.h"
 #include "vmm/proxy/call_arguments.h"
@@ -140,11 +141,7 @@ void set_own_signal_taker(OwnSignalTaker taker) {
 
 int64_t execute_call(const GuestMemory& memory, const Call& call,
                      const volatile uint32_t* pending_signal) {
-  return execute_call(memory, own_descriptors(), call, pending_signal);
-}
-
-int64_t execute_call(const GuestMemory& memory, const DescriptorGuard& guard, const Call& call,
-                     const volatile uint32_t* pending_signal) {
+  const DescriptorGuard& guard = own_descriptors();
   const SystemCall* entry = syscalls::find(call.number);
   if (entry == nullptr || !entry->is_proxied()) return -ENOSYS;
   if (call.number == __NR_close_range) return close_range(guard, call.arguments);

@@ -11,18 +11,13 @@
 #include <cstdint>
 
 #include "hypercall/abi.h"
-#include "vmm/host/descriptor_guard.h"
 #include "vmm/proxy/guest_memory.h"
 
 namespace dbos::vmm {
 
 // `call` is the VMM's copy. Result: Linux's, -errno, kInterrupted or kNotStarted. -ENOSYS for calls
 // that are not proxied, -EFAULT for pointers outside the guest's memory, -EBADF for the VMM's
-// descriptors.
-int64_t execute_call(const GuestMemory& memory, const DescriptorGuard& guard, const Call& call,
-                     const volatile uint32_t* pending_signal);
-
-// With own_descriptors() as the guard.
+// descriptors (own_descriptors()).
 int64_t execute_call(const GuestMemory& memory, const Call& call,
                      const volatile uint32_t* pending_signal);
 

@@ -161,7 +161,7 @@ i64 hypercall(u32 number, u64 a0, u64 a1, u64 a2, u64 a3, u64 a4, u64 a5) {
   static const volatile uint32_t no_signal = 0;
   program().host_calls.push_back(number);
   const Call call{number, 0, {a0, a1, a2, a3, a4, a5}, 0};
-  return vmm::execute_call(program().memory, program().guard, call, &no_signal);
+  return vmm::execute_call(program().memory, call, &no_signal);
 }
 
 // guest/memory/user_copy.h

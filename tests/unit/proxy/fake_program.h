@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "guest/syscalls/proxy.h"
+#include "vmm/host/descriptor_guard.h"
 #include "vmm/proxy/execute.h"
 
 namespace dbos::test {

@@ -200,7 +200,7 @@ TEST_CASE("a futex in shared memory is Linux's") {
   const volatile uint32_t no_signal = 0;
   const auto futex = [&](uint64_t address, uint64_t operation, uint64_t value, uint64_t timeout) {
     const Call call{SYS_futex, 0, {address, operation, value, timeout, 0, 0}, 0};
-    return vmm::execute_call(program().memory, program().guard, call, &no_signal);
+    return vmm::execute_call(program().memory, call, &no_signal);
   };
   uint32_t own = 0;
   *reinterpret_cast<uint32_t*>(word) = 5;

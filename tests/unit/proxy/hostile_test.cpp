@@ -32,7 +32,7 @@ const volatile uint32_t kNoSignal = 0;
 int64_t execute(long number, uint64_t a0 = 0, uint64_t a1 = 0, uint64_t a2 = 0, uint64_t a3 = 0,
                 uint64_t a4 = 0, uint64_t a5 = 0) {
   const Call call{static_cast<uint32_t>(number), 0, {a0, a1, a2, a3, a4, a5}, 0};
-  return vmm::execute_call(program().memory, program().guard, call, &kNoSignal);
+  return vmm::execute_call(program().memory, call, &kNoSignal);
 }
 
 template <typename T>
