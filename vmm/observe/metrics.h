@@ -8,11 +8,14 @@
 
 namespace dbos::vmm {
 
+class MetricsWriter;
+
 struct Metric {
   const char* name;
-  const char* type;    // counter, gauge, histogram
-  const char* labels;  // their names, for the documentation
+  const char* type;   // counter, gauge, histogram
+  const char* label;  // its name; empty: there is one sample
   const char* help;
+  void (*put_samples)(MetricsWriter& out, const Figures& figures);
 };
 
 // In the order of the text. docs/metrics.md has the same table; a test compares them.

@@ -206,9 +206,9 @@ TEST_CASE("a histogram's buckets are cumulative and end with its count") {
 TEST_CASE("the documentation has every metric as it is served") {
   const std::string page = document();
   for (const Metric& metric : all_metrics()) {
-    const std::string labels = metric.labels[0] == 0 ? "" : "`" + std::string(metric.labels) + "`";
+    const std::string label = metric.label[0] == 0 ? "" : "`" + std::string(metric.label) + "`";
     const std::string row = "| `" + std::string(metric.name) + "` | " + metric.type + " | " +
-                            labels + " | " + metric.help + " |";
+                            label + " | " + metric.help + " |";
     INFO(row);
     REQUIRE(page.find(row) != std::string::npos);
   }
