@@ -362,8 +362,7 @@ void interpret(const CLI::App& app, const RawOptions& raw, uint64_t host_memory,
                                         {"info", LogLevel::kInfo},
                                         {"debug", LogLevel::kDebug}});
   check_environment(options.environment);
-  const bool debugs =
-      !options.gdb_address.empty() || options.crash_report || !options.core_file.empty();
+  const bool debugs = options.wants_gdb() || options.wants_crash_report();
   if (debugs && !options.kernel.empty()) {
     throw OptionError(
         "--gdb, --crash-report and --core need the built-in guest kernel: leave out --kernel");

@@ -43,6 +43,10 @@ struct Options {
   std::string core_file;  // empty: no core
   ClockSource clock = ClockSource::kAutomatic;
   LogLevel log_level = LogLevel::kWarning;
+
+  bool wants_gdb() const { return !gdb_address.empty(); }
+  // ... or a core.
+  bool wants_crash_report() const { return crash_report || !core_file.empty(); }
 };
 
 // what(): one sentence for the user; the exit status is ExitStatus::kFailure.

@@ -96,21 +96,18 @@ void prefault(Machine& machine, uint64_t size) {
 void enable_debuggers(const Options& options, Vcpu& first) {
   if (!options.kernel.empty()) return;
   take_default_actions(kCoreSignals);
-  const bool for_gdb = !options.gdb_address.empty();
-  const bool at_crash = options.crash_report || !options.core_file.empty();
-  if (options.control || for_gdb || at_crash) enable_debugging(first, for_gdb);
+  const bool is_at_once = options.wants_gdb() || options.wants_crash_report();
+  if (options.control || is_at_once) enable_debugging(first, options.wants_gdb());
   if (options.control) start_debugger();
 }
 
 void start_debugging(const Options& options) {
-  const bool for_gdb = !options.gdb_address.empty();
-  const bool at_crash = options.crash_report || !options.core_file.empty();
   if (options.crash_report && !load_disassembler()) {
     log_line(LogLevel::kWarning,
              "there is no libcapstone: --crash-report shows bytes of code only");
   }
-  if (at_crash) set_crash_options({options.crash_report, options.core_file});
-  if (for_gdb) start_gdb_server(options.gdb_address);
+  if (options.wants_crash_report()) set_crash_options({options.crash_report, options.core_file});
+  if (options.wants_gdb()) start_gdb_server(options.gdb_address);
 }
 
 // What the guest kernel is to run: a program, or what its own arguments say.
