@@ -171,15 +171,9 @@ HostPages arena_pages(const Options& options) {
   return HostPages::kLarge;
 }
 
-[[noreturn]] void run_program(const Options& options) {
-  const InheritedSignals inherited = inherited_signals();
-  std::vector<std::byte> kernel_file;
-  if (!options.kernel.empty()) kernel_file = read_kernel_file(options.kernel);
-  const KernelImage kernel =
-      options.kernel.empty() ? built_in_image() : parse_kernel_image(kernel_file, options.kernel);
-  Workload workload = find_workload(options, kernel);
-  log_workload(workload);
-  if (options.statistics) enable_statistics(options.statistics_file);
+// Makes the machine, on the calling thread its first vCPU, and its memory; refuses what is not fit
+// for a program.
+Vcpu& make_machine(const Options& options, const KernelImage& kernel) {
   auto* const machine = new Machine(options.memory_size, arena_pages(options), kernel);
   set_machine(*machine);
   machine->check_cpu();
@@ -201,18 +195,26 @@ HostPages arena_pages(const Options& options) {
   start_observation(vcpu);
   if (options.trace) trace_to_log(*machine);
   prefault(*machine, options.prefault_size);
+  return vcpu;
+}
 
-  const std::vector<std::string> environment =
-      merge_environment(environ, std::span(options.environment));
+MachineParameters machine_parameters(const Options& options, const Vcpu& vcpu) {
   MachineParameters parameters;
   parameters.vcpu_count_max = kVcpuCountMax;
-  parameters.arena_size_max = machine->arena_size_max();
-  parameters.kernel_tables = machine->kernel_root();
+  parameters.arena_size_max = machine().arena_size_max();
+  parameters.kernel_tables = machine().kernel_root();
   parameters.flags = boot_flags(options);
   parameters.cow_limit = options.cow_limit;
   parameters.ready_copies = options.ready_copies;
-  set_clock_and_features(options, *machine, vcpu, parameters);
-  check_features(kernel, parameters.features);
+  set_clock_and_features(options, machine(), vcpu, parameters);
+  return parameters;
+}
+
+// Writes what the guest kernel reads at its start.
+void write_boot(const Options& options, const Workload& workload,
+                const MachineParameters& parameters, const InheritedSignals& inherited) {
+  const std::vector<std::string> environment =
+      merge_environment(environ, std::span(options.environment));
   const ProgramStart start{workload.arguments, environment, workload.path, workload.name};
   const std::span destination(reinterpret_cast<std::byte*>(kBootInformationAddress),
                               kBootInformationSizeMax);
@@ -220,10 +222,30 @@ HostPages arena_pages(const Options& options) {
   auto* const boot = reinterpret_cast<BootInformation*>(kBootInformationAddress);
   boot->ignored_signals = inherited.ignored;
   boot->blocked_signals = inherited.blocked;
+}
+
+// Those that watch the program, and can stop it.
+void start_servers(const Options& options, Vcpu& first) {
   // The program has its environment. libdwfl would ask servers for debug information, for minutes.
   unsetenv("DEBUGINFOD_URLS");
-  enable_debuggers(options, vcpu);
-  start_control(*machine, {options.control, options.metrics});
+  enable_debuggers(options, first);
+  start_control(machine(), {options.control, options.metrics});
+}
+
+[[noreturn]] void run_program(const Options& options) {
+  const InheritedSignals inherited = inherited_signals();
+  std::vector<std::byte> kernel_file;
+  if (!options.kernel.empty()) kernel_file = read_kernel_file(options.kernel);
+  const KernelImage kernel =
+      options.kernel.empty() ? built_in_image() : parse_kernel_image(kernel_file, options.kernel);
+  Workload workload = find_workload(options, kernel);
+  log_workload(workload);
+  if (options.statistics) enable_statistics(options.statistics_file);
+  Vcpu& vcpu = make_machine(options, kernel);
+  const MachineParameters parameters = machine_parameters(options, vcpu);
+  check_features(kernel, parameters.features);
+  write_boot(options, workload, parameters, inherited);
+  start_servers(options, vcpu);
   keep_proc_folder();
   workload.program.hand_over_descriptors();
   // What ps and top show, as execve sets it.
