@@ -34,7 +34,7 @@ size_t perform(Vcpu& vcpu, const DebugRequest& request) {
   if (machine().reset_vcpu(vcpu, 0) < 0) return 0;
   while (run_adopted(vcpu) == Adopted::kWaits) {
   }
-  const uint64_t done = request_of(vcpu).done;
+  const uint64_t done = __atomic_load_n(&request_of(vcpu).done, __ATOMIC_RELAXED);  // once
   return done < request.length ? done : request.length;
 }
 

@@ -63,7 +63,7 @@ Json process_list(Machine& machine) {
               {"space", space_root(*vcpu)},
               {"threads", Json::array()}};
     }
-    const uint32_t thread = vcpu->page->thread_id;
+    const uint32_t thread = vcpu->host_thread.load();
     json["threads"].push_back({{"thread", thread},
                                {"name", name_in(fmt::format("/proc/{}/task/{}/comm", id, thread))},
                                {"vcpu", vcpu->index},

@@ -108,7 +108,7 @@ std::vector<ThreadView> debugged_threads() {
     } else if (is_at_rest(vcpu)) {
       place = ThreadPlace::kInCall;
     }
-    views.push_back({vcpu.index, vcpu.page->thread_id, vcpu.page->process_id, place,
+    views.push_back({vcpu.index, vcpu.host_thread.load(), vcpu.process->process_id, place,
                      place == ThreadPlace::kInCall ? call : 0});
   });
   return views;

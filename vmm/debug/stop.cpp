@@ -79,9 +79,10 @@ void wake(ThreadStop& stop) {
   futex_wake(stop.go);
 }
 
-// A debugger gives it to a thread that stopped for something else.
+// A debugger gives it to a thread that stopped for something else. By the VMM's own numbers: those
+// in the page are in the guest's hands, and this thread has all rights of dbos-run.
 void send_signal(const Vcpu& vcpu, ThreadStop& stop, int signal) {
-  const int64_t result = raw_call(__NR_tgkill, vcpu.page->process_id, vcpu.page->thread_id,
+  const int64_t result = raw_call(__NR_tgkill, vcpu.process->process_id, vcpu.host_thread.load(),
                                   static_cast<uint64_t>(signal));
   if (result >= 0) stop.signal_to_come = signal;
 }

@@ -199,13 +199,14 @@ ClockWriter& start_clock(ClockPage& page) {
   return *the_writer;
 }
 
-void refresh_clock(bool guest_has_host_tsc) {
-  if (!the_writer.has_value()) return;
+bool refresh_clock(bool guest_has_host_tsc) {
+  if (!the_writer.has_value() || !the_writer->is_enabled()) return true;
   if (guest_has_host_tsc) {
     the_writer->refresh();
   } else {
     the_writer->turn_off();
   }
+  return the_writer->is_enabled();
 }
 
 }  // namespace dbos::vmm

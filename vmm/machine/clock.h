@@ -84,6 +84,7 @@ class ClockWriter {
 // Linux may find the counter unstable at any time, and KVM then gives each vCPU a counter that
 // drifts from the host's: `guest_has_host_tsc` is of the vCPU that asks.
 ClockWriter& start_clock(ClockPage& page);
-void refresh_clock(bool guest_has_host_tsc);
+// False: the page has gone off with this call, for good.
+bool refresh_clock(bool guest_has_host_tsc);
 
 }  // namespace dbos::vmm

@@ -6,6 +6,7 @@
 #include <linux/time_types.h>
 #include <sys/mman.h>
 
+#include <atomic>
 #include <ctime>
 
 #include "vmm/debug/crash_report.h"
@@ -125,6 +126,16 @@ int64_t park(Vcpu& vcpu, const Call& call) {
   }
   const bool woken = __atomic_exchange_n(&page.park_word, 0, __ATOMIC_SEQ_CST) != 0;
   return woken ? 0 : result;
+}
+
+int64_t refresh_guest_clock(const Vcpu& vcpu) {
+  static std::atomic<bool> is_told{false};
+  if (!refresh_clock(machine().has_host_tsc(vcpu))) {
+    log_once(is_told, LogLevel::kWarning,
+             "Linux finds the time stamp counter unstable by now, or the machine was suspended: "
+             "each reading of the time costs a system call from now on");
+  }
+  return 0;
 }
 
 int64_t wake(const Call& call) {
@@ -251,8 +262,7 @@ int64_t execute_service(Vcpu& vcpu, const Call& call) {
     case Service::kAttentionRegion:
       return set_attention_region(a[0], a[1], a[2]);
     case Service::kClockRefresh:
-      refresh_clock(machine().has_host_tsc(vcpu));
-      return 0;
+      return refresh_guest_clock(vcpu);
     case Service::kHelper:
       return request_helper(vcpu, a[0], a[1]);
     case Service::kYield:

@@ -11,6 +11,7 @@
 #include "vmm/host/host_call.h"
 #include "vmm/host/host_lock.h"
 #include "vmm/proxy/descriptor_link.h"
+#include "vmm/proxy/guest_memory.h"
 
 namespace dbos::vmm {
 namespace {
@@ -60,7 +61,7 @@ int64_t compact(Listing listing, int64_t name_at, char* buffer, int64_t size) {
   int64_t kept = 0;
   for (int64_t at = 0; at + name_at < size;) {
     DirectoryEntry entry;
-    std::memcpy(&entry, buffer + at, sizeof entry);
+    read_guest(&entry, reinterpret_cast<uint64_t>(buffer + at), sizeof entry);
     const auto length = static_cast<int64_t>(entry.size);
     if (length <= name_at || length > size - at) return size;
     char name[16] = {};
