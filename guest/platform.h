@@ -48,7 +48,7 @@ Result<PhysicalAddress> window_map(int descriptor, u64 offset, u64 length, int p
                                    int flags);
 void window_unmap(PhysicalAddress begin, u64 length);
 // Copies a page of a window to a frame. EFAULT: it is not there any more, because its file was cut.
-// Never blocks, so a lock may be held.
+// Leaves the guest for a page alone that Linux has dropped since it was mapped: KVM reads it again.
 Result<void> copy_window_page(PhysicalAddress frame, PhysicalAddress window_page);
 Result<void> window_populate(PhysicalAddress begin, u64 length, bool write);
 
@@ -60,6 +60,9 @@ struct Wait {
 };
 // Between pieces of long work: takes what other vCPUs wait for, and never sleeps.
 void pause();
+
+// This vCPU's thread is dead, and another one runs it to release what it holds: long work ends.
+bool is_dying();
 
 // The vCPU that this code runs on, 0..kVcpuCountMax-1.
 u32 current_vcpu();

@@ -75,6 +75,10 @@ Result<void> window_populate(PhysicalAddress begin, u64 length, bool write) {
   return {};
 }
 
+bool is_dying() {
+  return dbos::is_dying();
+}
+
 u32 current_vcpu() {
   return arch::current_cpu().index;
 }

@@ -240,6 +240,7 @@ class AddressSpace {
   enum class NoRights { kPassOver, kFail };
   FaultKind populate_locked(VirtualRange range, NoRights no_rights = NoRights::kPassOver);
   bool has_locked_memory();
+  bool begins_large_page(VirtualAddress address, Access access);
 
   // The segments of a buffer that the host is going to read (Access::kRead) or write. `segments`
   // has room for `segments_max`; fewer bytes than `length` are answered where that is too few, or

@@ -386,11 +386,21 @@ void AddressSpace::map_window_run(const Vma& vma, VirtualAddress page,
 
 FaultKind AddressSpace::populate(VirtualAddress address, u64 length, Access access) {
   const VirtualAddress end(align_up((address + length).value(), kPageSize));
-  for (VirtualAddress at(align_down(address.value(), kPageSize)); at < end; at = at + kPageSize) {
+  for (VirtualAddress at(align_down(address.value(), kPageSize)); at < end;) {
+    if (platform::is_dying()) return FaultKind::kOutOfMemory;  // nobody learns of it
     const FaultKind kind = handle_fault(at, access);
     if (kind != FaultKind::kResolved) return kind;
+    at = at + (begins_large_page(at, access) ? kLargePageSize : kPageSize);
   }
   return FaultKind::kResolved;
+}
+
+// Whether a page of 2 MiB that permits the access is mapped from here on.
+bool AddressSpace::begins_large_page(VirtualAddress address, Access access) {
+  if (!is_aligned(address.value(), kLargePageSize)) return false;
+  const LockGuard guard(lock_);
+  const Walk walk = tree_.find(address);
+  return walk.level == Level::kDirectory && walk.permits(access);
 }
 
 FaultKind AddressSpace::populate_locked(VirtualRange range, NoRights no_rights) {

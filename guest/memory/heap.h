@@ -14,8 +14,8 @@
 
 namespace dbos {
 
-// Memory for `size` bytes, aligned to 16 (to 64 from 64 bytes on, to 256 from 256 on); nullptr when
-// there is none. Not cleared.
+// Memory for `size` bytes, aligned to 16 (to 64 from 64 bytes on, to 256 from 256 on; from 769 to
+// 1008 bytes to 16 alone); nullptr when there is none. Not cleared.
 void* heap_allocate(size_t size);
 // With the size that it was allocated with.
 void heap_free(void* object, size_t size);
@@ -23,6 +23,7 @@ void heap_free(void* object, size_t size);
 // nullptr when there is no memory.
 template <typename T, typename... Arguments>
 T* heap_new(Arguments&&... arguments) {
+  static_assert(alignof(T) <= 16 || sizeof(T) <= 768 || sizeof(T) > 1008);
   void* memory = heap_allocate(sizeof(T));
   return memory == nullptr ? nullptr : ::new (memory) T(std::forward<Arguments>(arguments)...);
 }

@@ -129,8 +129,9 @@ Result<Vma*> AddressSpace::check_growth(VirtualAddress address, u64 old_length, 
   if (old_length > vma->end() - address) return Error(EFAULT);
   if (new_length == old_length) return vma;
   const u64 growth = new_length - old_length;
-  if (vma->has(VmaFlag::kLocked) && vmas_.locked_bytes() + growth > limits_.locked)
+  if (vma->has(VmaFlag::kLocked) && vmas_.locked_bytes() + growth > limits_.locked) {
     return Error(EAGAIN);
+  }
   if (!may_expand(*vma, growth)) return Error(ENOMEM);
   const bool is_charged =
       !vma->is_shared() && vma->protection.may_write() && !vma->has(VmaFlag::kNoReserve);
@@ -189,9 +190,9 @@ Result<VirtualAddress> AddressSpace::move_vma(Vma* vma, VirtualAddress address, 
     return result.error();
   }
 
-  // 2. What can't.
-  note_peaks();
+  // 2. What can't. The peak does not count twice what has moved.
   if (old_length != 0) leave_behind(vmas_.find(address), keep_old, dropped);
+  note_peaks();
   merge_range(target, dropped);
   return new_address;
 }

@@ -21,11 +21,7 @@ bool is_table(Pte entry, Level level) {
 }  // namespace
 
 Result<void> PageTree::follow(const PageTree& main, VirtualRange range) {
-  const Result<void> result =
-      follow_below(node_at(root_), Level::kRoot, VirtualAddress(0), node_at(main.root_), range);
-  // Orders what copy_table() wrote before whatever hands the copy to another processor.
-  if constexpr (kUseStringInstructions) asm volatile("sfence" : : : "memory");
-  return result;
+  return follow_below(node_at(root_), Level::kRoot, VirtualAddress(0), node_at(main.root_), range);
 }
 
 Result<void> PageTree::follow_below(Node& node, Level level, VirtualAddress base, const Node& main,

@@ -276,6 +276,10 @@ void pause() {
   sched_yield();
 }
 
+bool is_dying() {
+  return false;
+}
+
 u32 current_vcpu() {
   return this_vcpu;
 }

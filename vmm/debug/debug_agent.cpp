@@ -15,8 +15,7 @@ Vcpu* acquire_agent(HostProcess& process) {
   if (agent != nullptr) return agent;
   Vcpu* const vcpu = machine().vcpus().acquire(process);
   if (vcpu == nullptr) return nullptr;
-  // As if adopted: services for memory only, and it comes back at its end.
-  begin_use(*vcpu, process, Role::kAdopted);
+  begin_use(*vcpu, process, Role::kAgent);
   vcpu->page->debug = kDebugAgent;
   ThreadStop& stop = debug_state().threads[vcpu->index];
   stop.is_debugged = stop.is_scrubbed = false;  // of the thread that the vCPU had before

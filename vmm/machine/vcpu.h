@@ -29,9 +29,9 @@ inline constexpr uint32_t kNoCall = UINT32_MAX;
 enum class VcpuState : uint32_t { kAbsent, kIdle, kBusy, kParked, kEnded, kLost };
 
 // What it runs, and with that what it may ask for (allowed_calls.h). kHelper: no program
-// (helper.h). kAdopted: its own thread is dead, and another releases what that held (steward.h); or
-// it is the debugger's agent.
-enum class Role : uint32_t { kProgram, kHelper, kAdopted };
+// (helper.h). kAdopted: its own thread is dead, and another releases what that held (steward.h).
+// kAgent: the debugger's, as if adopted.
+enum class Role : uint32_t { kProgram, kHelper, kAdopted, kAgent };
 
 struct Vcpu;
 
@@ -83,7 +83,7 @@ struct Vcpu : SignalContext {
   std::atomic<uint64_t> call_memory;  // what its call has for itself (call_memory.h); 0: nothing
   uint64_t call_memory_size;
 
-  bool is_adopted() const { return role.load() == Role::kAdopted; }
+  bool is_adopted() const { return role.load() >= Role::kAdopted; }
 
   // A thread of the program begins on it. host_thread is set by then, and becomes 0 only by the
   // host thread's death: who finds it 0 may adopt the vCPU by ending the life that it saw.

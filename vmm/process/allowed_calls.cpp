@@ -19,7 +19,6 @@ bool is_upkeep(const Call& call) {
     case Service::kArenaGrow:
     case Service::kMemoryRelease:
     case Service::kWindowUnmap:
-    case Service::kWindowPopulate:
     case Service::kWake:
     case Service::kInterrupt:
     case Service::kYield:
@@ -46,7 +45,9 @@ bool is_allowed(const Vcpu& vcpu, const Call& call) {
     case Role::kHelper:
       return is_upkeep(call) || is_of_helper(call);
     case Role::kAdopted:
-      return is_upkeep(call);
+      return is_upkeep(call);  // and waits for no file: who adopts has others to release
+    case Role::kAgent:
+      return is_upkeep(call) || is(call, Service::kWindowPopulate);
   }
   return false;
 }
