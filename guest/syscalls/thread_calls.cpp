@@ -55,15 +55,12 @@ i64 system_arch_prctl(u64 code, u64 address) {
   }
 }
 
-// The vCPU is no processor of Linux's: the host is asked where its thread runs.
+// The vCPU is no processor of Linux's: the answer is where its host thread last entered the guest.
+// Memory allocators ask often, and take it for a hint.
 i64 system_getcpu(VirtualAddress cpu, VirtualAddress node) {
-  u32 values[2] = {};
-  const u64 base = host_pointer(values);
-  const i64 result = hypercall(__NR_getcpu, base, base + 4, 0);
-  if (result < 0) return result;
-  if (cpu.value() != 0 && write_program(cpu, values[0]).is_error()) return -EFAULT;
-  if (node.value() != 0 && write_program(node, values[1]).is_error()) return -EFAULT;
-  return 0;
+  const HypercallPage& page = current_hypercall_page();
+  DBOS_TRY_CALL(write_if_given(cpu, page.processor));
+  return result_of(write_if_given(node, page.node));
 }
 
 i64 system_membarrier(u64 command, u64 flags) {

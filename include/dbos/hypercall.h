@@ -149,6 +149,8 @@ struct dbos_hypercall_page {
   uint32_t debug;                     // VMM: what its debugger asks of libdbos; 0: nothing
   struct dbos_pending_signal signal;  // VMM: see signal_action
   struct dbos_call calls[16];         // DBOS_CALL_BATCH_MAX
+  uint32_t processor;                 // VMM: where the host thread was at the last entry
+  uint32_t node;                      // VMM: ... and on which NUMA node
 };
 
 // --- Services -----------------------------------------------------------------------------------

@@ -258,6 +258,19 @@ CASE(scheduling_calls) {
   CHECK_EQ(getcpu(&cpu, &node), 0);
   CHECK(cpu < 100000);
   CHECK(sched_getcpu() >= 0);
+  std::thread([] {
+    cpu_set_t allowed, here;
+    CHECK_EQ(sched_getaffinity(0, sizeof allowed, &allowed), 0);
+    for (int i = 0; i < CPU_SETSIZE; ++i) {
+      if (!CPU_ISSET(i, &allowed)) continue;
+      CPU_ZERO(&here);
+      CPU_SET(i, &here);
+      CHECK_EQ(sched_setaffinity(0, sizeof here, &here), 0);
+      CHECK_EQ(sched_getcpu(), i);
+    }
+  }).join();
+  CHECK_ERRNO(syscall(SYS_getcpu, nowhere(), nullptr, nullptr), EFAULT);
+  CHECK_EQ(syscall(SYS_getcpu, nullptr, nullptr, nullptr), 0);
   CHECK(exited(run_child([] {
     errno = 0;
     int before = getpriority(PRIO_PROCESS, 0);

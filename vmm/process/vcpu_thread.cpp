@@ -2,6 +2,7 @@
 
 #include <asm/unistd.h>
 #include <linux/sched.h>
+#include <sched.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -262,6 +263,15 @@ Next handle_run(Vcpu& vcpu, int64_t result) {
   die_with_report(vcpu, "KVM refused to run the guest", result);
 }
 
+// For getcpu, whose answer may be out of date when it comes in any case.
+void note_processor(const Vcpu& vcpu) {
+  unsigned processor = 0;
+  unsigned node = 0;
+  getcpu(&processor, &node);  // of the vDSO: no system call
+  vcpu.page->processor = processor;
+  vcpu.page->node = node;
+}
+
 // Where a cgroup refuses KVM memory for its tables, a page fault of Linux's own would wait for it.
 // Whoever runs adopted vCPUs has others to run.
 int64_t run_guest(const Vcpu& vcpu) {
@@ -274,6 +284,7 @@ int64_t run_guest(const Vcpu& vcpu) {
 }
 
 Next run_once(Vcpu& vcpu) {
+  note_processor(vcpu);
   const int64_t result = run_guest(vcpu);
   ExitWatch watch(*vcpu.statistics, kind_of_exit(vcpu, result));
   const Next next = handle_run(vcpu, result);
