@@ -43,7 +43,11 @@ for word in "begin", "ready":
 
 seconds[no_virtual_cpu_is_left]=240
 # A page for every second thread would be too much.
-test_no_virtual_cpu_is_left() { leaves_nothing "$crowding" 500; }
+test_no_virtual_cpu_is_left() {
+  leaves_nothing "$crowding" 500
+  expect "what is said" "dbos-run: all 1024 virtual CPUs are in use, of which each thread and fork takes one: another one gets EAGAIN" \
+    "$(<errors)"
+}
 
 test_fork_without_memory() {
   one 'exit 0' "${dbos[@]}" --memory 128M "$DBOS_BUILD/tests/system/memory_limit" fork

@@ -31,10 +31,12 @@ ThreadBlock* new_thread_block(const HostProcess& process) {
   return block != nullptr ? block : make_thread_block();
 }
 
-// Once: the program sees no more than a thread that can't be made.
-void tell_failure(int64_t error) {
+void tell_limit() {
   static std::atomic<bool> is_told{false};
-  log_once(is_told, LogLevel::kInfo, "a vCPU could not be made: errno {}", -error);
+  log_once(is_told, LogLevel::kWarning,
+           "all {} virtual CPUs are in use, of which each thread and fork takes one: another one "
+           "gets EAGAIN",
+           kVcpuCountMax);
 }
 
 }  // namespace
@@ -106,7 +108,7 @@ int64_t VcpuPool::make(Vcpu& vcpu, const HostProcess& process) {
   // One of an attempt that failed serves the next.
   if (vcpu.block == nullptr) vcpu.block = take_spare_block();
   if (vcpu.block == nullptr) vcpu.block = new_thread_block(process);
-  if (vcpu.block == nullptr) return -ENOMEM;
+  if (vcpu.block == nullptr) return -EAGAIN;  // Linux gives no thread
   vcpu.statistics = &exit_statistics[vcpu.index];
   vcpu.current_call.store(kNoCall);
   return machine_.initialize_vcpu(vcpu, process.moves);
@@ -121,7 +123,7 @@ Vcpu* VcpuPool::create(const HostProcess& process) {
     // Somebody was killed while he made it, and its descriptor is gone with him.
     const bool is_lost = result == -EEXIST;
     if (result < 0 && !is_lost) {
-      tell_failure(result);
+      note_failure(result);
       return nullptr;
     }
     // Now that the descriptor is there: a fork that sees the number copies the descriptor.
@@ -132,10 +134,18 @@ Vcpu* VcpuPool::create(const HostProcess& process) {
     if (process.parent == nullptr || hand_over(vcpu)) return &vcpu;
     // Killed with a lock held, its thread would keep the lock for ever.
     vcpu.state.store(VcpuState::kLost);
-    tell_failure(-EAGAIN);
+    note_failure(-EAGAIN);
     return nullptr;
   }
+  tell_limit();
   return nullptr;
+}
+
+// Said once: the program sees no more than a thread that can't be made.
+void VcpuPool::note_failure(int64_t result) {
+  static std::atomic<bool> is_told{false};
+  failure_.store(result);
+  log_once(is_told, LogLevel::kInfo, "a vCPU could not be made: errno {}", -result);
 }
 
 }  // namespace dbos::vmm

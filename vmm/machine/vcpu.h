@@ -134,6 +134,8 @@ class VcpuPool {
   Vcpu& at(uint32_t index) { return vcpus_[index]; }
   uint32_t count() const { return count_.load(); }
   uint64_t next_sequence() const { return next_sequence_.load(); }
+  // Of the last one that could not be made: -errno.
+  int64_t failure() const { return failure_.load(); }
   uint64_t take_sequence() { return next_sequence_.fetch_add(1); }
 
  private:
@@ -144,10 +146,12 @@ class VcpuPool {
   Vcpu* find(const HostProcess& process, Kind kind);
   bool has_free(const HostProcess& process, uint32_t wanted);
   Vcpu* create(const HostProcess& process);
+  void note_failure(int64_t result);
   int64_t make(Vcpu& vcpu, const HostProcess& process);
 
   Machine& machine_;
   HostLock create_lock_;  // guards the making of vCPUs
+  std::atomic<int64_t> failure_{0};
   Vcpu vcpus_[kVcpuCountMax] = {};
   std::atomic<uint32_t> count_{0};
   std::atomic<uint64_t> next_sequence_{1};

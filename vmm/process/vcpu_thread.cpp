@@ -424,7 +424,10 @@ Vcpu& adopt_first_thread(Machine& machine) {
                                 "Linux gives no socket for virtual CPUs");
   }
   Vcpu* const vcpu = machine.vcpus().acquire(*process);
-  if (vcpu == nullptr) throw StartError("KVM can't make a virtual CPU (--log-level info: why)");
+  if (vcpu == nullptr) {
+    throw StartError::with_code(static_cast<int>(-machine.vcpus().failure()),
+                                "can't make a virtual CPU");
+  }
   if (const int64_t result = machine.reset_vcpu(*vcpu, 0); result < 0) {
     throw StartError::with_code(static_cast<int>(-result), "KVM can't set up a virtual CPU");
   }

@@ -153,6 +153,8 @@ TEST_CASE("metrics say what was counted, in base units") {
       {"services_total", "{service=\"log\"}", 16},
       {"system_calls_total", "{call=\"read\"}", 7},
       {"system_calls_total", "{call=\"others\"}", 1},
+      {"system_calls_total", "{call=\"clone\"}", 0},  // also before the first
+      {"system_call_duration_seconds_count", "{call=\"clone\"}", 0},
       {"system_call_errors_total", "{call=\"read\"}", 2},
       {"faults_total", "{kind=\"copied\"}", 1},
       {"faults_total", "{kind=\"fresh\"}", 0},
