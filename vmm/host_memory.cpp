@@ -33,6 +33,17 @@ uint64_t least_limit(const path& mount, path group, const char* file) {
   return least;
 }
 
+// A line of /proc/meminfo, in bytes. 0: there is none.
+uint64_t memory_line(const std::string& label) {
+  std::ifstream stream("/proc/meminfo");
+  std::string word;
+  uint64_t kib = 0;
+  while (stream >> word) {
+    if (word == label && stream >> kib) return kib * 1024;
+  }
+  return 0;
+}
+
 // Whether "cpu,memory" names memory.
 bool has_memory(const std::string& controllers) {
   return ("," + controllers + ",").find(",memory,") != std::string::npos;
@@ -67,6 +78,14 @@ uint64_t cgroup_memory_limit(const path& membership, const path& mounts) {
     }
   }
   return least;
+}
+
+uint64_t commit_room() {
+  constexpr uint64_t kNever = 2;  // proc(5): overcommit_memory
+  if (read_number("/proc/sys/vm/overcommit_memory", 0) != kNever) return UINT64_MAX;
+  const uint64_t limit = memory_line("CommitLimit:");
+  const uint64_t used = memory_line("Committed_AS:");
+  return limit > used ? limit - used : 0;
 }
 
 uint64_t host_memory_size() {

@@ -9,6 +9,10 @@ namespace dbos::vmm {
 // Bytes of this machine's RAM, or the limit of the cgroup that we are in where that is less.
 uint64_t host_memory_size();
 
+// How many bytes Linux will commit to programs yet: with vm.overcommit_memory 2 it charges the
+// guest's memory as well, a chunk of the arena at a time. UINT64_MAX: it does not count.
+uint64_t commit_room();
+
 // Keeps the VMM's own records on small pages, at the very start. They are arrays for as many vCPUs
 // and processes as there may be, of which little is used: with Linux's large pages each first
 // touch, in a fork as well, would take 2 MiB and the time to clear them.

@@ -94,6 +94,14 @@ for turn in range(2):
   expect 'what is said' 'dbos-run: mapping 1073741824 bytes is more than --memory allows: ENOMEM' "$(<one.err)"
 }
 
+# Where Linux counts what it commits, there may be less than --memory.
+test_memory_that_linux_does_not_commit() {
+  setting vm/overcommit_memory 2 one 'exit 0' "${dbos[@]}" --memory 100% /bin/true
+  grep -Eq '^dbos-run: --memory is [0-9]+ MiB, but vm.overcommit_memory is 2 and Linux commits only [0-9]+ MiB' one.err ||
+    fail "$(<one.err)"
+  grep -Eq '^dbos-run: --memory is ([0-9]+) MiB, and this machine or its cgroup has \1: ' one.err || fail "$(<one.err)"
+}
+
 # Databases size themselves by the memory that they are told of.
 test_memory_that_the_program_is_told_of() {
   one 'exit 0' "${dbos[@]}" --memory 64M "$python" -c '

@@ -2,6 +2,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
@@ -51,6 +52,7 @@ KernelImage built_in_image() {
 int print_ring_check() {
   // Never freed, here and below: other processes and threads use it until the very end.
   auto* const machine = new Machine(kArenaChunkSize, HostPages::kSmall, built_in_image());
+  machine->check_cpu();
   set_machine(*machine);
   Vcpu& vcpu = adopt_first_thread(*machine);
   const RingCheck check = check_ring(vcpu);
@@ -123,8 +125,11 @@ void log_workload(const Workload& workload) {
   log_line(LogLevel::kInfo, "{} is {}", workload.path,
            interpreter.empty() ? "loaded alone" : "loaded with its interpreter " + interpreter);
   if (workload.program.privileges_ignored) {
-    log_line(LogLevel::kInfo, "{} runs with the user's own rights: its file's are ignored",
-             workload.path);
+    log_line(
+        LogLevel::kWarning,
+        "the set-user-ID bit or the capabilities of {} are ignored: start dbos-run as the user "
+        "that it is to run as",
+        workload.path);
   }
 }
 
@@ -259,11 +264,21 @@ void start_servers(const Options& options, Vcpu& first) {
 }
 
 void warn_of_too_much_memory(uint64_t wanted, uint64_t there) {
-  if (wanted <= there) return;
-  log_line(LogLevel::kWarning,
-           "--memory is {} MiB, and this machine or its cgroup has {}: where that is used up Linux "
-           "ends the program with its children; give less",
-           wanted / kMiB, there / kMiB);
+  const uint64_t besides = wanted / 64 + std::min(64 * kMiB, there / 16);
+  if (wanted > there || besides > there - wanted) {
+    log_line(LogLevel::kWarning,
+             "--memory is {} MiB, and this machine or its cgroup has {}: dbos-run and files need "
+             "some besides, and where all is used up Linux ends the program with its children; "
+             "give less",
+             wanted / kMiB, there / kMiB);
+  }
+  if (const uint64_t room = commit_room(); wanted > room) {
+    log_line(
+        LogLevel::kWarning,
+        "--memory is {} MiB, but vm.overcommit_memory is 2 and Linux commits only {} MiB more: "
+        "the program gets no more than that; raise vm.overcommit_ratio",
+        wanted / kMiB, room / kMiB);
+  }
 }
 
 // Before other constructors touch one of them.

@@ -4,10 +4,13 @@
 #include <fcntl.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
+#include <cstring>
 
 #include "hypercall/syscall_kinds.h"
 #include "vmm/error.h"
@@ -71,6 +74,21 @@ int64_t look_for_room(uint64_t size) {
   return raw_call(__NR_munmap, static_cast<uint64_t>(result), size);
 }
 
+// Our processes share one memory. Before Linux 5.16 (commit 0258b5fd7c71), one that died by a
+// signal that dumps core took all of them with it, whatever RLIMIT_CORE said.
+void check_linux() {
+  utsname system = {};
+  unsigned version = 0;
+  unsigned patch_level = 0;
+  uname(&system);
+  const int found = std::sscanf(system.release, "%u.%u", &version, &patch_level);
+  if (found != 2 || version > 5 || (version == 5 && patch_level >= 16)) return;
+  throw StartError(
+      fmt::format("this is Linux {}, where a forked child that crashes ends the whole program: a "
+                  "newer kernel is needed, 6.1 or later",
+                  system.release));
+}
+
 [[noreturn]] void refuse_device(int error) {
   constexpr const char* kElse = "or run the program in the emulated machine (dbos-vm run -- ...)";
   switch (error) {
@@ -112,6 +130,7 @@ Machine::Machine(uint64_t arena_size_max, HostPages arena_pages, const KernelIma
 }
 
 void Machine::open_kvm() {
+  check_linux();
   const int descriptor = open("/dev/kvm", O_RDWR | O_CLOEXEC);
   if (descriptor < 0) refuse_device(errno);
   kvm_descriptor_ = keep_descriptor(descriptor);
