@@ -99,7 +99,7 @@ test_memory_that_linux_does_not_commit() {
   setting vm/overcommit_memory 2 one 'exit 0' "${dbos[@]}" --memory 100% /bin/true
   grep -Eq '^dbos-run: --memory is [0-9]+ MiB, but vm.overcommit_memory is 2 and Linux commits only [0-9]+ MiB' one.err ||
     fail "$(<one.err)"
-  grep -Eq '^dbos-run: --memory is ([0-9]+) MiB, and this machine or its cgroup has \1: ' one.err || fail "$(<one.err)"
+  grep -Eq '^dbos-run: --memory is [0-9]+ MiB, and this machine or its cgroup has [0-9]+: ' one.err || fail "$(<one.err)"
 }
 
 # Databases size themselves by the memory that they are told of.
