@@ -13,7 +13,7 @@
 #include "guest/process/exit.h"
 #include "guest/process/signal.h"
 #include "guest/process/signal_frame.h"
-#include "guest/syscalls/trace.h"
+#include "guest/process/trace.h"
 
 extern "C" {
 struct Fixup {

@@ -13,13 +13,13 @@
 #include "guest/memory/user_copy.h"
 #include "guest/process/copy_limit.h"
 #include "guest/process/extended_state.h"
+#include "guest/process/file_mapping.h"
 #include "guest/process/helper.h"
 #include "guest/process/initial_stack.h"
+#include "guest/process/memory_limits.h"
 #include "guest/process/process_table.h"
 #include "guest/process/signal.h"
 #include "guest/process/vdso.h"
-#include "guest/syscalls/file_mapping.h"
-#include "guest/syscalls/resource_limits.h"
 
 namespace dbos {
 namespace {
@@ -201,7 +201,7 @@ void start_program(const BootInformation& boot) {
 
   const u64 stack_top = kProgramEnd - random.pages(kStackRandomBits);
   lay_out(space, boot, stack_top, random);
-  inherit_resource_limits(*thread.process);
+  inherit_memory_limits(*thread.process);
   const auto* const strings = reinterpret_cast<const char*>(&boot);
   const Image program = map_program(space, boot, random, strings + boot.executable_path_offset);
   const u64 break_start = program.end + random.pages(kBreakRandomBits);

@@ -12,6 +12,7 @@
 #include "guest/process/clone.h"
 #include "guest/process/exit.h"
 #include "guest/process/signal.h"
+#include "guest/process/trace.h"
 #include "guest/syscalls/answer.h"
 #include "guest/syscalls/clock_calls.h"
 #include "guest/syscalls/execute_calls.h"
@@ -22,7 +23,6 @@
 #include "guest/syscalls/proxy.h"
 #include "guest/syscalls/signal_calls.h"
 #include "guest/syscalls/thread_calls.h"
-#include "guest/syscalls/trace.h"
 
 namespace dbos {
 namespace {

@@ -11,6 +11,7 @@
 #include "guest/lib/log.h"
 #include "guest/memory/address_space.h"
 #include "guest/memory/user_copy.h"
+#include "guest/process/memory_limits.h"
 #include "guest/process/signal.h"
 #include "guest/syscalls/memory_calls.h"
 #include "guest/syscalls/proxy.h"

@@ -12,8 +12,8 @@
 #include "guest/memory/address_space.h"
 #include "guest/memory/trim.h"
 #include "guest/memory/user_copy.h"
-#include "guest/syscalls/file_mapping.h"
-#include "guest/syscalls/resource_limits.h"
+#include "guest/process/file_mapping.h"
+#include "guest/process/memory_limits.h"
 
 namespace dbos {
 namespace {

@@ -8,13 +8,13 @@
 
 #include "guest/hypercall.h"
 #include "guest/memory/user_copy.h"
+#include "guest/process/file_mapping.h"
+#include "guest/process/memory_limits.h"
 #include "guest/process/process.h"
 #include "guest/process/program_start.h"
 #include "guest/process/signal.h"
 #include "guest/process/signal_actions.h"
-#include "guest/syscalls/file_mapping.h"
 #include "guest/syscalls/proc_status.h"
-#include "guest/syscalls/resource_limits.h"
 
 namespace dbos {
 

@@ -3,7 +3,7 @@
 #include <linux/fcntl.h>
 
 #include "guest/hypercall.h"
-#include "guest/syscalls/file_mapping.h"
+#include "guest/process/file_mapping.h"
 #include "guest/syscalls/proc_files.h"
 
 namespace dbos {

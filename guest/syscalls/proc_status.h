@@ -2,9 +2,9 @@
 // in it for memory, threads and signal handlers. /proc/meminfo: with no more memory than --memory.
 #pragma once
 
+#include "guest/process/memory_limits.h"
 #include "guest/process/program_start.h"
 #include "guest/syscalls/proc_memory.h"
-#include "guest/syscalls/resource_limits.h"
 
 namespace dbos {
 

@@ -4,12 +4,9 @@
 #include <asm/unistd_64.h>
 #include <linux/capability.h>
 
-#include "guest/hypercall.h"
-#include "guest/memory/address_space.h"
-#include "guest/memory/frame_allocator.h"
 #include "guest/memory/user_copy.h"
+#include "guest/process/memory_limits.h"
 #include "guest/process/process_table.h"
-#include "guest/process/program_start.h"
 
 namespace dbos {
 namespace {
@@ -25,32 +22,6 @@ ResourceLimit* limit_of(Process& process, u64 resource) {
     default:
       return nullptr;
   }
-}
-
-// A child that shares its parent's memory (vfork) has limits of its own, which hold once it has
-// executed a program. With the process table's lock.
-void apply(Process& process) {
-  if (process.borrows_space) return;
-  SpaceLimits limits;
-  limits.address_space = process.address_space_limit.soft;
-  limits.data = process.data_limit.soft;
-  limits.stack = process.stack_limit.soft;
-  limits.locked = process.lock_limit;
-  limits.at_once = memory_at_once_max();
-  process.space->set_limits(limits);
-}
-
-ResourceLimit host_limit(u64 resource) {
-  ResourceLimit limit = {kUnlimited, kUnlimited};
-  hypercall(__NR_prlimit64, 0, resource, 0, host_pointer(&limit));
-  return limit;
-}
-
-bool has_capability(u32 capability) {
-  __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
-  __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {};
-  const i64 result = hypercall(__NR_capget, host_pointer(&header), host_pointer(data));
-  return result == 0 && (data[0].effective & CAP_TO_MASK(capability)) != 0;
 }
 
 struct Request {
@@ -69,7 +40,7 @@ i64 exchange(Process& process, u32 resource, const ResourceLimit* wanted, bool m
   if (wanted->soft > wanted->hard) return -EINVAL;
   if (wanted->hard > limit.hard && !may_raise) return -EPERM;
   limit = *wanted;
-  apply(process);
+  apply_memory_limits(process);
   return 0;
 }
 
@@ -111,42 +82,6 @@ Answer dispatch_resource_limit(Thread& thread, u64 number, const u64 a[6]) {
   if (limit_of(*thread.process, request.resource) == nullptr) return {};
   if (number != __NR_prlimit64 && a[1] == 0) return -EFAULT;
   return perform(request);
-}
-
-MemoryLimits memory_limits(Process& process) {
-  MemoryLimits limits = {};
-  visit_process(process.process_id.load(), [&](Process& own) {
-    limits = {own.address_space_limit, own.data_limit, own.stack_limit};
-  });
-  return limits;
-}
-
-u64 memory_at_once_max() {
-  const BootInformation& boot = started_program();
-  return (boot.flags & kBootOvercommit) != 0 ? kUnlimited : boot.arena_size_max;
-}
-
-MemoryBounds memory_bounds() {
-  const FrameCounts counts = frame_allocator.counts();
-  const u64 total = started_program().arena_size_max;
-  const u64 used = (counts.total - counts.free) * kPageSize;
-  return {total, used < total ? total - used : 0};
-}
-
-void apply_lock_limit(Process& process) {
-  const u64 limit = has_capability(CAP_IPC_LOCK) ? kUnlimited : host_limit(RLIMIT_MEMLOCK).soft;
-  visit_process(process.process_id.load(), [=](Process& own) {
-    own.lock_limit = limit;
-    apply(own);
-  });
-}
-
-void inherit_resource_limits(Process& process) {  // at boot, alone
-  process.address_space_limit = host_limit(RLIMIT_AS);
-  process.data_limit = host_limit(RLIMIT_DATA);
-  process.stack_limit = host_limit(RLIMIT_STACK);
-  process.lock_limit = kUnlimited;  // each call that locks asks first
-  apply(process);
 }
 
 }  // namespace dbos

@@ -1,8 +1,7 @@
-// The limits on memory. The host's own would hit the VMM, whose address space holds the whole
-// arena; so the guest keeps them for each process, and Linux keeps all others.
+// getrlimit and its kin, for the limits that the guest keeps (guest/process/memory_limits.h).
 #pragma once
 
-#include "guest/process/process.h"
+#include "guest/process/thread.h"
 #include "guest/syscalls/answer.h"
 
 namespace dbos {
@@ -10,30 +9,5 @@ namespace dbos {
 // getrlimit, setrlimit, prlimit64 of the memory limits of the calling process, or of another one in
 // the guest. Nothing: Linux's case.
 Answer dispatch_resource_limit(Thread& thread, u64 number, const u64 arguments[6]);
-
-struct MemoryLimits {
-  ResourceLimit address_space, data, stack;
-};
-MemoryLimits memory_limits(Process& process);
-
-// How much private memory may be asked for at once. Linux's heuristic refuses what is more than all
-// memory, unless it was told to refuse nothing.
-u64 memory_at_once_max();
-
-// What the program is told of the machine's memory is no more than --memory: databases size their
-// caches, and the limits by which they refuse work in time, by it.
-struct MemoryBounds {
-  u64 total;  // bytes
-  u64 free;
-};
-MemoryBounds memory_bounds();
-
-// Before a call that locks memory: asks Linux for RLIMIT_MEMLOCK, and whether CAP_IPC_LOCK lifts
-// it. Linux keeps both, because io_uring and others that it does for the program count against
-// them.
-void apply_lock_limit(Process& process);
-
-// At the program's start: what dbos-run was started with.
-void inherit_resource_limits(Process& process);
 
 }  // namespace dbos

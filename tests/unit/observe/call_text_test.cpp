@@ -12,7 +12,7 @@
 #include <random>
 #include <string>
 
-#include "guest/syscalls/trace_capture.h"
+#include "guest/process/trace_capture.h"
 #include "vmm/observe/call_text.h"
 
 namespace dbos {

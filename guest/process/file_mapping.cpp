@@ -1,4 +1,4 @@
-#include "guest/syscalls/file_mapping.h"
+#include "guest/process/file_mapping.h"
 
 #include <asm/stat.h>
 #include <asm/statfs.h>

@@ -1,4 +1,4 @@
-#include "guest/syscalls/trace.h"
+#include "guest/process/trace.h"
 
 #include <asm/unistd_64.h>
 
@@ -7,7 +7,7 @@
 #include "guest/memory/user_copy.h"
 #include "guest/platform.h"
 #include "guest/process/process.h"
-#include "guest/syscalls/trace_capture.h"
+#include "guest/process/trace_capture.h"
 
 namespace dbos {
 namespace {

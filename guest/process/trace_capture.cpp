@@ -1,4 +1,4 @@
-#include "guest/syscalls/trace_capture.h"
+#include "guest/process/trace_capture.h"
 
 #include <asm/unistd_64.h>
 
