@@ -31,7 +31,7 @@ class SegmentList {
   u32 count_ = 0;
 };
 
-// After what handle_fault() does about it, without the lock.
+// Whether handle_fault(), which is called without the lock, may make another try succeed.
 bool needs_another_try(FaultKind kind) {
   return kind == FaultKind::kNeedsPopulate || kind == FaultKind::kOutOfMemory;
 }

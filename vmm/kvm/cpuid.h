@@ -17,7 +17,7 @@ uint64_t restrict_cpuid(std::vector<uint8_t>& cpuid);
 // How many bits of a guest-physical address count.
 uint32_t physical_address_bits(std::vector<uint8_t>& cpuid);
 
-// Many a hypervisor hides them from its guests.
+// Whether the CPU has pages of 1 GiB; many hypervisors hide them.
 bool has_gigabyte_pages(std::vector<uint8_t>& cpuid);
 
 // A guest's performance counters are perf events of its host thread. 0 or -errno.

@@ -55,8 +55,8 @@ class Machine {
   static constexpr uint8_t kGeneralProtectionVector = 13;
   bool inject_exception(const Vcpu& vcpu, uint8_t vector) const;
 
-  // Service::kArenaGrow: adds the slot of a chunk. Result: its usable bytes, or -errno. The same
-  // once more for a chunk that is there. From any thread.
+  // Service::kArenaGrow: adds the slot of a chunk. Result: its usable bytes, or -errno. For a chunk
+  // that is there it answers the same again. From any thread.
   int64_t grow_arena(uint64_t index);
 
   // Makes the trace region usable (vmm/observe/trace_rings.h). Once. Result: 0 or -errno.

@@ -57,7 +57,7 @@ struct Vcpu : SignalContext {
   std::atomic<VcpuState> state;
   uint32_t index;
   int descriptor;  // in the process that runs it
-  int made_as;     // ... in its creator, and in those that that forked later
+  int made_as;     // its number in the creator, and in processes that it forked afterwards
   kvm_run* run;
   const HostProcess* creator;   // who has the descriptor, with those it forked later
   const HostProcess* receiver;  // who has it as well, as `handed_over` (handover.h); null: nobody

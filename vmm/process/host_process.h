@@ -14,8 +14,8 @@ namespace dbos::vmm {
 // told, a vCPU or the helper may be missing.
 enum class AfterFork : uint32_t { kNothing, kForked, kTidyingUp };
 
-// Of HostProcess::ended_by_itself: by exit or a signal of its own; for each of its threads that is
-// in execve, which may succeed.
+// Of HostProcess::ended_by_itself, a flag and a count. Bit 0: the process has begun to end by exit
+// or a signal of its own. Above: how many of its threads are in execve, which may succeed.
 inline constexpr uint32_t kEnded = 1;
 inline constexpr uint32_t kExecutes = 2;
 

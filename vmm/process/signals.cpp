@@ -179,10 +179,9 @@ int32_t missing_kicks(const SignalContext& context) {
   return static_cast<int32_t>(context.kicks_sent.load() - context.kicks_received.load());
 }
 
-// Less than 0: kicks that were written off came or were taken back after all, and the next ones
-// would not be waited for. The count is that of the kicks under way less those written off, so
-// below 0 at least one was written off that is not under way any more. Only this thread writes off,
-// so that stays true until it subtracts, whatever senders and its handler do meanwhile.
+// missing_kicks() is the kicks under way less those that were written off. Below 0, one that was
+// written off has come after all: that is undone, or the next kick would not be waited for. Only
+// this thread writes off, so it stays below 0 meanwhile, whatever senders and the handler do.
 void take_back_write_offs(SignalContext& context) {
   while (missing_kicks(context) < 0) context.kicks_received.fetch_sub(1);
 }

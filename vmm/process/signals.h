@@ -95,8 +95,8 @@ class AllSignalsBlocked {
 };
 
 // As long as this lives, the calling thread's signal 64 is blocked or ignored if the program has it
-// so: what it executes inherits that. While it is ignored no kick comes, and no notice; so the
-// caller is the only thread of its process, or `is_only_thread` is false and it is not ignored.
+// so: what it executes inherits that. While it is ignored no kick comes, and no notice, so it is
+// ignored only for a process's only thread.
 class OwnSignalAsChosen {
  public:
   OwnSignalAsChosen(const SignalContext& context, bool is_only_thread);
