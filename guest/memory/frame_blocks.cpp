@@ -71,7 +71,12 @@ void FrameAllocator::give_frame(FrameNumber frame) {
 u32 FrameAllocator::take_free_block(bool prefer_zero) {
   u32 block = prefer_zero ? 0 : take_head(free_dirty_);
   if (block == 0) block = take_head(free_zero_);
-  if (block == 0 && virgin_next_ != virgin_end_) block = virgin_next_++;
+  if (block == 0 && virgin_next_ != virgin_end_) {
+    block = virgin_next_++;
+    // Written before it is read: what is read first, Linux shows as its page of zeros, and gives
+    // only small pages to when it is written (until 6.13).
+    frame_info(first_frame(block)).set(FrameState::kFree, FrameKind::kPage);
+  }
   return block != 0 ? block : take_head(free_dirty_);
 }
 

@@ -104,6 +104,7 @@ void back_window(PhysicalAddress at, u64 length, u64 file_length) {
 namespace host {
 
 std::function<void(AddressSpace&, VirtualRange)> on_shootdown;
+bool is_dying = false;
 std::function<void(VirtualAddress)> on_flush_local;
 std::function<void(PhysicalAddress)> on_populate;
 std::function<void()> on_arena_grow;
@@ -277,7 +278,7 @@ void pause() {
 }
 
 bool is_dying() {
-  return false;
+  return host::is_dying;
 }
 
 u32 current_vcpu() {
