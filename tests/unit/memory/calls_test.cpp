@@ -108,32 +108,6 @@ TEST_CASE_METHOD(Fixture, "munmap gives frames and tables back") {
   CHECK(space.statistics().resident_bytes_peak == 2048 * kPageSize);
 }
 
-TEST_CASE_METHOD(Fixture, "populating goes by the pages that it finds, and ends with its thread") {
-  map(0, 4 * 512);
-  CHECK(space.populate(page(3), 700 * kPageSize, Access::kWrite) == FaultKind::kResolved);
-  CHECK(space.usage({page(0), page(4 * 512)}).large == 1024);
-  CHECK(space.statistics().faults <= 512);  // page by page as far as the first page of 2 MiB
-  host::is_dying = true;
-  CHECK(space.populate(page(1024), kPageSize, Access::kWrite) == FaultKind::kOutOfMemory);
-  host::is_dying = false;
-  CHECK(!space.usage({page(1024), page(1025)}).present);
-  check();
-}
-
-TEST_CASE_METHOD(Fixture, "the peak of what is mapped does not count twice what moves") {
-  map(0, 100);
-  CHECK(space
-            .remap(page(0), 100 * kPageSize, 100 * kPageSize, MREMAP_MAYMOVE | MREMAP_FIXED,
-                   page(200))
-            .is_ok());
-  CHECK(space.statistics().virtual_bytes_peak == 100 * kPageSize);
-  CHECK(space
-            .remap(page(200), 100 * kPageSize, 120 * kPageSize, MREMAP_MAYMOVE | MREMAP_FIXED,
-                   page(400))
-            .is_ok());
-  CHECK(space.statistics().virtual_bytes_peak == 120 * kPageSize);
-}
-
 TEST_CASE_METHOD(Fixture, "large pages: first touch, split by munmap, mprotect and madvise") {
   map(0, 4 * 512);  // kBase is a multiple of 2 MiB
   write(5, 1);

@@ -1,4 +1,4 @@
-// What smaps counts of pages that snapshots share, or have been left with.
+// What is told of memory: smaps of pages that snapshots share, faults, peaks.
 
 #include <catch2/catch.hpp>
 
@@ -47,6 +47,31 @@ TEST_CASE_METHOD(SnapshotFixture,
   CHECK(private_pages(512, 1024) == 1);
   CHECK(main.unmap(page(512), 512 * kPageSize).is_ok());
   CHECK(private_pages(512, 1024) == 512);
+}
+
+TEST_CASE_METHOD(SnapshotFixture,
+                 "populating goes by the pages that it finds, and ends with its thread") {
+  map(main, 0, 4 * 512, 0);
+  CHECK(main.populate(page(3), 700 * kPageSize, Access::kWrite) == FaultKind::kResolved);
+  CHECK(main.usage({page(0), page(4 * 512)}).large == 1024);
+  CHECK(main.statistics().faults <= 512);  // page by page as far as the first page of 2 MiB
+  host::is_dying = true;
+  CHECK(main.populate(page(1024), kPageSize, Access::kWrite) == FaultKind::kOutOfMemory);
+  host::is_dying = false;
+  CHECK(!main.usage({page(1024), page(1025)}).present);
+  check_memory_invariants();
+}
+
+TEST_CASE_METHOD(SnapshotFixture, "the peak of what is mapped does not count twice what moves") {
+  map(main, 0, 100);
+  CHECK(main.remap(page(0), 100 * kPageSize, 100 * kPageSize, MREMAP_MAYMOVE | MREMAP_FIXED,
+                   page(200))
+            .is_ok());
+  CHECK(main.statistics().virtual_bytes_peak == 100 * kPageSize);
+  CHECK(main.remap(page(200), 100 * kPageSize, 120 * kPageSize, MREMAP_MAYMOVE | MREMAP_FIXED,
+                   page(400))
+            .is_ok());
+  CHECK(main.statistics().virtual_bytes_peak == 120 * kPageSize);
 }
 
 }  // namespace dbos::test
