@@ -85,7 +85,7 @@ test_more_forks_than_records() {
 
 # More memory at once than there is: ENOMEM, as Linux's heuristic has it, and one line says why.
 test_mapping_of_more_than_memory() {
-  one 'exit 0' "${dbos[@]}" --memory 64M "$python" -c '
+  setting vm/overcommit_memory 0 one 'exit 0' "${dbos[@]}" --memory 64M "$python" -c '
 import errno, mmap
 for turn in range(2):
     try: print(mmap.mmap(-1, 1 << 30, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
