@@ -14,16 +14,20 @@
 
 namespace dbos {
 
-// Memory for `size` bytes, aligned to 16 (to 64 from 64 bytes on, to 256 from 256 on; from 769 to
-// 1008 bytes to 16 alone); nullptr when there is none. Not cleared.
+// Memory for `size` bytes, aligned to heap_alignment(size), not cleared; nullptr: there is none.
 void* heap_allocate(size_t size);
 // With the size that it was allocated with.
 void heap_free(void* object, size_t size);
 
+constexpr size_t heap_alignment(size_t size) {
+  if (size > 768 && size <= 1008) return 16;
+  return size >= 256 ? 256 : size >= 64 ? 64 : 16;
+}
+
 // nullptr when there is no memory.
 template <typename T, typename... Arguments>
 T* heap_new(Arguments&&... arguments) {
-  static_assert(alignof(T) <= 16 || sizeof(T) <= 768 || sizeof(T) > 1008);
+  static_assert(alignof(T) <= heap_alignment(sizeof(T)));
   void* memory = heap_allocate(sizeof(T));
   return memory == nullptr ? nullptr : ::new (memory) T(std::forward<Arguments>(arguments)...);
 }

@@ -80,6 +80,7 @@ i64 system_information(VirtualAddress address) {
   struct sysinfo information = {};
   const i64 result = hypercall(__NR_sysinfo, host_pointer(&information));
   if (result < 0) return result;
+  DBOS_ASSERT(information.mem_unit != 0);
   const MemoryBounds bounds = memory_bounds();
   const auto bound = [&](__kernel_ulong_t& value, u64 bytes) {
     const u64 most = bytes / information.mem_unit;
