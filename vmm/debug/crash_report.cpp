@@ -73,9 +73,9 @@ std::string backtrace_of_program(uint32_t vcpu) {
 
 std::string report_text(const Vcpu& vcpu, int signal) {
   const ProgramFrame& frame = program_frame(vcpu.index);
-  std::string text =
-      fmt::format("the program died: signal {} ({}), thread {} of {}, on vCPU {}\n", signal,
-                  strsignal(signal), vcpu.host_thread.load(), printable(program_path()), vcpu.index);
+  std::string text = fmt::format("the program died: signal {} ({}), thread {} of {}, on vCPU {}\n",
+                                 signal, strsignal(signal), vcpu.host_thread.load(),
+                                 printable(program_path()), vcpu.index);
   text += format_registers(frame);
   text += format_code(frame.rip, read_program);
   text += backtrace_of_program(vcpu.index);
