@@ -28,6 +28,18 @@ constexpr u32 first_offset(u32 size) {
 }
 static_assert(sizeof(Slab) <= 64);
 
+constexpr bool keeps_alignment() {
+  u32 smallest = 1;
+  for (const u32 size : kClassSizes) {
+    for (; smallest <= size; ++smallest) {
+      const u64 alignment = heap_alignment(smallest);
+      if (size % alignment != 0 || first_offset(size) % alignment != 0) return false;
+    }
+  }
+  return true;
+}
+static_assert(keeps_alignment());
+
 class SlabPool {
  public:
   constexpr explicit SlabPool(u32 size)

@@ -33,6 +33,16 @@ u64 find(const char* text, u64 from, u64 size, char wanted) {
   return from;
 }
 
+// visit(line, length) for each line of the text, without its end.
+template <typename Visit>
+void for_each_line(const char* text, u64 size, Visit visit) {
+  for (u64 begin = 0; begin < size;) {
+    const u64 end = find(text, begin, size, '\n');
+    visit(text + begin, end - begin);
+    begin = end + 1;
+  }
+}
+
 u64 number_in(const char* line, u64 size) {
   u64 at = 0;
   while (at < size && (line[at] < '0' || line[at] > '9')) ++at;
@@ -76,10 +86,7 @@ void format_status(ProcText& out, const char* host, u64 size, const SpaceStatist
       {"VmPTE:", space.table_bytes},
       {"VmSwap:", 0},
   };
-  for (u64 begin = 0; begin < size;) {
-    const u64 end = find(host, begin, size, '\n');
-    const char* const line = host + begin;
-    const u64 length = end - begin;
+  for_each_line(host, size, [&](const char* line, u64 length) {
     const StatusValue* replacement = nullptr;
     for (const StatusValue& value : values) {
       if (begins_with(line, length, value.key)) replacement = &value;
@@ -97,8 +104,7 @@ void format_status(ProcText& out, const char* host, u64 size, const SpaceStatist
     } else {
       out.bytes(line, length).put('\n');
     }
-    begin = end + 1;
-  }
+  });
 }
 
 void format_stat(ProcText& out, const char* host, u64 size, const SpaceStatistics& space,
@@ -157,14 +163,13 @@ void format_limits(ProcText& out, const char* host, u64 size, const MemoryLimits
       {"Max data size", "bytes", limits.data},
       {"Max stack size", "bytes", limits.stack},
   };
-  for (u64 begin = 0; begin < size;) {
-    const u64 end = find(host, begin, size, '\n');
+  for_each_line(host, size, [&](const char* line, u64 length) {
     const Value* replacement = nullptr;
     for (const Value& value : values) {
-      if (begins_with(host + begin, end - begin, value.name)) replacement = &value;
+      if (begins_with(line, length, value.name)) replacement = &value;
     }
     if (replacement == nullptr) {
-      out.bytes(host + begin, end - begin);
+      out.bytes(line, length);
     } else {
       // As Linux's "%-25s %-20s %-20s %-10s".
       out.text(replacement->name).pad_to(25);
@@ -173,8 +178,7 @@ void format_limits(ProcText& out, const char* host, u64 size, const MemoryLimits
       out.text(replacement->unit).pad_to(77);
     }
     out.put('\n');
-    begin = end + 1;
-  }
+  });
 }
 
 void format_memory_information(ProcText& out, const char* host, u64 size,
@@ -188,22 +192,18 @@ void format_memory_information(ProcText& out, const char* host, u64 size,
       {"MemFree:        ", bounds.free},
       {"MemAvailable:   ", bounds.free},
   };
-  for (u64 begin = 0; begin < size;) {
-    const u64 end = find(host, begin, size, '\n');
+  for_each_line(host, size, [&](const char* line, u64 length) {
     const Value* bounded = nullptr;
     for (const Value& value : values) {
-      if (begins_with(host + begin, end - begin, value.label) &&
-          number_in(host + begin, end - begin) > value.bound / kKiB) {
-        bounded = &value;
-      }
+      const bool is_it = begins_with(line, length, value.label);
+      if (is_it && number_in(line, length) > value.bound / kKiB) bounded = &value;
     }
     if (bounded == nullptr) {
-      out.bytes(host + begin, end - begin).put('\n');
+      out.bytes(line, length).put('\n');
     } else {
       out.kib(bounded->label, bounded->bound).text(" kB\n");
     }
-    begin = end + 1;
-  }
+  });
 }
 
 }  // namespace dbos
