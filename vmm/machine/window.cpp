@@ -19,6 +19,10 @@ namespace {
 // The window's slots grow in such steps: a slot costs KVM time and memory by its size.
 constexpr uint64_t kSlotStep = 256 * kMiB;
 
+constexpr uint64_t round_up(uint64_t value, uint64_t unit) {  // a power of two
+  return (value + unit - 1) & ~(unit - 1);
+}
+
 bool is_page_aligned(uint64_t value) {
   return value % kPageSize == 0;
 }
@@ -37,8 +41,7 @@ int64_t take_away(uint64_t address, uint64_t length) {
 // that was looked at, it is longer than it was asked to be, and goes as a whole only.
 void remove_mapping(uint64_t address, uint64_t length) {
   for (const uint64_t page : {kPageSize, 2 * kMiB, 1024 * kMiB}) {
-    const uint64_t whole = (length + page - 1) & ~(page - 1);
-    if (raw_call(__NR_munmap, address, whole) == 0) return;
+    if (raw_call(__NR_munmap, address, round_up(length, page)) == 0) return;
   }
 }
 
@@ -64,7 +67,7 @@ int64_t Window::map(int descriptor, uint64_t offset, uint64_t length, int protec
   if (!is_page_aligned(offset) || length == 0) return -EINVAL;
   if (kind != MAP_SHARED && kind != MAP_PRIVATE) return -EINVAL;
   if (length > kWindowSizeMax || has_huge_pages(descriptor)) return -ENOMEM;
-  length = (length + kPageSize - 1) & ~(kPageSize - 1);
+  length = round_up(length, kPageSize);
   const int anonymous = descriptor < 0 ? MAP_ANONYMOUS : 0;
   const auto map_at = [&](uint64_t address, int fixed) {
     return raw_call(__NR_mmap, address, length, static_cast<uint64_t>(protection),
@@ -98,7 +101,7 @@ int64_t Window::duplicate(uint64_t address, uint64_t length) {
 int64_t Window::attach(int segment, uint64_t length, int flags) {
   if (length == 0 || (flags & ~(SHM_RDONLY | SHM_EXEC)) != 0) return -EINVAL;
   if (length > kWindowSizeMax) return -ENOMEM;
-  length = (length + kPageSize - 1) & ~(kPageSize - 1);
+  length = round_up(length, kPageSize);
   const int64_t whole = raw_call(__NR_shmat, static_cast<uint64_t>(static_cast<int64_t>(segment)),
                                  0, static_cast<uint64_t>(flags));
   if (whole < 0) return whole;
@@ -250,7 +253,7 @@ void Window::insert_hole(Hole* place, Hole hole) {
 
 int64_t Window::add_slots(uint64_t end) {
   if (end <= slots_end_) return 0;
-  const uint64_t size = (end - slots_end_ + kSlotStep - 1) / kSlotStep * kSlotStep;
+  const uint64_t size = round_up(end - slots_end_, kSlotStep);
   const int64_t result = add_memory_slot(vm_, slots_end_, size);
   // EEXIST: somebody was killed when he had added it.
   if (result < 0 && result != -EEXIST) return result;
