@@ -10,7 +10,8 @@
 // never used twice, so a stale one is refused. Each function but dbos_error_text waits while
 // another thread of the process is in fork(), the library's or the program's own, which on plain
 // Linux takes longer the larger the memory is. The library takes no signals and starts no threads
-// in the process that calls it. It is not for signal handlers.
+// in the process that calls it. It is not for signal handlers. A thread is not cancelled
+// (pthread_cancel) while it is in one of the functions, only behind it.
 #pragma once
 
 #include <stddef.h>  // NOLINT: C has no <cstddef>
@@ -85,8 +86,9 @@ typedef struct dbos_result {
 // `argument` is a copy of what dbos_run_start was given, aligned to 64 bytes. It must return, and
 // not end its thread. All signals are blocked. A lock that any thread held at the creation is held
 // for ever here: take none, but for malloc's, which works. Descriptors are shared with the creator
-// as after fork(): their position in a file, too. stdio's buffers are copies and are never written
-// out. A crash ends the snapshot with all its runs, and harms the creator in no way.
+// as after fork(): their position in a file, too. stdio's buffers are copies: a function that
+// flushes one writes what was in it, too; the end of the snapshot writes nothing. A crash ends the
+// snapshot with all its runs, and harms the creator in no way.
 typedef int32_t (*dbos_function)(const void* argument, size_t argument_size, dbos_result* result);
 
 // Takes a snapshot of the calling process. `options` may be null: DBOS_SNAPSHOT_DEFAULTS. What
@@ -96,7 +98,8 @@ typedef int32_t (*dbos_function)(const void* argument, size_t argument_size, dbo
 // process, and the memory that dbos_snapshot_cost tells. The child holds the creator's descriptors
 // open: a connection that the creator closes is closed when the snapshot has been released too.
 // A SIGCHLD is sent when the child ends; a program that waits for any child may reap it.
-// If the creator ends, so does the snapshot.
+// If the creator ends, so does the snapshot, but not if it executes another program: release all
+// before that, or the program has them as children that it does not know.
 // Errors: ARGUMENT, MEMORY, LIMIT, SYSTEM.
 dbos_error dbos_snapshot_create(const dbos_snapshot_options* options, dbos_snapshot* snapshot);
 
@@ -119,8 +122,9 @@ dbos_error dbos_run_start(dbos_snapshot snapshot, dbos_function function, const 
 dbos_error dbos_run_wait(dbos_run run, int timeout_ms, int32_t* status, void* bytes,
                          size_t capacity, size_t* size);
 
-// The snapshot's number among those that this process has created: 1, 2, ... A snapshot with a
-// larger one was taken later. It is the library's own count, not one of the kernel's.
+// The snapshot's number among those that this process has created: 1, 2, ..., with a gap where Linux
+// had no process for one. A snapshot with a larger one was taken later. It is the library's own
+// count, not one of the kernel's.
 // Errors: ARGUMENT, STALE, OTHER_PROCESS.
 dbos_error dbos_snapshot_epoch(dbos_snapshot snapshot, uint64_t* epoch);
 

@@ -4,8 +4,8 @@
 // so that the child has a whole table, and otherwise never while something waits. A thread that
 // waits is counted in its slot's `users`, and dbos_snapshot_release closes nothing before it has
 // left.
-// `order` is held around our own fork() alone, so that epochs are in the order of the forks; it is
-// taken without `table`, and `table` may be taken under it.
+// Epochs are given under it, too, in the order of the forks. No thread is cancelled while it is in
+// here (WITHOUT_CANCELLATION): it would keep the lock, or count as a waiter for good.
 //
 // After a fork the child has a copy of the table. A slot there whose `owner` is not this process
 // counts as free, and its mapping and descriptors are left alone: the child has not inherited the
@@ -19,11 +19,10 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "tools/libdbos-snapshot/child.h"
 #include "tools/libdbos-snapshot/serve.h"
 
 enum slot_state { kFree, kCreating, kAlive, kEnding };
@@ -50,12 +49,11 @@ struct slot {
 
 static struct slot slots[DBOS_SNAPSHOTS_MAX];
 static pthread_mutex_t table = PTHREAD_MUTEX_INITIALIZER;
-static pthread_mutex_t order = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;  // a slot's users or its last run
-static pthread_once_t once = PTHREAD_ONCE_INIT;
-static uint64_t this_process;  // counts the forks that led here
-static uint64_t last_serial;   // of snapshots and runs, never used twice
+static uint64_t this_process;                              // counts the forks that led here
+static uint64_t last_serial;  // of snapshots and runs, never used twice
 static uint64_t last_epoch;
+static _Thread_local struct slot* forking;  // what the thread forks for; null: the program forks
 
 static void lock(void) {
   pthread_mutex_lock(&table);
@@ -65,29 +63,51 @@ static void unlock(void) {
   pthread_mutex_unlock(&table);
 }
 
+static int disable_cancellation(void) {
+  int before;
+  pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
+  return before;
+}
+
+static void restore_cancellation(const int* before) {
+  pthread_setcancelstate(*before, NULL);
+}
+
+// To the end of the block.
+#define WITHOUT_CANCELLATION                                                      \
+  __attribute__((cleanup(restore_cancellation), unused)) const int cancellation = \
+      disable_cancellation()
+
+// ---- Forks of this process, by whomever
+
+// A snapshot's own process alone inherits the mapping: another one could write there by mistake,
+// and would keep it. Advice for the whole of a mapping takes no memory, so it does not fail.
+static void begin_fork(void) {
+  lock();
+  if (forking != NULL) (void)madvise(forking->mapping, forking->mapping_size, MADV_DOFORK);
+}
+
+static void end_fork(void) {
+  if (forking != NULL) {
+    (void)madvise(forking->mapping, forking->mapping_size, MADV_DONTFORK);
+    forking->epoch = ++last_epoch;
+  }
+  unlock();
+}
+
 static void begin_child(void) {
   ++this_process;
   last_epoch = 0;
-  // Threads that held or awaited these are not in the child.
-  pthread_mutex_init(&order, NULL);
+  forking = NULL;
+  // Threads that awaited it are not in the child.
   pthread_cond_init(&changed, NULL);
   unlock();
 }
 
-static void watch_forks(void) {
-  pthread_atfork(lock, unlock, begin_child);
-}
-
-static uint64_t now_ns(void) {
-  struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
-}
-
-// What is left of a time that began at `begin_ns`.
-static int left_ms(uint64_t begin_ns, int timeout_ms) {
-  const uint64_t gone_ms = (now_ns() - begin_ns) / 1000000U;
-  return gone_ms >= (uint64_t)timeout_ms ? 0 : timeout_ms - (int)gone_ms;
+// Before any of the program's handlers is there: `table` is then taken after the program's own
+// locks and, in a child, free before its handlers run.
+__attribute__((constructor(101))) static void watch_forks(void) {
+  pthread_atfork(begin_fork, end_fork, begin_child);
 }
 
 // ---- Handles: serial, slot, run
@@ -194,26 +214,21 @@ static bool prepare(struct slot* slot, const dbos_snapshot_options* options) {
   return true;
 }
 
-// The child blocks all signals for good: the program's handlers have no business in a snapshot. It
-// alone inherits the mapping: another snapshot could write there by mistake, and would keep it.
+// The child blocks all signals for good: the program's handlers have no business in a snapshot.
 static bool fork_snapshot(struct slot* slot) {
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  pthread_mutex_lock(&order);
-  const bool is_inherited = madvise(slot->mapping, slot->mapping_size, MADV_DOFORK) == 0;
-  const uint64_t begin_ns = now_ns();
-  const pid_t process = is_inherited ? fork() : -1;
-  if (process == 0) dbos_internal_serve(&slot->serving);
+  forking = slot;
+  const uint64_t begin_ns = dbos_internal_now_ns();
+  slot->process = fork();
+  if (slot->process == 0) dbos_internal_serve(&slot->serving);
   const int error = errno;
-  slot->request_ns = now_ns() - begin_ns;
-  (void)madvise(slot->mapping, slot->mapping_size, MADV_DONTFORK);
-  slot->process = process;
-  if (process > 0) slot->epoch = ++last_epoch;
-  pthread_mutex_unlock(&order);
+  slot->request_ns = dbos_internal_now_ns() - begin_ns;
+  forking = NULL;
   pthread_sigmask(SIG_SETMASK, &before, NULL);
   errno = error;
-  return process > 0;
+  return slot->process > 0;
 }
 
 // Of an ending snapshot, in which none can be asked for any more.
@@ -225,34 +240,20 @@ static bool has_unfinished_run(const struct slot* slot) {
   return false;
 }
 
-static bool ends_within(const struct slot* slot, int timeout_ms) {
-  const uint64_t begin_ns = now_ns();
-  struct pollfd event = {slot->process_descriptor, POLLIN, 0};
-  int ready;
-  do {
-    ready = poll(&event, 1, left_ms(begin_ns, timeout_ms));
-  } while (ready < 0 && errno == EINTR);
-  return ready > 0;
+static void ask_to_end(const struct slot* slot) {
+  const uint64_t one = 1;
+  atomic_store(&slot->serving.end->state, kEndAsked);
+  (void)!write(slot->serving.doorbell, &one, sizeof one);
 }
 
 // A process that is killed gives its memory back later than it is gone, under dbos-run; one that
 // ends by itself, before. It may hang, or take long to give much back.
 static void let_end(const struct slot* slot) {
   enum { kAnswerMs = 100, kEndMs = 10000 };
-  const uint64_t one = 1;
-  atomic_store(&slot->serving.end->state, kEndAsked);
-  (void)!write(slot->serving.doorbell, &one, sizeof one);
-  if (ends_within(slot, kAnswerMs)) return;
-  if (atomic_load(&slot->serving.end->state) == kEndBegun) (void)ends_within(slot, kEndMs);
-}
-
-// The snapshot's process has been told to end, or has ended; returns when it is gone.
-static void await_end(const struct slot* slot) {
-  struct pollfd event = {slot->process_descriptor, POLLIN, 0};
-  siginfo_t info;
-  while (poll(&event, 1, -1) < 0 && errno == EINTR) continue;
-  while (waitid(P_PIDFD, (id_t)slot->process_descriptor, &info, WEXITED) < 0 && errno == EINTR) {
-    continue;
+  ask_to_end(slot);
+  if (dbos_internal_child_ends_within(slot->process_descriptor, kAnswerMs)) return;
+  if (atomic_load(&slot->serving.end->state) == kEndBegun) {
+    (void)dbos_internal_child_ends_within(slot->process_descriptor, kEndMs);
   }
 }
 
@@ -263,7 +264,7 @@ dbos_error dbos_snapshot_create(const dbos_snapshot_options* options, dbos_snaps
       options->result_bytes_max > DBOS_RESULT_MAX) {
     return DBOS_ERROR_ARGUMENT;
   }
-  pthread_once(&once, watch_forks);
+  WITHOUT_CANCELLATION;
   struct slot* const slot = take_slot();
   if (slot == NULL) return DBOS_ERROR_LIMIT;
   if (!prepare(slot, options) || !fork_snapshot(slot)) {
@@ -271,7 +272,7 @@ dbos_error dbos_snapshot_create(const dbos_snapshot_options* options, dbos_snaps
     give_back(slot);
     return error_of(error);
   }
-  slot->process_descriptor = (int)syscall(SYS_pidfd_open, slot->process, 0);
+  slot->process_descriptor = dbos_internal_open_child(slot->process);
   if (slot->process_descriptor < 0) {
     const int error = errno;
     kill(slot->process, SIGKILL);
@@ -289,6 +290,7 @@ dbos_error dbos_snapshot_create(const dbos_snapshot_options* options, dbos_snaps
 }
 
 dbos_error dbos_snapshot_release(dbos_snapshot snapshot) {
+  WITHOUT_CANCELLATION;
   struct slot* slot;
   lock();
   const dbos_error error = find_snapshot(snapshot, &slot);
@@ -297,9 +299,9 @@ dbos_error dbos_snapshot_release(dbos_snapshot snapshot) {
   unlock();
   if (error != DBOS_OK) return error;
   if (!has_unfinished_run(slot)) let_end(slot);
-  // It fails if the snapshot is dead already.
-  (void)syscall(SYS_pidfd_send_signal, slot->process_descriptor, SIGKILL, NULL, 0);
-  await_end(slot);
+  // It fails if the snapshot is dead already, or if this process has another user's rights since.
+  if (!dbos_internal_kill_child(slot->process_descriptor)) ask_to_end(slot);
+  dbos_internal_reap_child(slot->process_descriptor);
   lock();
   while (slot->users != 0) pthread_cond_wait(&changed, &table);
   unlock();
@@ -310,8 +312,7 @@ dbos_error dbos_snapshot_release(dbos_snapshot snapshot) {
 // ---- Runs
 
 static bool has_died(const struct slot* slot) {
-  struct pollfd event = {slot->process_descriptor, POLLIN, 0};
-  return poll(&event, 1, 0) > 0;
+  return dbos_internal_child_ends_within(slot->process_descriptor, 0);
 }
 
 // With the lock; the place `run` is free.
@@ -337,6 +338,7 @@ dbos_error dbos_run_start(dbos_snapshot snapshot, dbos_function function, const 
       (argument == NULL && argument_size != 0)) {
     return DBOS_ERROR_ARGUMENT;
   }
+  WITHOUT_CANCELLATION;
   struct slot* slot;
   lock();
   dbos_error error = find_snapshot(snapshot, &slot);
@@ -357,11 +359,11 @@ static bool is_done(struct slot* slot, uint32_t run) {
 
 // Without the lock, as one of the slot's users.
 static dbos_error await_run(struct slot* slot, uint32_t run, int timeout_ms) {
-  const uint64_t begin_ns = now_ns();
+  const uint64_t begin_ns = dbos_internal_now_ns();
   const int done = slot->serving.done[run];
   struct pollfd events[2] = {{done, POLLIN, 0}, {slot->process_descriptor, POLLIN, 0}};
   while (!is_done(slot, run)) {
-    const int wait_ms = timeout_ms < 0 ? -1 : left_ms(begin_ns, timeout_ms);
+    const int wait_ms = dbos_internal_left_ms(begin_ns, timeout_ms);
     const int ready = poll(events, 2, wait_ms);
     if (ready < 0 && errno != EINTR) return DBOS_ERROR_SYSTEM;
     if (ready < 0) continue;
@@ -399,6 +401,7 @@ static dbos_error take_result(const struct slot* slot, uint32_t run, int32_t* st
 dbos_error dbos_run_wait(dbos_run run, int timeout_ms, int32_t* status, void* bytes,
                          size_t capacity, size_t* size) {
   if (bytes == NULL && capacity != 0) return DBOS_ERROR_ARGUMENT;
+  WITHOUT_CANCELLATION;
   struct slot* slot;
   uint32_t place;
   lock();
@@ -470,6 +473,7 @@ static void drop_run(dbos_run run) {
 
 dbos_error dbos_snapshot_cost_now(dbos_snapshot snapshot, dbos_snapshot_cost* cost) {
   if (cost == NULL) return DBOS_ERROR_ARGUMENT;
+  WITHOUT_CANCELLATION;
   dbos_run run;
   uint64_t request_ns;
   int32_t status;

@@ -65,25 +65,6 @@ int32_t meet(const void* argument, size_t, dbos_result*) {
   return wanted;
 }
 
-// Whether /proc/self/maps has a shared mapping of at least `size` bytes that begins below `end` and
-// ends beyond `begin`; `begin` is then where it begins.
-struct Wanted {
-  uint64_t begin, end, size;
-};
-bool find_shared_mapping(Wanted& wanted) {
-  std::ifstream maps("/proc/self/maps");
-  std::string line;
-  while (std::getline(maps, line)) {
-    uint64_t begin = 0, end = 0;
-    char rights[5] = "";
-    if (sscanf(line.c_str(), "%lx-%lx %4s", &begin, &end, rights) != 3 || rights[3] != 's')
-      continue;
-    if (end - begin < wanted.size || begin >= wanted.end || end <= wanted.begin) continue;
-    wanted.begin = begin;
-    return true;
-  }
-  return false;
-}
 // How much of the mapping at `address` others map as well, by /proc/self/smaps. A neighbour may
 // count as a part of it.
 uint64_t shared_kib(const void* address) {

@@ -9,6 +9,8 @@
 #include <csignal>
 #include <cstdint>
 #include <cstring>
+#include <fstream>
+#include <string>
 
 #include "dbos/dbos.h"
 
@@ -43,6 +45,26 @@ inline int32_t read_int(const void* argument, size_t, dbos_result*) {
   const int* address;
   memcpy(&address, argument, sizeof address);
   return *address;
+}
+
+// Whether /proc/self/maps has a shared mapping of at least `size` bytes that begins below `end` and
+// ends beyond `begin`; `begin` is then where it begins.
+struct Wanted {
+  uint64_t begin, end, size;
+};
+inline bool find_shared_mapping(Wanted& wanted) {
+  std::ifstream maps("/proc/self/maps");
+  std::string line;
+  while (std::getline(maps, line)) {
+    uint64_t begin = 0, end = 0;
+    char rights[5] = "";
+    if (sscanf(line.c_str(), "%lx-%lx %4s", &begin, &end, rights) != 3 || rights[3] != 's')
+      continue;
+    if (end - begin < wanted.size || begin >= wanted.end || end <= wanted.begin) continue;
+    wanted.begin = begin;
+    return true;
+  }
+  return false;
 }
 
 inline int32_t sleep_for_ever(const void*, size_t, dbos_result*) {

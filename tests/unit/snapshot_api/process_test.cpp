@@ -1,0 +1,140 @@
+// The library in a program that forks by itself, cancels threads and gives up rights. What goes
+// wrong here mostly waits for ever: each case has a time limit.
+#include <pthread.h>
+#include <sys/wait.h>
+
+#include <atomic>
+#include <mutex>
+#include <thread>
+
+#include "tests/unit/skipped.h"
+#include "tests/unit/snapshot_api/support.h"
+
+namespace {
+
+class TimeLimit {
+ public:
+  TimeLimit() { alarm(60); }
+  ~TimeLimit() { alarm(0); }
+  TimeLimit(const TimeLimit&) = delete;
+  TimeLimit& operator=(const TimeLimit&) = delete;
+};
+
+// A program's own fork handlers, registered before any snapshot is there.
+std::mutex programs_lock;
+thread_local void (*before_fork)() = nullptr;
+
+[[maybe_unused]] const int registered = pthread_atfork(
+    [] {
+      programs_lock.lock();
+      if (before_fork != nullptr) before_fork();
+    },
+    [] { programs_lock.unlock(); },
+    [] {
+      (void)dbos_snapshot_release({0});
+      programs_lock.unlock();
+    });
+
+int status_of(pid_t child) {
+  int status = -1;
+  REQUIRE(waitpid(child, &status, 0) == child);
+  return status;
+}
+
+constexpr size_t kResult = 96U << 20;
+Wanted results() {
+  return {0, UINT64_MAX, 2 * kResult};
+}
+
+void await_creation() {
+  Wanted wanted = results();
+  while (!find_shared_mapping(wanted)) usleep(1000);
+  usleep(20'000);
+}
+
+struct Cancelled {
+  dbos_snapshot snapshot;
+  dbos_run run;
+  dbos_error started, waited;
+};
+
+// Cancelled as soon as it may be.
+void* call_cancelled(void* argument) {
+  auto* const shared = static_cast<Cancelled*>(argument);
+  dbos_run other{};
+  pthread_cancel(pthread_self());
+  shared->started = dbos_run_start(shared->snapshot, sleep_for_ever, nullptr, 0, &other);
+  shared->waited = dbos_run_wait(shared->run, 20, nullptr, nullptr, 0, nullptr);
+  pthread_testcancel();
+  return nullptr;
+}
+
+}  // namespace
+
+TEST_CASE("fork handlers of the program may take a lock under which it uses snapshots",
+          "[threads-fork]") {
+  const TimeLimit limit;
+  REQUIRE(registered == 0);
+  const Snapshot snapshot;
+  std::atomic<bool> is_over{false};
+  std::thread user([&] {
+    uint64_t epoch;
+    while (!is_over) {
+      const std::lock_guard guard(programs_lock);
+      (void)dbos_snapshot_epoch(snapshot.handle, &epoch);
+    }
+  });
+  for (int turn = 0; turn < 50; ++turn) {
+    const pid_t child = fork();
+    if (child == 0) _exit(0);
+    CHECK(status_of(child) == 0);
+  }
+  is_over = true;
+  user.join();
+}
+
+TEST_CASE("a child that is forked while a snapshot is made does not inherit its results",
+          "[threads-fork]") {
+  const TimeLimit limit;
+  std::thread creator([] { const Snapshot snapshot(1, kResult); });
+  before_fork = await_creation;
+  const pid_t child = fork();
+  before_fork = nullptr;
+  Wanted wanted = results();
+  if (child == 0) _exit(find_shared_mapping(wanted) ? 1 : 0);
+  CHECK(status_of(child) == 0);
+  creator.join();
+}
+
+TEST_CASE("a thread is cancelled behind a call, not in it") {
+  const TimeLimit limit;
+  const Snapshot snapshot;
+  Cancelled shared{snapshot.handle, snapshot.start(sleep_for_ever, 0), DBOS_ERROR_SYSTEM,
+                   DBOS_ERROR_SYSTEM};
+  pthread_t thread;
+  void* result = nullptr;
+  REQUIRE(pthread_create(&thread, nullptr, call_cancelled, &shared) == 0);
+  REQUIRE(pthread_join(thread, &result) == 0);
+  CHECK(result == PTHREAD_CANCELED);
+  CHECK(shared.started == DBOS_OK);
+  CHECK(shared.waited == DBOS_ERROR_TIMEOUT);
+  const pid_t child = fork();
+  if (child == 0) _exit(0);
+  CHECK(status_of(child) == 0);
+  CHECK(dbos_run_wait(shared.run, 0, nullptr, nullptr, 0, nullptr) == DBOS_ERROR_TIMEOUT);
+}
+
+TEST_CASE("a snapshot that this process may not kill any more ends all the same") {
+  if (geteuid() != 0) return skip_case("only root can become another user");
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(60);
+    dbos_snapshot own{};
+    dbos_run run{};
+    const bool is_running = dbos_snapshot_create(nullptr, &own) == DBOS_OK &&
+                            dbos_run_start(own, sleep_for_ever, nullptr, 0, &run) == DBOS_OK;
+    if (!is_running || setuid(65534) != 0) _exit(1);
+    _exit(dbos_snapshot_release(own) == DBOS_OK ? 0 : 2);
+  }
+  CHECK(status_of(child) == 0);
+}
