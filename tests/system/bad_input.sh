@@ -281,7 +281,7 @@ if os.fork() == 0:
 os._exit(0)'
   grep -Eq '^dbos-run: the first process ended and process [0-9]+ goes on: --metrics and dbos-dbg' one.err
   : >go
-  await 10 test -e done
+  await 10 test -e 'done'
 }
 
 test_no_kvm() {

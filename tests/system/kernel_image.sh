@@ -1,5 +1,5 @@
 # --kernel: other guest kernels than the built-in one, and what is none.
-# shellcheck shell=bash disable=SC2034,SC2154 # names that support.sh and run share
+# shellcheck shell=bash disable=SC2016,SC2034,SC2154 # scripts in quotes; names that support.sh and run share
 
 # Copies an image and runs Python on its bytes, b; n is where the note's ABI version is, e where the
 # entry point's code is.

@@ -1,5 +1,5 @@
 # What fork() makes of its options, and what the counters say of it.
-# shellcheck shell=bash disable=SC2016,SC2154 # scripts in quotes; names that support.sh and run share
+# shellcheck shell=bash disable=SC2016,SC2034,SC2154 # scripts in quotes; names that support.sh and run share
 
 # Forks of a process with 32 MiB, COUNT times, PAUSE seconds apart; each child must see what was.
 readonly forking='

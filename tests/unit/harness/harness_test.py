@@ -29,13 +29,13 @@ class Scripts(unittest.TestCase):
         self.assertEqual((2, "", 1), (result.returncode, result.stdout, result.stderr.count("\n")))
         self.assertIn(words, result.stderr)
 
-    def conformance_program(self, name, *cases):
-        """Of a build directory: a program in which each case passes."""
+    def conformance_program(self, name, *cases, does='echo "ok $case"'):
+        """Of a build directory: a program in which each case does that, by default pass."""
         program = self.directory / "tests/conformance" / name
         program.parent.mkdir(parents=True, exist_ok=True)
         listing = "".join(f"echo {case}; " for case in cases)
         program.write_text('#!/bin/sh\nif [ "$1" = --list ]; then ' + listing
-                           + 'exit; fi\nfor case; do echo "ok $case"; done\n')
+                           + f'exit; fi\nfor case; do {does}; done\n')
         program.chmod(0o755)
 
     def conformance(self, *options):
@@ -74,6 +74,18 @@ class Scripts(unittest.TestCase):
         good = self.conformance("--case", "program", "--case", "program:two")
         self.assertEqual((0, "3 passed, 0 failed, 0 skipped"), (good.returncode, good.stdout.splitlines()[-1]))
 
+    def test_conformance_program_that_ends_early(self):
+        self.conformance_program("program", "one", "two", does='if [ $case = one ]; then echo ok one; fi')
+        result = self.conformance("--case", "program")
+        self.assertIn("FAIL program:two: natively, exit status 0, but 0 of 1 cases reported", result.stdout)
+        self.assertEqual((1, "1 passed, 1 failed, 0 skipped"), (result.returncode, result.stdout.splitlines()[-1]))
+
+    def test_conformance_child_whose_failure_nobody_sees(self):
+        self.conformance_program("program", "one", does='echo "FAILED in a child"; echo "ok $case"')
+        result = self.conformance("--case", "program")
+        self.assertIn("0, but 1 checks failed", result.stdout)
+        self.assertEqual(1, result.returncode)
+
     def test_conformance_program_without_cases(self):
         self.conformance_program("program")
         result = self.conformance("--case", "program")
@@ -89,6 +101,14 @@ class Scripts(unittest.TestCase):
         lines = run("tests/tidy/count-tests", log).stdout.splitlines()
         self.assertEqual(["FAIL 0: no test ran", "FAIL 1: no test ran"], [line for line in lines if "FAIL" in line])
         self.assertEqual("3 passed, 2 failed, 0 skipped", lines[-1])
+
+    def test_unit_case_that_says_it_was_skipped(self):
+        log = self.directory / "log.json"
+        output = "SKIP a case: only root may\n=====\nAll tests passed (5 assertions in 2 test cases)\n"
+        log.write_text(json.dumps({"name": "unit", "result": "OK", "duration": 1, "stdout": output}) + "\n")
+        lines = run("tests/tidy/count-tests", log).stdout.splitlines()
+        self.assertIn("SKIP a case: only root may", lines)
+        self.assertEqual("1 passed, 0 failed, 1 skipped", lines[-1])
 
 
 class RedisSuite(unittest.TestCase):
