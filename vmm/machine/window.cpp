@@ -251,14 +251,20 @@ void Window::insert_hole(Hole* place, Hole hole) {
   ++hole_count_;
 }
 
+// Who is killed in KVM_SET_USER_MEMORY_REGION may have added a slot that slots_end_ does not know:
+// the next caller adds the same one first, so that EEXIST means that very slot.
 int64_t Window::add_slots(uint64_t end) {
-  if (end <= slots_end_) return 0;
-  const uint64_t size = round_up(end - slots_end_, kSlotStep);
-  const int64_t result = add_memory_slot(vm_, slots_end_, size);
-  // EEXIST: somebody was killed when he had added it.
-  if (result < 0 && result != -EEXIST) return result;
-  if (!memory_.add(slots_end_, size)) return -ENOMEM;
-  slots_end_ += size;
+  while (slots_end_ < end) {
+    if (coming_end_ == slots_end_) coming_end_ += round_up(end - slots_end_, kSlotStep);
+    const uint64_t size = coming_end_ - slots_end_;
+    const int64_t result = add_memory_slot(vm_, slots_end_, size);
+    if (result < 0 && result != -EEXIST) {
+      coming_end_ = slots_end_;
+      return result;
+    }
+    if (!memory_.add(slots_end_, size)) return -ENOMEM;
+    slots_end_ = coming_end_;
+  }
   return 0;
 }
 

@@ -67,6 +67,7 @@ class Window {
   HostLock lock_;                    // guards the fields below
   uint64_t used_end_ = kWindowBase;  // beyond it everything is free
   uint64_t slots_end_ = kWindowBase;
+  uint64_t coming_end_ = kWindowBase;  // with the slot that is being added
   uint32_t hole_count_ = 0;
   Hole holes_[kHolesMax];  // sorted by address, never touching one another
 };

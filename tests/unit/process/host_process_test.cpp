@@ -1,18 +1,12 @@
 // What processes leave that are killed at any time: records, and virtual CPUs that they adopted.
 #include "vmm/process/host_process.h"
 
-#include <asm/unistd.h>
-#include <sched.h>
-#include <sys/wait.h>
-
-#include <chrono>
-#include <csignal>
-#include <string_view>
-
 #include <catch2/catch.hpp>
+#include <chrono>
+#include <string_view>
 #include <thread>
 
-#include "vmm/host/host_call.h"
+#include "tests/unit/killed_beside.h"
 #include "vmm/log.h"
 #include "vmm/machine/machine.h"
 #include "vmm/process/vcpu_thread.h"
@@ -71,24 +65,6 @@ void take_all() {
   arm(1, [] {});
   for (int i = 0; i < kRecords - 2; ++i) REQUIRE(take_one());  // the first's, and the last taken
   REQUIRE(looks_left == 1);
-}
-
-void die() {
-  raw_call(__NR_kill, own_process_id(), SIGKILL);
-}
-
-// In another process with our memory, which is killed before it is done.
-void start_beside_us(void (*what)()) {
-  alignas(16) static char stack[1 << 16];
-  const auto run = [](void* argument) {
-    reinterpret_cast<void (*)()>(argument)();
-    return 0;
-  };
-  const int child = clone(run, stack + sizeof stack, CLONE_VM | CLONE_VFORK | SIGCHLD,
-                          reinterpret_cast<void*>(what));
-  int status = 0;
-  REQUIRE(waitpid(child, &status, 0) == child);
-  REQUIRE(status == SIGKILL);
 }
 
 uint32_t self() {
