@@ -23,7 +23,7 @@ size_t copy_physical(const GuestMemory& memory, void* destination, uint64_t addr
   if (!memory.contains(address, size)) return 0;
   iovec to = {destination, size};
   iovec from = {reinterpret_cast<void*>(address), size};
-  const uint32_t self = own_process_id();
+  const uint32_t self = own_thread_id();  // the process's first thread may have ended
   const int64_t done = raw_call(__NR_process_vm_readv, self, reinterpret_cast<uint64_t>(&to), 1,
                                 reinterpret_cast<uint64_t>(&from), 1);
   return done < 0 ? 0 : static_cast<size_t>(done);

@@ -28,7 +28,7 @@ ExitStatistics exit_statistics[kVcpuCountMax];
 // long as it answers: its process may be stopped.
 ThreadBlock* new_thread_block(const HostProcess& process) {
   ThreadBlock* const block = process.parent != nullptr ? ask_for_spare_block() : nullptr;
-  return block != nullptr ? block : make_thread_block();
+  return block != nullptr ? block : make_thread_block(process.thread_making);
 }
 
 void tell_limit() {

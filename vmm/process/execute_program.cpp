@@ -151,7 +151,9 @@ int64_t execute(Vcpu& vcpu, const Call& call, const char* path, const Strings& s
   MemoryLimits limits = {};
   if (has_limits) limits = *reinterpret_cast<const MemoryLimits*>(a[5]);
   if (has_limits) exchange_limits(limits);
+  vcpu.process->thread_making.lock();  // for good if a program is executed
   const int64_t result = call_execveat(vcpu, passed);
+  vcpu.process->thread_making.unlock();
   if (has_limits) exchange_limits(limits);
   vcpu.process->ended_by_itself.fetch_sub(kExecutes);
   // After signal 64 is heard again: it looks whether the parent has ended meanwhile.

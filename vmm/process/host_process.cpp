@@ -172,6 +172,7 @@ HostProcess* acquire_process(HostProcess* parent) {
       process.fork_sequence = 0;
       process.process_id = 0;
       process.moves.unlock();  // the one before may have been killed with it
+      process.thread_making.unlock();
       process.guardian_id.store(parent == nullptr ? 0 : parent->process_id);
       process.guardian.store(parent);
       process.after_fork.store(AfterFork::kNothing);
@@ -203,12 +204,14 @@ void inherit_descriptors(HostProcess& process) {
   }
 }
 
-bool is_fork_of_ours(uint64_t process_id) {
-  for (const HostProcess& process : processes) {
-    const bool is_fork = process.record.load() == RecordState::kLive && process.parent != nullptr;
-    if (is_fork && process.process_id == process_id) {
-      return shares_our_memory(static_cast<uint32_t>(process_id));
-    }
+bool is_fork_of_ours(uint32_t process_id) {
+  const HostProcess* const process = process_id == 0 ? nullptr : process_with_id(process_id);
+  return process != nullptr && process->parent != nullptr;
+}
+
+bool has_thread(const HostProcess& process) {
+  for (const Vcpu& vcpu : machine().vcpus()) {
+    if (vcpu.process == &process && vcpu.host_thread.load() != 0) return true;
   }
   return false;
 }

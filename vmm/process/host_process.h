@@ -36,6 +36,9 @@ struct HostProcess {
   // Held while one of them still has the low number that Linux gave it, and while a fork copies the
   // table: the copy would keep a number that no guard knows.
   mutable HostLock moves;
+  // Held where libc makes a thread, which takes locks of its own, and by who ends the process or
+  // executes a program in it: others that share the memory would wait for those locks for ever.
+  mutable HostLock thread_making;
   std::atomic<uint32_t> changed_attributes;  // of its threads, see thread_reuse.h
   std::atomic<AfterFork> after_fork;
   std::atomic<uint32_t> ended_by_itself;  // 0: if it is gone, it was killed
@@ -55,7 +58,9 @@ bool uses_vcpus(const HostProcess& process);
 void inherit_descriptors(HostProcess& process);
 // Whether it is a process that the program forked, alive and not gone into another program. An id
 // that Linux has given to somebody else is not.
-bool is_fork_of_ours(uint64_t process_id);
+bool is_fork_of_ours(uint32_t process_id);
+// Whether a thread of it is there; its first one may have ended before others.
+bool has_thread(const HostProcess& process);
 // One of the program's other processes that lives, and runs in the guest. Null: there is none.
 const HostProcess* another_process(const HostProcess& than);
 

@@ -200,6 +200,7 @@ void claim_end(HostProcess& process) {
   tell_process_end(vcpu, {false, static_cast<int>(status & 0xff)});
   const bool is_complete = end_first_process(vcpu);
   if (!is_complete && (status & 0xff) == 0) status = static_cast<uint64_t>(ExitStatus::kFailure);
+  vcpu.process->thread_making.lock();  // for good
   for (;;) raw_call(__NR_exit_group, status);
 }
 
@@ -209,7 +210,12 @@ void claim_end(HostProcess& process) {
   tell_process_end(vcpu, {true, signal});
   handle_crash(vcpu, signal);
   end_first_process(vcpu);
+  vcpu.process->thread_making.lock();  // for good
   die_by_signal(signal);
+}
+
+int64_t end_fork(uint32_t process_id) {
+  return is_fork_of_ours(process_id) ? raw_call(__NR_kill, process_id, SIGKILL) : -ESRCH;
 }
 
 }  // namespace
@@ -274,7 +280,7 @@ int64_t execute_service(Vcpu& vcpu, const Call& call) {
       print_trace(vcpu.index);
       return 0;
     case Service::kEndFork:
-      return is_fork_of_ours(a[0]) ? raw_call(__NR_kill, a[0], SIGKILL) : -ESRCH;
+      return end_fork(static_cast<uint32_t>(a[0]));
     case Service::kExit:
       exit_process(vcpu, a[0], a[1] != 0);
     case Service::kDebugStop:

@@ -148,7 +148,7 @@ void* run_steward(void* argument) {
   raw_call(__NR_set_tid_address, reinterpret_cast<uint64_t>(&steward_thread));
   starter.store(0);
   for (;;) {
-    make_spare_blocks();
+    make_spare_blocks(own.thread_making);
     Watched watched;
     collect(own, watched);
     // In each turn: the one that holds the lock may have come to be meanwhile.
@@ -170,7 +170,7 @@ void* run_steward(void* argument) {
 bool may_host(const HostProcess& process) {
   const HostProcess* first = &process;
   while (first->parent != nullptr) first = first->parent;
-  return first == &process || !shares_our_memory(first->process_id);
+  return first == &process || !has_thread(*first);
 }
 
 }  // namespace
@@ -185,6 +185,7 @@ void start_steward(const HostProcess& process) {
   if (now_ns() < next_attempt_ns.load() || !may_host(process)) return;
   if (!steward_thread.compare_exchange_strong(expected, 1)) return;
   starter.store(own_thread_id());
+  const HostLockGuard guard(process.thread_making);
   const int error =
       start_service_thread(kStackSize, run_steward, const_cast<HostProcess*>(&process));
   if (error == 0) return;

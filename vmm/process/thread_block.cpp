@@ -54,7 +54,8 @@ int start_donor(ThreadBlock* block) {
 
 }  // namespace
 
-ThreadBlock* make_thread_block() {
+ThreadBlock* make_thread_block(HostLock& making) {
+  const HostLockGuard guard(making);
   auto* const block = new (std::nothrow) ThreadBlock();
   if (block == nullptr) return nullptr;
   block->donor.store(1);
@@ -68,10 +69,10 @@ ThreadBlock* make_thread_block() {
   return block;
 }
 
-void make_spare_blocks() {
+void make_spare_blocks(HostLock& making) {
   for (auto& place : spare_blocks) {
     if (place.load() != nullptr) continue;
-    ThreadBlock* const block = make_thread_block();
+    ThreadBlock* const block = make_thread_block(making);
     ThreadBlock* expected = nullptr;
     if (block == nullptr || !place.compare_exchange_strong(expected, block)) return;
   }

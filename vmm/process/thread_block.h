@@ -9,6 +9,8 @@
 #include <atomic>
 #include <cstdint>
 
+#include "vmm/host/host_lock.h"
+
 namespace dbos::vmm {
 
 struct ThreadBlock {
@@ -19,11 +21,12 @@ struct ThreadBlock {
 
 // A new block; never given back. Null when no thread can be made. Waits for the donor: as long as
 // Linux takes to run it. Takes libc's locks, which a process that is killed here leaves taken for
-// all others: where there is a steward in another process, it is asked instead.
-ThreadBlock* make_thread_block();
+// all others: where there is a steward in another process, it is asked instead. `making` is the
+// calling process's (HostProcess::thread_making).
+ThreadBlock* make_thread_block(HostLock& making);
 
 // Blocks made ahead, by a thread that may wait, for those that may not.
-void make_spare_blocks();
+void make_spare_blocks(HostLock& making);
 bool has_spare_block();
 // Null: there is none.
 ThreadBlock* take_spare_block();
