@@ -13,6 +13,7 @@ namespace dbos {
 
 namespace {
 
+constexpr i32 kInitProcess = 1;
 constexpr u64 kSystemCallLength = 2;  // bytes of the `syscall` instruction
 
 enum class Origin { kLinux, kFault };
@@ -37,7 +38,9 @@ DefaultAction default_action(u32 signal) {
 
 // What is left when a signal has no handler by the time it gets here. Linux performs the default
 // itself but for faults, which it does not see, and for a handler that another thread just removed.
-void perform_default(const Thread& thread, u32 signal) {
+void perform_default(const Thread& thread, u32 signal, Origin origin) {
+  // A pid namespace's first process gets only the signals that it handles (pid_namespaces(7)).
+  if (origin == Origin::kLinux && thread.process->process_id == kInitProcess) return;
   switch (default_action(signal)) {
     case DefaultAction::kIgnore:
       return;
@@ -116,7 +119,7 @@ void deliver(Thread& thread, TrapFrame& frame, const SignalInfo& given, Origin o
   const SignalAction action = choose_action(thread, signal, origin);
   if (action.handler == kHandlerIgnore) return;
   if (action.handler == kHandlerDefault) {
-    perform_default(thread, signal);
+    perform_default(thread, signal, origin);
     return;
   }
   if ((action.flags & action_flag::kResetHandler) != 0) tell_linux(*thread.process, signal);

@@ -16,6 +16,26 @@ test_faults_of_the_program() {
   both "$python" -c "$run_code" 31c0c3
 }
 
+# A container's program is that. What it does not handle can't kill it, its own faults can.
+test_first_process_of_a_namespace() {
+  local namespace=(unshare --pid --fork --mount-proc) code='
+import ctypes, os, signal, sys
+assert os.getpid() == 1
+for name in "QUIT", "ABRT", "TRAP", "SYS", "XCPU", "SEGV", "BUS", "TERM":
+    os.kill(1, getattr(signal, "SIG" + name))
+print("alive", flush=True)
+if sys.argv[1] == "fault": ctypes.string_at(0)
+os._exit(7)'
+  for ending in 'exit 7' 'signal 11'; do
+    for runner in native dbos; do
+      local command=("$python" -c "$code" "${ending/signal 11/fault}")
+      [[ $runner = native ]] || command=("${dbos[@]}" "${command[@]}")
+      one "$ending" "${namespace[@]}" "${command[@]}"
+      expect "what it prints, $runner" alive "$(<one.out)"
+    done
+  done
+}
+
 # Not natively: QEMU 7.2 reads the stack of an iretq in ring 3 with the rights of ring 0.
 test_iretq_with_the_selectors_of_a_signal_frame() {
   # mov rax, rsp; push 0x2b; push rax; pushfq; push 0x33; lea rax, [rip + 3]; push rax; iretq; ret.

@@ -214,6 +214,16 @@ TEST_CASE("a fault that is blocked, ignored or not handled ends the process") {
                   Died);
 }
 
+TEST_CASE("the first process of a pid namespace dies of its own faults only") {
+  Fixture f;
+  f.process.process_id = 1;
+  f.arrive(SIGQUIT);
+  f.return_with(5);
+  CHECK(f.frame.rax == 5);
+  CHECK_THROWS_AS(force_fault_signal(f.thread(), f.frame, SIGSEGV, kCodeSegvAccess, 0x1234, 14, 6),
+                  Died);
+}
+
 TEST_CASE("a signal whose frame can't be built becomes SIGSEGV, and SIGSEGV death") {
   Fixture f;
   f.handle(SIGUSR1);
