@@ -28,6 +28,7 @@
 #include "vmm/error.h"
 #include "vmm/host/descriptor_message.h"
 #include "vmm/host/host_call.h"
+#include "vmm/host/wait_for_events.h"
 #include "vmm/log.h"
 #include "vmm/observe/metrics.h"
 #include "vmm/process/service_thread.h"
@@ -131,7 +132,7 @@ void ControlServer::turn() {
   polled.push_back({metrics_, POLLIN, 0});
   polled.push_back({debugger_sockets().control, POLLIN, 0});
   for (const Client& client : clients_) polled.push_back(events_of(client));
-  poll(polled.data(), polled.size(), patience_ms());
+  wait_for_events(polled, patience_ms());
   size_t index = 3;
   for (Client& client : clients_) {
     const short events = polled[index++].revents;

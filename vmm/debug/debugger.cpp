@@ -13,6 +13,7 @@
 #include "vmm/debug/stop.h"
 #include "vmm/error.h"
 #include "vmm/host/keep_descriptor.h"
+#include "vmm/host/wait_for_events.h"
 #include "vmm/process/service_thread.h"
 
 namespace dbos::vmm {
@@ -86,7 +87,7 @@ void talk(DebugChannel& client) {
     }
     if (is_closed) return;
     pollfd watched[] = {{sockets.debugger, POLLIN, 0}, {debug_event_descriptor(), POLLIN, 0}};
-    poll(watched, std::size(watched), -1);
+    wait_for_events(watched, -1);
     if (watched[0].revents != 0) clear_wake_up();
     if (watched[1].revents != 0) clear_debug_event();
   }
@@ -109,7 +110,8 @@ void* run_debugger(void* /*argument*/) {
   begin_service_thread("dbos-debugger");
   for (;;) {
     pollfd woken = {sockets.debugger, POLLIN, 0};
-    if (poll(&woken, 1, -1) <= 0) continue;
+    wait_for_events({&woken, 1}, -1);
+    if (woken.revents == 0) continue;
     clear_wake_up();
     while (const auto client = next_client()) serve(*client);
   }

@@ -16,6 +16,7 @@
 #include "vmm/error.h"
 #include "vmm/host/host_call.h"
 #include "vmm/host/keep_descriptor.h"
+#include "vmm/host/wait_for_events.h"
 #include "vmm/log.h"
 #include "vmm/process/service_thread.h"
 
@@ -111,7 +112,7 @@ void talk(int connection, GdbSession& session) {
   for (;;) {
     pollfd watched[] = {
         {connection, POLLIN, 0}, {debug_event_descriptor(), POLLIN, 0}, {listener, POLLIN, 0}};
-    if (poll(watched, std::size(watched), -1) < 0) continue;
+    wait_for_events(watched, -1);
     if (watched[2].revents != 0) send_away("another debugger is attached: " + attached_debugger());
     if (watched[1].revents != 0) {
       clear_debug_event();
@@ -143,7 +144,8 @@ void* run_server(void* /*argument*/) {
   begin_service_thread("dbos-gdb");
   for (;;) {
     pollfd waiting = {listener, POLLIN, 0};
-    if (poll(&waiting, 1, -1) <= 0) continue;
+    wait_for_events({&waiting, 1}, -1);
+    if (waiting.revents == 0) continue;
     const int connection = accept_one();
     if (connection < 0) continue;
     serve(connection);
