@@ -64,7 +64,7 @@ enum class DebugOperation : uint32_t {
 // Lies at the start of the agent's bounce buffer, with the data behind it.
 struct DebugRequest {
   DebugOperation operation;
-  uint32_t vcpu;  // whose address space: that of the thread on this vCPU
+  uint32_t process_id;  // whose address space; nothing is moved if the guest has no such process
   uint64_t address;
   uint64_t length;  // at most kDebugDataMax
   uint64_t done;    // result: bytes that were moved

@@ -2,6 +2,8 @@
 
 #include <linux/mman.h>
 
+#include <optional>
+
 #include "guest/arch/cpu.h"
 #include "guest/arch/trap.h"
 #include "guest/hypercall.h"
@@ -118,17 +120,21 @@ void run_debug_agent() {
   auto* const request =
       reinterpret_cast<DebugRequest*>(cpu_block(current_cpu().index) + kVcpuBounceOffset);
   const DebugRequest wanted = *request;
-  // The VMM has seen that the thread is there; its process may end from now on (SIGKILL), but the
-  // address space stays.
-  Process& process = *cpu_at(wanted.vcpu).thread.process;
-  SharedSpace shared(process);
   Thread& self = current_thread();
-  self.process = &process;
-  self.space = &shared.space();
-  activate_space(shared.space());
-  request->done = perform(shared.space(), wanted, reinterpret_cast<u8*>(request + 1));
-  leave_space(kernel_root());
-  shared.drop();
+  std::optional<SharedSpace> shared;
+  // The process may end from here on (SIGKILL), but the address space stays.
+  visit_process(static_cast<i32>(wanted.process_id), [&](Process& process) {
+    shared.emplace(process);
+    self.process = &process;
+  });
+  request->done = 0;
+  if (shared) {
+    self.space = &shared->space();
+    activate_space(shared->space());
+    request->done = perform(shared->space(), wanted, reinterpret_cast<u8*>(request + 1));
+    leave_space(kernel_root());
+    shared->drop();
+  }
   hypercall(Service::kThreadExit, 0);
   __builtin_unreachable();
 }

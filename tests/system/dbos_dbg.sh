@@ -41,6 +41,36 @@ test_dbos_dbg_debugger_vanishes() { debug_test vanishes; }
 seconds[dbos_dbg_gdb]=300
 test_dbos_dbg_gdb() { debug_test gdb; }
 
+# Threads and vfork's children come to be and end while the program is stopped.
+seconds[dbos_dbg_and_a_program_that_spawns]=300
+test_dbos_dbg_and_a_program_that_spawns() {
+  local dbg=$DBOS_BUILD/tools/dbos-dbg program i
+  "${dbos[@]}" "$python" -c '
+import os, subprocess, threading, time
+end = time.monotonic() + 200
+def spawn():
+    while not os.path.exists("stop") and time.monotonic() < end:
+        subprocess.run(["true"], check=True)
+        thread = threading.Thread(target=time.sleep, args=(0,))
+        thread.start()
+        thread.join()
+threads = [threading.Thread(target=spawn) for _ in range(2)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print("spawned to the end")' >spawning 2>spawning.err &
+  program=$!
+  await 60 "$dbg" -p "$program" ps >/dev/null
+  for i in 1 2 3 4 5; do
+    one 'exit 0' "$dbg" -p "$program" core "core.$i"
+    [[ $(head -c 4 "core.$i") = $'\x7fELF' ]]
+    rm "core.$i"
+    one 'exit 0' "$dbg" -p "$program" debug -e 'break _exit' -e 'info'
+  done
+  touch stop
+  wait "$program" || fail "it ended with status $?: $(tail -n 3 spawning.err)"
+  expect 'what it prints' 'spawned to the end' "$(<spawning)"
+}
+
 # What the program does to its root directory is not the control thread's.
 test_dbos_dbg_and_a_jail() {
   mkdir jail

@@ -42,14 +42,17 @@ size_t perform(Vcpu& vcpu, const DebugRequest& request) {
 size_t transfer_by_agent(DebugOperation operation, uint32_t vcpu, uint64_t address, void* data,
                          size_t size) {
   Vcpu* const own = acquire_agent(*debug_state().process);
-  if (own == nullptr || !is_live(machine().vcpus().at(vcpu))) return 0;
+  const Vcpu& thread = machine().vcpus().at(vcpu);
+  const HostProcess* const process = thread.process;
+  if (own == nullptr || !is_live(thread) || process == nullptr || process->process_id == 0)
+    return 0;
   auto* const bytes = reinterpret_cast<uint8_t*>(&request_of(*own) + 1);
   size_t done = 0;
   while (done < size) {
     const size_t part = size - done < kDebugDataMax ? size - done : kDebugDataMax;
     auto* const here = static_cast<uint8_t*>(data) + done;
     if (operation == DebugOperation::kWrite) std::memcpy(bytes, here, part);
-    const size_t moved = perform(*own, {operation, vcpu, address + done, part, 0});
+    const size_t moved = perform(*own, {operation, process->process_id, address + done, part, 0});
     if (operation != DebugOperation::kWrite) std::memcpy(here, bytes, moved);
     done += moved;
     if (moved < part) break;
@@ -58,14 +61,15 @@ size_t transfer_by_agent(DebugOperation operation, uint32_t vcpu, uint64_t addre
 }
 
 // An execution breakpoint at the guest kernel's entry must stop the agent.
-bool has_debug_registers(uint32_t vcpu) {
-  static const bool works = [vcpu] {
-    Vcpu* const own = acquire_agent(*debug_state().process);
+bool has_debug_registers() {
+  static const bool works = [] {
+    HostProcess& process = *debug_state().process;
+    Vcpu* const own = acquire_agent(process);
     if (own == nullptr) return false;
     ThreadStop& stop = debug_state().threads[own->index];
     stop.exit_cause = StopCause::kNone;
     watch_instruction(*own, machine().kernel_entry());
-    perform(*own, {DebugOperation::kRead, vcpu, 0, 0, 0});
+    perform(*own, {DebugOperation::kRead, process.process_id, 0, 0, 0});
     clear_debug_registers(*own, stop);
     const bool stopped = stop.exit_cause != StopCause::kNone;
     stop.exit_cause = StopCause::kNone;

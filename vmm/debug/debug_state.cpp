@@ -20,7 +20,9 @@ DebugState& debug_state() {
 
 std::optional<uint32_t> any_debugged() {
   std::optional<uint32_t> found;
-  for_each_debugged([&](const Vcpu& vcpu, const ThreadStop&) { found = vcpu.index; });
+  for_each_debugged([&](const Vcpu& vcpu, const ThreadStop&) {
+    if (!found || is_at_rest(vcpu)) found = vcpu.index;
+  });
   return found;
 }
 

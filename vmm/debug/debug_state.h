@@ -93,7 +93,8 @@ void for_each_debugged(Visit visit) {
     if (stop.is_debugged && is_live(vcpu)) visit(vcpu, stop);
   }
 }
-// One of them, whose address space is meant; empty: none is left.
+// One of them, whose address space is meant, at rest if one is: one that is being made may have none
+// yet. Empty: none is left.
 std::optional<uint32_t> any_debugged();
 
 // The software breakpoint at an address; null: none.
@@ -122,9 +123,8 @@ void watch_instruction(const Vcpu& vcpu, uint64_t address);
 // rights or the mapping end. The debugger's thread; all of the program's threads must be at rest.
 size_t transfer_by_agent(DebugOperation operation, uint32_t vcpu, uint64_t address, void* data,
                          size_t size);
-// Whether this machine's debug registers stop a guest: an emulated one's may not. Tried once, with
-// the address space of the thread on `vcpu`.
-bool has_debug_registers(uint32_t vcpu);
+// Whether this machine's debug registers stop a guest: an emulated one's may not. Tried once.
+bool has_debug_registers();
 void release_agent();
 
 }  // namespace dbos::vmm

@@ -46,7 +46,7 @@ BreakpointError insert_breakpoint(BreakpointKind kind, uint64_t address, uint64_
   if (kind == BreakpointKind::kSoftware) return insert_software(*vcpu, address);
   const uint64_t size = kind == BreakpointKind::kHardwareExecute ? 1 : length;
   if (!is_watchable(address, size)) return {"one debug register can't watch that range"};
-  if (!has_debug_registers(*vcpu)) {
+  if (!has_debug_registers()) {
     return {"the debug registers of this (emulated) machine's guests do not work", true};
   }
   for (auto& slot : state.hardware) {
@@ -61,8 +61,7 @@ BreakpointError insert_breakpoint(BreakpointKind kind, uint64_t address, uint64_
 
 BreakpointError remove_breakpoint(BreakpointKind kind, uint64_t address, uint64_t length) {
   DebugState& state = debug_state();
-  const auto vcpu = any_debugged();
-  if (!state.is_stopped || !vcpu) return {"the program is not stopped"};
+  if (!state.is_stopped || !any_debugged()) return {"the program is not stopped"};
   const uint64_t size = kind == BreakpointKind::kHardwareExecute ? 1 : length;
   for (auto& slot : state.hardware) {
     if (!slot || *slot != HardwareBreakpoint{kind, address, size}) continue;
@@ -75,7 +74,7 @@ BreakpointError remove_breakpoint(BreakpointKind kind, uint64_t address, uint64_
   if (kind != BreakpointKind::kSoftware || found == nullptr) return {"there is no such breakpoint"};
   // A child that was forked with it finds it in the list.
   serve_last_children();
-  write_breakpoint_byte(*vcpu, address, found->original);
+  if (const auto vcpu = any_debugged()) write_breakpoint_byte(*vcpu, address, found->original);
   const HostLockGuard guard(state.lock);
   state.software.erase(state.software.begin() + (found - state.software.data()));
   return {};

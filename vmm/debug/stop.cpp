@@ -151,11 +151,7 @@ bool is_attached() {
 
 void mark_threads() {
   const HostLockGuard guard(debug_state().lock);
-  for (Vcpu& vcpu : machine().vcpus()) {
-    if (!is_live(vcpu) || vcpu.process != debug_state().process) continue;
-    debug_state().threads[vcpu.index].is_debugged = true;
-    set_debug_flags(vcpu, 0, kDebugTraps);
-  }
+  for_each_debugged([](Vcpu& vcpu, ThreadStop&) { set_debug_flags(vcpu, 0, kDebugTraps); });
 }
 
 void release_threads() {
