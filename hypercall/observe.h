@@ -248,12 +248,12 @@ struct KernelView {
   struct Space {
     uint32_t next, line, root, first_vma;
     uint32_t pages, nodes;  // PageTree's counts
-    uint32_t copied_pages, parent_copied_pages;
+    uint32_t copied_pages;
     uint32_t is_copy;  // uint8_t
   } space;
   struct Line {
     uint32_t id;  // uint32_t
-    uint32_t parent, departure, taken_ticks, retired_pages, retired_nodes;
+    uint32_t parent, departure, taken_ticks, parent_copied_pages, retired_pages, retired_nodes;
   } line;
   struct Vma {
     uint32_t next, begin, end, window, window_offset;

@@ -152,6 +152,7 @@ bool AddressSpace::find_window(VirtualAddress address, WindowPlace* place) {
   if (vma->window == nullptr) return true;
   place->window.hold(*vma->window);
   place->is_shared = vma->is_shared();
+  place->protection = vma->protection;
   place->offset = vma->window_offset + (address - vma->begin());
   place->vma_offset = vma->window_offset;
   return true;

@@ -120,6 +120,7 @@ struct VmaInfo {
 struct WindowPlace {
   WindowReference window;  // of none, where the memory is anonymous
   bool is_shared = false;
+  Protection protection;
   u64 offset = 0;      // of the address, in the window
   u64 vma_offset = 0;  // of the vma's first byte
 
@@ -264,6 +265,8 @@ class AddressSpace {
   bool find_window(VirtualAddress address, WindowPlace* place);
   PageUsage usage(VirtualRange range);
   SpaceStatistics statistics();
+  // Bytes that this space has no use for any more and snapshots of it keep. Takes no lock.
+  u64 left_for_snapshots() const;
 
   // ---- For platform::shootdown() ----
   // The vCPUs that have this root loaded: the platform's to maintain.
@@ -412,7 +415,6 @@ class AddressSpace {
   VirtualAddress reassembled_to_;
   ReadyTables* ready_ = nullptr;
   bool is_copy_ = false;
-  u64 parent_copied_pages_ = 0;  // the parent's, when this snapshot was taken
   VcpuSet vcpus_;
   AddressSpace* previous_space_ = nullptr;
   AddressSpace* next_space_ = nullptr;

@@ -86,9 +86,13 @@ bool AddressSpace::make_room(u64 free_before) {
   return yield_ready() || platform::make_room(free_before);
 }
 
+u64 AddressSpace::left_for_snapshots() const {
+  return line_->left_frames() * kPageSize;
+}
+
 // Snapshots are made to cost less where they keep too much.
 void AddressSpace::check_copy_limit(u32 copied_pages) {
-  const u64 kept = frame_allocator.retired_bytes();
+  const u64 kept = left_for_snapshots();
   if (kept > copy_limit()) platform::limit_copies(kept, copied_pages);
 }
 
@@ -417,7 +421,9 @@ FaultKind AddressSpace::populate_locked(VirtualRange range, NoRights no_rights) 
     const bool is_own = vma.kind != VmaKind::kWindowShared && vma.protection.may_write();
     const FaultKind kind =
         populate(piece.begin, piece.size(), is_own ? Access::kWrite : Access::kRead);
-    if (kind != FaultKind::kResolved) return kind;
+    const bool goes_on = kind == FaultKind::kResolved ||
+                         (kind == FaultKind::kBusError && no_rights == NoRights::kPassOver);
+    if (!goes_on) return kind;
   }
   return FaultKind::kResolved;
 }

@@ -86,7 +86,6 @@ class FrameAllocator {
   u64 retired_nodes() const {
     return static_cast<u64>(retired_nodes_.load(std::memory_order_relaxed));
   }
-  u64 retired_bytes() const { return (retired_pages() + retired_nodes()) * kPageSize; }
   // Adds to the counts of retired frames.
   void count_retired(FrameKind kind, i64 change);
 

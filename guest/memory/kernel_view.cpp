@@ -43,7 +43,6 @@ void AddressSpace::publish(KernelView& view) {
   view.space.next = offsetof(AddressSpace, next_space_);
   view.space.line = offsetof(AddressSpace, line_);
   view.space.copied_pages = offsetof(AddressSpace, copied_pages_);
-  view.space.parent_copied_pages = offsetof(AddressSpace, parent_copied_pages_);
   view.space.is_copy = offsetof(AddressSpace, is_copy_);
   VmaTree::publish(view, offsetof(AddressSpace, vmas_));
   PageTree::publish(view, offsetof(AddressSpace, tree_));

@@ -94,9 +94,9 @@ void keep_copy_limit(u64 kept, u32 copied_pages) {
   if (!may_limit()) return;
   platform::counters().count(Counter::kCopyLimited);
   if (ends_snapshots) {
-    (void)end_snapshot("more is kept for snapshots than --cow-limit allows",
-                       Counter::kEndedForLimit,
-                       [] { return frame_allocator.retired_bytes() <= copy_limit(); });
+    (void)end_snapshot(
+        "more is kept for snapshots than --cow-limit allows", Counter::kEndedForLimit,
+        [] { return current_process().space->left_for_snapshots() <= copy_limit(); });
   } else {
     delay_copy(copy_delay_ns(kept, copy_limit(), copied_pages));
   }

@@ -37,7 +37,7 @@ FaultOutcome AddressSpace::copy_run(const Vma& vma, VirtualAddress page, const W
 // right before it, so no more is copied in vain than was needed. None where snapshots keep too much
 // already. All are in the piece that open() has noted.
 u32 AddressSpace::pages_ahead(const Vma& vma, VirtualAddress page, const Walk& walk) const {
-  if (frame_allocator.retired_bytes() > copy_limit()) return 0;
+  if (left_for_snapshots() > copy_limit()) return 0;
   const VirtualAddress piece(align_down(page.value(), ReadyTables::kPieceSize));
   const VirtualAddress end = vma.range.intersect({piece, piece + ReadyTables::kPieceSize}).end;
   const u64 most = (end - page) / kPageSize - 1;

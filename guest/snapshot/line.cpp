@@ -64,7 +64,7 @@ Result<Line*> line_create() {
   return line;
 }
 
-void line_depart(Line& line, Line& parent, Tables tables) {
+void line_depart(Line& line, Line& parent, Tables tables, u64 parent_copied_pages) {
   LockGuard guard(lines_lock);
   DBOS_ASSERT(line.parent_ == nullptr && line.newest_child_ == nullptr);
   line.parent_ = &parent;
@@ -72,6 +72,7 @@ void line_depart(Line& line, Line& parent, Tables tables) {
   const Epoch departure = current_epoch();
   line.departure_.store(departure, std::memory_order_relaxed);
   line.taken_ticks_ = __builtin_ia32_rdtsc();
+  line.parent_copied_pages_ = parent_copied_pages;
   ++snapshots_taken;
   line.older_ = parent.newest_child_;
   if (line.older_ != nullptr) line.older_->newer_ = &line;
@@ -110,6 +111,7 @@ void Line::retire(FrameNumber item) {
   deadlist_.push(item);
   (kind == FrameKind::kNode ? retired_nodes_ : retired_pages_)
       .fetch_add(frames_of(kind), std::memory_order_relaxed);
+  parent_->left_frames_.fetch_add(frames_of(kind), std::memory_order_relaxed);
   frame_allocator.count_retired(kind, 1);
 }
 
@@ -157,6 +159,7 @@ void Line::drain() {
         const FrameNumber item = deadlist_.pop();
         FrameInfo& info = frame_info(item);
         info.change(FrameState::kRetired, FrameState::kUnlinked);
+        parent_->left_frames_.fetch_sub(frames_of(info.kind()), std::memory_order_relaxed);
         frame_allocator.count_retired(info.kind(), -1);
         Line* heir = info.kind() == FrameKind::kNode ? node_heir : page_heir;
         if (heir != nullptr && heir->departure() >= info.birth()) {
@@ -189,6 +192,7 @@ void line_end(Line* line) {
       line->drain();
     }
     DBOS_ASSERT(line->deadlist_.is_empty());
+    DBOS_ASSERT(line->left_frames() == 0);
     Line* next = nullptr;
     {
       LockGuard guard(lines_lock);
@@ -243,6 +247,7 @@ FrameList Line::take_parents_place() {
     DBOS_ASSERT(!parent->has_space_ && parent->children_ == 1);
     parent_ = parent->parent_;
     departure_.store(parent->departure(), std::memory_order_relaxed);
+    parent_copied_pages_ = parent->parent_copied_pages_;
     tables_ = parent->tables_;
     deadlist_ = parent->deadlist_;
     retired_pages_.store(parent->retired_pages_.load());
@@ -271,6 +276,7 @@ void Line::publish(KernelView& view) {
   view.line.parent = offsetof(Line, parent_);
   view.line.departure = offsetof(Line, departure_);
   view.line.taken_ticks = offsetof(Line, taken_ticks_);
+  view.line.parent_copied_pages = offsetof(Line, parent_copied_pages_);
   view.line.retired_pages = offsetof(Line, retired_pages_);
   view.line.retired_nodes = offsetof(Line, retired_nodes_);
 }

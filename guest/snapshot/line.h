@@ -48,7 +48,8 @@ Result<Line*> line_create();
 enum class Tables : bool { kOwn, kShared };
 // Makes it the line of a snapshot of `parent`, which departs in the current epoch; that epoch ends.
 // With the lock of parent's address space.
-void line_depart(Line& line, Line& parent, Tables tables);
+// `parent_copied_pages`: by the parent, until then.
+void line_depart(Line& line, Line& parent, Tables tables, u64 parent_copied_pages);
 // The line's address space is gone and has unlinked everything; `line` is not to be used any more.
 void line_end(Line* line);
 
@@ -87,11 +88,14 @@ class alignas(256) Line {
   // line's address space; no processor may have a translation through the item any more.
   void dispose(PhysicalAddress item);
 
-  // Memory that only this line's address space, or snapshots of it, keep alive.
+  // Memory of the parent's that only this line's address space, or snapshots of it, keep alive.
   u64 retired_pages() const { return retired_pages_.load(std::memory_order_relaxed); }
   u64 retired_nodes() const { return retired_nodes_.load(std::memory_order_relaxed); }
 
-  // In frames: that, and what the line's ancestors keep that have ended and that live on for it.
+  // In frames: what of this line's own is on the deadlists of its snapshots.
+  u64 left_frames() const { return left_frames_.load(std::memory_order_relaxed); }
+
+  // In frames: what is retired for this line, and what the line's ancestors keep that have ended and that live on for it.
   // Takes the lines' lock.
   u64 kept_frames() const;
 
@@ -113,7 +117,7 @@ class alignas(256) Line {
 
  private:
   friend Result<Line*> line_create();
-  friend void line_depart(Line& line, Line& parent, Tables tables);
+  friend void line_depart(Line& line, Line& parent, Tables tables, u64 parent_copied_pages);
   friend void line_end(Line* line);
 
   void retire(FrameNumber item);
@@ -127,7 +131,8 @@ class alignas(256) Line {
   LineId id_ = LineId::kNone;
   Line* parent_ = nullptr;
   std::atomic<Epoch> departure_{0};
-  u64 taken_ticks_ = 0;  // when this snapshot was taken, by the TSC
+  u64 taken_ticks_ = 0;          // when this snapshot was taken, by the TSC
+  u64 parent_copied_pages_ = 0;  // until the departure, by whom it left
   // Of the live lines that left this one; 0: there is none. Grows only with the lock of this line's
   // address space; a reader that holds it and sees too new a value merely copies once too often.
   std::atomic<Epoch> newest_departure_{0};
@@ -145,6 +150,7 @@ class alignas(256) Line {
   FrameList deadlist_;  // the parent's items that no newer sibling sees
   std::atomic<u64> retired_pages_{0};
   std::atomic<u64> retired_nodes_{0};
+  std::atomic<u64> left_frames_{0};
   std::atomic<bool> may_adopt_{false};
 };
 

@@ -19,7 +19,7 @@ Result<AddressSpace*> AddressSpace::snapshot() {
   const bool is_ready = child != nullptr;
   if (!is_ready) child = DBOS_TRY(create(tree_.root()));
   child->is_copy_ = false;
-  line_depart(*child->line_, *line_, is_ready ? Tables::kOwn : Tables::kShared);
+  line_depart(*child->line_, *line_, is_ready ? Tables::kOwn : Tables::kShared, copied_pages_);
   const Result<void> shared = share_with(*child, is_ready, previous_departure);
   if (shared.is_error()) {
     // With the lock: what was pinned and not copied yet must not be taken for the child's.
@@ -32,7 +32,6 @@ Result<AddressSpace*> AddressSpace::snapshot() {
 
 Result<void> AddressSpace::share_with(AddressSpace& child, bool is_ready,
                                       Epoch previous_departure) {
-  child.parent_copied_pages_ = copied_pages_;
   LockGuard child_guard(child.lock_);
   // 1. Both roots lose their right to write ...
   tree_.seal();

@@ -71,7 +71,6 @@ std::vector<SpaceView> KernelReader::read_spaces(const KernelView& view) const {
     space.pages = field<uint64_t>(at, view.space.pages);
     space.nodes = field<uint64_t>(at, view.space.nodes);
     space.copied_pages = field<uint64_t>(at, view.space.copied_pages);
-    space.parent_copied_pages = field<uint64_t>(at, view.space.parent_copied_pages);
     space.first_vma = field<uint64_t>(at, view.space.first_vma);
     const uint64_t line = field<uint64_t>(at, view.space.line);
     const uint64_t parent = field<uint64_t>(line, view.line.parent);
@@ -79,6 +78,7 @@ std::vector<SpaceView> KernelReader::read_spaces(const KernelView& view) const {
     space.parent_line = parent == 0 ? 0 : field<uint32_t>(parent, view.line.id);
     space.departure = field<uint64_t>(line, view.line.departure);
     space.taken_ticks = field<uint64_t>(line, view.line.taken_ticks);
+    space.parent_copied_pages = field<uint64_t>(line, view.line.parent_copied_pages);
     space.retired_pages = field<uint64_t>(line, view.line.retired_pages);
     space.retired_nodes = field<uint64_t>(line, view.line.retired_nodes);
     spaces.push_back(space);

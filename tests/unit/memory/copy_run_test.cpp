@@ -241,7 +241,7 @@ TEST_CASE_METHOD(CopyRuns, "a run that passes the limit is told whole") {
   fill(main, 0, 2, 10'000);
   std::vector<u32> limited;
   host::on_copy_limit = [&](u64, u32 pages) { limited.push_back(pages); };
-  set_copy_limit(frame_allocator.retired_bytes() + kPageSize);
+  set_copy_limit(main.left_for_snapshots() + kPageSize);
   fill(main, 2, 1, 10'002);
   set_copy_limit(kUnlimited);
   host::on_copy_limit = nullptr;
@@ -255,7 +255,7 @@ TEST_CASE_METHOD(CopyRuns, "where snapshots keep too much, pages are copied one 
   fill(main, 0, 2, 10'000);
   std::vector<u32> limited;
   host::on_copy_limit = [&](u64, u32 pages) { limited.push_back(pages); };
-  set_copy_limit(frame_allocator.retired_bytes() - 1);
+  set_copy_limit(main.left_for_snapshots() - 1);
   fill(main, 2, 6, 10'002);
   set_copy_limit(kUnlimited);
   host::on_copy_limit = nullptr;

@@ -26,7 +26,7 @@ TEST_CASE_METHOD(PressureFixture, "a page that is copied beyond the limit is tol
   fill(main, 0, 1024, 1);
   AddressSpace& snapshot = machine.take_snapshot(main);
   fill(main, 0, 1, 2);  // and page tables
-  const u64 kept = frame_allocator.retired_bytes();
+  const u64 kept = main.left_for_snapshots();
   set_copy_limit(kept + 4 * kPageSize);
   fill_apart(main, 2, 4, 2);
   REQUIRE(told.empty());
@@ -39,6 +39,24 @@ TEST_CASE_METHOD(PressureFixture, "a page that is copied beyond the limit is tol
   machine.destroy(snapshot);
   fill(main, 0, 1024, 4);
   REQUIRE(told.size() == 1);
+}
+
+TEST_CASE_METHOD(PressureFixture, "what a child left to its own children is none of main's limit") {
+  u32 told = 0;
+  map(main, 0, 64);
+  fill(main, 0, 64, 1);
+  AddressSpace& child = machine.take_snapshot(main);
+  fill(child, 0, 20, 2);
+  machine.take_snapshot(child);
+  machine.take_snapshot(child);
+  machine.destroy(child);
+  host::on_copy_limit = [&](u64, u32) { ++told; };
+  set_copy_limit(10 * kPageSize);
+  fill(main, 32, 1, 2);
+  CHECK(told == 0);
+  CHECK(main.left_for_snapshots() != 0);
+  fill_apart(main, 32, 12, 3);
+  CHECK(told != 0);
 }
 
 TEST_CASE_METHOD(PressureFixture, "a page of a file that is copied beyond the limit is not told") {

@@ -66,6 +66,24 @@ TEST_CASE("address spaces and snapshots are seen as the kernel has them") {
   REQUIRE(fixture.reader.spaces().size() == 1);
 }
 
+TEST_CASE("what the parent copied is counted from the departure that an orphan has") {
+  Fixture fixture;
+  AddressSpace& main = fixture.machine.new_space();
+  const VirtualAddress at = fixture.machine.map(main, 64 * kPageSize);
+  for (u64 i = 0; i < 64; ++i) fixture.machine.write(main, at + i * kPageSize, 1);
+  AddressSpace& child = fixture.machine.take_snapshot(main);
+  fixture.machine.write(main, at, 2);
+  for (u64 i = 0; i < 5; ++i) fixture.machine.write(child, at + i * 8 * kPageSize, 3);
+  AddressSpace& grandchild = fixture.machine.take_snapshot(child);
+  fixture.machine.destroy(child);
+  fixture.machine.write(grandchild, at, 4);  // adopts
+  const auto spaces = fixture.reader.spaces();
+  const vmm::SpaceView* const first = vmm::find_space(spaces, main.root().value());
+  const vmm::SpaceView* const orphan = vmm::find_space(spaces, grandchild.root().value());
+  REQUIRE(orphan->parent_line == first->line);
+  REQUIRE(first->copied_pages - orphan->parent_copied_pages == 1);
+}
+
 TEST_CASE("frames are counted as the allocator counts them") {
   Fixture fixture;
   AddressSpace& main = fixture.machine.new_space();
