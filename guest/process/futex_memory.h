@@ -3,6 +3,7 @@
 
 #include "guest/lib/result.h"
 #include "guest/lib/types.h"
+#include "guest/memory/vma.h"
 
 namespace dbos {
 
@@ -16,8 +17,9 @@ Result<u32> compare_exchange_program_nofault(VirtualAddress address, u32 expecte
 
 // For a futex without FUTEX_PRIVATE_FLAG: the host's address of the word when it lies in memory
 // that is shared through the window, null when it is private memory. `window`, which is empty, then
-// keeps it there. EFAULT: nothing is mapped there.
+// keeps it there. EFAULT: nothing is mapped there, or shared memory without the right to this
+// access: the host's own mapping has more rights.
 Result<PhysicalAddress> shared_futex_address(AddressSpace& space, VirtualAddress address,
-                                             WindowReference& window);
+                                             Access access, WindowReference& window);
 
 }  // namespace dbos

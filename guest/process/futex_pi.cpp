@@ -152,7 +152,8 @@ i64 futex_unlock_pi(Thread& thread, VirtualAddress address) {
 // which hands it over when the host thread ends: until then it must stay marked.
 static u32 abandoned_value(const Thread& owner, VirtualAddress address) {
   WindowReference window;
-  const Result<PhysicalAddress> host = shared_futex_address(*owner.space, address, window);
+  const Result<PhysicalAddress> host =
+      shared_futex_address(*owner.space, address, Access::kRead, window);
   const bool is_hosts = host.is_ok() && !host.value().is_null();
   return is_hosts ? FUTEX_OWNER_DIED | FUTEX_WAITERS : FUTEX_OWNER_DIED;
 }

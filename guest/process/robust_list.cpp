@@ -8,6 +8,7 @@
 #include "guest/memory/window_object.h"
 #include "guest/process/futex.h"
 #include "guest/process/futex_memory.h"
+#include "guest/process/process.h"
 
 namespace dbos {
 
@@ -61,7 +62,7 @@ Result<void> release(Thread& thread, u64 value_address, bool is_pi, Place place)
 i64 wake_word(Thread& thread, VirtualAddress address, i32 count) {
   WindowReference window;
   const PhysicalAddress shared =
-      DBOS_TRY_CALL(shared_futex_address(*thread.space, address, window));
+      DBOS_TRY_CALL(shared_futex_address(*thread.space, address, Access::kRead, window));
   if (!shared.is_null())
     return hypercall(__NR_futex, shared.value(), FUTEX_WAKE, static_cast<u32>(count));
   return futex_wake(thread.space, address, count, kFutexBitsetAny);
@@ -92,12 +93,17 @@ void release_robust_futexes(Thread& thread) {
         release(thread, pending.address + offset, pending.is_pi, Place::kPending).is_ok());
 }
 
+// Linux's mm_release() leaves the word alone then: a forked child need not copy its page to end.
+static bool is_alone_in_memory(Process& process) {
+  return count_threads(process) == 1 && process.space_use->processes.load() == 1;
+}
+
 void release_futexes(Thread& thread) {
   release_robust_futexes(thread);
   futex_abandon_all_pi(thread);
   const VirtualAddress word = thread.clear_child_tid;
   thread.clear_child_tid = VirtualAddress();
-  if (word.value() == 0) return;
+  if (word.value() == 0 || is_alone_in_memory(*thread.process)) return;
   if (write_program<u32>(word, 0).is_ok()) wake_word(thread, word, 1);
 }
 

@@ -5,10 +5,13 @@
 namespace dbos {
 
 Result<PhysicalAddress> shared_futex_address(AddressSpace& space, VirtualAddress address,
-                                             WindowReference& window) {
+                                             Access access, WindowReference& window) {
   WindowPlace place;
   if (!space.find_window(address, &place)) return Error(EFAULT);
   if (!place.is_shared) return PhysicalAddress(0);
+  const bool may =
+      access == Access::kWrite ? place.protection.may_write() : !place.protection.is_none();
+  if (!may) return Error(EFAULT);
   window.hold(*place.window.get());
   return place.address();
 }

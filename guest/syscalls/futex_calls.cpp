@@ -52,6 +52,19 @@ bool has_second_futex(u32 command) {
   return command == FUTEX_REQUEUE || command == FUTEX_CMP_REQUEUE || command == FUTEX_WAKE_OP;
 }
 
+// To the first word.
+Access access_of(u32 command) {
+  switch (command) {
+    case FUTEX_LOCK_PI:
+    case FUTEX_LOCK_PI2:
+    case FUTEX_TRYLOCK_PI:
+    case FUTEX_UNLOCK_PI:
+      return Access::kWrite;
+    default:
+      return Access::kRead;
+  }
+}
+
 Result<TimeSpec> read_timeout(const Request& request) {
   const TimeSpec time = DBOS_TRY(read_program<TimeSpec>(VirtualAddress(request.timeout_or_value)));
   if (time.seconds < 0 || static_cast<u64>(time.nanoseconds) >= kNanosecondsPerSecond)
@@ -132,12 +145,14 @@ i64 perform(const Request& request, const TimeSpec* time) {
   if ((request.operation & FUTEX_PRIVATE_FLAG) != 0) return futex_of_guest(request, time);
   if (!is_aligned(request.address.value(), sizeof(u32))) return -EINVAL;
   WindowReference windows[2];
-  const PhysicalAddress host =
-      DBOS_TRY_CALL(shared_futex_address(*request.thread.space, request.address, windows[0]));
+  const PhysicalAddress host = DBOS_TRY_CALL(shared_futex_address(
+      *request.thread.space, request.address, access_of(request.command), windows[0]));
   PhysicalAddress second;
   if (has_second_futex(request.command)) {
-    second = DBOS_TRY_CALL(
-        shared_futex_address(*request.thread.space, request.second_address, windows[1]));
+    const bool writes = request.command == FUTEX_WAKE_OP;
+    second =
+        DBOS_TRY_CALL(shared_futex_address(*request.thread.space, request.second_address,
+                                           writes ? Access::kWrite : Access::kRead, windows[1]));
     // One queue here, the other one at the host: no program is known to do that.
     if (second.is_null() != host.is_null()) return -EINVAL;
   }

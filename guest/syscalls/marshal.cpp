@@ -212,23 +212,21 @@ void Marshaller::add_back(const CopyBack& back) {
   backs_[back_count_++] = back;
 }
 
-// Writes back the 8-byte words that differ, one run of them at a time: another thread may have
-// changed the others meanwhile.
+// The first byte from `at` on that differs, `size` if there is none.
+static u64 next_difference(const u8* data, const u8* before, u64 at, u64 size) {
+  while (size - at >= 8 && __builtin_memcmp(data + at, before + at, 8) == 0) at += 8;
+  while (at < size && data[at] == before[at]) ++at;
+  return at;
+}
+
+// Writes back the bytes that differ, one run of them at a time: another thread may have changed the
+// others meanwhile, as the events that poll() waits for.
 static Result<void> copy_changes(u64 program, const u8* data, const u8* before, u64 size) {
-  const auto differs = [&](u64 at) {
-    const u64 bytes = size - at < 8 ? size - at : 8;
-    return __builtin_memcmp(data + at, before + at, bytes) != 0;
-  };
-  for (u64 at = 0; at < size;) {
-    if (!differs(at)) {
-      at += 8;
-      continue;
-    }
+  for (u64 at = next_difference(data, before, 0, size); at < size;) {
     u64 end = at;
-    while (end < size && differs(end)) end += 8;
-    if (end > size) end = size;
+    while (end < size && data[end] != before[end]) ++end;
     DBOS_RETURN_IF_ERROR(copy_to_program(VirtualAddress(program + at), data + at, end - at));
-    at = end;
+    at = next_difference(data, before, end, size);
   }
   return {};
 }

@@ -1,5 +1,6 @@
 // Arguments whose size is not a fixed number and not another argument.
 #include <asm/unistd.h>
+#include <linux/posix_types.h>
 
 #include "guest/hypercall.h"
 #include "guest/memory/user_copy.h"
@@ -42,8 +43,8 @@ Result<void> Marshaller::marshal_socket_option(u32 index, const Argument& argume
   return set ? marshal_bytes(index, argument) : marshal_sized_by_pointer(index, argument);
 }
 
-// Linux looks only at as many bits as the process can have descriptors, so the rest of the
-// program's array need not exist.
+// Linux looks only at as many bits as the process has room for descriptors, so the rest of the
+// program's array need not exist: it may say getdtablesize(), of an fd_set.
 Result<void> Marshaller::marshal_descriptor_set(u32 index, const Argument& argument) {
   if (program_[index] == 0) return {};
   i32 bits = static_cast<i32>(host_[argument.count_from]);
@@ -53,10 +54,15 @@ Result<void> Marshaller::marshal_descriptor_set(u32 index, const Argument& argum
   }
   if (bits > static_cast<i32>(syscalls::kDescriptorSetBitsMax)) {
     bits = static_cast<i32>(syscalls::kDescriptorSetBitsMax);
-    host_[argument.count_from] = static_cast<u64>(bits);
   }
-  const u64 bytes = syscalls::descriptor_set_bytes(static_cast<u64>(bits));
-  const Bounce piece = DBOS_TRY(copy_in_and_back(program_[index], bytes, Back::kChanged));
+  u64 bytes = syscalls::descriptor_set_bytes(static_cast<u64>(bits));
+  Bounce piece = DBOS_TRY(copy_in_and_back(program_[index], bytes, Back::kChanged));
+  if (piece.data == nullptr && bits > __FD_SETSIZE) {
+    bits = __FD_SETSIZE;
+    bytes = syscalls::descriptor_set_bytes(__FD_SETSIZE);
+    piece = DBOS_TRY(copy_in_and_back(program_[index], bytes, Back::kChanged));
+  }
+  host_[argument.count_from] = static_cast<u64>(bits);
   pass(index, piece, bytes);
   return {};
 }

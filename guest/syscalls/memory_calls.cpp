@@ -264,12 +264,12 @@ i64 system_msync(Thread& thread, u64 address, u64 length, int flags) {
 
 i64 system_madvise(Thread& thread, u64 address, u64 length, int advice) {
   const i64 result = result_of(thread.space->advise(VirtualAddress(address), length, advice));
-  if (result != 0) return result;
+  if (result != 0 && result != -ENOMEM) return result;  // ENOMEM: there are holes, the rest is done
   if (advice == MADV_DONTNEED || advice == MADV_FREE) trim_free_memory();
-  if (!concerns_host(advice)) return 0;
+  if (!concerns_host(advice)) return result;
   const i64 passed = control_windows(*thread.space, VirtualAddress(address), length, __NR_madvise,
                                      static_cast<u64>(advice));
-  return advice == MADV_REMOVE ? passed : 0;
+  return advice == MADV_REMOVE && passed < 0 ? passed : result;
 }
 
 i64 system_mincore(Thread& thread, u64 address, u64 length, VirtualAddress vector) {

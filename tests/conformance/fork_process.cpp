@@ -199,6 +199,18 @@ CASE(sleep_of_a_child_outlasts_the_thread_that_forked_it) {
   for (pid_t child : children) CHECK(exited(status_of(child)));
 }
 
+CASE(end_of_a_process_with_one_thread_leaves_its_word_alone) {
+  auto* word = static_cast<std::atomic<int>*>(
+      mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+  REQUIRE(word != MAP_FAILED);
+  CHECK(exited(run_child([=] {
+    word->store(7);
+    syscall(SYS_set_tid_address, word);
+  })));
+  CHECK_EQ(word->load(), 7);
+  munmap(word, kPage);
+}
+
 CASE(output_buffer_is_copied_too) {
   FILE* file = fopen("buffered", "w");
   REQUIRE(file != nullptr);

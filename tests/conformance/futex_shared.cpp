@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <sys/time.h>
 
+#include "blocked.h"
 #include "futex_support.h"
 
 #ifndef SYS_futex_waitv
@@ -121,6 +122,25 @@ CASE(many_words_in_one_wait) {
   waiter.join();
 }
 
+CASE(shared_word_needs_the_rights_of_its_mapping) {
+  void* at = mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  REQUIRE(at != MAP_FAILED);
+  bytes(at)[0] = 1;
+  const timespec soon = {0, 5'000'000};
+  REQUIRE(mprotect(at, kPage, PROT_READ) == 0);
+  CHECK_EQ(futex(at, FUTEX_WAKE, 1), 0);
+  CHECK_ERRNO(futex(at, FUTEX_WAIT, 0, &soon), EAGAIN);
+  CHECK_ERRNO(futex(at, FUTEX_LOCK_PI, 0, &soon), EFAULT);
+  CHECK_ERRNO(futex(at, FUTEX_TRYLOCK_PI, 0), EFAULT);
+  const uint32_t add_one = FUTEX_OP(FUTEX_OP_ADD, 1, FUTEX_OP_CMP_EQ, 0);
+  CHECK_ERRNO(futex_n(at, FUTEX_WAKE_OP, 1, 1, at, add_one), EFAULT);
+  CHECK_EQ(bytes(at)[0], 1);
+  REQUIRE(mprotect(at, kPage, PROT_NONE) == 0);
+  CHECK_ERRNO(futex(at, FUTEX_WAKE, 1), EFAULT);
+  CHECK_ERRNO(futex(at, FUTEX_WAIT, 1, &soon), EFAULT);
+  munmap(at, kPage);
+}
+
 CASE(priority_inheritance_words) {
   Word word{0};
   CHECK_EQ(futex(&word, FUTEX_LOCK_PI_PRIVATE, 0), 0);
@@ -142,23 +162,29 @@ CASE(priority_inheritance_lock_between_processes_outlasts_handlers) {
   REQUIRE(word != MAP_FAILED);
   static std::atomic<int> handled;
   handled = 0;
-  auto old = install(SIGALRM, [](int) { ++handled; });  // without SA_RESTART
-  Pipe pipe;
+  auto old = install(SIGUSR1, [](int) { ++handled; });  // without SA_RESTART
+  Pipe locked, unlock;
   pid_t child = start_child([&] {
     CHECK_EQ(futex(word, FUTEX_LOCK_PI, 0), 0);
-    pipe.post();
-    sleep_ms(200);
+    locked.post();
+    unlock.take();
     CHECK_EQ(futex(word, FUTEX_UNLOCK_PI, 0), 0);
   });
-  pipe.take();
-  itimerval soon = {{0, 0}, {0, 20000}};
-  REQUIRE(setitimer(ITIMER_REAL, &soon, nullptr) == 0);
-  CHECK_EQ(futex(word, FUTEX_LOCK_PI, 0), 0);
-  CHECK_EQ(word->load() & FUTEX_TID_MASK, gettid());
-  CHECK_EQ(handled.load(), 1);
-  CHECK_EQ(futex(word, FUTEX_UNLOCK_PI, 0), 0);
+  locked.take();
+  std::atomic<pid_t> waiter{0};
+  BlockedCall lock({SYS_futex}, [&] {
+    waiter = gettid();
+    CHECK_EQ(futex(word, FUTEX_LOCK_PI, 0), 0);
+    CHECK_EQ(word->load() & FUTEX_TID_MASK, gettid());
+    CHECK_EQ(futex(word, FUTEX_UNLOCK_PI, 0), 0);
+  });
+  CHECK_EQ(tgkill(getpid(), waiter, SIGUSR1), 0);
+  while (handled == 0) sleep_ms(1);
+  wait_until_asleep(waiter, {SYS_futex});
+  unlock.post();
+  lock.join();
   CHECK(exited(status_of(child)));
-  sigaction(SIGALRM, &old, nullptr);
+  sigaction(SIGUSR1, &old, nullptr);
   munmap(word, kPage);
 }
 

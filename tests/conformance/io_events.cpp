@@ -15,6 +15,7 @@
 
 #include <thread>
 
+#include "blocked.h"
 #include "support.h"
 
 namespace {
@@ -235,6 +236,32 @@ CASE(select_tells_of_each_set) {
   FD_SET(900, &in);
   timeval now = {0, 0};
   CHECK_ERRNO(select(901, &in, nullptr, nullptr, &now), EBADF);
+}
+
+// As a program that says getdtablesize(). In a child, whose table has room for few.
+CASE(select_of_more_descriptors_than_the_set_has_room_for) {
+  CHECK(exited(run_child([] {
+    char* pages = static_cast<char*>(map_anonymous(2 * kPage));
+    REQUIRE(munmap(pages + kPage, kPage) == 0);
+    auto* set = reinterpret_cast<fd_set*>(pages + kPage - sizeof(fd_set));
+    Pipe pipe;
+    pipe.post();
+    FD_SET(pipe.in(), set);
+    timeval now = {0, 0};
+    CHECK_EQ(syscall(SYS_select, 65536, set, nullptr, nullptr, &now), 1);
+    CHECK(FD_ISSET(pipe.in(), set));
+  })));
+}
+
+CASE(poll_writes_nothing_but_what_came_to_pass) {
+  Pipe first, second;
+  pollfd fds[2] = {{first.in(), POLLIN, 0}, {second.in(), POLLIN, POLLERR}};
+  BlockedCall waiting({SYS_poll, SYS_ppoll}, [&] { CHECK_EQ(poll(fds, 2, -1), 1); });
+  fds[1].events = POLLIN | POLLPRI;
+  first.post();
+  waiting.join();
+  CHECK_EQ(fds[1].events, POLLIN | POLLPRI);
+  CHECK_EQ(fds[1].revents, 0);
 }
 
 CASE(event_counter) {

@@ -307,6 +307,23 @@ CASE(data_limit_counts_what_becomes_writable) {
   })));
 }
 
+CASE(locking_all_passes_over_what_a_file_does_not_have) {
+  if (geteuid() != 0) SKIP("only root may lock so much");
+  CHECK(exited(run_child([] {
+    const int file = open("short", O_RDWR | O_CREAT | O_TRUNC, 0600);
+    REQUIRE(file != -1 && ftruncate(file, kPage) == 0);
+    char* at = static_cast<char*>(map_anonymous(8 * kPage));
+    REQUIRE(mmap(at, 4 * kPage, PROT_READ, MAP_SHARED | MAP_FIXED, file, 0) == at);
+    unsigned char present[4] = {};
+    CHECK_EQ(mincore(at + 4 * kPage, 4 * kPage, present), 0);
+    CHECK_EQ(present[0] & 1, 0);
+    CHECK_EQ(mlockall(MCL_CURRENT), 0);
+    CHECK_EQ(mincore(at + 4 * kPage, 4 * kPage, present), 0);
+    CHECK_EQ(present[0] & 1, 1);
+    unlink("short");
+  })));
+}
+
 // As a user without CAP_IPC_LOCK, with RLIMIT_MEMLOCK.
 template <typename Function>
 void with_lock_limit(rlim_t bytes, Function&& function) {

@@ -434,6 +434,17 @@ CASE(system_calls_on_a_mapping_that_has_grown) {
   munmap(at, 64 * kPage);
 }
 
+CASE(removal_passes_over_holes) {
+  void* at = mmap(nullptr, 3 * kPage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  REQUIRE(at != MAP_FAILED);
+  fill(at, 3 * kPage, 22);
+  REQUIRE(munmap(offset(at, kPage), kPage) == 0);
+  CHECK_ERRNO(madvise(at, 3 * kPage, MADV_REMOVE), ENOMEM);
+  CHECK(all_are(at, kPage, 0));
+  CHECK(all_are(offset(at, 2 * kPage), kPage, 0));
+  munmap(at, 3 * kPage);
+}
+
 CASE(shared_memory_does_not_grow_with_its_mapping) {
   void* at = mmap(nullptr, 4 * kPage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   REQUIRE(at != MAP_FAILED);

@@ -204,7 +204,7 @@ Result<u32> compare_exchange_program_nofault(VirtualAddress address, u32 expecte
   if (absent_first && (absent_once = !absent_once)) return Error(EFAULT);
   return compare_exchange_program(address, expected, desired);
 }
-Result<PhysicalAddress> shared_futex_address(AddressSpace&, VirtualAddress address,
+Result<PhysicalAddress> shared_futex_address(AddressSpace&, VirtualAddress address, Access,
                                              WindowReference&) {
   return PhysicalAddress(fake::words_are_shared ? address.value() : 0);
 }

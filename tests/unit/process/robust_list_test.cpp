@@ -117,6 +117,23 @@ TEST_CASE("a thread's end clears its word and wakes who waits for it") {
   CHECK(word == 0);
 }
 
+TEST_CASE("the end of a process that shares its memory with nobody leaves the word alone") {
+  SpaceUse use;
+  Process alone{};
+  alone.space = process().space;
+  alone.space_use = &use;
+  alone.thread_count = 1;
+  fake::ProgramThread self(alone, 5);
+  u32 word = 5;
+  self.thread().clear_child_tid = at(&word);
+  release_futexes(self.thread());
+  CHECK(word == 5);
+  use.processes = 2;  // a child of vfork
+  self.thread().clear_child_tid = at(&word);
+  release_futexes(self.thread());
+  CHECK(word == 0);
+}
+
 TEST_CASE("a waiter of a priority inheritance futex inherits it from a thread that ends") {
   fake::ProgramThread self(process(), 5);
   u32 word = 5;
