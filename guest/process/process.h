@@ -53,6 +53,13 @@ struct Process {
   u64 condemned_at_ns;  // when it was told to end, for the memory that it keeps; 0: it was not
 };
 
+// With its lock. Null: it has none with this id.
+inline const Thread* find_thread(const Process& process, i32 thread_id) {
+  const Thread* thread = process.threads;
+  while (thread != nullptr && thread->thread_id != thread_id) thread = thread->next_in_process;
+  return thread;
+}
+
 inline u32 count_threads(Process& process) {
   const LockGuard guard(process.lock);
   return process.thread_count;

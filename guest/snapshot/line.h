@@ -95,8 +95,8 @@ class alignas(256) Line {
   // In frames: what of this line's own is on the deadlists of its snapshots.
   u64 left_frames() const { return left_frames_.load(std::memory_order_relaxed); }
 
-  // In frames: what is retired for this line, and what the line's ancestors keep that have ended and that live on for it.
-  // Takes the lines' lock.
+  // In frames: what is retired for this line, and what the line's ancestors keep that have ended
+  // and that live on for it. Takes the lines' lock.
   u64 kept_frames() const;
 
   // Whether the parent has ended and left everything to this line. With the lock of the line's

@@ -193,8 +193,7 @@ i64 system_get_robust_list(Thread& thread, i32 thread_id, VirtualAddress head,
   VirtualAddress list = thread.robust_list_head;
   if (thread_id != 0 && thread_id != thread.thread_id) {
     LockGuard guard(thread.process->lock);
-    const Thread* other = thread.process->threads;
-    while (other != nullptr && other->thread_id != thread_id) other = other->next_in_process;
+    const Thread* const other = find_thread(*thread.process, thread_id);
     if (other == nullptr) return -ESRCH;
     list = other->robust_list_head;
   }

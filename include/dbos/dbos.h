@@ -122,9 +122,9 @@ dbos_error dbos_run_start(dbos_snapshot snapshot, dbos_function function, const 
 dbos_error dbos_run_wait(dbos_run run, int timeout_ms, int32_t* status, void* bytes,
                          size_t capacity, size_t* size);
 
-// The snapshot's number among those that this process has created: 1, 2, ..., with a gap where Linux
-// had no process for one. A snapshot with a larger one was taken later. It is the library's own
-// count, not one of the kernel's.
+// The snapshot's number among those that this process has created: 1, 2, ..., with a gap where
+// Linux had no process for one. A snapshot with a larger one was taken later. It is the library's
+// own count, not one of the kernel's.
 // Errors: ARGUMENT, STALE, OTHER_PROCESS.
 dbos_error dbos_snapshot_epoch(dbos_snapshot snapshot, uint64_t* epoch);
 

@@ -156,6 +156,13 @@ CASE(priority_inheritance_words) {
   CHECK_EQ(word.load(), 0);
 }
 
+CASE(priority_inheritance_word_of_a_thread_that_has_ended) {
+  Word word{0};
+  std::thread([&] { word = static_cast<uint32_t>(gettid()); }).join();
+  const timespec until = after(CLOCK_REALTIME, 300);
+  CHECK_ERRNO(futex(&word, FUTEX_LOCK_PI_PRIVATE, 0, &until), ESRCH);
+}
+
 CASE(priority_inheritance_lock_between_processes_outlasts_handlers) {
   auto* word = static_cast<Word*>(
       mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));

@@ -93,8 +93,8 @@ void for_each_debugged(Visit visit) {
     if (stop.is_debugged && is_live(vcpu)) visit(vcpu, stop);
   }
 }
-// One of them, whose address space is meant, at rest if one is: one that is being made may have none
-// yet. Empty: none is left.
+// One of them, whose address space is meant, at rest if one is: one that is being made may have
+// none yet. Empty: none is left.
 std::optional<uint32_t> any_debugged();
 
 // The software breakpoint at an address; null: none.

@@ -91,7 +91,6 @@ i64 wake(u64 vcpu) {
 i64 answer(const Call& call) {
   if (is(call, Service::kPark)) return park(call.arguments[0], call.arguments[1]);
   if (is(call, Service::kWake)) return wake(call.arguments[0]);
-  if (call.number == 234) return 0;  // tgkill with signal 0: the thread is alive
   if (!fake::on_hypercall) throw std::runtime_error("an unexpected hypercall");
   return fake::on_hypercall(call);
 }
@@ -115,6 +114,11 @@ ProgramThread::ProgramThread(Process& process, i32 thread_id) {
   thread_->thread_id = thread_id != 0 ? thread_id : static_cast<i32>(1000 + vcpu);
   thread_->process = &process;
   thread_->space = process.space;
+  {
+    const LockGuard guard(process.lock);
+    thread_->next_in_process = process.threads;
+    process.threads = thread_;
+  }
   thread_->alternate_stack.flags = static_cast<i32>(stack_flag::kDisable);
   this_thread = thread_;
   this_page = page_;
@@ -122,6 +126,12 @@ ProgramThread::ProgramThread(Process& process, i32 thread_id) {
 }
 
 ProgramThread::~ProgramThread() {
+  {
+    const LockGuard guard(thread_->process->lock);
+    Thread** link = &thread_->process->threads;
+    while (*link != thread_) link = &(*link)->next_in_process;
+    *link = thread_->next_in_process;
+  }
   const std::lock_guard lock(vcpus_mutex);
   vcpu_used[thread_->vcpu] = false;
   this_thread = nullptr;
