@@ -20,7 +20,6 @@
 #include "vmm/printable.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/signals.h"
-#include "vmm/process/vcpu_thread.h"
 
 namespace dbos::vmm {
 namespace {

@@ -17,8 +17,8 @@
 #include "vmm/debug/registers.h"
 #include "vmm/debug/stop.h"
 #include "vmm/host/host_lock.h"
+#include "vmm/machine/machine.h"
 #include "vmm/machine/vcpu.h"
-#include "vmm/process/vcpu_thread.h"
 
 namespace dbos::vmm {
 

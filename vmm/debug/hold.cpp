@@ -7,7 +7,6 @@
 #include "vmm/kvm/kvm_api.h"
 #include "vmm/process/attention.h"
 #include "vmm/process/host_process.h"
-#include "vmm/process/vcpu_thread.h"
 
 namespace dbos::vmm {
 namespace {

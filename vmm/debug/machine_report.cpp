@@ -15,8 +15,8 @@
 #include "vmm/host/host_call.h"
 #include "vmm/kvm/kvm_api.h"
 #include "vmm/machine/kernel_image.h"
+#include "vmm/machine/machine.h"
 #include "vmm/process/signals.h"
-#include "vmm/process/vcpu_thread.h"
 
 namespace dbos::vmm {
 namespace {

@@ -5,8 +5,8 @@
 #include "vmm/debug/debug_state.h"
 #include "vmm/debug/guest_walk.h"
 #include "vmm/debug/process_list.h"
+#include "vmm/machine/machine.h"
 #include "vmm/observe/page_walk.h"
-#include "vmm/process/vcpu_thread.h"
 
 namespace dbos::vmm {
 namespace {

@@ -4,8 +4,8 @@
 
 #include "vmm/debug/debug_state.h"
 #include "vmm/kvm/kvm_api.h"
+#include "vmm/machine/machine.h"
 #include "vmm/process/host_process.h"
-#include "vmm/process/vcpu_thread.h"
 
 namespace dbos::vmm {
 namespace {

@@ -12,9 +12,9 @@
 #include "vmm/host/futex.h"
 #include "vmm/host/host_call.h"
 #include "vmm/host/keep_descriptor.h"
+#include "vmm/machine/machine.h"
 #include "vmm/process/attention.h"
 #include "vmm/process/host_process.h"
-#include "vmm/process/vcpu_thread.h"
 
 namespace dbos::vmm {
 namespace {

@@ -42,6 +42,8 @@ constexpr uint64_t kEferLongModeEnable = 1 << 8;
 constexpr uint64_t kEferLongModeActive = 1 << 10;
 constexpr uint64_t kEferNoExecuteEnable = 1 << 11;
 
+Machine* the_machine = nullptr;
+
 // Any signal that is pending for this thread, a stop and a timer too, interrupts it.
 int create_vm(int kvm_descriptor) {
   constexpr int kAttemptsMax = 1000;
@@ -315,6 +317,14 @@ int64_t Machine::grow_arena(uint64_t index) {
   // EEXIST: somebody was killed when he had added it.
   if (result < 0 && result != -EEXIST) return result;
   return memory_.add(address, size) ? static_cast<int64_t>(size) : -ENOMEM;
+}
+
+Machine& machine() {
+  return *the_machine;
+}
+
+void set_machine(Machine& machine) {
+  the_machine = &machine;
 }
 
 }  // namespace dbos::vmm

@@ -84,4 +84,8 @@ class Machine {
   VcpuPool vcpus_;
 };
 
+// The one machine of this dbos-run.
+Machine& machine();
+void set_machine(Machine& machine);
+
 }  // namespace dbos::vmm

@@ -3,8 +3,8 @@
 #include <cerrno>
 
 #include "vmm/kvm/kvm_api.h"
+#include "vmm/machine/machine.h"
 #include "vmm/process/host_process.h"
-#include "vmm/process/vcpu_thread.h"
 
 namespace dbos::vmm {
 namespace {

@@ -4,9 +4,9 @@
 #include <linux/prctl.h>
 
 #include "vmm/host/host_call.h"
+#include "vmm/machine/machine.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/thread_reuse.h"
-#include "vmm/process/vcpu_thread.h"
 
 namespace dbos::vmm {
 namespace {

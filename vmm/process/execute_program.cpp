@@ -13,10 +13,10 @@
 #include "vmm/host/descriptor_guard.h"
 #include "vmm/host/host_call.h"
 #include "vmm/log.h"
+#include "vmm/machine/machine.h"
 #include "vmm/process/call_memory.h"
 #include "vmm/process/death_signal.h"
 #include "vmm/process/host_process.h"
-#include "vmm/process/vcpu_thread.h"
 
 namespace dbos::vmm {
 namespace {

@@ -9,9 +9,9 @@
 #include "vmm/host/descriptor_message.h"
 #include "vmm/host/host_lock.h"
 #include "vmm/host/keep_descriptor.h"
+#include "vmm/machine/machine.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/steward.h"
-#include "vmm/process/vcpu_thread.h"
 
 namespace dbos::vmm {
 namespace {

@@ -11,7 +11,7 @@
 #include "vmm/host/host_call.h"
 #include "vmm/host/host_lock.h"
 #include "vmm/host/signal_mask.h"
-#include "vmm/process/vcpu_thread.h"
+#include "vmm/machine/machine.h"
 
 namespace dbos::vmm {
 namespace {

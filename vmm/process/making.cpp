@@ -2,8 +2,8 @@
 
 #include <cerrno>
 
+#include "vmm/machine/machine.h"
 #include "vmm/process/host_process.h"
-#include "vmm/process/vcpu_thread.h"
 
 namespace dbos::vmm {
 namespace {

@@ -3,7 +3,7 @@
 #include <cerrno>
 
 #include "vmm/kvm/kvm_api.h"
-#include "vmm/process/vcpu_thread.h"
+#include "vmm/machine/machine.h"
 
 namespace dbos::vmm {
 namespace {

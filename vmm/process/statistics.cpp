@@ -14,8 +14,8 @@
 #include "vmm/host/host_call.h"
 #include "vmm/host/keep_descriptor.h"
 #include "vmm/log.h"
+#include "vmm/machine/machine.h"
 #include "vmm/process/signals.h"
-#include "vmm/process/vcpu_thread.h"
 
 namespace dbos::vmm {
 namespace {

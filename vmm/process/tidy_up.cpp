@@ -4,10 +4,10 @@
 #include <poll.h>
 
 #include "vmm/host/host_call.h"
+#include "vmm/machine/machine.h"
 #include "vmm/process/helper.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/steward.h"
-#include "vmm/process/vcpu_thread.h"
 
 namespace dbos::vmm {
 namespace {

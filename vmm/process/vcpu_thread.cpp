@@ -45,8 +45,6 @@ constexpr uint64_t kThreadFlags =
     CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
 constexpr uint32_t kThreadBeingMade = UINT32_MAX;  // in the place of a thread's id
 
-Machine* the_machine = nullptr;
-
 // What a turn of the run loop ends with; the last two only for an adopted vCPU.
 enum class Next { kRun, kPause, kLeave };
 
@@ -323,13 +321,6 @@ int64_t make_process(Vcpu& creator, uint64_t start_argument, uint64_t exit_signa
 }
 
 }  // namespace
-
-Machine& machine() {
-  return *the_machine;
-}
-void set_machine(Machine& machine) {
-  the_machine = &machine;
-}
 
 void begin_use(Vcpu& vcpu, HostProcess& process, Role role) {
   vcpu.process = &process;

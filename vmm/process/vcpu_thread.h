@@ -7,10 +7,6 @@
 
 namespace dbos::vmm {
 
-// The one machine of this dbos-run.
-Machine& machine();
-void set_machine(Machine& machine);
-
 // Runs a vCPU on the calling host thread until the program's thread or process ends.
 [[noreturn]] void run_vcpu(Vcpu& vcpu);
 

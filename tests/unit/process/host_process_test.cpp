@@ -9,7 +9,6 @@
 #include "tests/unit/killed_beside.h"
 #include "vmm/log.h"
 #include "vmm/machine/machine.h"
-#include "vmm/process/vcpu_thread.h"
 
 namespace {
 
