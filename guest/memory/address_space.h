@@ -84,11 +84,8 @@ struct ResolveOutcome {
   FaultKind kind;  // kResolved: see `bytes`
   u64 bytes;       // from the buffer's start, that the segments cover
   u32 segment_count;
-  PopulateRequest populate;
   u32 copied_pages = 0;  // that a snapshot may share
 };
-
-enum class Pin : bool { kNo, kYes };
 
 struct WindowMapping {
   WindowObject* object;
@@ -245,14 +242,10 @@ class AddressSpace {
 
   // The segments of a buffer that the host is going to read (Access::kRead) or write. `segments`
   // has room for `segments_max`; fewer bytes than `length` are answered where that is too few, or
-  // where a page can't be accessed: then `kind` says why, and `bytes` what lies before it. With
-  // Pin::kYes those bytes stay pinned for this vCPU until unpin(). Calls the host where needed.
+  // where a page can't be accessed: then `kind` says why, and `bytes` what lies before it. Those
+  // bytes stay pinned for this vCPU until unpin(). Calls the host where needed.
   ResolveOutcome resolve_for_host(VirtualAddress address, u64 length, Access access,
-                                  HostSegment* segments, u32 segments_max, Pin pin);
-  // One try, as try_fault().
-  ResolveOutcome try_resolve(VirtualAddress address, u64 length, Access access,
-                             HostSegment* segments, u32 segments_max, Pin pin,
-                             const PopulateRequest* populated = nullptr);
+                                  HostSegment* segments, u32 segments_max);
   // This vCPU's host call is over.
   void unpin();
   void unpin(u32 vcpu);
@@ -377,6 +370,10 @@ class AddressSpace {
                       bool writable);
   static Pte leaf(const Vma& vma, PhysicalAddress frame, bool writable, bool dirty);
   void note_peaks();
+
+  // (resolve.cpp) One try, as try_fault(). (without the lock)
+  ResolveOutcome try_resolve(VirtualAddress address, u64 length, Access access,
+                             HostSegment* segments, u32 segments_max);
 
   // (guest/snapshot/)
   FaultOutcome copy_run(const Vma& vma, VirtualAddress page, const Walk& walk, TlbBatch& batch);

@@ -39,9 +39,8 @@ bool needs_another_try(FaultKind kind) {
 }  // namespace
 
 ResolveOutcome AddressSpace::try_resolve(VirtualAddress address, u64 length, Access access,
-                                         HostSegment* segments, u32 segments_max, Pin pin,
-                                         const PopulateRequest* populated) {
-  ResolveOutcome result{FaultKind::kResolved, 0, 0, {}};
+                                         HostSegment* segments, u32 segments_max) {
+  ResolveOutcome result{FaultKind::kResolved, 0, 0};
   SegmentList list(segments, segments_max);
   if (address.value() > kProgramEnd || length > kProgramEnd - address.value()) {
     // What lies below the end is still good.
@@ -62,10 +61,9 @@ ResolveOutcome AddressSpace::try_resolve(VirtualAddress address, u64 length, Acc
     Walk walk = tree_.find(at);
     if (!walk.permits(access)) {
       SpareBlock none;
-      const FaultOutcome fault = fault_locked(at, access, populated, none, batch);
+      const FaultOutcome fault = fault_locked(at, access, nullptr, none, batch);
       if (fault.kind != FaultKind::kResolved) {
         result.kind = fault.kind;
-        result.populate = fault.populate;
         break;
       }
       result.copied_pages += fault.copied;
@@ -79,13 +77,13 @@ ResolveOutcome AddressSpace::try_resolve(VirtualAddress address, u64 length, Acc
     const u64 bytes = in_leaf < length - result.bytes ? in_leaf : length - result.bytes;
     if (!list.has_room(physical)) break;
     // Only what the host is given: a window that is pinned stays open until the call is over.
-    if (pin == Pin::kYes && !is_arena(physical)) {
+    if (!is_arena(physical)) {
       if (!pins_.add_window(platform::current_vcpu(), vmas_.find(at)->window)) break;
     }
     list.append(physical, bytes);
     result.bytes += bytes;
   }
-  if (pin == Pin::kYes && result.bytes != 0 && !needs_another_try(result.kind)) {
+  if (result.bytes != 0 && !needs_another_try(result.kind)) {
     pins_.add(platform::current_vcpu(), {address, address + result.bytes}, access);
   }
   result.segment_count = list.count();
@@ -93,10 +91,10 @@ ResolveOutcome AddressSpace::try_resolve(VirtualAddress address, u64 length, Acc
 }
 
 ResolveOutcome AddressSpace::resolve_for_host(VirtualAddress address, u64 length, Access access,
-                                              HostSegment* segments, u32 segments_max, Pin pin) {
+                                              HostSegment* segments, u32 segments_max) {
   FaultKind obstacle = FaultKind::kResolved;  // what lies behind `length`
   while (true) {
-    ResolveOutcome result = try_resolve(address, length, access, segments, segments_max, pin);
+    ResolveOutcome result = try_resolve(address, length, access, segments, segments_max);
     if (result.copied_pages != 0) check_copy_limit(result.copied_pages);
     if (!needs_another_try(result.kind)) {
       if (result.kind == FaultKind::kResolved && result.bytes == length) result.kind = obstacle;

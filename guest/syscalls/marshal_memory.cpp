@@ -27,7 +27,7 @@ Segments resolve(VirtualAddress address, u64 size, HostAccess access, Segment* s
   HostSegment found[kBatch];
   const ResolveOutcome outcome = current_thread().space->resolve_for_host(
       address, size, access == HostAccess::kWrite ? Access::kWrite : Access::kRead, found,
-      capacity < kBatch ? capacity : kBatch, Pin::kYes);
+      capacity < kBatch ? capacity : kBatch);
   for (u32 i = 0; i < outcome.segment_count; i++) {
     segments[i] = {found[i].address, found[i].length};
   }

@@ -80,7 +80,8 @@ TEST_CASE_METHOD(CopyRuns, "a buffer that the host writes is a run") {
   const u64 shootdowns = machine.shootdowns();
   std::vector<HostSegment> segments(64);
   const ResolveOutcome written =
-      main.resolve_for_host(page(0), 64 * kPageSize, Access::kWrite, segments.data(), 64, Pin::kNo);
+      main.resolve_for_host(page(0), 64 * kPageSize, Access::kWrite, segments.data(), 64);
+  main.unpin();
   CHECK(written.bytes == 64 * kPageSize);
   CHECK(written.copied_pages == 64);
   CHECK(copied(main) == 64);
@@ -140,8 +141,9 @@ TEST_CASE_METHOD(CopyRuns, "pages whose rights were given lately are copied one 
   fill(main, 0, 16, 10'000);
   CHECK(machine.faults() == faults + 16);
   std::vector<HostSegment> segments(16);
-  const ResolveOutcome written = main.resolve_for_host(page(16), 16 * kPageSize, Access::kWrite,
-                                                       segments.data(), 16, Pin::kNo);
+  const ResolveOutcome written =
+      main.resolve_for_host(page(16), 16 * kPageSize, Access::kWrite, segments.data(), 16);
+  main.unpin();
   CHECK(written.bytes == 16 * kPageSize);
   CHECK(copied(main) == 32);
   check_values(main, 0, 16, 10'000);
@@ -153,7 +155,7 @@ TEST_CASE_METHOD(CopyRuns, "a run ends before what a host call writes") {
   fill(main, 0, kTable, 1);
   HostSegment segments[2];
   const ResolveOutcome written =
-      main.resolve_for_host(page(3), 2 * kPageSize, Access::kWrite, segments, 2, Pin::kYes);
+      main.resolve_for_host(page(3), 2 * kPageSize, Access::kWrite, segments, 2);
   REQUIRE(written.bytes == 2 * kPageSize);
   AddressSpace& snapshot = machine.take_snapshot(main);
   fill(main, 0, 3, 10'000);
@@ -270,7 +272,7 @@ TEST_CASE_METHOD(CopyRuns, "what a host call reads stays until the call is over"
   AddressSpace& snapshot = machine.take_snapshot(main);
   HostSegment segments[16];
   const ResolveOutcome read =
-      main.resolve_for_host(page(3), 2 * kPageSize, Access::kRead, segments, 16, Pin::kYes);
+      main.resolve_for_host(page(3), 2 * kPageSize, Access::kRead, segments, 16);
   REQUIRE(read.bytes == 2 * kPageSize);
   const PhysicalAddress before = segments[0].address;
   fill(main, 0, 3, 10'000);

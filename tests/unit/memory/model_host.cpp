@@ -22,8 +22,8 @@ void Model::begin_buffer(ModelSpace& space, HostCall& call) {
   const Range r{begin, std::min(begin + length, area_end(begin))};
   name("a host call", r);
   HostSegment segments[64];
-  const ResolveOutcome outcome = space.space->resolve_for_host(
-      r.address(), r.size(), call.access, segments, std::size(segments), Pin::kYes);
+  const ResolveOutcome outcome = space.space->resolve_for_host(r.address(), r.size(), call.access,
+                                                               segments, std::size(segments));
   expect(is_aligned(outcome.bytes, kPageSize), "a piece of a page was resolved");
   const u32 good = static_cast<u32>(outcome.bytes / kPageSize);
   u32 expected = 0;

@@ -84,7 +84,7 @@ TEST_CASE_METHOD(PressureFixture, "a buffer whose pages are copied beyond the li
   host::on_copy_limit = [&](u64, u32 pages) { told += pages; };
   HostSegment segments[64];
   const ResolveOutcome outcome =
-      main.resolve_for_host(page(8), 4 * kPageSize, Access::kWrite, segments, 64, Pin::kYes);
+      main.resolve_for_host(page(8), 4 * kPageSize, Access::kWrite, segments, 64);
   REQUIRE(outcome.bytes == 4 * kPageSize);
   REQUIRE(told == 4);
   main.unpin();
@@ -113,7 +113,7 @@ TEST_CASE_METHOD(PressureFixture,
   SECTION("of Linux") {
     HostSegment segments[8];
     const ResolveOutcome outcome =
-        main.resolve_for_host(page(126), 4 * kPageSize, Access::kWrite, segments, 8, Pin::kYes);
+        main.resolve_for_host(page(126), 4 * kPageSize, Access::kWrite, segments, 8);
     REQUIRE((outcome.kind == FaultKind::kResolved && outcome.bytes == 4 * kPageSize));
     main.unpin();
   }

@@ -14,7 +14,7 @@ TEST_CASE_METHOD(SnapshotFixture,
   fill(main, 0, 8, 1);
   HostSegment segments[4];
   const ResolveOutcome outcome =
-      main.resolve_for_host(page(2), 2 * kPageSize, Access::kWrite, segments, 4, Pin::kYes);
+      main.resolve_for_host(page(2), 2 * kPageSize, Access::kWrite, segments, 4);
   CHECK(outcome.bytes == 2 * kPageSize);
   const PhysicalAddress pinned = frame_of(main, 2);
   AddressSpace& snapshot = machine.take_snapshot(main);
@@ -37,9 +37,9 @@ TEST_CASE_METHOD(SnapshotFixture,
   fill(main, 0, 4, 1);
   AddressSpace& child = machine.take_snapshot(main);
   HostSegment segments[4];
-  child.resolve_for_host(page(2), kPageSize, Access::kRead, segments, 4, Pin::kYes);
+  child.resolve_for_host(page(2), kPageSize, Access::kRead, segments, 4);
   host::set_vcpu(1);
-  child.resolve_for_host(page(3), kPageSize, Access::kRead, segments + 1, 3, Pin::kYes);
+  child.resolve_for_host(page(3), kPageSize, Access::kRead, segments + 1, 3);
   CHECK(child.unmap(page(2), kPageSize).is_ok());
   machine.destroy(main);
   machine.write(child, page(0), 7);  // adopts what is left
@@ -98,8 +98,8 @@ TEST_CASE_METHOD(SnapshotFixture, "a pinned piece of a large page splits it") {
   map(main, 0, 512, 0);
   machine.write(main, page(0), 1);
   HostSegment segments[4];
-  CHECK(main.resolve_for_host(page(9), 3 * kPageSize, Access::kWrite, segments, 4, Pin::kYes)
-            .segment_count == 1);
+  CHECK(main.resolve_for_host(page(9), 3 * kPageSize, Access::kWrite, segments, 4).segment_count ==
+        1);
   AddressSpace& snapshot = machine.take_snapshot(main);
   CHECK(pages() == 512 + 3);
   *pointer_to<u64>(segments[0].address) = 5;
@@ -113,7 +113,7 @@ TEST_CASE_METHOD(SnapshotFixture, "a buffer that moves to and fro is pinned at b
   map(main, 0, 2);
   fill(main, 0, 1, 1);
   HostSegment segments[4];
-  main.resolve_for_host(page(0), kPageSize, Access::kWrite, segments, 4, Pin::kYes);
+  main.resolve_for_host(page(0), kPageSize, Access::kWrite, segments, 4);
   for (u32 i = 0; i < 16; ++i) {
     const VirtualAddress from = page(i % 2 == 0 ? 0 : 2000);
     const VirtualAddress to = page(i % 2 == 0 ? 2000 : 0);
@@ -127,9 +127,9 @@ TEST_CASE_METHOD(SnapshotFixture, "frames that are unmapped under a host call ar
   map(main, 0, 4);
   fill(main, 0, 4, 1);
   HostSegment segments[4];
-  main.resolve_for_host(page(0), 4 * kPageSize, Access::kRead, segments, 4, Pin::kYes);
+  main.resolve_for_host(page(0), 4 * kPageSize, Access::kRead, segments, 4);
   host::set_vcpu(1);
-  main.resolve_for_host(page(1), kPageSize, Access::kWrite, segments, 4, Pin::kYes);
+  main.resolve_for_host(page(1), kPageSize, Access::kWrite, segments, 4);
   host::set_vcpu(2);
   CHECK(main.unmap(page(0), 4 * kPageSize).is_ok());
   CHECK(pages() == 4);
@@ -146,7 +146,7 @@ TEST_CASE_METHOD(SnapshotFixture,
   fill(main, 0, 4, 1);
   AddressSpace& snapshot = machine.take_snapshot(main);
   HostSegment segments[4];
-  main.resolve_for_host(page(0), kPageSize, Access::kRead, segments, 4, Pin::kYes);
+  main.resolve_for_host(page(0), kPageSize, Access::kRead, segments, 4);
   host::set_vcpu(1);
   machine.write(main, page(0), 100);  // moves main's page; the snapshot's is the old one
   machine.destroy(snapshot);
@@ -162,27 +162,25 @@ TEST_CASE_METHOD(SnapshotFixture, "segments: neighbours are merged, the first ba
   map(main, 600, 4);
   CHECK(main.protect(page(602), 2 * kPageSize, PROT_READ).is_ok());
   HostSegment segments[8];
-  ResolveOutcome outcome = main.resolve_for_host(page(0) + 100, 512 * kPageSize - 100,
-                                                 Access::kWrite, segments, 8, Pin::kNo);
+  ResolveOutcome outcome =
+      main.resolve_for_host(page(0) + 100, 512 * kPageSize - 100, Access::kWrite, segments, 8);
   CHECK(outcome.segment_count == 1);
   CHECK(segments[0].length == 512 * kPageSize - 100);
-  outcome = main.resolve_for_host(page(511) + 10, kPageSize, Access::kWrite, segments, 8, Pin::kNo);
+  outcome = main.resolve_for_host(page(511) + 10, kPageSize, Access::kWrite, segments, 8);
   CHECK(outcome.kind == FaultKind::kNoMapping);
   CHECK(outcome.bytes == kPageSize - 10);
-  outcome = main.resolve_for_host(page(600), 4 * kPageSize, Access::kWrite, segments, 8, Pin::kNo);
+  outcome = main.resolve_for_host(page(600), 4 * kPageSize, Access::kWrite, segments, 8);
   CHECK(outcome.kind == FaultKind::kNoAccess);
   CHECK(outcome.bytes == 2 * kPageSize);
-  outcome = main.resolve_for_host(page(600), 4 * kPageSize, Access::kRead, segments, 8, Pin::kNo);
+  outcome = main.resolve_for_host(page(600), 4 * kPageSize, Access::kRead, segments, 8);
   CHECK(outcome.kind == FaultKind::kResolved);
   CHECK(outcome.bytes == 4 * kPageSize);
-  CHECK(
-      main.resolve_for_host(VirtualAddress(kDirectMapBase), 8, Access::kRead, segments, 8, Pin::kNo)
-          .kind == FaultKind::kNoMapping);
-  CHECK(main.resolve_for_host(VirtualAddress(kProgramEnd - 8), ~u64{0}, Access::kRead, segments, 8,
-                              Pin::kNo)
+  CHECK(main.resolve_for_host(VirtualAddress(kDirectMapBase), 8, Access::kRead, segments, 8).kind ==
+        FaultKind::kNoMapping);
+  CHECK(main.resolve_for_host(VirtualAddress(kProgramEnd - 8), ~u64{0}, Access::kRead, segments, 8)
             .bytes == 0);
-  CHECK(main.resolve_for_host(page(0), 0, Access::kRead, segments, 8, Pin::kNo).kind ==
-        FaultKind::kResolved);
+  CHECK(main.resolve_for_host(page(0), 0, Access::kRead, segments, 8).kind == FaultKind::kResolved);
+  main.unpin();
 }
 
 TEST_CASE_METHOD(SnapshotFixture, "a snapshot that runs out of memory leaves nothing behind") {

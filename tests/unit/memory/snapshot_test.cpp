@@ -352,7 +352,7 @@ TEST_CASE_METHOD(SnapshotFixture,
   machine.write(main, page(5), 2);
   machine.destroy(snapshot);
   HostSegment segments[4];
-  main.resolve_for_host(page(9), kPageSize, Access::kRead, segments, 4, Pin::kYes);
+  main.resolve_for_host(page(9), kPageSize, Access::kRead, segments, 4);
   while (main.reassemble(8)) {
   }
   CHECK(main.statistics().reassembled_pages == 0);

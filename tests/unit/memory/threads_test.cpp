@@ -171,8 +171,7 @@ TEST_CASE("snapshots taken while threads write are each of one moment") {
     while (!stop) {
       HostSegment segment;
       vcpus.enter(main);
-      const ResolveOutcome outcome =
-          main->resolve_for_host(buffer, 8, Access::kWrite, &segment, 1, Pin::kYes);
+      const ResolveOutcome outcome = main->resolve_for_host(buffer, 8, Access::kWrite, &segment, 1);
       vcpus.enter(nullptr);
       if (outcome.bytes != 8) ++failures;
       std::this_thread::yield();
@@ -345,8 +344,8 @@ TEST_CASE("threads see the file while its mapping grows") {
     while (!stop) {
       const u64 page = mapped - 1;
       HostSegment segment;
-      const ResolveOutcome outcome = main->resolve_for_host(kBase + page * kPageSize, 8,
-                                                            Access::kRead, &segment, 1, Pin::kYes);
+      const ResolveOutcome outcome =
+          main->resolve_for_host(kBase + page * kPageSize, 8, Access::kRead, &segment, 1);
       if (outcome.bytes != 8) ++failures;
       std::this_thread::yield();
       failures += *pointer_to<u64>(segment.address) != page;

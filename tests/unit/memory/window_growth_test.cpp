@@ -231,7 +231,7 @@ TEST_CASE_METHOD(Fixture, "a host call in flight keeps the window that its buffe
   const PhysicalAddress at = map(0, 4, true);
   HostSegment segment;
   const ResolveOutcome outcome =
-      space.resolve_for_host(page(2), kPageSize, Access::kWrite, &segment, 1, Pin::kYes);
+      space.resolve_for_host(page(2), kPageSize, Access::kWrite, &segment, 1);
   REQUIRE(outcome.bytes == kPageSize);
   CHECK(segment.address == at + 2 * kPageSize);
   REQUIRE(grow({page(0), 4, 8}).is_ok());

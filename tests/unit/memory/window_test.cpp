@@ -121,7 +121,7 @@ TEST_CASE_METHOD(Fixture, "past the end of the file there is a bus error, before
   CHECK(space.handle_fault(page(36), Access::kWrite) == FaultKind::kResolved);
   HostSegment segments[16];
   const ResolveOutcome outcome =
-      space.resolve_for_host(page(0), 10 * kPageSize, Access::kRead, segments, 16, Pin::kYes);
+      space.resolve_for_host(page(0), 10 * kPageSize, Access::kRead, segments, 16);
   CHECK(outcome.kind == FaultKind::kBusError);
   CHECK(outcome.bytes == 5 * kPageSize);
   space.unpin();
@@ -175,8 +175,8 @@ TEST_CASE_METHOD(Fixture,
   CHECK(space.unmap(page(0), 16 * kPageSize).is_ok());
   CHECK(host::open_windows() == before + 1);
   HostSegment segments[4];
-  CHECK(snapshot.resolve_for_host(page(0), kPageSize, Access::kRead, segments, 4, Pin::kYes)
-            .segment_count == 1);
+  CHECK(snapshot.resolve_for_host(page(0), kPageSize, Access::kRead, segments, 4).segment_count ==
+        1);
   CHECK(snapshot.unmap(page(0), 16 * kPageSize).is_ok());
   CHECK(host::open_windows() == before + 1);
   snapshot.unpin();

@@ -47,7 +47,7 @@ void call_with_buffer() {
   AddressSpace& space = *current_thread().space;
   HostSegment segments[4];
   const VirtualAddress at = kHeap + pick(kHeapPages - 4) * kPageSize;
-  (void)space.resolve_for_host(at, 2 * kPageSize, Access::kWrite, segments, 4, Pin::kYes);
+  (void)space.resolve_for_host(at, 2 * kPageSize, Access::kWrite, segments, 4);
   if (life::is_killed()) exit_thread_dying();
   space.unpin();
 }
