@@ -35,6 +35,17 @@ inline constexpr uint64_t kTiB = 1024 * kGiB;
 inline constexpr uint64_t kPageSize = DBOS_PAGE_SIZE;
 inline constexpr uint64_t kLargePageSize = 2 * kMiB;
 
+// `alignment`: a power of two.
+constexpr uint64_t align_down(uint64_t value, uint64_t alignment) {
+  return value & ~(alignment - 1);
+}
+constexpr uint64_t align_up(uint64_t value, uint64_t alignment) {
+  return (value + alignment - 1) & ~(alignment - 1);
+}
+constexpr bool is_aligned(uint64_t value, uint64_t alignment) {
+  return (value & (alignment - 1)) == 0;
+}
+
 inline constexpr uint64_t kKernelRegionBase = DBOS_KERNEL_REGION_BASE;
 inline constexpr uint64_t kKernelRegionSize = DBOS_KERNEL_REGION_SIZE;
 

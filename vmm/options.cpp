@@ -224,7 +224,7 @@ Value choose(const std::string& option, const std::string& name,
 
 uint64_t size_option(const std::string& option, const std::string& text, uint64_t whole) {
   try {
-    return parse_size(text, whole) & ~(kLargePageSize - 1);
+    return align_down(parse_size(text, whole), kLargePageSize);
   } catch (const SizeError& error) {
     throw OptionError(option + ": " + error.what());
   }

@@ -45,16 +45,6 @@ class VirtualAddress {
   u64 value_ = 0;
 };
 
-constexpr u64 align_down(u64 value, u64 alignment) {
-  return value & ~(alignment - 1);
-}
-constexpr u64 align_up(u64 value, u64 alignment) {
-  return (value + alignment - 1) & ~(alignment - 1);
-}
-constexpr bool is_aligned(u64 value, u64 alignment) {
-  return (value & (alignment - 1)) == 0;
-}
-
 // [begin, end) of an address space.
 struct VirtualRange {
   VirtualAddress begin;

@@ -31,7 +31,7 @@ ProgramLayout layout;
 constexpr u32 kMappingRandomBits = 28;
 constexpr u32 kStackRandomBits = 22;
 constexpr u32 kBreakRandomBits = 13;
-constexpr u64 kProgramBase = kProgramEnd / 3 * 2 & ~(kPageSize - 1);  // ELF_ET_DYN_BASE
+constexpr u64 kProgramBase = align_down(kProgramEnd / 3 * 2, kPageSize);  // ELF_ET_DYN_BASE
 constexpr u64 kStackGapMin = 128 * kMiB;
 
 [[noreturn]] void fail(const char* what, Error error) {

@@ -155,7 +155,7 @@ Image lay_out(const CoreProgram& program) {
   note.p_filesz = image.notes.size();
   note.p_align = kNoteAlignment;
   image.headers.push_back(note);
-  offset = (offset + image.notes.size() + kPageSize - 1) & ~(kPageSize - 1);
+  offset = align_up(offset + image.notes.size(), kPageSize);
   for (const DebugMapping& mapping : program.mappings) {
     Elf64_Phdr load = {};
     load.p_type = PT_LOAD;

@@ -125,7 +125,7 @@ void check_sizes(size_t destination_size, const ProgramStart& start) {
 
 uint64_t stack_size_for_limit(uint64_t limit) {
   if (limit == RLIM_INFINITY) return kStackSizeUnlimited;
-  return std::clamp(limit, kStackSizeMin, kStackSizeMax) & ~(kPageSize - 1);
+  return align_down(std::clamp(limit, kStackSizeMin, kStackSizeMax), kPageSize);
 }
 
 uint64_t strings_size_max(uint64_t stack_limit) {

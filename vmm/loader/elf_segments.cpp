@@ -12,16 +12,6 @@
 namespace dbos::vmm {
 namespace {
 
-constexpr uint64_t page_begin(uint64_t value) {
-  return value & ~(kPageSize - 1);
-}
-constexpr uint64_t page_offset(uint64_t value) {
-  return value & (kPageSize - 1);
-}
-constexpr uint64_t page_end(uint64_t value) {
-  return page_begin(value + kPageSize - 1);
-}
-
 std::string hex(uint64_t value) {
   char text[24];
   std::snprintf(text, sizeof(text), "0x%llx", static_cast<unsigned long long>(value));
@@ -52,7 +42,7 @@ void check_segment(const std::string& path, const ElfFile& file, const Elf64_Phd
     refuse(path,
            name + " has an alignment of " + hex(header.p_align) + ", which is not a power of two");
   }
-  if (header.p_filesz != 0 && page_offset(header.p_offset) != page_offset(header.p_vaddr)) {
+  if (header.p_filesz != 0 && header.p_offset % kPageSize != header.p_vaddr % kPageSize) {
     refuse(path, name + " lies at offset " + hex(header.p_offset) + " of the file and at address " +
                      hex(header.p_vaddr) + ", which differ within a page");
   }
@@ -96,10 +86,10 @@ std::vector<const Elf64_Phdr*> loadable_segments(const std::string& path, const 
 }
 
 LoadSegment segment_of(const Elf64_Phdr& header) {
-  const uint64_t lead = page_offset(header.p_vaddr);
+  const uint64_t lead = header.p_vaddr % kPageSize;
   LoadSegment segment{};
-  segment.address = page_begin(header.p_vaddr);
-  segment.file_offset = header.p_filesz != 0 ? page_begin(header.p_offset) : 0;
+  segment.address = align_down(header.p_vaddr, kPageSize);
+  segment.file_offset = header.p_filesz != 0 ? align_down(header.p_offset, kPageSize) : 0;
   segment.file_size = header.p_filesz != 0 ? lead + header.p_filesz : 0;
   segment.memory_size = lead + header.p_memsz;
   segment.protection = protection_of(header);
@@ -108,7 +98,7 @@ LoadSegment segment_of(const Elf64_Phdr& header) {
 
 // Ends `earlier` where `later` begins to own pages; see the header.
 void settle_shared_page(const std::string& path, LoadSegment& earlier, LoadSegment& later) {
-  if (later.address >= page_end(earlier.address + earlier.memory_size)) return;
+  if (later.address >= align_up(earlier.address + earlier.memory_size, kPageSize)) return;
   if (later.file_size == 0) {
     const bool writable = (earlier.protection & PROT_WRITE) != 0;
     if (earlier.protection != later.protection || !writable) {
@@ -179,7 +169,7 @@ uint64_t base_alignment(const std::string& path, const ElfFile& file,
                         const std::vector<const Elf64_Phdr*>& segments) {
   uint64_t alignment = kPageSize;
   for (const Elf64_Phdr* segment : segments) alignment = std::max(alignment, segment->p_align);
-  const uint64_t end = page_end(segments.back()->p_vaddr + segments.back()->p_memsz);
+  const uint64_t end = align_up(segments.back()->p_vaddr + segments.back()->p_memsz, kPageSize);
   if (file.header.e_type == ET_DYN && (alignment > kProgramEnd || end > kProgramEnd - alignment)) {
     refuse(path, "it does not fit into the address space with an alignment of " + hex(alignment));
   }

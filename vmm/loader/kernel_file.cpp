@@ -22,10 +22,6 @@ using Bytes = std::span<const std::byte>;
   throw LoadError(ExitStatus::kFailure, "cannot boot '" + name + "': " + what);
 }
 
-uint64_t page_up(uint64_t value) {
-  return (value + kPageSize - 1) & ~(kPageSize - 1);
-}
-
 // Whether [offset, offset + size) lies in the file.
 bool is_inside(Bytes file, uint64_t offset, uint64_t size) {
   return offset <= file.size() && size <= file.size() - offset;
@@ -79,8 +75,8 @@ void find_note(Bytes notes, const std::string& name, std::optional<dbos_image_no
   constexpr std::string_view kOwner(DBOS_NOTE_NAME, sizeof DBOS_NOTE_NAME);  // with its NUL
   for (uint64_t at = 0; is_inside(notes, at, kHeaderSize);) {
     const auto note = read<Elf64_Nhdr>(notes, at);
-    const uint64_t owner_size = (uint64_t{note.n_namesz} + 3) & ~uint64_t{3};
-    const uint64_t size = kHeaderSize + owner_size + ((uint64_t{note.n_descsz} + 3) & ~uint64_t{3});
+    const uint64_t owner_size = align_up(note.n_namesz, 4);
+    const uint64_t size = kHeaderSize + owner_size + align_up(note.n_descsz, 4);
     if (!is_inside(notes, at, size)) refuse(name, "its ELF notes are damaged; link it again");
     const bool is_ours =
         note.n_type == DBOS_NOTE_TYPE && note.n_namesz == kOwner.size() &&
@@ -157,8 +153,8 @@ KernelSegment read_segment(Bytes file, const std::string& name, const Elf64_Phdr
   if ((header.p_flags & PF_W) != 0 && (header.p_flags & PF_X) != 0) {
     refuse(name, segment + " is writable and executable; separate code and data");
   }
-  return {offset, file.subspan(header.p_offset, header.p_filesz), page_up(header.p_memsz),
-          rights_of(header)};
+  return {offset, file.subspan(header.p_offset, header.p_filesz),
+          align_up(header.p_memsz, kPageSize), rights_of(header)};
 }
 
 void read_segments(Bytes file, const std::vector<Elf64_Phdr>& headers, KernelImage& image) {

@@ -19,14 +19,6 @@ namespace {
 // The window's slots grow in such steps: a slot costs KVM time and memory by its size.
 constexpr uint64_t kSlotStep = 256 * kMiB;
 
-constexpr uint64_t round_up(uint64_t value, uint64_t unit) {  // a power of two
-  return (value + unit - 1) & ~(unit - 1);
-}
-
-bool is_page_aligned(uint64_t value) {
-  return value % kPageSize == 0;
-}
-
 // Takes away what is mapped there, and reserves the addresses again. Where the process has all the
 // mappings that it may have (vm.max_map_count), it has one less without the reservation: nothing
 // else of Linux's comes so low (hypercall/layout.h).
@@ -41,7 +33,7 @@ int64_t take_away(uint64_t address, uint64_t length) {
 // that was looked at, it is longer than it was asked to be, and goes as a whole only.
 void remove_mapping(uint64_t address, uint64_t length) {
   for (const uint64_t page : {kPageSize, 2 * kMiB, 1024 * kMiB}) {
-    if (raw_call(__NR_munmap, address, round_up(length, page)) == 0) return;
+    if (raw_call(__NR_munmap, address, align_up(length, page)) == 0) return;
   }
 }
 
@@ -57,17 +49,17 @@ bool has_huge_pages(int descriptor) {
 }  // namespace
 
 bool Window::contains(uint64_t address, uint64_t length) const {
-  return is_page_aligned(address) && is_page_aligned(length) && length != 0 &&
+  return is_aligned(address, kPageSize) && is_aligned(length, kPageSize) && length != 0 &&
          address >= kWindowBase && length <= kWindowSizeMax &&
          address - kWindowBase <= kWindowSizeMax - length;
 }
 
 int64_t Window::map(int descriptor, uint64_t offset, uint64_t length, int protection, int flags) {
   const int kind = flags & ~MAP_NORESERVE;
-  if (!is_page_aligned(offset) || length == 0) return -EINVAL;
+  if (!is_aligned(offset, kPageSize) || length == 0) return -EINVAL;
   if (kind != MAP_SHARED && kind != MAP_PRIVATE) return -EINVAL;
   if (length > kWindowSizeMax || has_huge_pages(descriptor)) return -ENOMEM;
-  length = round_up(length, kPageSize);
+  length = align_up(length, kPageSize);
   const int anonymous = descriptor < 0 ? MAP_ANONYMOUS : 0;
   const auto map_at = [&](uint64_t address, int fixed) {
     return raw_call(__NR_mmap, address, length, static_cast<uint64_t>(protection),
@@ -91,7 +83,8 @@ int64_t Window::map(int descriptor, uint64_t offset, uint64_t length, int protec
 }
 
 int64_t Window::duplicate(uint64_t address, uint64_t length) {
-  if (!contains(address, kPageSize) || !is_page_aligned(length) || length == 0) return -EINVAL;
+  if (!contains(address, kPageSize) || !is_aligned(length, kPageSize) || length == 0)
+    return -EINVAL;
   return map_again(address, length);
 }
 
@@ -101,7 +94,7 @@ int64_t Window::duplicate(uint64_t address, uint64_t length) {
 int64_t Window::attach(int segment, uint64_t length, int flags) {
   if (length == 0 || (flags & ~(SHM_RDONLY | SHM_EXEC)) != 0) return -EINVAL;
   if (length > kWindowSizeMax) return -ENOMEM;
-  length = round_up(length, kPageSize);
+  length = align_up(length, kPageSize);
   const int64_t whole = raw_call(__NR_shmat, static_cast<uint64_t>(static_cast<int64_t>(segment)),
                                  0, static_cast<uint64_t>(flags));
   if (whole < 0) return whole;
@@ -255,7 +248,7 @@ void Window::insert_hole(Hole* place, Hole hole) {
 // the next caller adds the same one first, so that EEXIST means that very slot.
 int64_t Window::add_slots(uint64_t end) {
   while (slots_end_ < end) {
-    if (coming_end_ == slots_end_) coming_end_ += round_up(end - slots_end_, kSlotStep);
+    if (coming_end_ == slots_end_) coming_end_ += align_up(end - slots_end_, kSlotStep);
     const uint64_t size = coming_end_ - slots_end_;
     const int64_t result = add_memory_slot(vm_, slots_end_, size);
     if (result < 0 && result != -EEXIST) {

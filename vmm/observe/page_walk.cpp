@@ -46,7 +46,7 @@ PageWalk walk_page_table(const GuestMemory& memory, uint64_t root, uint64_t addr
     if (level == 1 || (level < kLevels && (entry & kLarge) != 0)) {
       walk.page_size = uint64_t{1} << shift;
       walk.physical =
-          (entry & kAddressMask & ~(walk.page_size - 1)) + (address & (walk.page_size - 1));
+          align_down(entry & kAddressMask, walk.page_size) + (address & (walk.page_size - 1));
       walk.is_mapped = true;
       return walk;
     }
@@ -59,7 +59,7 @@ PageWalk walk_page_table(const GuestMemory& memory, uint64_t root, uint64_t addr
 uint64_t absent_bytes(const PageWalk& walk, uint64_t address) {
   const int level = walk.steps.empty() ? kLevels + 1 : walk.steps.back().level;
   const uint64_t size = uint64_t{1} << shift_of(level);
-  return size - (address & (size - 1) & ~(kPageSize - 1));
+  return size - align_down(address & (size - 1), kPageSize);
 }
 
 std::vector<std::string> flag_names(uint64_t entry, int level) {

@@ -17,7 +17,7 @@ class Scratch {
   Scratch() {}  // NOLINT: bytes_ stays as it is
   // nullptr: full.
   void* take(size_t bytes) {
-    const size_t rounded = (bytes + 15) & ~size_t{15};
+    const size_t rounded = align_up(bytes, 16);
     if (rounded > sizeof bytes_ - used_) return nullptr;
     void* const piece = bytes_ + used_;
     used_ += rounded;

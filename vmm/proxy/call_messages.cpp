@@ -78,7 +78,7 @@ void CallArguments::hide_own_descriptors(uint8_t* control, uint64_t size) const 
         hide_own_descriptor(control + at);
       }
     }
-    const uint64_t step = (header.length + 7) & ~uint64_t{7};
+    const uint64_t step = align_up(header.length, 8);
     if (step >= rest) return;
     control += step;
     rest -= step;
