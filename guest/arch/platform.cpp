@@ -76,7 +76,7 @@ Result<void> window_populate(PhysicalAddress begin, u64 length, bool write) {
 }
 
 bool is_dying() {
-  return dbos::is_dying();
+  return current_hypercall_page().dying != 0;
 }
 
 u32 current_vcpu() {

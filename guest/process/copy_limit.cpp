@@ -25,7 +25,7 @@ constinit std::atomic<u64> seen_ended{0};
 // A debugger's agent, which writes to main's memory, can't end anybody.
 bool may_limit() {
   const bool is_agent = (current_hypercall_page().debug & kDebugAgent) != 0;
-  return current_process().is_main.load() && !is_dying() && !is_agent;
+  return current_process().is_main.load() && !platform::is_dying() && !is_agent;
 }
 
 // A signal ends it early; then others get a chance to run.

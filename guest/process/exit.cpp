@@ -54,7 +54,7 @@ enum class Released : u64 { kNo, kYes };
 void end_process(Service service, u64 argument, Released released) {
   do {
     hypercall(service, argument, static_cast<u64>(released));
-    DBOS_ASSERT(is_dying());
+    DBOS_ASSERT(platform::is_dying());
   } while (released == Released::kYes);
 }
 
@@ -62,7 +62,7 @@ void end_process(Service service, u64 argument, Released released) {
 [[noreturn]] void end_thread(i32 status) {
   do {
     hypercall(Service::kThreadExit, static_cast<u64>(status));
-  } while (is_dying());
+  } while (platform::is_dying());
   DBOS_PANIC("the host came back from the end of a thread");
 }
 
@@ -100,7 +100,7 @@ void die(u32 signal) {
 }
 
 void kill_for_memory() {
-  if (is_dying()) return;  // what a dead thread can't write is lost
+  if (platform::is_dying()) return;  // what a dead thread can't write is lost
   platform::counters().count(Counter::kFaultOutOfMemory);
   LogLine()
       .text("out of guest memory (--memory): process ")

@@ -39,7 +39,7 @@ constinit Helper helper = {};
 // Sleeps until `until` (CLOCK_MONOTONIC, ns; kUnlimited: for good) or until there is work.
 void sleep_until(u64 until) {
   helper.sleeps.store(true);
-  if (!helper.is_awaited.load() && !is_dying()) {
+  if (!helper.is_awaited.load() && !platform::is_dying()) {
     hypercall(Service::kPark, until, CLOCK_MONOTONIC);
   }
   helper.sleeps.store(false);
@@ -59,7 +59,8 @@ bool reassemble(AddressSpace& space) {
 // One turn. The result is the time at which the next one is due.
 u64 work_on(AddressSpace& space) {
   helper.is_awaited.store(false);
-  while (helper.keeps_ready && !is_dying() && space.refill(kTablesAtOnce)) platform::pause();
+  while (helper.keeps_ready && !platform::is_dying() && space.refill(kTablesAtOnce))
+    platform::pause();
   if (reassemble(space)) return clock_now(CLOCK_MONOTONIC) + kReassemblePause_ns;
   return helper.keeps_ready ? clock_now(CLOCK_MONOTONIC) + kFollowPeriod_ns : kUnlimited;
 }
@@ -68,7 +69,7 @@ void work(Process& first) {
   SharedSpace shared(first);
   helper.lock.unlock();
   helper.cpu.store(current_thread().vcpu + 1);
-  while (!is_dying()) sleep_until(work_on(shared.space()));
+  while (!platform::is_dying()) sleep_until(work_on(shared.space()));
   helper.cpu.store(0);
   shared.drop();
 }

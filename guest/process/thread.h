@@ -55,9 +55,5 @@ Thread& current_thread();
 
 // This vCPU's hypercall page.
 HypercallPage& current_hypercall_page();
-// Its host process is ending, and this vCPU is run by another one to release what it holds.
-inline bool is_dying() {
-  return current_hypercall_page().dying != 0;
-}
 
 }  // namespace dbos

@@ -104,7 +104,7 @@ void back_window(PhysicalAddress at, u64 length, u64 file_length) {
 namespace host {
 
 std::function<void(AddressSpace&, VirtualRange)> on_shootdown;
-bool is_dying = false;
+thread_local bool is_dying = false;
 std::function<void(VirtualAddress)> on_flush_local;
 std::function<void(PhysicalAddress)> on_populate;
 std::function<void()> on_arena_grow;

@@ -20,8 +20,8 @@ void set_arena_limit(u64 arena_bytes);
 // The vCPU that this thread is.
 void set_vcpu(u32 vcpu);
 
-// What platform::is_dying() answers.
-extern bool is_dying;
+// What platform::is_dying() answers to this thread.
+extern thread_local bool is_dying;
 
 // Called for platform::shootdown() and platform::flush_local().
 extern std::function<void(AddressSpace&, VirtualRange)> on_shootdown;

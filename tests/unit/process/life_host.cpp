@@ -138,7 +138,7 @@ bool chance(u32 one_in) {
 
 // Whoever is killed is adopted by another host thread, which finds the call unanswered.
 i64 adopt() {
-  self->page.dying = 1;
+  host::is_dying = true;
   return kInterrupted;
 }
 
@@ -193,7 +193,7 @@ i64 make_child(Service service, u64 start) {
 
 i64 make_child(std::unique_lock<std::mutex>& lock, Service service, u64 start, bool waits) {
   if (const auto found = self->made.find(start); found != self->made.end()) return found->second;
-  if (self->page.dying != 0) return -EINTR;
+  if (host::is_dying) return -EINTR;
   const bool is_killed_after = is_killed_locked();
   if (is_killed_after && chance(2)) return adopt();
   const i64 id = make_child(service, start);
@@ -218,7 +218,7 @@ void end_process(i32 process_id) {
 
 // `has_released`: the vCPU holds nothing any more, and ends, unless it is killed just before.
 i64 end(bool has_released) {
-  if (has_released && (self->page.dying != 0 || !chance(4))) throw ThreadEnded{};
+  if (has_released && (host::is_dying || !chance(4))) throw ThreadEnded{};
   return adopt();
 }
 
@@ -283,7 +283,7 @@ void kill(i32 process_id) {
 bool is_killed() {
   const std::lock_guard guard(mutex);
   if (is_killed_locked()) (void)adopt();
-  return self->page.dying != 0;
+  return host::is_dying;
 }
 i32 any_process() {
   const std::lock_guard guard(mutex);
