@@ -31,6 +31,19 @@ Entry entry_of(u64 pointer) {
 
 enum class Place { kInList, kPending };
 
+// Wakes a waiter of a word that may be shared with other processes through the window.
+void wake_one(Thread& thread, VirtualAddress address) {
+  WindowReference window;
+  const Result<PhysicalAddress> shared =
+      shared_futex_address(*thread.space, address, Access::kRead, window);
+  if (shared.is_error()) return;
+  if (shared.value().is_null()) {
+    futex_wake(thread.space, address, 1, kFutexBitsetAny);
+  } else {
+    hypercall(__NR_futex, shared.value().value(), FUTEX_WAKE, 1);
+  }
+}
+
 // Linux's handle_futex_death. Error: the list can't be trusted any further.
 Result<void> release(Thread& thread, u64 value_address, bool is_pi, Place place) {
   const VirtualAddress address(value_address);
@@ -40,7 +53,7 @@ Result<void> release(Thread& thread, u64 value_address, bool is_pi, Place place)
     const u32 owner = value & FUTEX_TID_MASK;
     // The thread ended between unlocking and waking: the waiters must not wait for ever.
     if (place == Place::kPending && !is_pi && owner == 0) {
-      wake_word(thread, address, 1);
+      wake_one(thread, address);
       return {};
     }
     if (owner != static_cast<u32>(thread.thread_id)) return {};
@@ -53,20 +66,11 @@ Result<void> release(Thread& thread, u64 value_address, bool is_pi, Place place)
     if (found == value) break;
     value = found;
   }
-  if (!is_pi && (value & FUTEX_WAITERS) != 0) wake_word(thread, address, 1);
+  if (!is_pi && (value & FUTEX_WAITERS) != 0) wake_one(thread, address);
   return {};
 }
 
 }  // namespace
-
-i64 wake_word(Thread& thread, VirtualAddress address, i32 count) {
-  WindowReference window;
-  const PhysicalAddress shared =
-      DBOS_TRY_CALL(shared_futex_address(*thread.space, address, Access::kRead, window));
-  if (!shared.is_null())
-    return hypercall(__NR_futex, shared.value(), FUTEX_WAKE, static_cast<u32>(count));
-  return futex_wake(thread.space, address, count, kFutexBitsetAny);
-}
 
 void release_robust_futexes(Thread& thread) {
   const VirtualAddress head_address = thread.robust_list_head;
@@ -104,7 +108,7 @@ void release_futexes(Thread& thread) {
   const VirtualAddress word = thread.clear_child_tid;
   thread.clear_child_tid = VirtualAddress();
   if (word.value() == 0 || is_alone_in_memory(*thread.process)) return;
-  if (write_program<u32>(word, 0).is_ok()) wake_word(thread, word, 1);
+  if (write_program<u32>(word, 0).is_ok()) wake_one(thread, word);
 }
 
 }  // namespace dbos

@@ -13,7 +13,4 @@ void release_robust_futexes(Thread& thread);
 // clear_child_tid set to 0 with a wake. The thread's address space is still active.
 void release_futexes(Thread& thread);
 
-// Wakes a waiter of a word that may be shared with other processes through the window.
-i64 wake_word(Thread& thread, VirtualAddress address, i32 count);
-
 }  // namespace dbos
