@@ -52,7 +52,7 @@ inline constexpr uint64_t kFlagResume = 1 << 16;  // no execution breakpoint at 
 
 // Guest-physical address of the frame of vCPU `index`.
 constexpr uint64_t program_frame_address(uint32_t index) {
-  return kVcpuRegionBase + index * kVcpuStride + kVcpuStackTop - sizeof(ProgramFrame);
+  return vcpu_block(index) + kVcpuStackTop - sizeof(ProgramFrame);
 }
 
 enum class DebugOperation : uint32_t {

@@ -52,11 +52,13 @@ inline constexpr uint64_t kKernelRegionSize = DBOS_KERNEL_REGION_SIZE;
 inline constexpr uint64_t kVcpuRegionBase = DBOS_VCPU_REGION_BASE;
 inline constexpr uint64_t kVcpuStride = DBOS_VCPU_STRIDE;
 inline constexpr uint32_t kVcpuCountMax = DBOS_VCPU_COUNT_MAX;
+inline constexpr uint64_t kVcpuRegionSize = kVcpuStride * kVcpuCountMax;
 
 // A ring of events for each vCPU (hypercall/observe.h). Its memory slot is made when the first
 // trace begins.
 inline constexpr uint64_t kTraceRegionBase = DBOS_TRACE_REGION_BASE;
 inline constexpr uint64_t kTraceStride = DBOS_TRACE_STRIDE;
+inline constexpr uint64_t kTraceRegionSize = kTraceStride * kVcpuCountMax;
 
 inline constexpr uint64_t kWindowBase = DBOS_WINDOW_BASE;
 inline constexpr uint64_t kWindowSizeMax = DBOS_WINDOW_SIZE_MAX;
@@ -101,5 +103,14 @@ inline constexpr uint64_t kVcpuCountersOffset = DBOS_VCPU_COUNTERS_OFFSET;
 inline constexpr uint64_t kVcpuCountersSize = DBOS_VCPU_COUNTERS_SIZE;
 inline constexpr uint64_t kVcpuBounceOffset = DBOS_VCPU_BOUNCE_OFFSET;
 inline constexpr uint64_t kVcpuBounceSize = DBOS_VCPU_BOUNCE_SIZE;
+
+// Guest-physical address of the block of vCPU `index`.
+constexpr uint64_t vcpu_block(uint32_t index) {
+  return kVcpuRegionBase + index * kVcpuStride;
+}
+// Guest-virtual address at which its kernel stack begins.
+constexpr uint64_t vcpu_stack_top(uint32_t index) {
+  return kVcpuMapBase + index * kVcpuStride + kVcpuStackTop;
+}
 
 }  // namespace dbos

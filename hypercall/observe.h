@@ -78,6 +78,11 @@ struct VcpuCounters {
 };
 static_assert(sizeof(VcpuCounters) <= kVcpuCountersSize);
 
+// Guest-physical address of the counters of vCPU `index`.
+constexpr uint64_t vcpu_counters_address(uint32_t index) {
+  return vcpu_block(index) + kVcpuCountersOffset;
+}
+
 // ---- Trace ----
 
 // A system call of the program, or a fault of its that became a signal.
@@ -130,6 +135,11 @@ struct TraceRing {
   }
 };
 static_assert(sizeof(TraceRing) <= kTraceStride);
+
+// Guest-physical address of the ring of vCPU `index`.
+constexpr uint64_t trace_ring_address(uint32_t index) {
+  return kTraceRegionBase + index * kTraceStride;
+}
 
 // ---- What the VMM asks for ----
 

@@ -79,10 +79,10 @@ void set_system_call_entry(Cpu& cpu) {
 void initialize_cpu(u32 index, u64 extended_state_mask) {
   Cpu& cpu = cpu_at(index);
   cpu.index = index;
-  cpu.kernel_stack_top = cpu_block(index) + kVcpuStackTop;
+  cpu.kernel_stack_top = vcpu_stack_top(index);
   cpu.thread.vcpu = index;
-  const PhysicalAddress block(kVcpuRegionBase + index * kVcpuStride);
-  cpu.counters = static_cast<VcpuCounters*>(platform::direct_map(block + kVcpuCountersOffset));
+  cpu.counters = static_cast<VcpuCounters*>(
+      platform::direct_map(PhysicalAddress(vcpu_counters_address(index))));
   load_descriptor_tables(cpu);
   set_control_registers(extended_state_mask);
   set_system_call_entry(cpu);

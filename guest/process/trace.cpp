@@ -31,8 +31,7 @@ bool does_not_return(u32 number) {
 }
 
 TraceRing& ring() {
-  return *pointer_to<TraceRing>(
-      PhysicalAddress(kTraceRegionBase + platform::current_vcpu() * kTraceStride));
+  return *pointer_to<TraceRing>(PhysicalAddress(trace_ring_address(platform::current_vcpu())));
 }
 
 // A place in the ring, with what all events have; null: it is lost.

@@ -8,8 +8,7 @@ namespace dbos {
 namespace {
 
 PhysicalAddress bounce_address() {
-  return PhysicalAddress(kVcpuRegionBase + platform::current_vcpu() * kVcpuStride +
-                         kVcpuBounceOffset);
+  return PhysicalAddress(vcpu_block(platform::current_vcpu()) + kVcpuBounceOffset);
 }
 
 }  // namespace

@@ -24,8 +24,7 @@ Vcpu* acquire_agent(HostProcess& process) {
 }
 
 DebugRequest& request_of(const Vcpu& vcpu) {
-  return *reinterpret_cast<DebugRequest*>(kVcpuRegionBase + vcpu.index * kVcpuStride +
-                                          kVcpuBounceOffset);
+  return *reinterpret_cast<DebugRequest*>(vcpu_block(vcpu.index) + kVcpuBounceOffset);
 }
 
 size_t perform(Vcpu& vcpu, const DebugRequest& request) {

@@ -46,7 +46,7 @@ std::vector<Running> running(Machine& machine) {
 }  // namespace
 
 uint64_t space_root(const Vcpu& vcpu) {
-  const uint64_t address = kVcpuRegionBase + vcpu.index * kVcpuStride + kVcpuCountersOffset;
+  const uint64_t address = vcpu_counters_address(vcpu.index);
   return __atomic_load_n(&reinterpret_cast<const VcpuCounters*>(address)->space_root,
                          __ATOMIC_RELAXED);
 }

@@ -167,21 +167,21 @@ void Machine::open_kvm() {
 
 void Machine::make_regions() {
   reserve_region(kKernelRegionBase, kKernelRegionSize, "the guest kernel");
-  reserve_region(kVcpuRegionBase, kVcpuStride * kVcpuCountMax, "vCPU blocks");
-  reserve_region(kTraceRegionBase, kTraceStride * kVcpuCountMax, "traces");
+  reserve_region(kVcpuRegionBase, kVcpuRegionSize, "vCPU blocks");
+  reserve_region(kTraceRegionBase, kTraceRegionSize, "traces");
   reserve_region(kWindowBase, kWindowSizeMax, "file mappings");
   reserve_region(kArenaBase, kArenaSizeMax, "guest memory");
   reserve_region(syscalls::kFaultHoleBase, syscalls::kFaultHoleSize, "bad pointers");
   check(commit_region(kKernelRegionBase, kKernelRegionSize, HostPages::kSmall),
         "get memory for the guest kernel");
-  check(commit_region(kVcpuRegionBase, kVcpuStride * kVcpuCountMax, HostPages::kSmall),
+  check(commit_region(kVcpuRegionBase, kVcpuRegionSize, HostPages::kSmall),
         "get memory for vCPU blocks");
   check(add_memory_slot(vm_descriptor_, kKernelRegionBase, kKernelRegionSize),
         "give KVM the guest kernel's memory");
-  check(add_memory_slot(vm_descriptor_, kVcpuRegionBase, kVcpuStride * kVcpuCountMax),
+  check(add_memory_slot(vm_descriptor_, kVcpuRegionBase, kVcpuRegionSize),
         "give KVM the vCPU blocks");
   memory_.add(kKernelRegionBase, kKernelRegionSize);
-  memory_.add(kVcpuRegionBase, kVcpuStride * kVcpuCountMax);
+  memory_.add(kVcpuRegionBase, kVcpuRegionSize);
   window_ = std::make_unique<Window>(vm_descriptor_, memory_);
 }
 
@@ -200,8 +200,7 @@ void Machine::check_cpu() const {
 
 int64_t Machine::initialize_vcpu(Vcpu& vcpu, HostLock& moves) {
   // First, because the guest may name a vCPU that is lost as well.
-  vcpu.page = reinterpret_cast<HypercallPage*>(kVcpuRegionBase + vcpu.index * kVcpuStride +
-                                               kVcpuHypercallOffset);
+  vcpu.page = reinterpret_cast<HypercallPage*>(vcpu_block(vcpu.index) + kVcpuHypercallOffset);
   // KVM takes no vCPU back: one without its run page would be lost.
   int64_t result = look_for_room(run_size_);
   if (result < 0) return result;
@@ -273,7 +272,7 @@ int64_t Machine::enter_long_mode(const Vcpu& vcpu) {
 int64_t Machine::reset_vcpu(const Vcpu& vcpu, uint64_t start_argument) {
   kvm_regs registers = {};
   registers.rip = kernel_entry_;
-  registers.rsp = kVcpuMapBase + vcpu.index * kVcpuStride + kVcpuStackTop;
+  registers.rsp = vcpu_stack_top(vcpu.index);
   registers.rflags = 2;
   registers.rdi = vcpu.index;
   registers.rsi = start_argument;
@@ -298,10 +297,9 @@ bool Machine::inject_exception(const Vcpu& vcpu, uint8_t vector) const {
 }
 
 int64_t Machine::make_trace_region() {
-  constexpr uint64_t kSize = kTraceStride * kVcpuCountMax;
-  const int64_t result = commit_region(kTraceRegionBase, kSize, HostPages::kSmall);
+  const int64_t result = commit_region(kTraceRegionBase, kTraceRegionSize, HostPages::kSmall);
   // Not added to memory_: no hypercall has business there.
-  return result < 0 ? result : add_memory_slot(vm_descriptor_, kTraceRegionBase, kSize);
+  return result < 0 ? result : add_memory_slot(vm_descriptor_, kTraceRegionBase, kTraceRegionSize);
 }
 
 int64_t Machine::grow_arena(uint64_t index) {

@@ -11,8 +11,7 @@ Figures collect_figures(Machine& machine) {
   VcpuPool& vcpus = machine.vcpus();
   figures.vcpus = vcpus.count();
   for (uint32_t i = 0; i < figures.vcpus; ++i) {
-    const uint64_t address = kVcpuRegionBase + i * kVcpuStride + kVcpuCountersOffset;
-    add_counters(figures, *reinterpret_cast<const VcpuCounters*>(address));
+    add_counters(figures, *reinterpret_cast<const VcpuCounters*>(vcpu_counters_address(i)));
     add_exits(figures.exits, *vcpus.at(i).statistics);
     if (vcpus.at(i).state.load() == VcpuState::kBusy) ++figures.vcpus_busy;
   }

@@ -21,7 +21,7 @@ int64_t make_trace_rings(Machine& machine) {
 }
 
 TraceRing& trace_ring(uint32_t vcpu) {
-  return *reinterpret_cast<TraceRing*>(kTraceRegionBase + vcpu * kTraceStride);
+  return *reinterpret_cast<TraceRing*>(trace_ring_address(vcpu));
 }
 
 uint64_t& taken_of(uint32_t vcpu) {

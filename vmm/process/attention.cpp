@@ -20,7 +20,7 @@ bool is_at(const Region& place, uint64_t instruction) {
 
 void restart(const Vcpu& vcpu, kvm_regs& registers) {
   registers.rip = region.restart.load();
-  registers.rsp = kVcpuMapBase + vcpu.index * kVcpuStride + kVcpuStackTop;
+  registers.rsp = vcpu_stack_top(vcpu.index);
   registers.rflags = 2;
   kvm_call(vcpu.descriptor, KVM_SET_REGS, &registers);
 }

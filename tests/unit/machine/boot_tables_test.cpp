@@ -75,11 +75,10 @@ TEST_CASE_METHOD(BootTablesTest, "The direct map ends where it is told") {
 TEST_CASE_METHOD(BootTablesTest, "Beside a direct map in small pages all else fits the tables") {
   BootTables tables(kTiB, DirectMapPage::k2MiB);
   tables.map(kKernelImageBase, kKernelImageAddress, kKernelImageSizeMax, PageRights::kReadExecute);
-  constexpr uint64_t kBlocks = kVcpuStride * kVcpuCountMax;
-  tables.map(kVcpuMapBase, kVcpuRegionBase, kBlocks, PageRights::kReadWrite);
-  const std::optional<Translation> last = translate(tables, kVcpuMapBase + kBlocks - 1);
+  tables.map(kVcpuMapBase, kVcpuRegionBase, kVcpuRegionSize, PageRights::kReadWrite);
+  const std::optional<Translation> last = translate(tables, kVcpuMapBase + kVcpuRegionSize - 1);
   REQUIRE(last);
-  REQUIRE(last->physical_address == kVcpuRegionBase + kBlocks - 1);
+  REQUIRE(last->physical_address == kVcpuRegionBase + kVcpuRegionSize - 1);
   REQUIRE(last->page_size == kPageSize);
 }
 
