@@ -18,10 +18,6 @@ dbos::i64 load_program_word(const void* address);
 namespace dbos {
 namespace {
 
-bool is_in_program(VirtualAddress address, u64 size) {
-  return address.value() <= kProgramEnd && size <= kProgramEnd - address.value();
-}
-
 void* pointer(VirtualAddress address) {
   return reinterpret_cast<void*>(address.value());
 }
@@ -29,19 +25,19 @@ void* pointer(VirtualAddress address) {
 }  // namespace
 
 Result<void> copy_from_program(void* destination, VirtualAddress source, u64 size) {
-  if (!is_in_program(source, size)) return Error(EFAULT);
+  if (!is_program_range(source, size)) return Error(EFAULT);
   if (copy_program_bytes(destination, pointer(source), size) != 0) return Error(EFAULT);
   return {};
 }
 
 Result<void> copy_to_program(VirtualAddress destination, const void* source, u64 size) {
-  if (!is_in_program(destination, size)) return Error(EFAULT);
+  if (!is_program_range(destination, size)) return Error(EFAULT);
   if (copy_program_bytes(pointer(destination), source, size) != 0) return Error(EFAULT);
   return {};
 }
 
 Result<void> clear_program(VirtualAddress destination, u64 size) {
-  if (!is_in_program(destination, size)) return Error(EFAULT);
+  if (!is_program_range(destination, size)) return Error(EFAULT);
   if (clear_program_bytes(pointer(destination), size) != 0) return Error(EFAULT);
   return {};
 }
@@ -62,14 +58,14 @@ Result<void> platform::copy_window_page(PhysicalAddress frame, PhysicalAddress w
 }
 
 Result<u32> compare_exchange_program(VirtualAddress address, u32 expected, u32 desired) {
-  if (!is_in_program(address, sizeof(u32))) return Error(EFAULT);
+  if (!is_program_range(address, sizeof(u32))) return Error(EFAULT);
   const i64 old = compare_exchange_program_word(pointer(address), expected, desired);
   if (old < 0) return Error(EFAULT);
   return static_cast<u32>(old);
 }
 
 u64 peek_program_bytes(void* destination, VirtualAddress source, u64 size) {
-  if (!is_in_program(source, size)) return 0;
+  if (!is_program_range(source, size)) return 0;
   arch::Cpu& cpu = arch::current_cpu();
   cpu.no_fault = true;
   const u64 missed = copy_program_bytes(destination, pointer(source), size);
@@ -78,7 +74,7 @@ u64 peek_program_bytes(void* destination, VirtualAddress source, u64 size) {
 }
 
 Result<u32> peek_program_nofault(VirtualAddress address) {
-  if (!is_in_program(address, sizeof(u32))) return Error(EFAULT);
+  if (!is_program_range(address, sizeof(u32))) return Error(EFAULT);
   arch::Cpu& cpu = arch::current_cpu();
   cpu.no_fault = true;
   const i64 value = load_program_word(pointer(address));

@@ -60,4 +60,9 @@ struct VirtualRange {
   constexpr bool operator==(const VirtualRange&) const = default;
 };
 
+// Whether it lies in the program's part of an address space.
+constexpr bool is_program_range(VirtualAddress begin, u64 size) {
+  return begin.value() <= kProgramEnd && size <= kProgramEnd - begin.value();
+}
+
 }  // namespace dbos

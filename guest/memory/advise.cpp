@@ -174,9 +174,7 @@ Result<void> AddressSpace::change_flags(Vma* vma, VirtualRange range, VmaFlags c
 
 Result<void> AddressSpace::in_core(VirtualAddress address, u64 length, u8* present) {
   if (!is_aligned(address.value(), kPageSize)) return Error(EINVAL);
-  if (address.value() > kProgramEnd || length > kProgramEnd - address.value()) {
-    return Error(ENOMEM);
-  }
+  if (!is_program_range(address, length)) return Error(ENOMEM);
   LockGuard guard(lock_);
   const VirtualAddress end = address + align_up(length, kPageSize);
   const Vma* vma = nullptr;

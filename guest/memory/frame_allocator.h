@@ -45,6 +45,13 @@ struct FrameCounts {
   u64 free_blocks;  // whole free blocks
 };
 
+// Of the smallest run of 2^order frames that holds so much.
+constexpr u32 order_of(u64 bytes) {
+  u32 order = 0;
+  while ((kPageSize << order) < bytes) ++order;
+  return order;
+}
+
 class FrameAllocator {
  public:
   constexpr FrameAllocator() = default;

@@ -113,23 +113,17 @@ SlabPool& pool_for(size_t size) {
   return pools[index];
 }
 
-u32 order_for(size_t size) {
-  u32 order = 0;
-  while ((kPageSize << order) < size) ++order;
-  return order;
-}
-
 }  // namespace
 
 void* heap_allocate(size_t size) {
   if (size <= kLargestClass) return pool_for(size).allocate();
-  const Result<PhysicalAddress> run = frame_allocator.allocate_kernel(order_for(size));
+  const Result<PhysicalAddress> run = frame_allocator.allocate_kernel(order_of(size));
   return run.is_error() ? nullptr : platform::direct_map(run.value());
 }
 
 void heap_free(void* object, size_t size) {
   if (size <= kLargestClass) return pool_for(size).free(object);
-  frame_allocator.free_kernel(platform::physical_of(object), order_for(size));
+  frame_allocator.free_kernel(platform::physical_of(object), order_of(size));
 }
 
 }  // namespace dbos

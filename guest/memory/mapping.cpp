@@ -223,8 +223,7 @@ VirtualRange AddressSpace::freeable_around(VirtualRange range) const {
 // ---- munmap ----
 
 Result<void> AddressSpace::unmap(VirtualAddress address, u64 length) {
-  if (!is_aligned(address.value(), kPageSize) || address.value() > kProgramEnd ||
-      length > kProgramEnd - address.value()) {
+  if (!is_aligned(address.value(), kPageSize) || !is_program_range(address, length)) {
     return Error(EINVAL);
   }
   length = align_up(length, kPageSize);

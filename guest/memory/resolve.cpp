@@ -42,7 +42,7 @@ ResolveOutcome AddressSpace::try_resolve(VirtualAddress address, u64 length, Acc
                                          HostSegment* segments, u32 segments_max) {
   ResolveOutcome result{FaultKind::kResolved, 0, 0};
   SegmentList list(segments, segments_max);
-  if (address.value() > kProgramEnd || length > kProgramEnd - address.value()) {
+  if (!is_program_range(address, length)) {
     // What lies below the end is still good.
     if (address.value() >= kProgramEnd) {
       result.kind = length == 0 ? FaultKind::kResolved : FaultKind::kNoMapping;

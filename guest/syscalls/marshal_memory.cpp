@@ -14,12 +14,6 @@ namespace {
 
 constexpr u32 kBatch = 16;
 
-u32 order_of(u64 bytes) {
-  u32 order = 0;
-  while ((kPageSize << order) < bytes) order++;
-  return order;
-}
-
 }  // namespace
 
 Segments resolve(VirtualAddress address, u64 size, HostAccess access, Segment* segments,
@@ -42,7 +36,7 @@ void release() {
 
 bool is_writable(VirtualAddress address, u64 size) {
   if (size == 0) return true;
-  if (size > kProgramEnd || address.value() > kProgramEnd - size) return false;
+  if (!is_program_range(address, size)) return false;
   const u64 end = address.value() + size;
   for (u64 at = address.value(); at < end; at = align_down(at, kPageSize) + kPageSize) {
     // Exchanges a word for itself at most: an access that writes, and that no thread can notice.

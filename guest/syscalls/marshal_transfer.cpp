@@ -13,16 +13,12 @@ using syscalls::kNoUserAddress;
 
 namespace {
 
-bool is_user_range(u64 address, u64 size) {
-  return size <= kProgramEnd && address <= kProgramEnd - size;
-}
-
 bool is_direct(u64 address, u64 size) {
   return is_aligned(address | size, kDirectAlignment);
 }
 
 u64 pages_spanned(const Buffer& buffer) {
-  if (buffer.size == 0 || !is_user_range(buffer.base, buffer.size)) return 1;
+  if (buffer.size == 0 || !is_program_range(VirtualAddress(buffer.base), buffer.size)) return 1;
   return (align_up(buffer.base + buffer.size, kPageSize) - align_down(buffer.base, kPageSize)) /
          kPageSize;
 }
@@ -81,7 +77,8 @@ Result<void> Transfer::map(const Buffer* buffers, u32 count, u64 skip, u32 capac
 }
 
 void Transfer::add(u64 address, u64 size) {
-  if (!is_user_range(address, size)) {  // Linux refuses the whole call: EFAULT or EINVAL
+  // Linux refuses the whole call: EFAULT or EINVAL.
+  if (!is_program_range(VirtualAddress(address), size)) {
     append(kNoUserAddress, size);
     bytes_ -= size;
     fault_ = true;

@@ -275,7 +275,7 @@ i64 system_madvise(Thread& thread, u64 address, u64 length, int advice) {
 i64 system_mincore(Thread& thread, u64 address, u64 length, VirtualAddress vector) {
   u8 present[kPagesAtOnce];
   if (!is_aligned(address, kPageSize)) return -EINVAL;
-  if (address > kProgramEnd || length > kProgramEnd - address) return -ENOMEM;
+  if (!is_program_range(VirtualAddress(address), length)) return -ENOMEM;
   const u64 pages = align_up(length, kPageSize) / kPageSize;
   for (u64 done = 0; done < pages;) {
     const u64 count = pages - done < kPagesAtOnce ? pages - done : kPagesAtOnce;

@@ -17,14 +17,6 @@ using syscalls::kPathMax;
 using syscalls::kVectorMax;
 using syscalls::Shape;
 
-namespace {
-
-uint64_t address_of(const void* pointer) {
-  return reinterpret_cast<uint64_t>(pointer);
-}
-
-}  // namespace
-
 CallArguments::CallArguments(const GuestMemory& memory, const DescriptorGuard& guard,
                              uint32_t number, const syscalls::SystemCall& call,
                              const uint64_t arguments[6])

@@ -11,6 +11,10 @@
 
 namespace dbos::vmm {
 
+inline uint64_t address_of(const void* pointer) {
+  return reinterpret_cast<uint64_t>(pointer);
+}
+
 // The VMM's copies of what the guest passed: on the stack, for one call.
 class Scratch {
  public:

@@ -14,10 +14,6 @@ using syscalls::kMessageCountMax;
 
 namespace {
 
-uint64_t address_of(const void* pointer) {
-  return reinterpret_cast<uint64_t>(pointer);
-}
-
 void store(uint64_t address, const void* value, size_t bytes) {
   std::memcpy(reinterpret_cast<void*>(address), value, bytes);
 }

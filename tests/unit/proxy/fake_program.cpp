@@ -219,7 +219,7 @@ void release() {}
 
 bool is_writable(VirtualAddress address, u64 size) {
   if (size == 0) return true;
-  if (size > kProgramEnd || address.value() > kProgramEnd - size) return false;
+  if (!is_program_range(address, size)) return false;
   const u64 end = address.value() + size;
   for (u64 at = address.value(); at < end; at = align_down(at, kPageSize) + kPageSize) {
     if (program().at(at, true) == nullptr) return false;
