@@ -8,7 +8,6 @@ namespace {
 // Protects everything of every line but newest_departure_'s readers, and orders epochs.
 constinit Spinlock lines_lock;
 constinit std::atomic<Epoch> epoch{1};
-constinit u64 line_total = 0;
 constinit u64 snapshots_taken = 0;
 constinit Line* all_lines = nullptr;
 
@@ -34,11 +33,6 @@ Epoch current_epoch() {
   return epoch.load(std::memory_order_relaxed);
 }
 
-u64 line_count() {
-  LockGuard guard(lines_lock);
-  return line_total;
-}
-
 u64 Line::kept_frames() const {
   LockGuard guard(lines_lock);
   u64 frames = retired_pages() + retired_nodes();
@@ -60,7 +54,6 @@ Result<Line*> line_create() {
   line->next_ = all_lines;
   if (all_lines != nullptr) all_lines->previous_ = line;
   all_lines = line;
-  ++line_total;
   return line;
 }
 
@@ -128,7 +121,6 @@ Line* Line::newest_child_before(Epoch before, bool sees_nodes) const {
 void Line::delist() {
   (previous_ == nullptr ? all_lines : previous_->next_) = next_;
   if (next_ != nullptr) next_->previous_ = previous_;
-  --line_total;
 }
 
 void Line::leave_parent() {

@@ -57,8 +57,6 @@ Epoch current_epoch();
 
 void publish_lines(KernelView& view);
 
-// The number of lines that exist, tombstones included.
-u64 line_count();
 // For the checker, with nothing else running: every line that exists.
 Line* first_line();
 template <typename Visit>

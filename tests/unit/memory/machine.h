@@ -21,6 +21,13 @@
 
 namespace dbos::test {
 
+// The lines that exist, tombstones included. With nothing else running.
+inline u64 line_count() {
+  u64 count = 0;
+  for_each_line([&](const Line&) { ++count; });
+  return count;
+}
+
 // One vCPU's memory of the page tables: leaves by 4 KiB page, and page tables by 2 MiB (what real
 // processors call paging-structure caches).
 class Tlb {
