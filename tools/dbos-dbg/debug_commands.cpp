@@ -46,11 +46,6 @@ Place place_of(const std::vector<std::string>& words) {
   return {joined(words, 1, count - 1), number_of(words.back(), "number")};
 }
 
-// As vmm::format_backtrace() writes a frame.
-std::string frame_text(const CallFrame& frame, size_t number) {
-  return vmm::format_backtrace({frame}, number);
-}
-
 Answer done() {
   return {true, {}};
 }
@@ -163,7 +158,7 @@ Answer DebugCommands::backtrace(const Words& words) {
     if (wants_all) answer.text += fmt::format("thread {}\n", thread);
     const std::vector<CallFrame> chain = target_.backtrace();
     for (const CallFrame& frame : chain) frames.push_back(frame_json(frame));
-    answer.text += vmm::format_backtrace(chain, 0);
+    answer.text += vmm::format_backtrace(chain);
     answer.json.push_back({{"thread", thread}, {"frames", std::move(frames)}});
   }
   target_.choose(chosen);
@@ -200,7 +195,8 @@ Answer DebugCommands::choose_thread(const Words& words) {
   if (words.size() != 2) throw Failure("thread needs an id; 'threads' lists them");
   target_.choose(number_of(words[1], "thread's id"));
   const CallFrame frame = target_.describe(target_.register_value("rip").value_or(0));
-  return {{{"thread", target_.thread()}, {"frame", frame_json(frame)}}, frame_text(frame, 0)};
+  return {{{"thread", target_.thread()}, {"frame", frame_json(frame)}},
+          vmm::format_backtrace({frame})};
 }
 
 // ---- Breakpoints ----
@@ -363,7 +359,7 @@ Answer DebugCommands::stopped(const Json& event) {
   const Json& instructions = code.json["instructions"];
   if (!instructions.empty()) json["instruction"] = instructions[0]["text"];
   return {std::move(json), fmt::format("{}, thread {}\n{}{}", cause, target_.thread(), code.text,
-                                       frame_text(frame, 0))};
+                                       vmm::format_backtrace({frame}))};
 }
 
 Answer DebugCommands::step(const Words& words) {

@@ -61,7 +61,6 @@ struct Options {
   std::string space;
   std::string address;
   std::string interval;
-  std::string trace_process;
   TraceOptions trace;
   std::vector<std::string> words;  // of a command that stops the program
   DebugOptions debug;

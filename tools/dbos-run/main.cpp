@@ -53,7 +53,7 @@ int print_ring_check() {
   // Never freed, here and below: other processes and threads use it until the very end.
   auto* const machine = new Machine(kArenaChunkSize, HostPages::kSmall, built_in_image());
   set_machine(*machine);
-  Vcpu& vcpu = adopt_first_thread(*machine);
+  Vcpu& vcpu = adopt_first_thread();
   const RingCheck check = check_ring(vcpu);
   fmt::print("ring 0 instruction: {:.2f} ns ({})\n", check.instruction_ns,
              check.is_native() ? "runs natively" : "is interpreted");
@@ -184,7 +184,7 @@ Vcpu& make_machine(const Options& options, const KernelImage& kernel) {
   auto* const machine = new Machine(options.memory_size, arena_pages(options), kernel);
   set_machine(*machine);
   machine->check_cpu();
-  Vcpu& vcpu = adopt_first_thread(*machine);
+  Vcpu& vcpu = adopt_first_thread();
   log_line(LogLevel::kInfo, "the machine has at most {:.1f} GiB of memory and {} virtual CPUs",
            static_cast<double>(machine->arena_size_max()) / kGiB, kVcpuCountMax);
   const RingCheck check = check_ring(vcpu);

@@ -88,10 +88,11 @@ std::vector<CallFrame> kernel_backtrace(std::span<const std::byte> image, uint64
   return frames;
 }
 
-std::string format_backtrace(const std::vector<CallFrame>& frames, size_t first) {
+std::string format_backtrace(const std::vector<CallFrame>& frames) {
   std::string text;
+  size_t number = 0;
   for (const CallFrame& frame : frames) {
-    text += fmt::format("#{:<3} {:#018x} {}", first++, frame.address,
+    text += fmt::format("#{:<3} {:#018x} {}", number++, frame.address,
                         frame.function.empty() ? "??" : frame.function);
     if (!frame.function.empty()) text += fmt::format("+{:#x}", frame.offset);
     const std::string& where = frame.source.empty() ? frame.module : frame.source;

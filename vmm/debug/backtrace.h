@@ -32,7 +32,7 @@ std::vector<CallFrame> program_backtrace(const ProgramFrame& frame, const Memory
 std::vector<CallFrame> kernel_backtrace(std::span<const std::byte> image, uint64_t instruction,
                                         uint64_t frame_pointer, const MemoryReader& read);
 
-// "#0  0x00007f... work+0x12 (debugged.cpp:16)": one line a frame, numbered from `first` on.
-std::string format_backtrace(const std::vector<CallFrame>& frames, size_t first);
+// "#0  0x00007f... work+0x12 (debugged.cpp:16)": one line a frame.
+std::string format_backtrace(const std::vector<CallFrame>& frames);
 
 }  // namespace dbos::vmm

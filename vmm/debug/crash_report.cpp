@@ -67,7 +67,7 @@ CoreProgram describe_program(uint32_t first, int signal) {
 std::string backtrace_of_program(uint32_t vcpu) {
   const auto [begin, end] = auxiliary_vector_range();
   const auto modules = loaded_modules(read_program, program_path(), begin, end);
-  return format_backtrace(program_backtrace(program_frame(vcpu), read_program, modules), 0);
+  return format_backtrace(program_backtrace(program_frame(vcpu), read_program, modules));
 }
 
 std::string report_text(const Vcpu& vcpu, int signal) {

@@ -39,14 +39,14 @@ CallFrame program_frame_at(uint64_t address) {
 
 // The guest kernel's frames, and where it was entered from the program.
 std::string backtrace_of(const Vcpu& vcpu, const ProgramFrame& now, const MemoryReader& read) {
-  if (now.rip < kKernelImageBase) return format_backtrace({program_frame_at(now.rip)}, 0);
+  if (now.rip < kKernelImageBase) return format_backtrace({program_frame_at(now.rip)});
   auto frames = kernel_backtrace(built_in_kernel(), now.rip, now.rbp, read);
   const auto& entered = *reinterpret_cast<const ProgramFrame*>(program_frame_address(vcpu.index));
   const auto [begin, end] = auxiliary_vector_range();  // empty without a program
   const uint64_t address = entered.rip;
   const bool has_program = begin != end && address != 0 && address < kProgramEnd;
   if (has_program) frames.push_back(program_frame_at(address));
-  return format_backtrace(frames, 0);
+  return format_backtrace(frames);
 }
 
 std::string format_control_state(const Vcpu& vcpu, const kvm_sregs& special) {

@@ -400,7 +400,7 @@ int64_t fork_process(Vcpu& creator, uint64_t start_argument, uint64_t exit_signa
   return result;
 }
 
-Vcpu& adopt_first_thread(Machine& machine) {
+Vcpu& adopt_first_thread() {
   // Under a seccomp profile that forbids this, every holder of a HostLock would look dead.
   if (!shares_our_memory(own_thread_id())) {
     throw StartError(
@@ -414,15 +414,15 @@ Vcpu& adopt_first_thread(Machine& machine) {
     throw StartError::with_code(static_cast<int>(-result),
                                 "Linux gives no socket for virtual CPUs");
   }
-  Vcpu* const vcpu = machine.vcpus().acquire(*process);
+  Vcpu* const vcpu = machine().vcpus().acquire(*process);
   if (vcpu == nullptr) {
-    throw StartError::with_code(static_cast<int>(-machine.vcpus().failure()),
+    throw StartError::with_code(static_cast<int>(-machine().vcpus().failure()),
                                 "can't make a virtual CPU");
   }
-  if (const int64_t result = machine.reset_vcpu(*vcpu, 0); result < 0) {
+  if (const int64_t result = machine().reset_vcpu(*vcpu, 0); result < 0) {
     throw StartError::with_code(static_cast<int>(-result), "KVM can't set up a virtual CPU");
   }
-  machine.vcpus().prepare(*process, kReadyAtStart);
+  machine().vcpus().prepare(*process, kReadyAtStart);
   begin_use(*vcpu, *process, Role::kProgram);
   process->record.store(RecordState::kLive);
   vcpu->page->process_id = process->process_id;

@@ -36,6 +36,6 @@ int64_t create_helper_thread(Vcpu& creator, uint64_t start_argument);
 
 // Prepares the calling thread, the first of dbos-run, to run a vCPU of the first process. Throws
 // StartError.
-Vcpu& adopt_first_thread(Machine& machine);
+Vcpu& adopt_first_thread();
 
 }  // namespace dbos::vmm

@@ -77,7 +77,7 @@ TEST_CASE("the libraries that the dynamic linker has loaded are found in memory"
 
 TEST_CASE("a backtrace names functions of the program and of libraries, up to the start") {
   const auto frames = caller_of_backtrace();
-  const std::string text = dbos::vmm::format_backtrace(frames, 0);
+  const std::string text = dbos::vmm::format_backtrace(frames);
   INFO(text);
   REQUIRE(frames.size() > 4);
   REQUIRE(text.find("caller_of_backtrace") != std::string::npos);
