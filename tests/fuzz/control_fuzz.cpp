@@ -9,8 +9,8 @@
 #include <string>
 
 #include "tests/fuzz/rounds.h"
-#include "vmm/debug/metrics_page.h"
-#include "vmm/debug/trace_filter.h"
+#include "vmm/control/metrics_page.h"
+#include "vmm/control/trace_filter.h"
 #include "vmm/network_address.h"
 
 namespace {

@@ -9,7 +9,7 @@
 
 #include "tests/fuzz/rounds.h"
 #include "tests/unit/debug/fake_program.h"
-#include "vmm/debug/debug_session.h"
+#include "vmm/control/debug_session.h"
 
 namespace {
 

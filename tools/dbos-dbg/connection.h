@@ -19,7 +19,7 @@ class Failure : public std::runtime_error {
  public:
   explicit Failure(const std::string& text, std::string code = {})
       : std::runtime_error(text), code_(std::move(code)) {}
-  // That of a request that was refused, if it has one (vmm/debug/control_request.h).
+  // That of a request that was refused, if it has one (vmm/control/control_request.h).
   const std::string& code() const { return code_; }
 
  private:
@@ -32,7 +32,7 @@ class UsageError : public Failure {
   using Failure::Failure;
 };
 
-// Where a machine is, and what its control thread wants to hear first (vmm/debug/admission.h).
+// Where a machine is, and what its control thread wants to hear first (vmm/control/admission.h).
 struct Address {
   std::string socket;  // the abstract name, without the NUL in front
   std::string secret;

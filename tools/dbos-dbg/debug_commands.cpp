@@ -12,7 +12,7 @@
 
 #include "tools/dbos-dbg/number.h"
 #include "tools/dbos-dbg/table.h"
-#include "vmm/debug/control_request.h"
+#include "vmm/control/control_request.h"
 #include "vmm/debug/core_file.h"
 
 namespace dbos::dbg {

@@ -11,8 +11,8 @@
 #include <sstream>
 
 #include "tools/dbos-dbg/connection.h"
-#include "vmm/debug/admission.h"
-#include "vmm/debug/control_request.h"
+#include "vmm/control/admission.h"
+#include "vmm/control/control_request.h"
 #include "vmm/printable.h"
 
 namespace dbos::dbg {

@@ -1,4 +1,4 @@
-// The machines that run: each dbos-run listens on @dbos-run/UID/PID (vmm/debug/control_server.h).
+// The machines that run: each dbos-run listens on @dbos-run/UID/PID (vmm/control/control_server.h).
 #pragma once
 
 #include <sys/types.h>

@@ -1,4 +1,4 @@
-// A program that is debugged over the control socket (vmm/debug/debug_session.h): while this is
+// A program that is debugged over the control socket (vmm/control/debug_session.h): while this is
 // there the program is stopped, or runs with breakpoints; when it goes, the program runs on.
 #pragma once
 

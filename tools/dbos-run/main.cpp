@@ -13,9 +13,9 @@
 #include <vector>
 
 #include "tools/standard_output.h"
-#include "vmm/debug/control_server.h"
+#include "vmm/control/control_server.h"
+#include "vmm/control/debugger.h"
 #include "vmm/debug/crash_report.h"
-#include "vmm/debug/debugger.h"
 #include "vmm/debug/disassemble.h"
 #include "vmm/debug/gdb_server.h"
 #include "vmm/debug/stop.h"

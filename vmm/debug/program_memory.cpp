@@ -4,7 +4,6 @@
 
 #include "vmm/debug/debug_state.h"
 #include "vmm/debug/guest_walk.h"
-#include "vmm/debug/process_list.h"
 #include "vmm/machine/machine.h"
 #include "vmm/observe/page_walk.h"
 
@@ -24,7 +23,7 @@ const BootInformation& boot_information() {
 uint64_t table_root() {
   uint64_t root = 0;
   for_each_debugged([&](const Vcpu& vcpu, const ThreadStop&) {
-    if (root == 0) root = space_root(vcpu);
+    if (root == 0) root = space_root(vcpu.index);
   });
   return root;
 }

@@ -1,5 +1,7 @@
 #include "vmm/observe/page_walk.h"
 
+#include "hypercall/observe.h"
+
 namespace dbos::vmm {
 namespace {
 
@@ -29,6 +31,11 @@ constexpr FlagName kFlags[] = {
 };
 
 }  // namespace
+
+uint64_t space_root(uint32_t vcpu) {
+  const auto* const counters = reinterpret_cast<const VcpuCounters*>(vcpu_counters_address(vcpu));
+  return __atomic_load_n(&counters->space_root, __ATOMIC_RELAXED);
+}
 
 PageWalk walk_page_table(const GuestMemory& memory, uint64_t root, uint64_t address) {
   PageWalk walk;

@@ -24,6 +24,10 @@ struct PageWalk {
   uint64_t page_size = 0;
 };
 
+// The root of the address space that the vCPU is in; 0: none. The guest writes it, so that it may
+// be anything.
+uint64_t space_root(uint32_t vcpu);
+
 // `root` is a guest-physical address. A table outside of the guest's memory ends the walk.
 PageWalk walk_page_table(const GuestMemory& memory, uint64_t root, uint64_t address);
 

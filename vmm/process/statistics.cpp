@@ -8,7 +8,7 @@
 #include <cerrno>
 #include <cstring>
 
-#include "vmm/debug/figures_json.h"
+#include "vmm/control/figures_json.h"
 #include "vmm/error.h"
 #include "vmm/host/descriptor_guard.h"
 #include "vmm/host/host_call.h"

@@ -1,4 +1,4 @@
-#include "vmm/debug/admission.h"
+#include "vmm/control/admission.h"
 
 #include <pthread.h>
 #include <sys/socket.h>

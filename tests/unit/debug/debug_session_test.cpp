@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "tests/unit/debug/fake_program.h"
-#include "vmm/debug/debug_session.h"
+#include "vmm/control/debug_session.h"
 
 using dbos::vmm::DebugSession;
 using dbos::vmm::Json;

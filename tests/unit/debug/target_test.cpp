@@ -15,7 +15,7 @@
 
 #include "tests/unit/debug/fake_program.h"
 #include "tools/dbos-dbg/debug_commands.h"
-#include "vmm/debug/debug_session.h"
+#include "vmm/control/debug_session.h"
 
 using dbos::dbg::DebugCommands;
 using dbos::dbg::Target;

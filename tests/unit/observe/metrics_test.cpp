@@ -10,8 +10,8 @@
 #include <string>
 #include <tuple>
 
-#include "vmm/debug/figures_json.h"
-#include "vmm/debug/metrics_page.h"
+#include "vmm/control/figures_json.h"
+#include "vmm/control/metrics_page.h"
 #include "vmm/network_address.h"
 #include "vmm/observe/metrics.h"
 

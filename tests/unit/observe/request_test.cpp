@@ -2,8 +2,8 @@
 #include <catch2/catch.hpp>
 #include <string>
 
-#include "vmm/debug/control_request.h"
-#include "vmm/debug/figures_json.h"
+#include "vmm/control/control_request.h"
+#include "vmm/control/figures_json.h"
 
 namespace dbos::vmm {
 

@@ -1,7 +1,7 @@
 // The commands that only look: what dbos-dbg asks over the control socket.
 #pragma once
 
-#include "vmm/debug/control_session.h"
+#include "vmm/control/control_session.h"
 
 namespace dbos::vmm {
 

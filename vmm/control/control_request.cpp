@@ -1,4 +1,4 @@
-#include "vmm/debug/control_request.h"
+#include "vmm/control/control_request.h"
 
 #include <fmt/core.h>
 

@@ -26,7 +26,7 @@
 #include <string_view>
 #include <utility>
 
-#include "vmm/debug/control_request.h"
+#include "vmm/control/control_request.h"
 #include "vmm/debug/gdb_session.h"
 #include "vmm/debug/stop.h"
 

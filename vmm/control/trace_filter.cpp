@@ -1,4 +1,4 @@
-#include "vmm/debug/trace_filter.h"
+#include "vmm/control/trace_filter.h"
 
 #include <fmt/core.h>
 

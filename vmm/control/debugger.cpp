@@ -1,4 +1,4 @@
-#include "vmm/debug/debugger.h"
+#include "vmm/control/debugger.h"
 
 #include <poll.h>
 #include <unistd.h>
@@ -9,7 +9,7 @@
 #include <mutex>
 #include <vector>
 
-#include "vmm/debug/debug_session.h"
+#include "vmm/control/debug_session.h"
 #include "vmm/debug/stop.h"
 #include "vmm/error.h"
 #include "vmm/host/keep_descriptor.h"

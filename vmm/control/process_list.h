@@ -1,7 +1,7 @@
 // The program's processes and threads, as the VMM runs them.
 #pragma once
 
-#include "vmm/debug/control_request.h"
+#include "vmm/control/control_request.h"
 #include "vmm/machine/machine.h"
 
 namespace dbos::vmm {
@@ -11,9 +11,6 @@ namespace dbos::vmm {
 // where the guest kernel has not released it yet.
 Json process_list(Machine& machine);
 
-// The root of the address space that the vCPU is in; 0: none. The guest writes it, so that it may
-// be anything.
-uint64_t space_root(const Vcpu& vcpu);
 // The root of the address space that the process runs in; 0: there is none.
 uint64_t root_of_process(Machine& machine, uint64_t process_id);
 // ... and the reverse.

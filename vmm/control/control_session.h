@@ -6,9 +6,9 @@
 #include <memory>
 #include <string>
 
-#include "vmm/debug/control_request.h"
-#include "vmm/debug/debug_channel.h"
-#include "vmm/debug/live_trace.h"
+#include "vmm/control/control_request.h"
+#include "vmm/control/debug_channel.h"
+#include "vmm/control/live_trace.h"
 #include "vmm/machine/machine.h"
 
 namespace dbos::vmm {

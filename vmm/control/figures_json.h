@@ -1,7 +1,7 @@
 // The figures as answers of the control socket.
 #pragma once
 
-#include "vmm/debug/control_request.h"
+#include "vmm/control/control_request.h"
 #include "vmm/observe/figures.h"
 
 namespace dbos::vmm {

@@ -1,4 +1,4 @@
-#include "vmm/debug/debug_requests.h"
+#include "vmm/control/debug_requests.h"
 
 #include <fmt/core.h>
 

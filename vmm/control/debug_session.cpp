@@ -1,7 +1,7 @@
-#include "vmm/debug/debug_session.h"
+#include "vmm/control/debug_session.h"
 
+#include "vmm/control/debug_requests.h"
 #include "vmm/debug/crash_report.h"
-#include "vmm/debug/debug_requests.h"
 
 namespace dbos::vmm {
 

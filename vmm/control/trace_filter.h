@@ -3,7 +3,7 @@
 
 #include <optional>
 
-#include "vmm/debug/control_request.h"
+#include "vmm/control/control_request.h"
 #include "vmm/observe/observation.h"
 
 namespace dbos::vmm {

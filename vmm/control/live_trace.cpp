@@ -1,11 +1,11 @@
-#include "vmm/debug/live_trace.h"
+#include "vmm/control/live_trace.h"
 
 #include <fmt/core.h>
 #include <time.h>
 
 #include <algorithm>
 
-#include "vmm/debug/control_session.h"
+#include "vmm/control/control_session.h"
 #include "vmm/host/clock_ns.h"
 #include "vmm/observe/trace_rings.h"
 #include "vmm/process/exit_watch.h"

@@ -1,4 +1,4 @@
-#include "vmm/debug/control_server.h"
+#include "vmm/control/control_server.h"
 
 #include <asm/unistd.h>
 #include <fmt/core.h>
@@ -19,12 +19,12 @@
 #include <utility>
 #include <vector>
 
-#include "vmm/debug/admission.h"
-#include "vmm/debug/control_commands.h"
-#include "vmm/debug/debugger.h"
+#include "vmm/control/admission.h"
+#include "vmm/control/control_commands.h"
+#include "vmm/control/debugger.h"
+#include "vmm/control/metrics_page.h"
+#include "vmm/control/passed_file.h"
 #include "vmm/debug/listen.h"
-#include "vmm/debug/metrics_page.h"
-#include "vmm/debug/passed_file.h"
 #include "vmm/error.h"
 #include "vmm/host/descriptor_message.h"
 #include "vmm/host/host_call.h"

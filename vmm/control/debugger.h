@@ -9,8 +9,8 @@
 #include <string>
 #include <string_view>
 
-#include "vmm/debug/debug_channel.h"
-#include "vmm/debug/passed_file.h"
+#include "vmm/control/debug_channel.h"
+#include "vmm/control/passed_file.h"
 
 namespace dbos::vmm {
 

@@ -1,10 +1,10 @@
-#include "vmm/debug/control_commands.h"
+#include "vmm/control/control_commands.h"
 
 #include <fmt/core.h>
 #include <unistd.h>
 
-#include "vmm/debug/figures_json.h"
-#include "vmm/debug/process_list.h"
+#include "vmm/control/figures_json.h"
+#include "vmm/control/process_list.h"
 #include "vmm/observe/metrics.h"
 #include "vmm/observe/page_walk.h"
 #include "vmm/process/exit_watch.h"

@@ -1,4 +1,4 @@
-#include "vmm/debug/admission.h"
+#include "vmm/control/admission.h"
 
 #include <fmt/core.h>
 #include <sys/mman.h>

@@ -1,4 +1,4 @@
-#include "vmm/debug/process_list.h"
+#include "vmm/control/process_list.h"
 
 #include <fmt/core.h>
 
@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "vmm/observe/figures.h"
+#include "vmm/observe/page_walk.h"
 #include "vmm/process/host_process.h"
 
 namespace dbos::vmm {
@@ -45,12 +46,6 @@ std::vector<Running> running(Machine& machine) {
 
 }  // namespace
 
-uint64_t space_root(const Vcpu& vcpu) {
-  const uint64_t address = vcpu_counters_address(vcpu.index);
-  return __atomic_load_n(&reinterpret_cast<const VcpuCounters*>(address)->space_root,
-                         __ATOMIC_RELAXED);
-}
-
 Json process_list(Machine& machine) {
   std::map<uint32_t, Json> by_id;
   for (const auto& [vcpu, process] : running(machine)) {
@@ -60,7 +55,7 @@ Json process_list(Machine& machine) {
       json = {{"process", id},
               {"parent", process->parent == nullptr ? 0 : process->parent->process_id},
               {"name", name_in(fmt::format("/proc/{}/comm", id))},
-              {"space", space_root(*vcpu)},
+              {"space", space_root(vcpu->index)},
               {"threads", Json::array()}};
     }
     const uint32_t thread = vcpu->host_thread.load();
@@ -76,14 +71,15 @@ Json process_list(Machine& machine) {
 
 uint64_t root_of_process(Machine& machine, uint64_t process_id) {
   for (const auto& [vcpu, process] : running(machine)) {
-    if (process->process_id == process_id && space_root(*vcpu) != 0) return space_root(*vcpu);
+    const uint64_t root = process->process_id == process_id ? space_root(vcpu->index) : 0;
+    if (root != 0) return root;
   }
   return 0;
 }
 
 uint64_t process_of_root(Machine& machine, uint64_t root) {
   for (const auto& [vcpu, process] : running(machine)) {
-    if (space_root(*vcpu) == root) return process->process_id;
+    if (space_root(vcpu->index) == root) return process->process_id;
   }
   return 0;
 }

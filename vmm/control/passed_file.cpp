@@ -1,4 +1,4 @@
-#include "vmm/debug/passed_file.h"
+#include "vmm/control/passed_file.h"
 
 #include <sys/socket.h>
 #include <unistd.h>

@@ -1,4 +1,4 @@
-#include "vmm/debug/metrics_page.h"
+#include "vmm/control/metrics_page.h"
 
 #include <fmt/core.h>
 

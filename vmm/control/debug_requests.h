@@ -1,7 +1,7 @@
 // The requests of dbos-dbg that look at the stopped program, or change its breakpoints.
 #pragma once
 
-#include "vmm/debug/control_request.h"
+#include "vmm/control/control_request.h"
 #include "vmm/debug/stop.h"
 
 namespace dbos::vmm {

@@ -1,4 +1,4 @@
-#include "vmm/debug/debug_channel.h"
+#include "vmm/control/debug_channel.h"
 
 #include <unistd.h>
 

@@ -2,7 +2,7 @@
 // into lines of JSON. One client at a time.
 #pragma once
 
-#include "vmm/debug/trace_filter.h"
+#include "vmm/control/trace_filter.h"
 #include "vmm/machine/machine.h"
 
 namespace dbos::vmm {

@@ -1,4 +1,4 @@
-#include "vmm/debug/control_session.h"
+#include "vmm/control/control_session.h"
 
 namespace dbos::vmm {
 

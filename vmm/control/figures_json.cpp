@@ -1,4 +1,4 @@
-#include "vmm/debug/figures_json.h"
+#include "vmm/control/figures_json.h"
 
 #include <cstring>
 
