@@ -144,6 +144,9 @@ constexpr VirtualRange first_stretch(VirtualRange range) {
   return {range.begin, next < range.end ? next : range.end};
 }
 
+// As much of a buffer is made present at once, for the same reason; a multiple of each page.
+inline constexpr u64 kResolvedMax = 2 * kMiB;
+
 class AddressSpace {
  public:
   // An empty one, of a line of its own, with the kernel's half of the tables.
@@ -241,9 +244,10 @@ class AddressSpace {
   bool begins_large_page(VirtualAddress address, Access access);
 
   // The segments of a buffer that the host is going to read (Access::kRead) or write. `segments`
-  // has room for `segments_max`; fewer bytes than `length` are answered where that is too few, or
-  // where a page can't be accessed: then `kind` says why, and `bytes` what lies before it. Those
-  // bytes stay pinned for this vCPU until unpin(). Calls the host where needed.
+  // has room for `segments_max`; fewer bytes than `length` are answered where that is too few,
+  // where `length` is more than kResolvedMax, or where a page can't be accessed: then `kind` says
+  // why, and `bytes` what lies before it. Those bytes stay pinned for this vCPU until unpin().
+  // Calls the host where needed.
   ResolveOutcome resolve_for_host(VirtualAddress address, u64 length, Access access,
                                   HostSegment* segments, u32 segments_max);
   // This vCPU's host call is over.

@@ -92,6 +92,8 @@ ResolveOutcome AddressSpace::try_resolve(VirtualAddress address, u64 length, Acc
 
 ResolveOutcome AddressSpace::resolve_for_host(VirtualAddress address, u64 length, Access access,
                                               HostSegment* segments, u32 segments_max) {
+  const u64 step = kResolvedMax - address.value() % kResolvedMax;
+  if (length > kResolvedMax && length > step) length = step;
   FaultKind obstacle = FaultKind::kResolved;  // what lies behind `length`
   while (true) {
     ResolveOutcome result = try_resolve(address, length, access, segments, segments_max);

@@ -112,12 +112,8 @@ void Transfer::add_resolved(u64 address, u64 size) {
   Segment segments[kBatch];
   for (u64 done = 0; done < size;) {
     const u64 at = address + done;
-    u64 wanted = size - done;
-    if (size > kResolvedMax && wanted > kResolvedMax - at % kResolvedMax) {
-      wanted = kResolvedMax - at % kResolvedMax;
-    }
     const Segments found =
-        marshal_memory::resolve(VirtualAddress(at), wanted, access_, segments, kBatch);
+        marshal_memory::resolve(VirtualAddress(at), size - done, access_, segments, kBatch);
     const bool scattered = done == 0 && found.count > 1 && !found.is_fault && !found.is_exhausted;
     if (scattered && size <= kScatteredCopyMax && !is_direct(address, size) &&
         add_copy(address, size)) {

@@ -21,9 +21,6 @@ inline constexpr u64 kTransferMax = 0x7ffff000;  // MAX_RW_COUNT: Linux moves no
 // have as much: a program may read a few bytes into a buffer that it never touched.
 inline constexpr u64 kReadPartMax = 2 * kMiB;
 
-// As much is made present at once, with the lock of the address space; a multiple of each page.
-inline constexpr u64 kResolvedMax = 2 * kMiB;
-
 // Buffers up to this size are copied: cheaper than to walk the page tables and publish the range.
 // Not so what is aligned as O_DIRECT wants it.
 inline constexpr u64 kSmallBuffer = 512;

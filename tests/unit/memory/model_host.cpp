@@ -18,7 +18,7 @@ void Model::begin_call(ModelSpace& space) {
 
 void Model::begin_buffer(ModelSpace& space, HostCall& call) {
   const u32 begin = mapped_page(space);
-  const u32 length = static_cast<u32>(1 + pick(chance(90) ? 8 : 600));
+  const u32 length = static_cast<u32>(1 + pick(chance(90) ? 8 : 512));
   const Range r{begin, std::min(begin + length, area_end(begin))};
   name("a host call", r);
   HostSegment segments[64];

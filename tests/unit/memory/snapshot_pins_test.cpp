@@ -166,6 +166,9 @@ TEST_CASE_METHOD(SnapshotFixture, "segments: neighbours are merged, the first ba
       main.resolve_for_host(page(0) + 100, 512 * kPageSize - 100, Access::kWrite, segments, 8);
   CHECK(outcome.segment_count == 1);
   CHECK(segments[0].length == 512 * kPageSize - 100);
+  outcome = main.resolve_for_host(page(0), 513 * kPageSize, Access::kWrite, segments, 8);
+  CHECK(outcome.kind == FaultKind::kResolved);
+  CHECK(outcome.bytes == kResolvedMax);
   outcome = main.resolve_for_host(page(511) + 10, kPageSize, Access::kWrite, segments, 8);
   CHECK(outcome.kind == FaultKind::kNoMapping);
   CHECK(outcome.bytes == kPageSize - 10);
