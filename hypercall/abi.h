@@ -143,4 +143,9 @@ static_assert(kRingCheckAddress + kPageSize == kKernelTablesAddress);
 //   - elsewhere in the kernel does nothing: the kernel looks before it returns.
 inline constexpr uint8_t kAttentionVector = DBOS_ATTENTION_VECTOR;
 
+// The others that the VMM raises, by the processor's numbers: where the program has used an
+// instruction that ring 3 refuses; where a page of a file mapping is no more (the file was cut).
+inline constexpr uint8_t kGeneralProtectionVector = 13;
+inline constexpr uint8_t kMachineCheckVector = 18;
+
 }  // namespace dbos

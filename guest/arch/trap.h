@@ -4,6 +4,7 @@
 #include "guest/arch/trap_frame.h"
 #include "guest/lib/types.h"
 #include "hypercall/abi.h"
+#include "hypercall/debug.h"
 
 namespace dbos::arch {
 
@@ -20,19 +21,19 @@ u64 interrupt_table_address();
 
 enum Vector : u64 {
   kDivideError = 0,
-  kDebug = 1,
+  kDebug = kDebugVector,
   kNonMaskable = 2,
-  kBreakpoint = 3,
+  kBreakpoint = kBreakpointVector,
   kOverflow = 4,
   kBoundRange = 5,
   kInvalidOpcode = 6,
   kDoubleFault = 8,
   kStackFault = 12,
-  kGeneralProtection = 13,
+  kGeneralProtection = kGeneralProtectionVector,
   kPageFault = 14,
   kFloatingPoint = 16,
   kAlignmentCheck = 17,
-  kMachineCheck = 18,
+  kMachineCheck = kMachineCheckVector,
   kSimdFloatingPoint = 19,
   kAttention = kAttentionVector,
 };

@@ -52,7 +52,6 @@ class Machine {
 
   // The vCPU takes this exception, with the error code 0 if it has one, when it is next run. False,
   // with nothing done: another one is on its way, or KVM refused. By the thread that runs the vCPU.
-  static constexpr uint8_t kGeneralProtectionVector = 13;
   bool inject_exception(const Vcpu& vcpu, uint8_t vector) const;
 
   // Service::kArenaGrow: adds the slot of a chunk. Result: its usable bytes, or -errno. For a chunk

@@ -32,7 +32,7 @@ bool is_in_program(const Vcpu& vcpu, kvm_regs& registers) {
 
 bool raise_protection_fault(const Vcpu& vcpu, kvm_regs registers) {
   return kvm_call(vcpu.descriptor, KVM_SET_REGS, &registers) >= 0 &&
-         machine().inject_exception(vcpu, Machine::kGeneralProtectionVector);
+         machine().inject_exception(vcpu, kGeneralProtectionVector);
 }
 
 }  // namespace

@@ -36,9 +36,6 @@
 namespace dbos::vmm {
 namespace {
 
-// A page of a file mapping that is no more (the file was cut): the guest kernel makes it SIGBUS.
-constexpr uint8_t kMachineCheckVector = 18;
-
 constexpr int kMemoryAttemptsMax = 1000;  // a millisecond each
 
 constexpr uint64_t kThreadFlags =
@@ -248,7 +245,8 @@ Next handle_run(Vcpu& vcpu, int64_t result) {
     return Next::kRun;
   }
   if (result == -EFAULT) {
-    // Or Linux has no memory for a page of the guest's own, and may have some in a moment.
+    // A page of a file mapping is no more: the guest kernel makes it SIGBUS. Or Linux has no memory
+    // for a page of the guest's own, and may have some in a moment.
     pause_for_memory();
     machine().inject_exception(vcpu, kMachineCheckVector);
     return Next::kRun;
