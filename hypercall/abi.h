@@ -43,6 +43,10 @@ inline constexpr int64_t kNotStarted = DBOS_RESULT_NOT_STARTED;
 constexpr bool is_interrupted(int64_t result) {
   return result == kInterrupted || result == kNotStarted;
 }
+// Whether it is -errno, rather than a large number or an address.
+constexpr bool is_errno(int64_t result) {
+  return result < 0 && result > -4096;
+}
 
 enum class Service : uint32_t {
 #define DBOS_SERVICE(number, name, constant, ...) k##constant = (number),

@@ -191,7 +191,7 @@ inline WatchedCall begin_watch(VcpuCounters& counters, const ObserveControl& con
 
 inline void end_watch(VcpuCounters& counters, const ObserveControl& control,
                       const WatchedCall& call, int64_t result) {
-  if (result < 0 && result > -4096) ++counters.failed[call.index];
+  if (is_errno(result)) ++counters.failed[call.index];
   if (!call.is_timed) return;
   const uint64_t end = __builtin_ia32_rdtsc();
   const uint64_t passed = end > call.begin_ticks ? end - call.begin_ticks : 0;

@@ -216,7 +216,7 @@ int64_t Machine::initialize_vcpu(Vcpu& vcpu, HostLock& moves) {
   if (vcpu.descriptor < 0) return vcpu.descriptor;
   const int64_t run = raw_call(__NR_mmap, 0, run_size_, PROT_READ | PROT_WRITE, MAP_SHARED,
                                static_cast<uint64_t>(vcpu.descriptor), 0);
-  if (run < 0 && run > -4096) return run;
+  if (is_errno(run)) return run;
   vcpu.run = reinterpret_cast<kvm_run*>(run);
   vcpu.immediate_exit = &vcpu.run->immediate_exit;
   vcpu.run->immediate_exit = 0;  // the page fault is better here than in a fork

@@ -48,7 +48,7 @@ Payload payload_of(const TraceEvent& event, uint32_t index) {
 void put_number(Text& text, uint64_t value) {
   constexpr uint64_t kSmall = 1 << 16;
   const auto number = static_cast<int64_t>(value);
-  if (value < kSmall || (number < 0 && number > -4096)) {
+  if (value < kSmall || is_errno(number)) {
     text.decimal(number);
   } else {
     text.hex(value);
@@ -310,8 +310,7 @@ void put_result(Text& text, const TraceEvent& event) {
     return;
   }
   const auto error = static_cast<int>(-event.result);
-  const bool has_failed = event.result < 0 && event.result > -4096;
-  const char* const name = has_failed ? strerrorname_np(error) : nullptr;
+  const char* const name = is_errno(event.result) ? strerrorname_np(error) : nullptr;
   if (name != nullptr) {
     text.put("-1 ").put(name).put(" (").put(strerrordesc_np(error)).put(')');
   } else if (answers_address(event.number)) {
