@@ -15,10 +15,9 @@
 namespace dbos::vmm {
 namespace {
 
-constexpr size_t kLegacyStateSize = 512;  // FXSAVE's
-constexpr size_t kAvxStateSize = 832;     // with the header and ymm's upper halves
-constexpr size_t kFeaturesOffset = 464;   // where Linux puts XCR0, and gdb looks for it
-constexpr uint64_t kFeaturesKnown = 7;    // x87, SSE, AVX
+constexpr size_t kAvxStateSize = 832;    // with the header and ymm's upper halves
+constexpr size_t kFeaturesOffset = 464;  // where Linux puts XCR0, and gdb looks for it
+constexpr uint64_t kFeaturesKnown = 7;   // x87, SSE, AVX
 constexpr size_t kHeadersMax = PN_XNUM - 1;
 constexpr uint32_t kNoteAlignment = 4;
 
@@ -90,7 +89,7 @@ void add_extended_state(std::string* notes, const CoreProgram& program, const Co
   if (!thread.registers.has_special) return;
   std::array<uint8_t, kAvxStateSize> state = {};
   std::memcpy(state.data(), thread.registers.extended.data(), state.size());
-  add_note(notes, NT_FPREGSET, "CORE", state.data(), kLegacyStateSize);
+  add_note(notes, NT_FPREGSET, "CORE", state.data(), kExtendedStateLegacySize);
   const uint64_t features = program.extended_features & kFeaturesKnown;
   std::memcpy(&state[kFeaturesOffset], &features, sizeof features);
   add_note(notes, NT_X86_XSTATE, "LINUX", state.data(), state.size());

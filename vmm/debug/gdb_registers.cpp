@@ -35,10 +35,9 @@ constexpr size_t kTagByte = 4;
 constexpr size_t kOpcode = 6;
 constexpr size_t kInstructionPointer = 8;
 constexpr size_t kDataPointer = 16;
-constexpr size_t kVectorControlWord = 24;
 constexpr size_t kFloatRegisters = 32;
 constexpr size_t kVectorRegisters = 160;
-constexpr size_t kHeader = 512;
+constexpr size_t kHeader = kExtendedStateLegacySize;
 constexpr uint8_t kFloatAndVectorBits = 3;
 
 using Frame = ProgramFrame;
@@ -137,7 +136,7 @@ std::optional<Place> extended_place(size_t number) {
     case kFloatControl + 7:
       return Place{kOpcode, 2};
     case kVectorControl:
-      return Place{kVectorControlWord, 4};
+      return Place{kMxcsrOffset, 4};
     default:
       return std::nullopt;
   }

@@ -27,10 +27,9 @@ uint64_t vector_of(const ProgramFrame& wanted, const ProgramFrame& before) {
 
 // What KVM or the processor would refuse, so that the vCPU could not go on.
 bool can_be_loaded(const Registers& registers) {
-  constexpr size_t kControlOffset = 24;      // MXCSR
   constexpr uint32_t kControlBits = 0xffff;  // without those that are reserved
   uint32_t control = 0;
-  std::memcpy(&control, &registers.extended[kControlOffset], sizeof control);
+  std::memcpy(&control, &registers.extended[kMxcsrOffset], sizeof control);
   return registers.fs_base < kProgramEnd && registers.gs_base < kProgramEnd &&
          (control & ~kControlBits) == 0;
 }

@@ -12,8 +12,10 @@ namespace dbos::vmm {
 // x87 and SSE state as FXSAVE lays it out (SDM volume 1, 10.5.1), then the XSAVE header, then the
 // components in XSAVE's standard format.
 inline constexpr uint32_t kExtendedStateSize = 4096;
-inline constexpr uint32_t kExtendedStateAvxOffset = 576;  // upper halves of ymm0 to ymm15
-inline constexpr uint64_t kExtendedStateAvxBit = 1 << 2;  // in XCR0 and in the header
+inline constexpr uint32_t kMxcsrOffset = 24;
+inline constexpr uint32_t kExtendedStateLegacySize = 512;  // FXSAVE's; the header is behind it
+inline constexpr uint32_t kExtendedStateAvxOffset = 576;   // upper halves of ymm0 to ymm15
+inline constexpr uint64_t kExtendedStateAvxBit = 1 << 2;   // in XCR0 and in the header
 
 struct Registers {
   ProgramFrame general;
