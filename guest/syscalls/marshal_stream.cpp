@@ -1,4 +1,5 @@
 // read, write, send, receive and their vectored forms: the data stays where it lies.
+#include <asm/stat.h>
 #include <asm/unistd.h>
 #include <linux/stat.h>
 
@@ -124,17 +125,11 @@ i64 Marshaller::run_vector(u32 index) {
 
 // Of the call's first argument; nothing if Linux does not tell.
 Marshaller::FileStatus Marshaller::file_status() {
-  constexpr u64 kStatSize = 144;
-  constexpr u64 kModeOffset = 24;
-  constexpr u64 kSizeOffset = 48;
-  const Bounce piece = bounce_.allocate(kStatSize);
+  const Bounce piece = bounce_.allocate(sizeof(struct stat));
   if (piece.data == nullptr) return {};
   if (hypercall(__NR_fstat, host_[0], piece.address.value()) != 0) return {};
-  FileStatus file;
-  __builtin_memcpy(&file.type, piece.data + kModeOffset, sizeof file.type);
-  __builtin_memcpy(&file.size, piece.data + kSizeOffset, sizeof file.size);
-  file.type &= S_IFMT;
-  return file;
+  const auto& status = *reinterpret_cast<const struct stat*>(piece.data);
+  return {status.st_mode & S_IFMT, static_cast<u64>(status.st_size)};
 }
 
 // Linux takes 1024 iovecs at once. What needs more, or is large, goes in parts. Nothing but a death

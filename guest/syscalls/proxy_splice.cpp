@@ -1,7 +1,9 @@
 // vmsplice lends a pipe the program's pages until somebody reads them. Here a page may be another
 // one's by then, so the bytes are copied: writev, or readv for the pipe's other end. Like vmsplice,
 // that stops when the pipe is full.
+#include <asm/ioctls.h>
 #include <asm/unistd.h>
+#include <linux/fcntl.h>
 
 #include "guest/hypercall.h"
 #include "guest/syscalls/marshal.h"
@@ -11,11 +13,6 @@ namespace dbos {
 
 namespace {
 
-constexpr u64 kGetStatus = 3;         // F_GETFL
-constexpr u64 kGetPipeSize = 1032;    // F_GETPIPE_SZ
-constexpr u64 kBytesQueued = 0x541b;  // FIONREAD
-constexpr u64 kAccessMode = 3;        // O_ACCMODE
-constexpr u64 kReadOnly = 0;          // O_RDONLY
 constexpr u64 kSpliceFlags = 0xf;
 constexpr u64 kSpliceNonBlocking = 2;
 constexpr u16 kPollIn = 1;
@@ -37,7 +34,7 @@ bool is_ready(u64 descriptor, u16 events) {
 u64 room_in_pipe(u64 descriptor, u64 pipe_size) {
   BounceBuffer bounce;
   const Bounce piece = bounce.allocate(sizeof(i32));
-  const i64 result = hypercall(__NR_ioctl, descriptor, kBytesQueued, piece.address.value());
+  const i64 result = hypercall(__NR_ioctl, descriptor, FIONREAD, piece.address.value());
   const bool is_empty = result == 0 && *reinterpret_cast<const i32*>(piece.data) == 0;
   return is_empty ? pipe_size : kPageSize;
 }
@@ -48,10 +45,10 @@ i64 splice_program_memory(const u64 arguments[6]) {
   const u64 descriptor = arguments[0];
   const u64 flags = static_cast<u32>(arguments[3]);
   if ((flags & ~kSpliceFlags) != 0) return -EINVAL;
-  const i64 pipe_size = hypercall(__NR_fcntl, descriptor, kGetPipeSize);
-  const i64 status = hypercall(__NR_fcntl, descriptor, kGetStatus);
+  const i64 pipe_size = hypercall(__NR_fcntl, descriptor, F_GETPIPE_SZ);
+  const i64 status = hypercall(__NR_fcntl, descriptor, F_GETFL);
   if (pipe_size < 0 || status < 0) return -EBADF;
-  const bool reads = (static_cast<u64>(status) & kAccessMode) == kReadOnly;
+  const bool reads = (status & O_ACCMODE) == O_RDONLY;
   if ((flags & kSpliceNonBlocking) != 0 && !is_ready(descriptor, reads ? kPollIn : kPollOut)) {
     return -EAGAIN;
   }
