@@ -125,6 +125,9 @@ inline constexpr uint64_t kBootNoRandomization = DBOS_BOOT_NO_RANDOMIZATION;
 inline constexpr uint64_t kBootOvercommit = DBOS_BOOT_OVERCOMMIT;
 inline constexpr uint64_t kBootNoLargePages = DBOS_BOOT_NO_LARGE_PAGES;
 
+// Of BootInformation::ready_copies.
+inline constexpr uint32_t kReadyCopiesMax = 8;
+
 // Where the boot information and the clock page lie in the kernel region.
 inline constexpr uint64_t kClockPageAddress = DBOS_CLOCK_PAGE_ADDRESS;
 inline constexpr uint64_t kBootInformationAddress = DBOS_BOOT_INFORMATION_ADDRESS;

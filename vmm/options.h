@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "hypercall/layout.h"
+#include "hypercall/abi.h"
 #include "vmm/log.h"
 #include "vmm/network_address.h"
 
@@ -58,7 +58,6 @@ class OptionError : public std::runtime_error {
 inline constexpr uint64_t kMemorySizeMin = 64 * kMiB;
 inline constexpr uint64_t kMemoryDefaultPercent = 80;
 inline constexpr uint32_t kReadyCopiesDefault = 2;
-inline constexpr uint32_t kReadyCopiesMax = 8;
 
 // `arguments` without dbos-run's own name; `host_memory_size`: what a percentage of --memory is of
 // (host_memory.h). Throws OptionError.

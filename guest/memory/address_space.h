@@ -159,7 +159,7 @@ class AddressSpace {
 
   // ---- Snapshots ahead of their time (guest/snapshot/background.cpp) ----
   // Keeps up to `copies` ready copies of the tables, for snapshots that share no tables; 0: gives
-  // them up. At most ReadyTables::kCopiesMax. refill() makes them. ENOMEM, EINVAL.
+  // them up. At most kReadyCopiesMax. refill() makes them. ENOMEM, EINVAL.
   Result<void> keep_ready(u32 copies);
   // One step of the work that is ahead of snapshots, about `tables_max` page tables long and with
   // the lock for that long; from any vCPU, in the background. False: nothing can be done now.

@@ -7,7 +7,7 @@
 namespace dbos {
 
 Result<void> AddressSpace::keep_ready(u32 copies) {
-  if (copies > ReadyTables::kCopiesMax) return Error(EINVAL);
+  if (copies > kReadyCopiesMax) return Error(EINVAL);
   LockGuard guard(lock_);
   if (ready_ == nullptr) {
     if (copies == 0) return {};
@@ -57,7 +57,7 @@ bool AddressSpace::has_room_for_ready() const {
 }
 
 bool AddressSpace::yield_ready() {
-  AddressSpace* copies[ReadyTables::kCopiesMax];
+  AddressSpace* copies[kReadyCopiesMax];
   u32 count = 0;
   {
     LockGuard guard(lock_);

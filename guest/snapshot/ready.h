@@ -21,6 +21,7 @@
 
 #include "guest/lib/result.h"
 #include "guest/lib/types.h"
+#include "hypercall/abi.h"
 
 namespace dbos {
 
@@ -37,7 +38,6 @@ struct ReadyCounts {
 
 class ReadyTables {
  public:
-  static constexpr u32 kCopiesMax = 8;
   static constexpr u32 kPieces = 16;  // 0.6 us each, at worst, for a heap of 128 GiB
   static constexpr u64 kPieceSize = 64 * kKiB;
 
@@ -120,7 +120,7 @@ class ReadyTables {
   u32 wanted_;
   u32 count_ = 0;
   bool is_paused_ = false;
-  Copy copies_[kCopiesMax];
+  Copy copies_[kReadyCopiesMax];
   u32 occupied_ = 0;  // bit i: pieces_[i] is noted
   u32 pieces_[kPieces] = {};
   u64 handed_over_ = 0;

@@ -174,7 +174,7 @@ TEST_CASE_METHOD(ReadyFixture, "copies that are not wanted any more give their m
   }
   CHECK(copied_tables() == 0);
   CHECK(line_count() == 1);
-  CHECK(main.keep_ready(ReadyTables::kCopiesMax + 1).error() == Error(EINVAL));
+  CHECK(main.keep_ready(kReadyCopiesMax + 1).error() == Error(EINVAL));
 }
 
 TEST_CASE_METHOD(ReadyFixture, "without memory it is the copy that is given up, not the change") {
