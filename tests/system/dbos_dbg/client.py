@@ -37,7 +37,7 @@ def links(folder):
 
 
 def secret_of(pid):
-    """What the control thread wants to hear first (vmm/debug/admission.h)."""
+    """What the control thread wants to hear first (vmm/control/admission.h)."""
     tasks = f"/proc/{pid}/task"
     for task in os.listdir(tasks):
         for target in links(os.path.join(tasks, task, "fd")):
