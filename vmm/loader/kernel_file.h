@@ -13,9 +13,10 @@
 #include <vector>
 
 #include "hypercall/abi.h"
-#include "vmm/machine/boot_tables.h"
 
 namespace dbos::vmm {
+
+enum class PageRights : uint64_t { kReadExecute, kRead, kReadWrite };
 
 struct KernelSegment {
   uint64_t offset;                     // from kKernelImageBase, page-aligned

@@ -7,9 +7,10 @@
 
 #include <cstdint>
 
+#include "vmm/loader/kernel_file.h"
+
 namespace dbos::vmm {
 
-enum class PageRights : uint64_t { kReadExecute, kRead, kReadWrite };
 enum class DirectMapPage { k2MiB, k1GiB };
 
 class BootTables {
