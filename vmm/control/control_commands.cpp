@@ -8,6 +8,7 @@
 #include "vmm/observe/metrics.h"
 #include "vmm/observe/page_walk.h"
 #include "vmm/process/exit_watch.h"
+#include "vmm/process/vcpu.h"
 
 namespace dbos::vmm {
 namespace {
@@ -19,7 +20,7 @@ SpaceView chosen_space(ControlContext& context, const Json& arguments) {
   if (spaces.empty()) throw CommandError("the guest kernel has no address space yet");
   const uint64_t name = number_argument(arguments, "space").value_or(0);
   const bool is_process = name != 0 && name < kArenaBase;
-  const uint64_t root = is_process ? root_of_process(context.machine(), name) : name;
+  const uint64_t root = is_process ? root_of_process(name) : name;
   const SpaceView* const space = is_process && root == 0 ? nullptr : find_space(spaces, root);
   if (space != nullptr) return *space;
   throw CommandError(is_process ? fmt::format("no process {} runs in this machine", name)
@@ -30,12 +31,12 @@ Json hello(ControlContext& context, ControlSession&, const Json&) {
   return {{"protocol", kControlProtocol},
           {"version", DBOS_VERSION},
           {"process", getpid()},
-          {"vcpus", context.machine().vcpus().count()},
+          {"vcpus", vcpus().count()},
           {"memory_limit_bytes", context.machine().arena_size_max()}};
 }
 
-Json processes(ControlContext& context, ControlSession&, const Json&) {
-  return process_list(context.machine());
+Json processes(ControlContext&, ControlSession&, const Json&) {
+  return process_list();
 }
 
 Json maps(ControlContext& context, ControlSession&, const Json& arguments) {
@@ -81,7 +82,7 @@ Json frames(ControlContext& context, ControlSession&, const Json&) {
 Json snapshots(ControlContext& context, ControlSession&, const Json&) {
   Json json = snapshots_json(collect_figures(context.machine()));
   for (Json& snapshot : json["snapshots"]) {
-    const uint64_t process = process_of_root(context.machine(), snapshot["space"]);
+    const uint64_t process = process_of_root(snapshot["space"]);
     if (process != 0) snapshot["process"] = process;
   }
   return json;

@@ -9,6 +9,7 @@
 #include "vmm/host/clock_ns.h"
 #include "vmm/observe/trace_rings.h"
 #include "vmm/process/exit_watch.h"
+#include "vmm/process/vcpu.h"
 
 namespace dbos::vmm {
 
@@ -27,14 +28,14 @@ void LiveTrace::start(ControlSession& session, const TraceFilter& filter) {
   }
   owner_ = &session;
   filter_ = filter;
-  lost_ = lost_trace_events(machine_);
+  lost_ = lost_trace_events();
 }
 
 void LiveTrace::stop(ControlSession& session) {
   if (owner_ != &session) return;
   stop_trace();
   // What is there is told of, however much waits already; what is too much is counted.
-  if (move_events() == kEventsAtOnce) report_lost(drop_trace_events(machine_));
+  if (move_events() == kEventsAtOnce) report_lost(drop_trace_events());
   owner_ = nullptr;
 }
 
@@ -49,7 +50,7 @@ void LiveTrace::report_lost(uint64_t count) {
 
 uint64_t LiveTrace::move_events() {
   std::vector<TraceEvent> events;
-  const uint32_t count = machine_.vcpus().count();
+  const uint32_t count = vcpus().count();
   uint64_t taken = 0;
   ++first_;  // each is the first one at some time
   for (uint32_t i = 0; i < count; ++i) {
@@ -67,7 +68,7 @@ uint64_t LiveTrace::move_events() {
   for (const TraceEvent& event : events) {
     owner_->output += event_json(event, multiplier, now_ticks, now_ns).dump() + "\n";
   }
-  const uint64_t lost = lost_trace_events(machine_);
+  const uint64_t lost = lost_trace_events();
   report_lost(lost - lost_);
   lost_ = lost;
   return taken;

@@ -9,6 +9,7 @@
 #include "vmm/observe/figures.h"
 #include "vmm/observe/page_walk.h"
 #include "vmm/process/host_process.h"
+#include "vmm/process/vcpu.h"
 
 namespace dbos::vmm {
 namespace {
@@ -34,9 +35,9 @@ struct Running {
 };
 
 // The vCPUs that run a thread of the program.
-std::vector<Running> running(Machine& machine) {
+std::vector<Running> running() {
   std::vector<Running> list;
-  for (const Vcpu& vcpu : machine.vcpus()) {
+  for (const Vcpu& vcpu : vcpus()) {
     const HostProcess* const process = vcpu.process;
     if (vcpu.state.load() != VcpuState::kBusy || process == nullptr) continue;
     if (vcpu.is_alive()) list.push_back({&vcpu, process});
@@ -46,9 +47,9 @@ std::vector<Running> running(Machine& machine) {
 
 }  // namespace
 
-Json process_list(Machine& machine) {
+Json process_list() {
   std::map<uint32_t, Json> by_id;
-  for (const auto& [vcpu, process] : running(machine)) {
+  for (const auto& [vcpu, process] : running()) {
     const uint32_t id = process->process_id;
     Json& json = by_id[id];
     if (json.is_null()) {
@@ -69,16 +70,16 @@ Json process_list(Machine& machine) {
   return list;
 }
 
-uint64_t root_of_process(Machine& machine, uint64_t process_id) {
-  for (const auto& [vcpu, process] : running(machine)) {
+uint64_t root_of_process(uint64_t process_id) {
+  for (const auto& [vcpu, process] : running()) {
     const uint64_t root = process->process_id == process_id ? space_root(vcpu->index) : 0;
     if (root != 0) return root;
   }
   return 0;
 }
 
-uint64_t process_of_root(Machine& machine, uint64_t root) {
-  for (const auto& [vcpu, process] : running(machine)) {
+uint64_t process_of_root(uint64_t root) {
+  for (const auto& [vcpu, process] : running()) {
     if (space_root(vcpu->index) == root) return process->process_id;
   }
   return 0;

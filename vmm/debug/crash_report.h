@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <string>
 
-#include "vmm/machine/vcpu.h"
+#include "vmm/process/vcpu.h"
 
 namespace dbos::vmm {
 

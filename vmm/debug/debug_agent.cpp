@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "vmm/debug/debug_state.h"
+#include "vmm/machine/machine.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/vcpu_thread.h"
 
@@ -13,7 +14,7 @@ Vcpu* agent = nullptr;  // the debugger's thread's
 
 Vcpu* acquire_agent(HostProcess& process) {
   if (agent != nullptr) return agent;
-  Vcpu* const vcpu = machine().vcpus().acquire(process);
+  Vcpu* const vcpu = vcpus().acquire(process);
   if (vcpu == nullptr) return nullptr;
   begin_use(*vcpu, process, Role::kAgent);
   vcpu->page->debug = kDebugAgent;
@@ -41,7 +42,7 @@ size_t perform(Vcpu& vcpu, const DebugRequest& request) {
 size_t transfer_by_agent(DebugOperation operation, uint32_t vcpu, uint64_t address, void* data,
                          size_t size) {
   Vcpu* const own = acquire_agent(*debug_state().process);
-  const Vcpu& thread = machine().vcpus().at(vcpu);
+  const Vcpu& thread = vcpus().at(vcpu);
   const HostProcess* const process = thread.process;
   if (own == nullptr || !is_live(thread) || process == nullptr || process->process_id == 0)
     return 0;
@@ -80,7 +81,7 @@ bool has_debug_registers() {
 void release_agent() {
   if (agent == nullptr) return;
   agent->page->debug = 0;
-  machine().vcpus().release(*agent);
+  vcpus().release(*agent);
   agent = nullptr;
 }
 

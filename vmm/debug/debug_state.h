@@ -17,8 +17,7 @@
 #include "vmm/debug/registers.h"
 #include "vmm/debug/stop.h"
 #include "vmm/host/host_lock.h"
-#include "vmm/machine/machine.h"
-#include "vmm/machine/vcpu.h"
+#include "vmm/process/vcpu.h"
 
 namespace dbos::vmm {
 
@@ -88,7 +87,7 @@ void notify_debugger();
 // visit(Vcpu&, ThreadStop&) for each thread of the program that is there.
 template <typename Visit>
 void for_each_debugged(Visit visit) {
-  for (Vcpu& vcpu : machine().vcpus()) {
+  for (Vcpu& vcpu : vcpus()) {
     ThreadStop& stop = debug_state().threads[vcpu.index];
     if (stop.is_debugged && is_live(vcpu)) visit(vcpu, stop);
   }

@@ -1,7 +1,7 @@
 // What is said when the machine can't go on: one readable page.
 #pragma once
 
-#include "vmm/machine/vcpu.h"
+#include "vmm/process/vcpu.h"
 
 namespace dbos::vmm {
 

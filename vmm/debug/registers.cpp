@@ -4,7 +4,6 @@
 
 #include "vmm/debug/debug_state.h"
 #include "vmm/kvm/kvm_api.h"
-#include "vmm/machine/machine.h"
 #include "vmm/process/host_process.h"
 
 namespace dbos::vmm {
@@ -48,10 +47,10 @@ bool load_special_registers(const Vcpu& vcpu, Registers* registers) {
 }
 
 bool read_kernel_place(uint32_t vcpu, KernelPlace* place) {
-  const Vcpu& thread = machine().vcpus().at(vcpu);
+  const Vcpu& thread = vcpus().at(vcpu);
   kvm_regs registers = {};
-  const bool is_readable = is_live(thread) && is_at_rest(thread) &&
-                           machine().vcpus().is_usable(thread, *debug_state().process);
+  const bool is_readable =
+      is_live(thread) && is_at_rest(thread) && vcpus().is_usable(thread, *debug_state().process);
   if (!is_readable || kvm_call(thread.descriptor, KVM_GET_REGS, &registers) < 0) return false;
   *place = {registers.rip, registers.rbp};
   return true;
@@ -114,7 +113,7 @@ std::vector<ThreadView> debugged_threads() {
 }
 
 bool read_registers(uint32_t vcpu, Registers* registers) {
-  const Vcpu& thread = machine().vcpus().at(vcpu);
+  const Vcpu& thread = vcpus().at(vcpu);
   const ThreadStop& stop = debug_state().threads[vcpu];
   // One that is on its way back from a host call is held in a moment.
   if (is_stopped()) wait_until_at_rest(thread, kPatience_ms);
@@ -124,7 +123,7 @@ bool read_registers(uint32_t vcpu, Registers* registers) {
   registers->general = program_frame(vcpu);
   registers->general.rflags &= ~kFlagTrap;
   if (is_held) return true;
-  registers->has_special = machine().vcpus().is_usable(thread, *debug_state().process) &&
+  registers->has_special = vcpus().is_usable(thread, *debug_state().process) &&
                            load_special_registers(thread, registers);
   return true;
 }
@@ -132,7 +131,7 @@ bool read_registers(uint32_t vcpu, Registers* registers) {
 bool write_registers(uint32_t vcpu, const Registers& registers) {
   const HostLockGuard guard(debug_state().lock);
   ThreadStop& stop = debug_state().threads[vcpu];
-  if (!is_live(machine().vcpus().at(vcpu)) || stop.held.load() == 0) return false;
+  if (!is_live(vcpus().at(vcpu)) || stop.held.load() == 0) return false;
   if (!can_be_loaded(registers)) return false;
   ProgramFrame& frame = program_frame(vcpu);
   const ProgramFrame before = frame;

@@ -12,7 +12,6 @@
 #include "vmm/host/futex.h"
 #include "vmm/host/host_call.h"
 #include "vmm/host/keep_descriptor.h"
-#include "vmm/machine/machine.h"
 #include "vmm/process/attention.h"
 #include "vmm/process/host_process.h"
 
@@ -166,7 +165,7 @@ void release_threads() {
 
 // A fork that was under way makes a child with breakpoints that is not there yet.
 bool has_child_to_come() {
-  for (const Vcpu& vcpu : machine().vcpus()) {
+  for (const Vcpu& vcpu : vcpus()) {
     const bool is_used = vcpu.state.load() == VcpuState::kBusy;
     if (is_used && debug_state().threads[vcpu.index].is_scrubbed) return true;
   }
@@ -296,7 +295,7 @@ std::optional<ProcessEnd> process_end() {
 }
 
 void serve_children() {
-  for (const Vcpu& vcpu : machine().vcpus()) {
+  for (const Vcpu& vcpu : vcpus()) {
     ThreadStop& stop = debug_state().threads[vcpu.index];
     if (!stop.is_scrubbed || stop.held.load() == 0) continue;
     if (is_live(vcpu)) take_out_breakpoints(vcpu.index);

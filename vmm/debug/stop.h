@@ -29,7 +29,7 @@
 #include "hypercall/abi.h"
 #include "vmm/debug/breakpoints.h"
 #include "vmm/debug/registers.h"
-#include "vmm/machine/vcpu.h"
+#include "vmm/process/vcpu.h"
 
 namespace dbos::vmm {
 

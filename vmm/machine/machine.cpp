@@ -60,7 +60,7 @@ void check(int64_t result, const char* what) {
   throw StartError::with_code(static_cast<int>(-result), "can't {}", what);
 }
 
-int64_t access_tsc_offset(const Vcpu& vcpu, uint64_t request, uint64_t& offset) {
+int64_t access_tsc_offset(const KvmVcpu& vcpu, uint64_t request, uint64_t& offset) {
   kvm_device_attr attribute = {};
   attribute.group = KVM_VCPU_TSC_CTRL;
   attribute.attr = KVM_VCPU_TSC_OFFSET;
@@ -115,10 +115,7 @@ void check_linux() {
 }  // namespace
 
 Machine::Machine(uint64_t arena_size_max, HostPages arena_pages, const KernelImage& kernel)
-    : arena_size_max_(arena_size_max),
-      arena_pages_(arena_pages),
-      kernel_entry_(kernel.entry),
-      vcpus_(*this) {
+    : arena_size_max_(arena_size_max), arena_pages_(arena_pages), kernel_entry_(kernel.entry) {
   open_kvm();
   make_regions();
   read_cpuid();
@@ -198,9 +195,7 @@ void Machine::check_cpu() const {
                   physical_address_bits_, kPhysicalAddressBitsMin));
 }
 
-int64_t Machine::initialize_vcpu(Vcpu& vcpu, HostLock& moves) {
-  // First, because the guest may name a vCPU that is lost as well.
-  vcpu.page = reinterpret_cast<HypercallPage*>(vcpu_block(vcpu.index) + kVcpuHypercallOffset);
+int64_t Machine::initialize_vcpu(KvmVcpu& vcpu, HostLock& moves) {
   // KVM takes no vCPU back: one without its run page would be lost.
   int64_t result = look_for_room(run_size_);
   if (result < 0) return result;
@@ -212,16 +207,12 @@ int64_t Machine::initialize_vcpu(Vcpu& vcpu, HostLock& moves) {
     if (low < 0) return low;
     vcpu.descriptor = keep_descriptor(static_cast<int>(low));
   }
-  vcpu.made_as = vcpu.descriptor;
   if (vcpu.descriptor < 0) return vcpu.descriptor;
   const int64_t run = raw_call(__NR_mmap, 0, run_size_, PROT_READ | PROT_WRITE, MAP_SHARED,
                                static_cast<uint64_t>(vcpu.descriptor), 0);
   if (is_errno(run)) return run;
   vcpu.run = reinterpret_cast<kvm_run*>(run);
-  vcpu.immediate_exit = &vcpu.run->immediate_exit;
   vcpu.run->immediate_exit = 0;  // the page fault is better here than in a fork
-  vcpu.page->abi_version = kAbiVersion;
-  vcpu.page->vcpu_index = vcpu.index;
   result = set_cpuid(vcpu.descriptor, cpuid_, vcpu.index);
   if (result < 0) return result;
   // Here and not by the guest's own xsetbv: QEMU's SVM does not intercept that, so KVM would not
@@ -241,7 +232,7 @@ int64_t Machine::initialize_vcpu(Vcpu& vcpu, HostLock& moves) {
 
 // The segments, control registers and boot page tables that every vCPU starts with. Once: a thread
 // that ends leaves them as they are.
-int64_t Machine::enter_long_mode(const Vcpu& vcpu) {
+int64_t Machine::enter_long_mode(const KvmVcpu& vcpu) {
   kvm_sregs special = {};
   const int64_t result = kvm_call(vcpu.descriptor, KVM_GET_SREGS, &special);
   if (result < 0) return result;
@@ -269,7 +260,7 @@ int64_t Machine::enter_long_mode(const Vcpu& vcpu) {
   return kvm_call(vcpu.descriptor, KVM_SET_SREGS, &special);
 }
 
-int64_t Machine::reset_vcpu(const Vcpu& vcpu, uint64_t start_argument) {
+int64_t Machine::reset_vcpu(const KvmVcpu& vcpu, uint64_t start_argument) {
   kvm_regs registers = {};
   registers.rip = kernel_entry_;
   registers.rsp = vcpu_stack_top(vcpu.index);
@@ -279,12 +270,12 @@ int64_t Machine::reset_vcpu(const Vcpu& vcpu, uint64_t start_argument) {
   return kvm_call(vcpu.descriptor, KVM_SET_REGS, &registers);
 }
 
-bool Machine::has_host_tsc(const Vcpu& vcpu) const {
+bool Machine::has_host_tsc(const KvmVcpu& vcpu) const {
   uint64_t offset = 0;
   return access_tsc_offset(vcpu, KVM_GET_DEVICE_ATTR, offset) >= 0 && offset == 0;
 }
 
-bool Machine::inject_exception(const Vcpu& vcpu, uint8_t vector) const {
+bool Machine::inject_exception(const KvmVcpu& vcpu, uint8_t vector) const {
   kvm_vcpu_events events = {};
   const int64_t result = kvm_call(vcpu.descriptor, KVM_GET_VCPU_EVENTS, &events);
   if (result < 0 || events.exception.injected != 0 || events.exception.pending != 0) return false;

@@ -6,10 +6,11 @@
 #include <vector>
 
 #include "hypercall/abi.h"
+#include "vmm/host/host_lock.h"
 #include "vmm/kvm/cpuid.h"
 #include "vmm/loader/kernel_file.h"
+#include "vmm/machine/kvm_vcpu.h"
 #include "vmm/machine/regions.h"
-#include "vmm/machine/vcpu.h"
 #include "vmm/machine/window.h"
 #include "vmm/proxy/guest_memory.h"
 
@@ -31,7 +32,6 @@ class Machine {
   uint32_t physical_address_bits() const { return physical_address_bits_; }
   uint64_t extended_state_mask() const { return extended_state_mask_; }
   GuestMemory& memory() { return memory_; }
-  VcpuPool& vcpus() { return vcpus_; }
   Window& window() { return *window_; }
 
   // Throws StartError where the CPU lacks something. Separate, because a KVM without hardware
@@ -40,19 +40,19 @@ class Machine {
 
   // Makes a vCPU known to KVM: descriptor, run page, CPUID, first state. `moves`: of the process,
   // see HostProcess. Result: 0 or -errno.
-  int64_t initialize_vcpu(Vcpu& vcpu, HostLock& moves);
+  int64_t initialize_vcpu(KvmVcpu& vcpu, HostLock& moves);
 
   // Sets the registers with which a vCPU enters the guest kernel (boot protocol). Its page tables
   // are the boot tables, from the beginning or because the thread before left them so.
-  int64_t reset_vcpu(const Vcpu& vcpu, uint64_t start_argument);
+  int64_t reset_vcpu(const KvmVcpu& vcpu, uint64_t start_argument);
 
   // Whether the vCPU's counter still is the host's. KVM keeps it so only while Linux trusts the
   // counter. By the thread that runs the vCPU.
-  bool has_host_tsc(const Vcpu& vcpu) const;
+  bool has_host_tsc(const KvmVcpu& vcpu) const;
 
   // The vCPU takes this exception, with the error code 0 if it has one, when it is next run. False,
   // with nothing done: another one is on its way, or KVM refused. By the thread that runs the vCPU.
-  bool inject_exception(const Vcpu& vcpu, uint8_t vector) const;
+  bool inject_exception(const KvmVcpu& vcpu, uint8_t vector) const;
 
   // Service::kArenaGrow: adds the slot of a chunk. Result: its usable bytes, or -errno. For a chunk
   // that is there it answers the same again. From any thread.
@@ -62,7 +62,7 @@ class Machine {
   int64_t make_trace_region();
 
  private:
-  int64_t enter_long_mode(const Vcpu& vcpu);
+  int64_t enter_long_mode(const KvmVcpu& vcpu);
   void open_kvm();
   void make_regions();
   void read_cpuid();
@@ -80,7 +80,6 @@ class Machine {
   GuestMemory memory_;
   HostLock arena_lock_;  // for the growing of the arena, which is sound to do again from the start
   std::unique_ptr<Window> window_;
-  VcpuPool vcpus_;
 };
 
 // The one machine of this dbos-run.

@@ -27,7 +27,7 @@ constexpr double kInstructions = 2.0 * kTurns;  // dec, jnz
 // The exit alone: out %al, $0xdb; jmp back
 constexpr uint8_t kExitProbe[] = {0xe6, kHypercallPort, 0xeb, 0xfc};
 
-void start_at(const Vcpu& vcpu, uint64_t address, uint32_t turns) {
+void start_at(const KvmVcpu& vcpu, uint64_t address, uint32_t turns) {
   kvm_regs registers = {};
   kvm_call(vcpu.descriptor, KVM_GET_REGS, &registers);
   registers.rip = address;
@@ -35,7 +35,7 @@ void start_at(const Vcpu& vcpu, uint64_t address, uint32_t turns) {
   kvm_call(vcpu.descriptor, KVM_SET_REGS, &registers);
 }
 
-double run_once_ns(const Vcpu& vcpu) {
+double run_once_ns(const KvmVcpu& vcpu) {
   const auto begin = std::chrono::steady_clock::now();
   int64_t result;
   do {
@@ -58,7 +58,7 @@ double run_once_ns(const Vcpu& vcpu) {
 }
 
 // The least of some rounds, and of more until it is below `enough_ns`.
-double least_ns(const Vcpu& vcpu, double enough_ns) {
+double least_ns(const KvmVcpu& vcpu, double enough_ns) {
   double least = run_once_ns(vcpu);
   for (int i = 1; i < kRounds || (i < kRoundsMax && least > enough_ns); ++i) {
     least = std::min(least, run_once_ns(vcpu));
@@ -72,7 +72,7 @@ void map_probe_page(BootTables& tables) {
   tables.map(kProbeAddress, kRingCheckAddress, kPageSize, PageRights::kReadExecute);
 }
 
-RingCheck check_ring(Vcpu& vcpu) {
+RingCheck check_ring(KvmVcpu& vcpu) {
   auto* const code = reinterpret_cast<uint8_t*>(kRingCheckAddress);
   std::memcpy(code, kProbe, sizeof kProbe);
   std::memcpy(code + 64, kExitProbe, sizeof kExitProbe);

@@ -8,7 +8,7 @@
 #include <string>
 
 #include "vmm/machine/boot_tables.h"
-#include "vmm/machine/vcpu.h"
+#include "vmm/machine/kvm_vcpu.h"
 
 namespace dbos::vmm {
 
@@ -23,7 +23,7 @@ struct RingCheck {
 void map_probe_page(BootTables& tables);
 
 // Measures on a vCPU that has not been started yet. Throws StartError.
-RingCheck check_ring(Vcpu& vcpu);
+RingCheck check_ring(KvmVcpu& vcpu);
 
 // The sentence for a host that interprets ring 0.
 std::string interpreted_message(const RingCheck& check);

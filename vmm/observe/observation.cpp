@@ -22,7 +22,7 @@ void choose(const TracedCalls& calls) {
 
 }  // namespace
 
-void start_observation(const Vcpu& vcpu) {
+void start_observation(const KvmVcpu& vcpu) {
   constexpr uint64_t kNsPerMs = 1'000'000;
   const int64_t tsc_khz = kvm_call(vcpu.descriptor, KVM_GET_TSC_KHZ);
   // A multiplier of 32 bits: from 4 MHz on.
@@ -47,7 +47,7 @@ void set_time_all(bool on) {
 TraceStart start_trace(Machine& machine, const TracedCalls& calls) {
   if (do_threads_print()) return TraceStart::kBusyWithLog;
   if (make_trace_rings(machine) < 0) return TraceStart::kNoMemory;
-  drop_trace_events(machine);  // what the last trace left is nobody's
+  drop_trace_events();  // what the last trace left is nobody's
   choose(calls);
   set_flags(kObserveTrace);
   return TraceStart::kStarted;

@@ -9,7 +9,7 @@
 namespace dbos::vmm {
 
 // Before the first vCPU runs: tells the guest how fast the TSC ticks. `vcpu` is any.
-void start_observation(const Vcpu& vcpu);
+void start_observation(const KvmVcpu& vcpu);
 
 // dbos-run --trace: every call is printed by the thread that made it, before it goes on; none is
 // lost. Throws StartError.

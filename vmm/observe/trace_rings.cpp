@@ -3,6 +3,7 @@
 #include "vmm/log.h"
 #include "vmm/observe/call_text.h"
 #include "vmm/process/exit_watch.h"
+#include "vmm/process/vcpu.h"
 
 namespace dbos::vmm {
 namespace {
@@ -45,19 +46,19 @@ void print_trace(uint32_t vcpu) {
   });
 }
 
-uint64_t drop_trace_events(Machine& machine) {
+uint64_t drop_trace_events() {
   uint64_t count = 0;
-  for (const Vcpu& vcpu : machine.vcpus()) {
+  for (const Vcpu& vcpu : vcpus()) {
     count += drain_trace_ring(trace_ring(vcpu.index), taken[vcpu.index], TraceRing::kEvents,
                               [](const TraceEvent&) {});
   }
   return count;
 }
 
-uint64_t lost_trace_events(Machine& machine) {
+uint64_t lost_trace_events() {
   if (!is_made) return 0;
   uint64_t lost = 0;
-  for (const Vcpu& vcpu : machine.vcpus()) {
+  for (const Vcpu& vcpu : vcpus()) {
     lost += trace_ring(vcpu.index).lost.load(std::memory_order_relaxed);
   }
   return lost;

@@ -42,9 +42,9 @@ bool do_threads_print();
 void print_trace(uint32_t vcpu);
 
 // Takes all that is there out of all rings. Result: how many events.
-uint64_t drop_trace_events(Machine& machine);
+uint64_t drop_trace_events();
 
 // Sum over all vCPUs of the events that found no place.
-uint64_t lost_trace_events(Machine& machine);
+uint64_t lost_trace_events();
 
 }  // namespace dbos::vmm

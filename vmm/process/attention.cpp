@@ -50,8 +50,8 @@ int64_t set_attention_region(uint64_t begin, uint64_t end, uint64_t restart_addr
 
 // A child of vfork() shares the address space, and so has to interrupt another process's vCPUs.
 int64_t interrupt_vcpu(const Vcpu& caller, uint64_t index) {
-  if (index >= machine().vcpus().count()) return -EINVAL;
-  Vcpu& target = machine().vcpus().at(static_cast<uint32_t>(index));
+  if (index >= vcpus().count()) return -EINVAL;
+  Vcpu& target = vcpus().at(static_cast<uint32_t>(index));
   return &target == &caller ? 0 : kick(target);
 }
 

@@ -13,7 +13,7 @@
 
 #include <cstdint>
 
-#include "vmm/machine/vcpu.h"
+#include "vmm/process/vcpu.h"
 
 namespace dbos::vmm {
 

@@ -124,7 +124,7 @@ void exchange_limits(MemoryLimits& limits) {
 }
 
 bool is_only_thread(const Vcpu& vcpu) {
-  for (const Vcpu& other : machine().vcpus()) {
+  for (const Vcpu& other : vcpus()) {
     if (&other != &vcpu && other.process == vcpu.process && other.is_alive()) return false;
   }
   return true;

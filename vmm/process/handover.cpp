@@ -9,7 +9,6 @@
 #include "vmm/host/descriptor_message.h"
 #include "vmm/host/host_lock.h"
 #include "vmm/host/keep_descriptor.h"
-#include "vmm/machine/machine.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/steward.h"
 
@@ -29,7 +28,7 @@ int receiver = -1;
 void give_to(Vcpu& vcpu, const HostProcess& own) {
   vcpu.descriptor = vcpu.made_as = vcpu.handed_over;
   vcpu.receiver = nullptr;
-  vcpu.sequence = machine().vcpus().take_sequence();
+  vcpu.sequence = vcpus().take_sequence();
   vcpu.creator = &own;
 }
 
@@ -64,8 +63,8 @@ void receive_descriptors(const HostProcess& own) {
     int descriptor = -1;
     const HostLockGuard guard(own.moves);
     if (receive_with_file(receiver, &index, sizeof index, &descriptor, MSG_DONTWAIT) < 0) return;
-    if (descriptor < 0 || index >= machine().vcpus().count()) continue;
-    Vcpu& vcpu = machine().vcpus().at(index);
+    if (descriptor < 0 || index >= vcpus().count()) continue;
+    Vcpu& vcpu = vcpus().at(index);
     vcpu.handed_over = keep_descriptor(descriptor);
     if (vcpu.handed_over >= 0) vcpu.receiver = &own;
   }
@@ -76,16 +75,15 @@ bool can_lend(const Vcpu& vcpu, const HostProcess& own) {
 }
 
 void use_descriptor_of(Vcpu& vcpu, const HostProcess& own) {
-  const bool is_usable = machine().vcpus().is_usable(vcpu, own);
+  const bool is_usable = vcpus().is_usable(vcpu, own);
   vcpu.descriptor = is_usable ? vcpu.made_as : vcpu.handed_over;
 }
 
 void take_over_free_vcpus(const HostProcess& own) {
-  VcpuPool& vcpus = machine().vcpus();
-  for (Vcpu& vcpu : vcpus) {
-    if (!can_lend(vcpu, own) || uses_vcpus(*vcpu.creator) || !vcpus.take(vcpu)) continue;
+  for (Vcpu& vcpu : vcpus()) {
+    if (!can_lend(vcpu, own) || uses_vcpus(*vcpu.creator) || !vcpus().take(vcpu)) continue;
     give_to(vcpu, own);
-    vcpus.release(vcpu);
+    vcpus().release(vcpu);
   }
 }
 

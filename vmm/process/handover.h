@@ -5,7 +5,7 @@
 // have.
 #pragma once
 
-#include "vmm/machine/vcpu.h"
+#include "vmm/process/vcpu.h"
 
 namespace dbos::vmm {
 

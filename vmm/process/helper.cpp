@@ -6,7 +6,6 @@
 
 #include "hypercall/abi.h"
 #include "vmm/log.h"
-#include "vmm/machine/machine.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/vcpu_thread.h"
 
@@ -43,7 +42,7 @@ int64_t request_helper(Vcpu& creator, uint64_t start_argument, uint64_t flags) {
   waiting_argument.store(start_argument);
   if (makes_tables.load()) {
     start_waiting_helper(creator);
-    machine().vcpus().prepare(*creator.process, 1);  // in the place of the one that it has taken
+    vcpus().prepare(*creator.process, 1);  // in the place of the one that it has taken
   }
   return 0;
 }

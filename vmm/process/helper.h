@@ -8,7 +8,7 @@
 
 #include <cstdint>
 
-#include "vmm/machine/vcpu.h"
+#include "vmm/process/vcpu.h"
 
 namespace dbos::vmm {
 

@@ -11,7 +11,7 @@
 #include "vmm/host/host_call.h"
 #include "vmm/host/host_lock.h"
 #include "vmm/host/signal_mask.h"
-#include "vmm/machine/machine.h"
+#include "vmm/process/vcpu.h"
 
 namespace dbos::vmm {
 namespace {
@@ -43,7 +43,7 @@ Records needed_records() {
     add(process.parent);
     add(process.guardian.load());
   }
-  for (const Vcpu& vcpu : machine().vcpus()) {
+  for (const Vcpu& vcpu : vcpus()) {
     if (vcpu.state.load() == VcpuState::kBusy || vcpu.host_thread.load() != 0) add(vcpu.process);
   }
   return needed;
@@ -70,12 +70,11 @@ Records claim_ended() {
 
 // Whoever takes the vCPU meanwhile writes its process, or has given it another creator.
 void forget_processes(Vcpu& vcpu, const Records& ended) {
-  VcpuPool& vcpus = machine().vcpus();
-  if (holds(ended, vcpu.creator) && vcpus.take(vcpu)) {
+  if (holds(ended, vcpu.creator) && vcpus().take(vcpu)) {
     if (holds(ended, vcpu.creator)) {
       vcpu.state.store(VcpuState::kLost);
     } else {
-      vcpus.release(vcpu);
+      vcpus().release(vcpu);
     }
   }
   HostProcess* process = vcpu.process;
@@ -98,7 +97,7 @@ void release_ended() {
   const HostLockGuard guard(release_lock);
   if (guard.is_from_the_dead()) give_back_claims();
   const Records ended = claim_ended();
-  for (Vcpu& vcpu : machine().vcpus()) forget_processes(vcpu, ended);
+  for (Vcpu& vcpu : vcpus()) forget_processes(vcpu, ended);
   for (HostProcess& process : processes) {
     if (ended.test(index_of(process))) process.record.store(RecordState::kFree);
   }
@@ -107,7 +106,7 @@ void release_ended() {
 // The record of a process with a host thread that is there, because the record of one that is gone
 // stays for a while, and Linux may have given its id away again. Null: it is none of ours.
 HostProcess* process_with_id(uint32_t id) {
-  for (const Vcpu& vcpu : machine().vcpus()) {
+  for (const Vcpu& vcpu : vcpus()) {
     HostProcess* const process = vcpu.process;
     const bool is_there = process != nullptr && vcpu.host_thread.load() != 0;
     if (is_there && process->process_id == id) return process;
@@ -156,7 +155,7 @@ const HostProcess* passed_over(uint32_t id) {
 }  // namespace
 
 bool uses_vcpus(const HostProcess& process) {
-  for (const Vcpu& vcpu : machine().vcpus()) {
+  for (const Vcpu& vcpu : vcpus()) {
     if (vcpu.process == &process && vcpu.state.load() == VcpuState::kBusy) return true;
     if (vcpu.process == &process && vcpu.host_thread.load() != 0) return true;
   }
@@ -210,14 +209,14 @@ bool is_fork_of_ours(uint32_t process_id) {
 }
 
 bool has_thread(const HostProcess& process) {
-  for (const Vcpu& vcpu : machine().vcpus()) {
+  for (const Vcpu& vcpu : vcpus()) {
     if (vcpu.process == &process && vcpu.host_thread.load() != 0) return true;
   }
   return false;
 }
 
 const HostProcess* another_process(const HostProcess& than) {
-  for (const Vcpu& vcpu : machine().vcpus()) {
+  for (const Vcpu& vcpu : vcpus()) {
     const HostProcess* const process = vcpu.process;
     const bool lives = vcpu.is_alive() && vcpu.host_thread.load() != 0;
     if (lives && process != nullptr && process != &than) return process;

@@ -2,7 +2,6 @@
 
 #include <cerrno>
 
-#include "vmm/machine/machine.h"
 #include "vmm/process/host_process.h"
 
 namespace dbos::vmm {
@@ -34,7 +33,7 @@ void take_back(const Vcpu& maker, Vcpu& child, Making::Way way) {
     return;
   }
   child.host_thread.store(0);
-  machine().vcpus().release(child);
+  vcpus().release(child);
 }
 
 int64_t result_of_making(Vcpu& maker) {

@@ -2,7 +2,7 @@
 // is a general protection fault.
 #pragma once
 
-#include "vmm/machine/vcpu.h"
+#include "vmm/process/vcpu.h"
 
 namespace dbos::vmm {
 

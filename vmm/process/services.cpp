@@ -19,6 +19,7 @@
 #include "vmm/kvm/kvm_api.h"
 #include "vmm/log.h"
 #include "vmm/machine/clock.h"
+#include "vmm/machine/machine.h"
 #include "vmm/machine/window.h"
 #include "vmm/observe/trace_rings.h"
 #include "vmm/process/attention.h"
@@ -140,8 +141,8 @@ int64_t refresh_guest_clock(const Vcpu& vcpu) {
 
 int64_t wake(const Call& call) {
   const uint64_t index = call.arguments[0];
-  if (index >= machine().vcpus().count()) return -EINVAL;
-  uint32_t& word = machine().vcpus().at(static_cast<uint32_t>(index)).page->park_word;
+  if (index >= vcpus().count()) return -EINVAL;
+  uint32_t& word = vcpus().at(static_cast<uint32_t>(index)).page->park_word;
   __atomic_store_n(&word, 1, __ATOMIC_SEQ_CST);
   const int64_t result = futex_wake(word);
   return result < 0 ? result : 0;

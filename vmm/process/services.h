@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "hypercall/abi.h"
-#include "vmm/machine/vcpu.h"
+#include "vmm/process/vcpu.h"
 
 namespace dbos::vmm {
 

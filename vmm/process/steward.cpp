@@ -58,7 +58,7 @@ void note_failure(int error) {
 // All of it is sound to do again: whoever adopts the vCPU may be killed as well, in the guest or
 // here.
 bool begin_adoption(Vcpu& vcpu, const HostProcess& own, uint32_t adopter) {
-  if (!machine().vcpus().is_usable(vcpu, own) && !can_lend(vcpu, own)) return false;
+  if (!vcpus().is_usable(vcpu, own) && !can_lend(vcpu, own)) return false;
   if (!vcpu.begin_adoption(adopter)) return false;
   use_descriptor_of(vcpu, own);
   vcpu.role.store(Role::kAdopted);
@@ -81,7 +81,7 @@ bool begin_adoption(Vcpu& vcpu, const HostProcess& own, uint32_t adopter) {
 void end_adoption(Vcpu& vcpu) {
   vcpu.descriptor = vcpu.made_as;
   vcpu.end_life();
-  if (vcpu.state.load() != VcpuState::kLost) machine().vcpus().release(vcpu);
+  if (vcpu.state.load() != VcpuState::kLost) vcpus().release(vcpu);
 }
 
 // What the steward waits for.
@@ -98,7 +98,7 @@ struct Watched {
 
 void collect(const HostProcess& own, Watched& watched) {
   watched.add(doorbell.load(), doorbell);
-  for (const Vcpu& vcpu : machine().vcpus()) {
+  for (const Vcpu& vcpu : vcpus()) {
     if (watched.count > kWatchedMax) break;
     if (vcpu.state.load() != VcpuState::kBusy) continue;
     // Another thread is at it, and may be killed before it is done.
@@ -121,7 +121,7 @@ void wait_without_waitv(int64_t result) {
 // One turn over the vCPUs; `adopted` are those that have not ended yet.
 void reap_in_turn(const HostProcess& process, std::bitset<kVcpuCountMax>& adopted) {
   const uint32_t self = own_thread_id();
-  for (Vcpu& vcpu : machine().vcpus()) {
+  for (Vcpu& vcpu : vcpus()) {
     const uint32_t i = vcpu.index;
     if (!adopted.test(i) && begin_adoption(vcpu, process, self)) adopted.set(i);
     if (!adopted.test(i) || run_adopted(vcpu) == Adopted::kWaits) continue;

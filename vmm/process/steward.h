@@ -8,7 +8,7 @@
 // vfork() as well. Whoever adopts may be killed at it: another one goes on where it stopped.
 #pragma once
 
-#include "vmm/machine/vcpu.h"
+#include "vmm/process/vcpu.h"
 
 namespace dbos::vmm {
 

@@ -41,7 +41,7 @@ void change_name(long request, const Vcpu& vcpu) {
 
 uint32_t parked_count(const HostProcess& process) {
   uint32_t count = 0;
-  for (const Vcpu& vcpu : machine().vcpus()) {
+  for (const Vcpu& vcpu : vcpus()) {
     if (vcpu.process == &process && vcpu.state.load() == VcpuState::kParked) ++count;
   }
   return count;
@@ -168,7 +168,7 @@ Vcpu* take_parked_thread(const Vcpu& creator) {
   const bool is_plain =
       creator.keeps_thread.load() != 0 && creator.process->changed_attributes.load() == 0;
   if (!is_plain) return nullptr;
-  for (Vcpu& vcpu : machine().vcpus()) {
+  for (Vcpu& vcpu : vcpus()) {
     VcpuState expected = VcpuState::kParked;
     const bool fits = vcpu.process == creator.process && vcpu.host_thread.load() != 0;
     if (fits && vcpu.state.compare_exchange_strong(expected, VcpuState::kBusy)) {

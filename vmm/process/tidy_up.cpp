@@ -4,7 +4,6 @@
 #include <poll.h>
 
 #include "vmm/host/host_call.h"
-#include "vmm/machine/machine.h"
 #include "vmm/process/helper.h"
 #include "vmm/process/host_process.h"
 #include "vmm/process/steward.h"
@@ -56,8 +55,7 @@ void tidy_up_after_fork(Vcpu& vcpu, const Call& call) {
     ring_steward();
     if (!is_idle) return;
   }
-  VcpuPool& vcpus = machine().vcpus();
-  if (!vcpus.prepare_one(process, is_idle ? ready_vcpus(process) : kReadyAtLeast) || !is_idle)
+  if (!vcpus().prepare_one(process, is_idle ? ready_vcpus(process) : kReadyAtLeast) || !is_idle)
     return;
   start_waiting_helper(vcpu);
   AfterFork expected = AfterFork::kTidyingUp;  // unless it has forked again

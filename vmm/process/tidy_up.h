@@ -9,7 +9,7 @@
 #pragma once
 
 #include "hypercall/abi.h"
-#include "vmm/machine/vcpu.h"
+#include "vmm/process/vcpu.h"
 
 namespace dbos::vmm {
 

@@ -14,6 +14,7 @@
 #include "vmm/host/host_lock.h"
 #include "vmm/kvm/kvm_api.h"
 #include "vmm/log.h"
+#include "vmm/machine/machine.h"
 #include "vmm/process/allowed_calls.h"
 #include "vmm/process/attention.h"
 #include "vmm/process/death_signal.h"
@@ -187,7 +188,7 @@ void prepare_start(Vcpu& vcpu, const Vcpu& creator, uint64_t start_argument, Bir
 // A vCPU for a new thread of `process`; the creator's process has its descriptor.
 Vcpu* acquire_vcpu(const Vcpu& creator, HostProcess& process, uint64_t start_argument, Birth birth,
                    Role role = Role::kProgram) {
-  Vcpu* const vcpu = machine().vcpus().acquire(*creator.process);
+  Vcpu* const vcpu = vcpus().acquire(*creator.process);
   if (vcpu == nullptr) return nullptr;
   begin_use(*vcpu, process, role);
   vcpu->page->process_id = 0;  // until it begins: the last user's is nobody's any more
@@ -314,7 +315,7 @@ int64_t make_process(Vcpu& creator, uint64_t start_argument, uint64_t exit_signa
     return -EAGAIN;
   }
   process->record.store(RecordState::kLive);
-  process->fork_sequence = machine().vcpus().next_sequence();
+  process->fork_sequence = vcpus().next_sequence();
   return start_host_process(creator, *vcpu, exit_signal, waits_for_exec, result_address);
 }
 
@@ -399,6 +400,7 @@ int64_t fork_process(Vcpu& creator, uint64_t start_argument, uint64_t exit_signa
 }
 
 Vcpu& adopt_first_thread() {
+  make_vcpu_pool();
   // Under a seccomp profile that forbids this, every holder of a HostLock would look dead.
   if (!shares_our_memory(own_thread_id())) {
     throw StartError(
@@ -412,15 +414,14 @@ Vcpu& adopt_first_thread() {
     throw StartError::with_code(static_cast<int>(-result),
                                 "Linux gives no socket for virtual CPUs");
   }
-  Vcpu* const vcpu = machine().vcpus().acquire(*process);
+  Vcpu* const vcpu = vcpus().acquire(*process);
   if (vcpu == nullptr) {
-    throw StartError::with_code(static_cast<int>(-machine().vcpus().failure()),
-                                "can't make a virtual CPU");
+    throw StartError::with_code(static_cast<int>(-vcpus().failure()), "can't make a virtual CPU");
   }
   if (const int64_t result = machine().reset_vcpu(*vcpu, 0); result < 0) {
     throw StartError::with_code(static_cast<int>(-result), "KVM can't set up a virtual CPU");
   }
-  machine().vcpus().prepare(*process, kReadyAtStart);
+  vcpus().prepare(*process, kReadyAtStart);
   begin_use(*vcpu, *process, Role::kProgram);
   process->record.store(RecordState::kLive);
   vcpu->page->process_id = process->process_id;

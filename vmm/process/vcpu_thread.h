@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "vmm/machine/machine.h"
+#include "vmm/process/vcpu.h"
 
 namespace dbos::vmm {
 

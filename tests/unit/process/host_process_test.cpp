@@ -8,7 +8,7 @@
 
 #include "tests/unit/killed_beside.h"
 #include "vmm/log.h"
-#include "vmm/machine/machine.h"
+#include "vmm/process/vcpu.h"
 
 namespace {
 
@@ -20,11 +20,11 @@ void (*at_that_look)() = nullptr;
 
 namespace dbos::vmm {
 
-// Of a machine only the virtual CPUs are looked at, and there are none.
-Machine& machine() {
-  alignas(Machine) static unsigned char nothing[sizeof(Machine)];
+// There are none.
+VcpuPool& vcpus() {
+  alignas(VcpuPool) static unsigned char nothing[sizeof(VcpuPool)];
   if (looks_left > 0 && --looks_left == 0) at_that_look();
-  return *reinterpret_cast<Machine*>(nothing);
+  return *reinterpret_cast<VcpuPool*>(nothing);
 }
 void write_to_log(std::string_view /*text*/) {}
 bool VcpuPool::take(Vcpu& /*vcpu*/) {

@@ -1,8 +1,9 @@
-#include "vmm/machine/vcpu.h"
+#include "vmm/process/vcpu.h"
 
 #include <atomic>
 #include <cerrno>
 
+#include "vmm/kvm/kvm_api.h"
 #include "vmm/log.h"
 #include "vmm/machine/machine.h"
 #include "vmm/process/exit_statistics.h"
@@ -20,6 +21,9 @@ bool is_free_in(VcpuState state, const Vcpu& vcpu) {
   const bool is_left = state == VcpuState::kEnded || state == VcpuState::kParked;
   return is_left && vcpu.host_thread.load() == 0;
 }
+
+// Never freed: other processes and threads use it until the very end.
+VcpuPool* the_pool = nullptr;
 
 // Not from the heap: whoever makes a vCPU may be killed, and would leave malloc's lock behind.
 ExitStatistics exit_statistics[kVcpuCountMax];
@@ -111,7 +115,15 @@ int64_t VcpuPool::make(Vcpu& vcpu, const HostProcess& process) {
   if (vcpu.block == nullptr) return -EAGAIN;  // Linux gives no thread
   vcpu.statistics = &exit_statistics[vcpu.index];
   vcpu.current_call.store(kNoCall);
-  return machine_.initialize_vcpu(vcpu, process.moves);
+  // First, because the guest may name a vCPU that is lost as well.
+  vcpu.page = reinterpret_cast<HypercallPage*>(vcpu_block(vcpu.index) + kVcpuHypercallOffset);
+  const int64_t result = machine().initialize_vcpu(vcpu, process.moves);
+  if (result < 0) return result;
+  vcpu.made_as = vcpu.descriptor;
+  vcpu.immediate_exit = &vcpu.run->immediate_exit;
+  vcpu.page->abi_version = kAbiVersion;
+  vcpu.page->vcpu_index = vcpu.index;
+  return 0;
 }
 
 Vcpu* VcpuPool::create(const HostProcess& process) {
@@ -146,6 +158,14 @@ void VcpuPool::note_failure(int64_t result) {
   static std::atomic<bool> is_told{false};
   failure_.store(result);
   log_once(is_told, LogLevel::kInfo, "a vCPU could not be made: errno {}", -result);
+}
+
+VcpuPool& vcpus() {
+  return *the_pool;
+}
+
+void make_vcpu_pool() {
+  the_pool = new VcpuPool;
 }
 
 }  // namespace dbos::vmm

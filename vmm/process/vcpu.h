@@ -10,9 +10,8 @@
 
 #include "hypercall/abi.h"
 #include "vmm/host/host_lock.h"
+#include "vmm/machine/kvm_vcpu.h"
 #include "vmm/process/signals.h"
-
-struct kvm_run;
 
 namespace dbos::vmm {
 
@@ -53,12 +52,9 @@ struct alignas(8) Life {  // of one load or exchange
   uint32_t adopter;
 };
 
-struct Vcpu : SignalContext {
+struct Vcpu : KvmVcpu, SignalContext {
   std::atomic<VcpuState> state;
-  uint32_t index;
-  int descriptor;  // in the process that runs it
-  int made_as;     // its number in the creator, and in processes that it forked afterwards
-  kvm_run* run;
+  int made_as;  // its number in the creator, and in processes that it forked afterwards
   const HostProcess* creator;   // who has the descriptor, with those it forked later
   const HostProcess* receiver;  // who has it as well, as `handed_over` (handover.h); null: nobody
   int handed_over;
@@ -101,12 +97,8 @@ struct Vcpu : SignalContext {
   }
 };
 
-class Machine;
-
 class VcpuPool {
  public:
-  explicit VcpuPool(Machine& machine) : machine_(machine) {}
-
   // A vCPU for a new host thread of `process`. One that was never run is taken first: KVM waits for
   // an RCU grace period (10 to 20 ms) when a vCPU changes its thread. Null at the limit.
   Vcpu* acquire(const HostProcess& process);
@@ -149,12 +141,15 @@ class VcpuPool {
   void note_failure(int64_t result);
   int64_t make(Vcpu& vcpu, const HostProcess& process);
 
-  Machine& machine_;
   HostLock create_lock_;  // guards the making of vCPUs
   std::atomic<int64_t> failure_{0};
   Vcpu vcpus_[kVcpuCountMax] = {};
   std::atomic<uint32_t> count_{0};
   std::atomic<uint64_t> next_sequence_{1};
 };
+
+// The one pool of this dbos-run, which the first thread makes.
+VcpuPool& vcpus();
+void make_vcpu_pool();
 
 }  // namespace dbos::vmm
