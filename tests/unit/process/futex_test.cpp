@@ -297,6 +297,7 @@ TEST_CASE("a priority inheritance futex goes from owner to waiter in order") {
 }
 
 TEST_CASE("priority inheritance futexes refuse what Linux refuses") {
+  const fake::ProgramThread owner(process(), 78);
   fake::ProgramThread self(process(), 77);
   u32 word = 77;
   CHECK(private_call(&word, FUTEX_LOCK_PI, 0) == -EDEADLK);
@@ -307,6 +308,8 @@ TEST_CASE("priority inheritance futexes refuse what Linux refuses") {
   const Time past{0, 1};
   CHECK(private_call(&word, FUTEX_LOCK_PI, 0, pointer_to(past)) == -ETIMEDOUT);
   CHECK(word == (78 | FUTEX_WAITERS));
+  word = 79;  // nobody's
+  CHECK(private_call(&word, FUTEX_LOCK_PI, 0) == -ESRCH);
   word = FUTEX_OWNER_DIED;
   CHECK(private_call(&word, FUTEX_TRYLOCK_PI, 0) == 0);
   CHECK(word == (77 | FUTEX_OWNER_DIED));
