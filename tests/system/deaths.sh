@@ -26,14 +26,12 @@ for name in "QUIT", "ABRT", "TRAP", "SYS", "XCPU", "SEGV", "BUS", "TERM":
 print("alive", flush=True)
 if sys.argv[1] == "fault": ctypes.string_at(0)
 os._exit(7)'
-  for ending in 'exit 7' 'signal 11'; do
-    for runner in native dbos; do
-      local command=("$python" -c "$code" "${ending/signal 11/fault}")
-      [[ $runner = native ]] || command=("${dbos[@]}" "${command[@]}")
-      one "$ending" "${namespace[@]}" "${command[@]}"
-      expect "what it prints, $runner" alive "$(<one.out)"
-    done
-  done
+  one 'exit 7' "${namespace[@]}" "$python" -c "$code" lives
+  one 'exit 7' "${namespace[@]}" "${dbos[@]}" "$python" -c "$code" lives
+  expect 'what it prints' alive "$(<one.out)"
+  one 'signal 11' "${namespace[@]}" "$python" -c "$code" fault
+  one 'exit 139' "${namespace[@]}" "${dbos[@]}" "$python" -c "$code" fault
+  expect 'what it prints' alive "$(<one.out)"
 }
 
 # Not natively: QEMU 7.2 reads the stack of an iretq in ring 3 with the rights of ring 0.
