@@ -58,7 +58,7 @@ void wait_for_close(DebugChannel& client) {
   const auto end = Clock::now() + kPatienceOfEnd;
   for (bool is_closed = false; !is_closed && Clock::now() < end;) {
     pollfd woken = {sockets.debugger, POLLIN, 0};
-    poll(&woken, 1, 50);
+    wait_for_events({&woken, 1}, 50);
     clear_wake_up();
     client.take_input(&is_closed);
   }
