@@ -86,13 +86,6 @@ class FrameAllocator {
   void drain_caches();
 
   FrameCounts counts();
-  // Kept for snapshots only: the same numbers as in counts(), without a lock.
-  u64 retired_pages() const {
-    return static_cast<u64>(retired_pages_.load(std::memory_order_relaxed));
-  }
-  u64 retired_nodes() const {
-    return static_cast<u64>(retired_nodes_.load(std::memory_order_relaxed));
-  }
   // Adds to the counts of retired frames.
   void count_retired(FrameKind kind, i64 change);
 

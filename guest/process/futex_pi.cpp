@@ -1,9 +1,7 @@
 // FUTEX_LOCK_PI and its kin. The word holds the owner's thread id, FUTEX_WAITERS when the owner
 // must enter the kernel to unlock, and FUTEX_OWNER_DIED.
-#include <asm/unistd_64.h>
 #include <linux/futex.h>
 
-#include "guest/hypercall.h"
 #include "guest/memory/user_copy.h"
 #include "guest/memory/window_object.h"
 #include "guest/process/futex.h"

@@ -152,14 +152,24 @@ const HostProcess* passed_over(uint32_t id) {
   return nullptr;
 }
 
+template <typename Condition>
+bool has_vcpu(const HostProcess& process, Condition condition) {
+  for (const Vcpu& vcpu : vcpus()) {
+    if (vcpu.process == &process && condition(vcpu)) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 bool uses_vcpus(const HostProcess& process) {
-  for (const Vcpu& vcpu : vcpus()) {
-    if (vcpu.process == &process && vcpu.state.load() == VcpuState::kBusy) return true;
-    if (vcpu.process == &process && vcpu.host_thread.load() != 0) return true;
-  }
-  return false;
+  return has_vcpu(process, [](const Vcpu& vcpu) {
+    return vcpu.state.load() == VcpuState::kBusy || vcpu.host_thread.load() != 0;
+  });
+}
+
+bool has_thread(const HostProcess& process) {
+  return has_vcpu(process, [](const Vcpu& vcpu) { return vcpu.host_thread.load() != 0; });
 }
 
 HostProcess* acquire_process(HostProcess* parent) {
@@ -206,13 +216,6 @@ void inherit_descriptors(HostProcess& process) {
 bool is_fork_of_ours(uint32_t process_id) {
   const HostProcess* const process = process_id == 0 ? nullptr : process_with_id(process_id);
   return process != nullptr && process->parent != nullptr;
-}
-
-bool has_thread(const HostProcess& process) {
-  for (const Vcpu& vcpu : vcpus()) {
-    if (vcpu.process == &process && vcpu.host_thread.load() != 0) return true;
-  }
-  return false;
 }
 
 const HostProcess* another_process(const HostProcess& than) {

@@ -52,6 +52,8 @@ HostProcess* acquire_process(HostProcess* parent);
 
 // Whether it has a host thread, or a vCPU that is still to be adopted. If not, it is gone.
 bool uses_vcpus(const HostProcess& process);
+// Whether a thread of it is there; its first one may have ended before others.
+bool has_thread(const HostProcess& process);
 
 // In the new process, before anything else: it has the descriptors that its parent had kept by
 // then.
@@ -59,8 +61,6 @@ void inherit_descriptors(HostProcess& process);
 // Whether it is a process that the program forked, alive and not gone into another program. An id
 // that Linux has given to somebody else is not.
 bool is_fork_of_ours(uint32_t process_id);
-// Whether a thread of it is there; its first one may have ended before others.
-bool has_thread(const HostProcess& process);
 // One of the program's other processes that lives, and runs in the guest. Null: there is none.
 const HostProcess* another_process(const HostProcess& than);
 

@@ -80,10 +80,10 @@ TEST_CASE_METHOD(SnapshotFixture, "what a snapshot costs can be asked of it") {
   CHECK(snapshot.line().retired_nodes() == (uses_ready_tables() ? 0 : 3));
   CHECK(cost.table_bytes == tables + (uses_ready_tables() ? 0 : 3 * kPageSize));
   CHECK(main.statistics().copied_pages == 10);
-  CHECK(frame_allocator.retired_pages() == 10);
+  CHECK(frame_allocator.counts().retired_pages == 10);
   // Its own writes made the snapshot's copy; what the parent left to it stays until it ends.
   machine.destroy(snapshot);
-  CHECK(frame_allocator.retired_pages() == 0);
+  CHECK(frame_allocator.counts().retired_pages == 0);
 }
 
 TEST_CASE_METHOD(SnapshotFixture, "what became exclusive again is written in place") {

@@ -47,16 +47,6 @@ dbos_error start(dbos_snapshot snapshot) {
   return dbos_run_start(snapshot, return_three, nullptr, 0, &run);
 }
 
-// How a child of this process answers.
-template <typename Question>
-int answer_of_child(Question question) {
-  const pid_t child = fork();
-  if (child == 0) _exit(question());
-  int status = -1;
-  REQUIRE(waitpid(child, &status, 0) == child);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
 // What happens to this process's children, by the signals about it.
 class ChildSignals {
  public:

@@ -1,7 +1,6 @@
 // The library in a program that forks by itself, cancels threads and gives up rights. What goes
 // wrong here mostly waits for ever: each case has a time limit.
 #include <pthread.h>
-#include <sys/wait.h>
 
 #include <atomic>
 #include <mutex>
@@ -34,12 +33,6 @@ thread_local void (*before_fork)() = nullptr;
       (void)dbos_snapshot_release({0});
       programs_lock.unlock();
     });
-
-int status_of(pid_t child) {
-  int status = -1;
-  REQUIRE(waitpid(child, &status, 0) == child);
-  return status;
-}
 
 constexpr size_t kResult = 96U << 20;
 Wanted results() {
@@ -84,11 +77,7 @@ TEST_CASE("fork handlers of the program may take a lock under which it uses snap
       (void)dbos_snapshot_epoch(snapshot.handle, &epoch);
     }
   });
-  for (int turn = 0; turn < 50; ++turn) {
-    const pid_t child = fork();
-    if (child == 0) _exit(0);
-    CHECK(status_of(child) == 0);
-  }
+  for (int turn = 0; turn < 50; ++turn) CHECK(answer_of_child([] { return 0; }) == 0);
   is_over = true;
   user.join();
 }
@@ -98,11 +87,9 @@ TEST_CASE("a child that is forked while a snapshot is made does not inherit its 
   const TimeLimit limit;
   std::thread creator([] { const Snapshot snapshot(1, kResult); });
   before_fork = await_creation;
-  const pid_t child = fork();
-  before_fork = nullptr;
   Wanted wanted = results();
-  if (child == 0) _exit(find_shared_mapping(wanted) ? 1 : 0);
-  CHECK(status_of(child) == 0);
+  CHECK(answer_of_child([&] { return find_shared_mapping(wanted) ? 1 : 0; }) == 0);
+  before_fork = nullptr;
   creator.join();
 }
 
@@ -118,23 +105,20 @@ TEST_CASE("a thread is cancelled behind a call, not in it") {
   CHECK(result == PTHREAD_CANCELED);
   CHECK(shared.started == DBOS_OK);
   CHECK(shared.waited == DBOS_ERROR_TIMEOUT);
-  const pid_t child = fork();
-  if (child == 0) _exit(0);
-  CHECK(status_of(child) == 0);
+  CHECK(answer_of_child([] { return 0; }) == 0);
   CHECK(dbos_run_wait(shared.run, 0, nullptr, nullptr, 0, nullptr) == DBOS_ERROR_TIMEOUT);
 }
 
 TEST_CASE("a snapshot that this process may not kill any more ends all the same") {
   if (geteuid() != 0) return skip_case("only root can become another user");
-  const pid_t child = fork();
-  if (child == 0) {
-    alarm(60);
+  const int answer = answer_of_child([] {
+    const TimeLimit limit;
     dbos_snapshot own{};
     dbos_run run{};
     const bool is_running = dbos_snapshot_create(nullptr, &own) == DBOS_OK &&
                             dbos_run_start(own, sleep_for_ever, nullptr, 0, &run) == DBOS_OK;
-    if (!is_running || setuid(65534) != 0) _exit(1);
-    _exit(dbos_snapshot_release(own) == DBOS_OK ? 0 : 2);
-  }
-  CHECK(status_of(child) == 0);
+    if (!is_running || setuid(65534) != 0) return 1;
+    return dbos_snapshot_release(own) == DBOS_OK ? 0 : 2;
+  });
+  CHECK(answer == 0);
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <poll.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
@@ -45,6 +46,16 @@ inline int32_t read_int(const void* argument, size_t, dbos_result*) {
   const int* address;
   memcpy(&address, argument, sizeof address);
   return *address;
+}
+
+// How a child of this process answers.
+template <typename Question>
+int answer_of_child(Question question) {
+  const pid_t child = fork();
+  if (child == 0) _exit(question());
+  int status = -1;
+  REQUIRE(waitpid(child, &status, 0) == child);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
 // Whether /proc/self/maps has a shared mapping of at least `size` bytes that begins below `end` and
