@@ -228,6 +228,7 @@ void take_over(Thread& thread, const ThreadStart& start) {
   thread.clear_child_tid = VirtualAddress(0);
   thread.robust_list_head = VirtualAddress(0);
   thread.futex_queued.store(false);
+  thread.releases_futexes.store(false);
   const bool keeps_stack = (start.request.flags & (CLONE_VM | CLONE_VFORK)) != CLONE_VM;
   inherit_signal_state(thread, start.parent, keeps_stack);
   if (process.process_id == 0) process.process_id = static_cast<i32>(page.process_id);

@@ -55,6 +55,13 @@ bool is_alive(const Thread& thread, u32 owner) {
   return find_thread(*thread.process, static_cast<i32>(owner)) != nullptr;
 }
 
+// Who queues first and asks then is either found by the owner's end or told so here.
+bool may_have_looked_for_waiters(const Thread& thread, u32 owner) {
+  const LockGuard guard(thread.process->lock);
+  const Thread* const found = find_thread(*thread.process, static_cast<i32>(owner));
+  return found == nullptr || found->releases_futexes.load();
+}
+
 // A word that may be written without a fault next time.
 Result<u32> touch(VirtualAddress address) {
   const u32 value = DBOS_TRY(read_program<u32>(address));
@@ -63,13 +70,12 @@ Result<u32> touch(VirtualAddress address) {
 
 i64 lock(Thread& thread, VirtualAddress address, const FutexDeadline* deadline) {
   if (!is_aligned(address.value(), sizeof(u32))) return -EINVAL;
-  bool owner_checked = false;
-  for (;;) {
+  for (platform::Wait wait;;) {
     const u32 value = DBOS_TRY_CALL(touch(address));
     const u32 owner = value & FUTEX_TID_MASK;
-    if (deadline != nullptr && owner != 0 && owner != id_of(thread) && !owner_checked) {
-      if (!is_alive(thread, owner)) return -ESRCH;
-      owner_checked = true;
+    if (owner != 0 && owner != id_of(thread) && !is_alive(thread, owner)) {
+      // It gave up what it held before it left its process: Linux's handle_exit_race().
+      if (DBOS_TRY_CALL(read_program<u32>(address)) == value) return -ESRCH;
       continue;
     }
     switch (attempt(thread, address, value, deadline != nullptr)) {
@@ -78,12 +84,15 @@ i64 lock(Thread& thread, VirtualAddress address, const FutexDeadline* deadline) 
       case Attempt::kDeadlock:
         return -EDEADLK;
       case Attempt::kAgain:
-        owner_checked = false;
         continue;
       case Attempt::kQueued:
         break;
     }
     if (deadline == nullptr) return -EAGAIN;
+    if (may_have_looked_for_waiters(thread, owner) && futex_withdraw(thread)) {
+      wait.turn();
+      continue;
+    }
     const i64 result = futex_sleep(thread, *deadline);
     // A signal's handler runs, then Linux makes this call again in any case.
     return result == -EINTR || result == kInterrupted ? kNotStarted : result;

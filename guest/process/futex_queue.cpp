@@ -8,20 +8,6 @@ namespace {
 
 constinit FutexBucket buckets[kFutexBucketCount];
 
-// Takes the thread out of its queue; false: a waker was faster. A requeue may move it to another
-// bucket until that bucket's lock is held.
-bool withdraw(Thread& waiter) {
-  for (;;) {
-    const FutexKey key = futex_key_of(waiter);
-    FutexBucket& bucket = futex_bucket(key);
-    LockGuard guard(bucket.lock);
-    if (!waiter.futex_queued.load(std::memory_order_acquire)) return false;
-    if (futex_key_of(waiter) != key) continue;
-    bucket.remove(waiter);
-    return true;
-  }
-}
-
 }  // namespace
 
 void FutexBucket::link(Thread& waiter) {
@@ -94,16 +80,29 @@ void FutexWakeList::wake_all() {
   count_ = 0;
 }
 
+// A requeue may move it to another bucket until that bucket's lock is held.
+bool futex_withdraw(Thread& waiter) {
+  for (;;) {
+    const FutexKey key = futex_key_of(waiter);
+    FutexBucket& bucket = futex_bucket(key);
+    LockGuard guard(bucket.lock);
+    if (!waiter.futex_queued.load(std::memory_order_acquire)) return false;
+    if (futex_key_of(waiter) != key) continue;
+    bucket.remove(waiter);
+    return true;
+  }
+}
+
 i64 futex_sleep(Thread& waiter, const FutexDeadline& deadline) {
   const HypercallPage& page = current_hypercall_page();
   for (;;) {
     if (!waiter.futex_queued.load(std::memory_order_acquire)) return 0;
     const i64 result = hypercall(Service::kPark, deadline.nanoseconds, deadline.clock);
     if (!waiter.futex_queued.load(std::memory_order_acquire)) return 0;
-    if (result == -ETIMEDOUT) return withdraw(waiter) ? -ETIMEDOUT : 0;
+    if (result == -ETIMEDOUT) return futex_withdraw(waiter) ? -ETIMEDOUT : 0;
     const bool disturbed = page.signal.number != 0 || page.dying != 0;
     if (result >= 0 || !disturbed) continue;  // left over from an earlier wait
-    if (!withdraw(waiter)) return 0;
+    if (!futex_withdraw(waiter)) return 0;
     if (result == kNotStarted) return kNotStarted;
     return deadline.is_never() ? kInterrupted : -EINTR;
   }

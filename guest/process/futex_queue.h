@@ -103,6 +103,9 @@ struct FutexDeadline {
   constexpr bool is_never() const { return nanoseconds == kNever; }
 };
 
+// Takes the thread out of its queue; false: a waker was faster.
+bool futex_withdraw(Thread& waiter);
+
 // Sleeps until a waker has taken the thread out of its queue (0). Else takes it out: -ETIMEDOUT;
 // -EINTR when a signal came and the call has a deadline; kInterrupted when it has none;
 // kNotStarted.

@@ -103,6 +103,7 @@ static bool is_alone_in_memory(Process& process) {
 }
 
 void release_futexes(Thread& thread) {
+  thread.releases_futexes.store(true);
   release_robust_futexes(thread);
   futex_abandon_all_pi(thread);
   const VirtualAddress word = thread.clear_child_tid;

@@ -47,6 +47,7 @@ struct Thread {
   u32 futex_bitset;
   bool futex_is_pi;
   std::atomic<bool> futex_queued;
+  std::atomic<bool> releases_futexes;  // it ends: from before it looks for those that wait for it
 
   Thread* next_in_process;  // guarded by Process::lock
 };

@@ -1,7 +1,10 @@
 // The futexes with real threads: run under the thread sanitizer as well.
 #include <linux/futex.h>
 
+#include <atomic>
 #include <catch2/catch.hpp>
+#include <chrono>
+#include <ctime>
 #include <thread>
 #include <vector>
 
@@ -310,9 +313,84 @@ TEST_CASE("priority inheritance futexes refuse what Linux refuses") {
   CHECK(word == (78 | FUTEX_WAITERS));
   word = 79;  // nobody's
   CHECK(private_call(&word, FUTEX_LOCK_PI, 0) == -ESRCH);
+  CHECK(private_call(&word, FUTEX_TRYLOCK_PI, 0) == -ESRCH);
   word = FUTEX_OWNER_DIED;
   CHECK(private_call(&word, FUTEX_TRYLOCK_PI, 0) == 0);
   CHECK(word == (77 | FUTEX_OWNER_DIED));
+}
+
+namespace {
+
+// As its end does: it gives the word up, or leaves it, and leaves its process, whose lock is held.
+void end_owner(Thread& owner, u32& word, u32 last_value) {
+  __atomic_store_n(&word, last_value, __ATOMIC_SEQ_CST);
+  owner.thread_id = 79;
+}
+
+// Thread 77 locks the word, for at most 20 s from begin() on.
+class Locker {
+ public:
+  explicit Locker(u32& word)
+      : thread_([this, &word] {
+          fake::ProgramThread self(process(), 77);
+          is_there_.store(true);
+          while (!may_begin_.load()) std::this_thread::yield();
+          timespec now{};
+          clock_gettime(CLOCK_REALTIME, &now);
+          const Time end{now.tv_sec + 20, 0};
+          result_ = private_call(&word, FUTEX_LOCK_PI, 0, pointer_to(end));
+        }) {
+    while (!is_there_.load()) std::this_thread::yield();
+  }
+  void begin() { may_begin_.store(true); }
+  i64 result() {
+    thread_.join();
+    return result_;
+  }
+
+ private:
+  i64 result_ = -1;
+  std::atomic<bool> is_there_{false};
+  std::atomic<bool> may_begin_{false};
+  std::thread thread_;
+};
+
+}  // namespace
+
+TEST_CASE("a priority inheritance futex that its owner gave up as it ended is free") {
+  fake::ProgramThread owner(process(), 78);
+  u32 word = 78;
+  Locker locker(word);
+  {
+    const LockGuard guard(process().lock);
+    locker.begin();
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));  // until it asks for the owner
+    end_owner(owner.thread(), word, FUTEX_OWNER_DIED);
+  }
+  CHECK(locker.result() == 0);
+  CHECK(word == (77 | FUTEX_OWNER_DIED));
+}
+
+TEST_CASE("an owner that ends while another thread queues leaves none that waits for ever") {
+  fake::ProgramThread owner(process(), 78);
+  owner.thread().releases_futexes.store(true);  // it has looked for waiters already
+  u32 word = 78;
+  Locker locker(word);
+  locker.begin();
+  while (load(word) == 78) std::this_thread::yield();  // until it has queued
+  const auto end = [&](u32 last_value) {
+    const LockGuard guard(process().lock);
+    end_owner(owner.thread(), word, last_value);
+  };
+  SECTION("it gives the futex up") {
+    end(FUTEX_OWNER_DIED);
+    CHECK(locker.result() == 0);
+    CHECK((word & ~FUTEX_WAITERS) == (77 | FUTEX_OWNER_DIED));
+  }
+  SECTION("it leaves it") {
+    end(78 | FUTEX_WAITERS);
+    CHECK(locker.result() == -ESRCH);
+  }
 }
 
 }  // namespace dbos
