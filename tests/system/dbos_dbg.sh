@@ -64,7 +64,7 @@ print("spawned to the end")' >spawning 2>spawning.err &
     one 'exit 0' "$dbg" -p "$program" core "core.$i"
     [[ $(head -c 4 "core.$i") = $'\x7fELF' ]]
     rm "core.$i"
-    one 'exit 0' "$dbg" -p "$program" debug -e 'break _exit' -e 'disas'
+    one 'exit 0' "$dbg" -p "$program" debug -e 'break _exit' -e 'break malloc' -e 'break free' -e 'break read' -e 'disas'
   done
   touch stop
   wait "$program" || fail "it ended with status $?: $(tail -n 3 spawning.err)"

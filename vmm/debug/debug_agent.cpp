@@ -39,20 +39,18 @@ size_t perform(Vcpu& vcpu, const DebugRequest& request) {
 
 }  // namespace
 
-size_t transfer_by_agent(DebugOperation operation, uint32_t vcpu, uint64_t address, void* data,
-                         size_t size) {
+size_t transfer_by_agent(DebugOperation operation, const HostProcess& process, uint64_t address,
+                         void* data, size_t size) {
   Vcpu* const own = acquire_agent(*debug_state().process);
-  const Vcpu& thread = vcpus().at(vcpu);
-  const HostProcess* const process = thread.process;
-  if (own == nullptr || !is_live(thread) || process == nullptr || process->process_id == 0)
-    return 0;
+  const auto process_id = process.process_id;
+  if (own == nullptr || process_id == 0) return 0;
   auto* const bytes = reinterpret_cast<uint8_t*>(&request_of(*own) + 1);
   size_t done = 0;
   while (done < size) {
     const size_t part = size - done < kDebugDataMax ? size - done : kDebugDataMax;
     auto* const here = static_cast<uint8_t*>(data) + done;
     if (operation == DebugOperation::kWrite) std::memcpy(bytes, here, part);
-    const size_t moved = perform(*own, {operation, process->process_id, address + done, part, 0});
+    const size_t moved = perform(*own, {operation, process_id, address + done, part, 0});
     if (operation != DebugOperation::kWrite) std::memcpy(here, bytes, moved);
     done += moved;
     if (moved < part) break;

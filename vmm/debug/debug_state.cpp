@@ -18,12 +18,10 @@ DebugState& debug_state() {
   return the_state;
 }
 
-std::optional<uint32_t> any_debugged() {
-  std::optional<uint32_t> found;
-  for_each_debugged([&](const Vcpu& vcpu, const ThreadStop&) {
-    if (!found || is_at_rest(vcpu)) found = vcpu.index;
-  });
-  return found;
+bool is_any_debugged() {
+  bool is_there = false;
+  for_each_debugged([&](const Vcpu&, const ThreadStop&) { is_there = true; });
+  return is_there;
 }
 
 bool is_debugging_enabled() {

@@ -92,16 +92,14 @@ void for_each_debugged(Visit visit) {
     if (stop.is_debugged && is_live(vcpu)) visit(vcpu, stop);
   }
 }
-// One of them, whose address space is meant, at rest if one is: one that is being made may have
-// none yet. Empty: none is left.
-std::optional<uint32_t> any_debugged();
+bool is_any_debugged();
 
 // The software breakpoint at an address; null: none.
 const SoftwareBreakpoint* software_breakpoint_at(uint64_t address);
-// Writes one byte to the memory of the thread on `vcpu`. Returns whether it could.
-bool write_breakpoint_byte(uint32_t vcpu, uint64_t address, uint8_t byte);
+// Writes one byte to the process's memory. Returns whether it could.
+bool write_breakpoint_byte(const HostProcess& process, uint64_t address, uint8_t byte);
 // Puts all original bytes back there; the breakpoints stay in the list.
-void take_out_breakpoints(uint32_t vcpu);
+void take_out_breakpoints(const HostProcess& process);
 
 // Waits for the children that are being forked with the breakpoints in their memory, and takes them
 // out there: 2 s at most.
@@ -118,10 +116,12 @@ void load_debug_registers(const Vcpu& vcpu, ThreadStop& stop);
 void clear_debug_registers(const Vcpu& vcpu, ThreadStop& stop);
 void watch_instruction(const Vcpu& vcpu, uint64_t address);
 
-// Reads or writes the memory of the thread on `vcpu` by way of the guest kernel, up to what its
-// rights or the mapping end. The debugger's thread; all of the program's threads must be at rest.
-size_t transfer_by_agent(DebugOperation operation, uint32_t vcpu, uint64_t address, void* data,
-                         size_t size);
+// Reads or writes the process's memory by way of the guest kernel, up to what its rights or the
+// mapping end. The debugger's thread; all of the program's threads must be at rest. What is
+// debugged is named by DebugState::process: a child of vfork that shares its memory may leave it
+// meanwhile.
+size_t transfer_by_agent(DebugOperation operation, const HostProcess& process, uint64_t address,
+                         void* data, size_t size);
 // Whether this machine's debug registers stop a guest: an emulated one's may not. Tried once.
 bool has_debug_registers();
 void release_agent();

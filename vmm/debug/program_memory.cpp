@@ -29,7 +29,7 @@ uint64_t table_root() {
 }
 
 // Without what hides the breakpoints.
-size_t read_raw(uint32_t vcpu, uint64_t address, uint8_t* bytes, size_t size) {
+size_t read_raw(uint64_t address, uint8_t* bytes, size_t size) {
   const uint64_t root = table_root();
   size_t done = 0;
   while (done < size) {
@@ -39,7 +39,8 @@ size_t read_raw(uint32_t vcpu, uint64_t address, uint8_t* bytes, size_t size) {
     const uint64_t at = address + done;
     const size_t in_page = kPageSize - at % kPageSize;
     const size_t part = size - done < in_page ? size - done : in_page;
-    const size_t moved = transfer_by_agent(DebugOperation::kRead, vcpu, at, bytes + done, part);
+    const size_t moved =
+        transfer_by_agent(DebugOperation::kRead, *debug_state().process, at, bytes + done, part);
     done += moved;
     if (moved < part) break;
   }
@@ -49,10 +50,9 @@ size_t read_raw(uint32_t vcpu, uint64_t address, uint8_t* bytes, size_t size) {
 }  // namespace
 
 size_t read_program(uint64_t address, void* destination, size_t size) {
-  const auto vcpu = any_debugged();
-  if (!vcpu || address >= kProgramEnd || !is_stopped()) return 0;
+  if (!is_any_debugged() || address >= kProgramEnd || !is_stopped()) return 0;
   auto* const bytes = static_cast<uint8_t*>(destination);
-  const size_t done = read_raw(*vcpu, address, bytes, size);
+  const size_t done = read_raw(address, bytes, size);
   hide_breakpoints(debug_state().software, address, {bytes, done});
   return done;
 }
@@ -72,12 +72,12 @@ uint64_t absent_from(uint64_t address) {
 }
 
 size_t write_program(uint64_t address, const void* source, size_t size) {
-  const auto vcpu = any_debugged();
-  if (!vcpu || !is_stopped()) return 0;
+  if (!is_any_debugged() || !is_stopped()) return 0;
   const auto* const bytes = static_cast<const uint8_t*>(source);
   std::vector<uint8_t> kept(bytes, bytes + size);
   keep_breakpoints(debug_state().software, address, kept);
-  return transfer_by_agent(DebugOperation::kWrite, *vcpu, address, kept.data(), size);
+  return transfer_by_agent(DebugOperation::kWrite, *debug_state().process, address, kept.data(),
+                           size);
 }
 
 AddressRange auxiliary_vector_range() {
@@ -96,15 +96,14 @@ std::vector<uint8_t> read_auxiliary_vector() {
 }
 
 std::vector<DebugMapping> program_mappings() {
-  const auto vcpu = any_debugged();
   std::vector<DebugMapping> all;
-  if (!vcpu || !is_stopped()) return all;
+  if (!is_any_debugged() || !is_stopped()) return all;
   std::vector<DebugMapping> part(kDebugDataMax / sizeof(DebugMapping));
   uint64_t from = 0;
   do {
     part.resize(kDebugDataMax / sizeof(DebugMapping));
-    const size_t bytes = transfer_by_agent(DebugOperation::kMappings, *vcpu, from, part.data(),
-                                           part.size() * sizeof(DebugMapping));
+    const size_t bytes = transfer_by_agent(DebugOperation::kMappings, *debug_state().process, from,
+                                           part.data(), part.size() * sizeof(DebugMapping));
     part.resize(bytes / sizeof(DebugMapping));
     for (DebugMapping& mapping : part) {
       mapping.path[sizeof mapping.path - 1] = 0;

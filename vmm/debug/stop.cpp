@@ -104,13 +104,13 @@ void let_go(Vcpu& vcpu, ThreadStop& stop, Run run, int signal) {
 
 // Takes a held thread over the instruction that a breakpoint lies on, alone.
 void step_over(Vcpu& vcpu, ThreadStop& stop, const SoftwareBreakpoint& breakpoint) {
-  write_breakpoint_byte(vcpu.index, breakpoint.address, breakpoint.original);
+  write_breakpoint_byte(*debug_state().process, breakpoint.address, breakpoint.original);
   {
     const HostLockGuard guard(debug_state().lock);
     let_go(vcpu, stop, Run::kStep, stop.signal);
   }
   wait_until_at_rest(vcpu, kPatienceOfStep_ms);
-  write_breakpoint_byte(vcpu.index, breakpoint.address, kBreakpointInstruction);
+  write_breakpoint_byte(*debug_state().process, breakpoint.address, kBreakpointInstruction);
 }
 
 // Whether the debugger was told that the thread stands where it does. If there is a breakpoint, one
@@ -226,7 +226,7 @@ void detach_debugger() {
   DebugState& state = debug_state();
   if (!state.end) stop_all(kPatienceAtDetach_ms);
   serve_last_children();
-  if (const auto vcpu = any_debugged(); vcpu && !state.end) take_out_breakpoints(*vcpu);
+  if (is_any_debugged() && !state.end) take_out_breakpoints(*state.process);
   {
     const HostLockGuard guard(state.lock);
     state.software.clear();
@@ -298,7 +298,8 @@ void serve_children() {
   for (const Vcpu& vcpu : vcpus()) {
     ThreadStop& stop = debug_state().threads[vcpu.index];
     if (!stop.is_scrubbed || stop.held.load() == 0) continue;
-    if (is_live(vcpu)) take_out_breakpoints(vcpu.index);
+    const HostProcess* const process = vcpu.process;
+    if (is_live(vcpu) && process != nullptr) take_out_breakpoints(*process);
     const HostLockGuard guard(debug_state().lock);
     stop.is_scrubbed = false;
     wake(stop);
