@@ -66,14 +66,15 @@ bool end_process_of(const Candidate& snapshot, const char* why) {
 // Ends the snapshot that keeps most, or waits for one that is ending, until `is_enough()`. Returns
 // whether it is, or one is gone. A snapshot whose process has not begun yet is ended when it has;
 // where one can't be ended, the next one is.
+// `owner`: of those that keep something that was this line's, if it is not null.
 template <typename Enough>
-bool end_snapshot(const char* why, Counter counter, Enough is_enough) {
+bool end_snapshot(const Line* owner, const char* why, Counter counter, Enough is_enough) {
   const u64 before = ended_spaces();
   const auto is_over = [&] { return ended_spaces() != before || is_enough(); };
   const u64 until_ns = clock_now(CLOCK_MONOTONIC) + kPatience_ns;
   while (!is_over() && may_limit()) {
     const u64 now_ns = clock_now(CLOCK_MONOTONIC);
-    const Candidate snapshot = condemn_snapshot(now_ns, kPatience_ns);
+    const Candidate snapshot = condemn_snapshot(owner, now_ns, kPatience_ns);
     if (!snapshot.exists || (!snapshot.is_condemned && now_ns >= until_ns)) break;
     if (snapshot.process_id != 0 && end_process_of(snapshot, why)) {
       platform::counters().count(counter);
@@ -94,9 +95,10 @@ void keep_copy_limit(u64 kept, u32 copied_pages) {
   if (!may_limit()) return;
   platform::counters().count(Counter::kCopyLimited);
   if (ends_snapshots) {
-    (void)end_snapshot(
-        "more is kept for snapshots than --cow-limit allows", Counter::kEndedForLimit,
-        [] { return current_process().space->left_for_snapshots() <= copy_limit(); });
+    AddressSpace& space = *current_process().space;
+    (void)end_snapshot(&space.line(), "more is kept for snapshots than --cow-limit allows",
+                       Counter::kEndedForLimit,
+                       [&] { return space.left_for_snapshots() <= copy_limit(); });
   } else {
     delay_copy(copy_delay_ns(kept, copy_limit(), copied_pages));
   }
@@ -104,9 +106,9 @@ void keep_copy_limit(u64 kept, u32 copied_pages) {
 
 bool end_snapshot_for_memory(u64 free_before) {
   if (!may_limit()) return false;
-  const bool is_better =
-      end_snapshot("there is no memory left for the program itself", Counter::kEndedForMemory,
-                   [&] { return frame_allocator.counts().free >= free_before + kEnoughFrames; });
+  const bool is_better = end_snapshot(
+      nullptr, "there is no memory left for the program itself", Counter::kEndedForMemory,
+      [&] { return frame_allocator.counts().free >= free_before + kEnoughFrames; });
   // Or one has ended by itself after the caller had found no memory.
   const u64 ended = ended_spaces();
   return seen_ended.exchange(ended) != ended || is_better;

@@ -121,7 +121,7 @@ bool keeps_snapshot(const Process& process) {
 
 }  // namespace
 
-Candidate condemn_snapshot(u64 now_ns, u64 patience_ns) {
+Candidate condemn_snapshot(const Line* owner, u64 now_ns, u64 patience_ns) {
   const LockGuard guard(table_lock);
   Process* chosen = nullptr;
   Candidate result = {processes_ending.load() != 0, false, 0, 0};
@@ -131,7 +131,8 @@ Candidate condemn_snapshot(u64 now_ns, u64 patience_ns) {
       if (process->condemned_at_ns + patience_ns <= now_ns) continue;
       return {true, true, 0, 0};
     }
-    const u64 kept = process->space->line().kept_frames() * kPageSize;
+    const u64 kept = process->space->line().kept_frames(owner) * kPageSize;
+    if (owner != nullptr && kept == 0) continue;
     const bool is_more = chosen == nullptr || kept > result.kept_bytes;
     result.exists = true;
     if (!is_more || process->process_id == 0) continue;

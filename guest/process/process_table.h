@@ -6,6 +6,8 @@
 
 namespace dbos {
 
+class Line;
+
 // A process without id, whose first thread counts already. `parent` null: the first one. ENOMEM.
 Result<Process*> create_process(AddressSpace& space, Process* parent);
 
@@ -23,16 +25,17 @@ bool visit_process(i32 process_id, Visit visit) {
       &visit);
 }
 
-// The forked process whose memory is a snapshot and keeps most of its parent's old pages. It is
-// condemned then: none is chosen until it is gone, or does not go for `patience_ns`. (SIGKILL ends
-// nobody at once who waits for a disk that does not answer.)
+// The forked process whose memory is a snapshot and keeps most old pages: of its ancestors', or of
+// the line `owner` alone if that is not null. It is condemned then: none is chosen until it is
+// gone, or does not go for `patience_ns`. (SIGKILL ends nobody at once who waits for a disk that
+// does not answer.)
 struct Candidate {
   bool exists;        // there is one, or one that is ending, of whom nobody has lost patience
   bool is_condemned;  // one is
   i32 process_id;     // of the one that is chosen now; 0: none is, or it has not begun yet
-  u64 kept_bytes;     // of its parent's: what it has written itself does not count
+  u64 kept_bytes;     // by it alone: what it has written itself does not count
 };
-Candidate condemn_snapshot(u64 now_ns, u64 patience_ns);
+Candidate condemn_snapshot(const Line* owner, u64 now_ns, u64 patience_ns);
 // How many address spaces have been released, with what they kept.
 u64 ended_spaces();
 

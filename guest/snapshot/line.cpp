@@ -33,12 +33,15 @@ Epoch current_epoch() {
   return epoch.load(std::memory_order_relaxed);
 }
 
-u64 Line::kept_frames() const {
+u64 Line::kept_frames(const Line* owner) const {
   LockGuard guard(lines_lock);
-  u64 frames = retired_pages() + retired_nodes();
-  for (const Line* line = parent_; line != nullptr && !line->has_space_; line = line->parent_) {
-    frames += line->retired_pages() + line->retired_nodes();
-  }
+  u64 frames = 0;
+  const Line* line = this;
+  do {
+    const bool counts = owner == nullptr || line->parent_ == owner;
+    if (counts) frames += line->retired_pages() + line->retired_nodes();
+    line = line->parent_;
+  } while (line != nullptr && !line->has_space_);
   return frames;
 }
 

@@ -94,8 +94,8 @@ class alignas(256) Line {
   u64 left_frames() const { return left_frames_.load(std::memory_order_relaxed); }
 
   // In frames: what is retired for this line, and what the line's ancestors keep that have ended
-  // and that live on for it. Takes the lines' lock.
-  u64 kept_frames() const;
+  // and that live on for it; only what was `owner`'s, if that is not null. Takes the lines' lock.
+  u64 kept_frames(const Line* owner) const;
 
   // Whether the parent has ended and left everything to this line. With the lock of the line's
   // address space, which then adopts and calls take_parents_place().

@@ -89,15 +89,17 @@ class CopyLimitFixture {
     release_process(*main);
   }
 
-  Process& fork(i32 id) {
-    AddressSpace* space = main->space->snapshot().value();
-    Process& child = *create_process(*space, main).value();
+  Process& fork(i32 id) { return fork(*main, id); }
+  Process& fork(Process& parent, i32 id) {
+    AddressSpace* space = parent.space->snapshot().value();
+    Process& child = *create_process(*space, &parent).value();
     child.process_id = id;
     return child;
   }
-  void write_heap(u64 pages) {
+  void write_heap(u64 pages) { write_heap(*main, pages); }
+  void write_heap(Process& process, u64 pages) {
     for (u64 i = 0; i < pages; ++i) {
-      (void)main->space->handle_fault(kHeap + i * kPageSize, Access::kWrite);
+      (void)process.space->handle_fault(kHeap + i * kPageSize, Access::kWrite);
     }
   }
   u64 waited_ns() const { return now_ns - began_ns; }
@@ -214,9 +216,7 @@ TEST_CASE_METHOD(CopyLimitFixture, "a snapshot that vfork's child uses has not e
 TEST_CASE_METHOD(CopyLimitFixture,
                  "what a dead parent keeps counts for the snapshot that is left") {
   Process& middle = fork(11);
-  AddressSpace* const space = middle.space->snapshot().value();
-  Process& grandchild = *create_process(*space, &middle).value();
-  grandchild.process_id = 12;
+  Process& grandchild = fork(middle, 12);
   release_process(middle);
   write_heap(20);
   Process& small = fork(13);
@@ -227,6 +227,23 @@ TEST_CASE_METHOD(CopyLimitFixture,
   CHECK(end_for_memory());
   CHECK(killed == std::vector<i32>{12});
   release_process(small);
+}
+
+TEST_CASE_METHOD(CopyLimitFixture, "the limit ends who keeps most of main's, not of a child's") {
+  BootInformation boot{};
+  boot.flags = DBOS_BOOT_COW_KILL;
+  boot.cow_limit = 10 * kPageSize;
+  prepare_copy_limit(boot);
+  Process& child = fork(11);
+  Process& grandchild = fork(child, 12);
+  write_heap(child, 30);
+  write_heap(20);
+  on_sleep = [&] {
+    if (!killed.empty()) release_process(child), on_sleep = nullptr;
+  };
+  keep_copy_limit(20 * kPageSize, 1);
+  CHECK(killed == std::vector<i32>{11});
+  release_process(grandchild);
 }
 
 TEST_CASE_METHOD(CopyLimitFixture, "a debugger's agent ends no snapshot") {
