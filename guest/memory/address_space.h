@@ -209,7 +209,9 @@ class AddressSpace {
 
   // ---- Advice ----
   // What concerns a file (MADV_REMOVE, MADV_WILLNEED ...) is the host's too: see window_ranges().
-  Result<void> advise(VirtualAddress address, u64 length, int advice);
+  // Where it fails, all before `*end` is done.
+  Result<void> advise(VirtualAddress address, u64 length, int advice,
+                      VirtualAddress* end = nullptr);
   // One byte for each page; `present` is the kernel's memory.
   Result<void> in_core(VirtualAddress address, u64 length, u8* present);
   Result<void> lock_memory(VirtualAddress address, u64 length, int flags);  // then populate()
@@ -335,7 +337,8 @@ class AddressSpace {
   Result<void> drop_window_pages(VirtualRange range);
   void leave_behind(Vma* vma, bool keep_old, DroppedWindows& dropped);
   // (advise.cpp)
-  Result<void> advise_stretch(VirtualRange range, int advice, bool& has_hole);  // without the lock
+  // Without the lock. `range` is afterwards what is not done.
+  Result<void> advise_stretch(VirtualRange& range, int advice, bool& has_hole);
   Result<void> advise_vma(Vma* vma, VirtualRange range, int advice, TlbBatch& batch);
   Result<void> discard(VirtualRange range, TlbBatch& batch);
   Result<void> change_flags(Vma* vma, VirtualRange range, VmaFlags clear, VmaFlags set);

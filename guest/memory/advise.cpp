@@ -48,7 +48,9 @@ constexpr bool discards(int advice) {
 
 // ---- madvise ----
 
-Result<void> AddressSpace::advise(VirtualAddress address, u64 length, int advice) {
+Result<void> AddressSpace::advise(VirtualAddress address, u64 length, int advice,
+                                  VirtualAddress* end) {
+  if (end != nullptr) *end = address;
   if (!is_known(advice)) return Error(EINVAL);
   if (!is_aligned(address.value(), kPageSize)) return Error(EINVAL);
   const u64 size = align_up(length, kPageSize);
@@ -74,15 +76,17 @@ Result<void> AddressSpace::advise(VirtualAddress address, u64 length, int advice
   bool has_hole = kProgramTablesEnd < range.end;
   if (has_hole) range.end = kProgramTablesEnd;
   while (range.begin < range.end) {
-    const VirtualRange stretch = discards(advice) ? first_stretch(range) : range;
-    DBOS_RETURN_IF_ERROR(advise_stretch(stretch, advice, has_hole));
+    VirtualRange stretch = discards(advice) ? first_stretch(range) : range;
+    const Result<void> result = advise_stretch(stretch, advice, has_hole);
+    if (end != nullptr) *end = stretch.begin;
+    DBOS_RETURN_IF_ERROR(result);
     range.begin = stretch.end;
   }
   return has_hole ? Result<void>(Error(ENOMEM)) : Result<void>();
 }
 
 // As in Linux, other calls may see a part of it done.
-Result<void> AddressSpace::advise_stretch(VirtualRange range, int advice, bool& has_hole) {
+Result<void> AddressSpace::advise_stretch(VirtualRange& range, int advice, bool& has_hole) {
   DroppedWindows dropped;
   LockGuard guard(lock_);
   TlbBatch batch(*this, *line_, pins_);
@@ -104,6 +108,7 @@ Result<void> AddressSpace::advise_stretch(VirtualRange range, int advice, bool& 
     at = piece.end;
   }
   merge_range(range, dropped);
+  range.begin = result.is_error() ? at : range.end;
   return result;
 }
 

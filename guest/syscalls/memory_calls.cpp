@@ -114,22 +114,21 @@ Access populating_access(int protection, bool shared) {
   return has(protection, PROT_WRITE) && !shared ? Access::kWrite : Access::kRead;
 }
 
-// Passes a memory call on to Linux for the window ranges of [address, end).
+// Passes a memory call on to Linux for the window ranges of [address, end), up to the first error.
 i64 control_windows(AddressSpace& space, VirtualAddress address, u64 length, u64 number,
                     u64 argument) {
   VirtualAddress from = address;
   const VirtualAddress end = address + align_up(length, kPageSize);
-  i64 result = 0;
   while (from < end) {
     WindowRanges found;
     space.window_ranges(&from, end, &found);
     for (u32 i = 0; i < found.count; ++i) {
-      const i64 one = hypercall(Service::kWindowControl, found.ranges[i].address.value(),
-                                found.ranges[i].length, number, argument);
-      if (one < 0) result = one;
+      const i64 result = hypercall(Service::kWindowControl, found.ranges[i].address.value(),
+                                   found.ranges[i].length, number, argument);
+      if (result < 0) return result;
     }
   }
-  return result;
+  return 0;
 }
 
 // Of a file's pages Linux tells which are in its cache, whether they are mapped here or not.
@@ -263,12 +262,12 @@ i64 system_msync(Thread& thread, u64 address, u64 length, int flags) {
 }
 
 i64 system_madvise(Thread& thread, u64 address, u64 length, int advice) {
-  const i64 result = result_of(thread.space->advise(VirtualAddress(address), length, advice));
-  if (result != 0 && result != -ENOMEM) return result;  // ENOMEM: there are holes, the rest is done
+  VirtualAddress end;  // of what is done where it fails; ENOMEM: there are holes, the rest is done
+  const i64 result = result_of(thread.space->advise(VirtualAddress(address), length, advice, &end));
   if (advice == MADV_DONTNEED || advice == MADV_FREE) trim_free_memory();
   if (!concerns_host(advice)) return result;
-  const i64 passed = control_windows(*thread.space, VirtualAddress(address), length, __NR_madvise,
-                                     static_cast<u64>(advice));
+  const i64 passed = control_windows(*thread.space, VirtualAddress(address), end.value() - address,
+                                     __NR_madvise, static_cast<u64>(advice));
   return advice == MADV_REMOVE && passed < 0 ? passed : result;
 }
 

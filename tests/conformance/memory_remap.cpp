@@ -445,6 +445,18 @@ CASE(removal_passes_over_holes) {
   munmap(at, 3 * kPage);
 }
 
+CASE(removal_ends_at_what_it_is_refused_for) {
+  void* at = mmap(nullptr, 3 * kPage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  REQUIRE(at != MAP_FAILED);
+  fill(at, 3 * kPage, 23);
+  REQUIRE(mmap(offset(at, kPage), kPage, PROT_READ | PROT_WRITE,
+               MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED);
+  CHECK_ERRNO(madvise(at, 3 * kPage, MADV_REMOVE), EINVAL);
+  CHECK(all_are(at, kPage, 0));
+  CHECK(!all_are(offset(at, 2 * kPage), kPage, 0));
+  munmap(at, 3 * kPage);
+}
+
 CASE(shared_memory_does_not_grow_with_its_mapping) {
   void* at = mmap(nullptr, 4 * kPage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   REQUIRE(at != MAP_FAILED);
