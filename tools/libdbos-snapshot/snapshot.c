@@ -96,6 +96,8 @@ static void end_fork(void) {
 }
 
 static void begin_child(void) {
+  // Nor do the children of a snapshot's own process.
+  if (forking != NULL) (void)madvise(forking->mapping, forking->mapping_size, MADV_DONTFORK);
   ++this_process;
   last_epoch = 0;
   forking = NULL;

@@ -90,6 +90,13 @@ int32_t has_shared_mapping(const void* argument, size_t, dbos_result*) {
   return find_shared_mapping(wanted) ? 1 : 0;
 }
 
+// In a child of the snapshot's own process; the argument lies in the mapping.
+int32_t child_has_shared_mapping(const void* argument, size_t, dbos_result*) {
+  Wanted wanted;
+  memcpy(&wanted, argument, sizeof wanted);
+  return answer_of_child([&] { return find_shared_mapping(wanted) ? 1 : 0; });
+}
+
 // A mapping of 4 KiB pages, each with the same byte.
 class Pages {
  public:
@@ -184,6 +191,7 @@ TEST_CASE("nobody but the creator and the snapshot itself can reach its results"
   const Snapshot second;
   CHECK(wait_for_status(first.start(has_shared_mapping, there)) == 1);
   CHECK(wait_for_status(second.start(has_shared_mapping, there)) == 0);
+  CHECK(wait_for_status(first.start(child_has_shared_mapping, there)) == 0);
   CHECK(answer_of_child([&] { return has_shared_mapping(&there, sizeof there, nullptr); }) == 0);
 }
 
