@@ -145,6 +145,20 @@ print("child", "killed" if how == 9 else "error" if how == 256 else how, len(byt
 import resource; resource.setrlimit(resource.RLIMIT_AS, (1 << 29, 1 << 29)); bytearray(1 << 30)'
 }
 
+# Linux asks somebody whether a file may be executed, and gets no answer.
+seconds[end_while_a_thread_is_in_execve]=240
+test_end_while_a_thread_is_in_execve() {
+  local program=("$python" -B "$here/programs/unanswered_execve.py") way status=0
+  "${program[@]}" exit >out 2>err || status=$?
+  [[ $status != 77 ]] || skip "$(<err)"
+  for way in exit fault threads; do
+    one 'exit 0' "${program[@]}" $way
+    mv one.out native.out
+    one 'exit 0' "${program[@]}" $way "${dbos[@]}"
+    expect "the program's end ($way)" "$(<native.out)" "$(<one.out)"
+  done
+}
+
 # SIGNAL ends a program that is in the guest, and says "ready" before it does DOING.
 ended_by() { # ended_by SIGNAL DOING
   local pid status=0

@@ -9,7 +9,9 @@
 
 #include <atomic>
 #include <cstdint>
+#include <optional>
 
+#include "vmm/host/clock_ns.h"
 #include "vmm/host/host_call.h"
 
 namespace dbos::vmm {
@@ -28,21 +30,36 @@ inline bool shares_our_memory(uint32_t thread) {
 class HostLock {
  public:
   enum class Taken { kFree, kFromTheDead };
+  static constexpr long kPause_ns = 50'000;  // before another look
 
   Taken lock() {
-    const uint32_t self = own_thread_id();
     for (;;) {
-      uint32_t holder = 0;
-      if (word_.compare_exchange_strong(holder, self)) return Taken::kFree;
-      if (!shares_our_memory(holder) && word_.compare_exchange_strong(holder, self)) {
-        return Taken::kFromTheDead;
-      }
-      sleep_for(50'000);
+      if (const auto taken = try_lock()) return *taken;
+      sleep_for(kPause_ns);
     }
+  }
+  // False: another one holds it for longer than that.
+  bool lock_within(uint64_t limit_ns) {
+    const uint64_t until = clock_ns(CLOCK_MONOTONIC) + limit_ns;
+    while (!try_lock()) {
+      if (clock_ns(CLOCK_MONOTONIC) >= until) return false;
+      sleep_for(kPause_ns);
+    }
+    return true;
   }
   void unlock() { word_.store(0); }
 
  private:
+  std::optional<Taken> try_lock() {
+    const uint32_t self = own_thread_id();
+    uint32_t holder = 0;
+    if (word_.compare_exchange_strong(holder, self)) return Taken::kFree;
+    if (!shares_our_memory(holder) && word_.compare_exchange_strong(holder, self)) {
+      return Taken::kFromTheDead;
+    }
+    return std::nullopt;
+  }
+
   std::atomic<uint32_t> word_{0};
 };
 

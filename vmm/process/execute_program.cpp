@@ -17,6 +17,7 @@
 #include "vmm/process/call_memory.h"
 #include "vmm/process/death_signal.h"
 #include "vmm/process/host_process.h"
+#include "vmm/process/thread_making.h"
 
 namespace dbos::vmm {
 namespace {
@@ -151,9 +152,9 @@ int64_t execute(Vcpu& vcpu, const Call& call, const char* path, const Strings& s
   MemoryLimits limits = {};
   if (has_limits) limits = *reinterpret_cast<const MemoryLimits*>(a[5]);
   if (has_limits) exchange_limits(limits);
-  vcpu.process->thread_making.lock();  // for good if a program is executed
+  // Not held: who ends the process need not wait for what Linux does here.
+  if (stop_thread_making(*vcpu.process)) vcpu.process->thread_making.unlock();
   const int64_t result = call_execveat(vcpu, passed);
-  vcpu.process->thread_making.unlock();
   if (has_limits) exchange_limits(limits);
   vcpu.process->ended_by_itself.fetch_sub(kExecutes);
   // After signal 64 is heard again: it looks whether the parent has ended meanwhile.

@@ -36,9 +36,7 @@ struct HostProcess {
   // Held while one of them still has the low number that Linux gave it, and while a fork copies the
   // table: the copy would keep a number that no guard knows.
   mutable HostLock moves;
-  // Held where libc makes a thread, which takes locks of its own, and by who ends the process or
-  // executes a program in it: others that share the memory would wait for those locks for ever.
-  mutable HostLock thread_making;
+  mutable HostLock thread_making;            // see thread_making.h
   std::atomic<uint32_t> changed_attributes;  // of its threads, see thread_reuse.h
   std::atomic<AfterFork> after_fork;
   std::atomic<uint32_t> ended_by_itself;  // 0: if it is gone, it was killed

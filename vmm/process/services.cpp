@@ -28,6 +28,7 @@
 #include "vmm/process/host_process.h"
 #include "vmm/process/statistics.h"
 #include "vmm/process/steward.h"
+#include "vmm/process/thread_making.h"
 #include "vmm/process/vcpu_thread.h"
 #include "vmm/proxy/execute.h"
 
@@ -201,7 +202,7 @@ void claim_end(HostProcess& process) {
   tell_process_end(vcpu, {false, static_cast<int>(status & 0xff)});
   const bool is_complete = end_first_process(vcpu);
   if (!is_complete && (status & 0xff) == 0) status = static_cast<uint64_t>(ExitStatus::kFailure);
-  vcpu.process->thread_making.lock();  // for good
+  stop_thread_making(*vcpu.process);
   for (;;) raw_call(__NR_exit_group, status);
 }
 
@@ -211,7 +212,7 @@ void claim_end(HostProcess& process) {
   tell_process_end(vcpu, {true, signal});
   handle_crash(vcpu, signal);
   end_first_process(vcpu);
-  vcpu.process->thread_making.lock();  // for good
+  stop_thread_making(*vcpu.process);
   die_by_signal(signal);
 }
 

@@ -22,6 +22,7 @@
 #include "vmm/process/service_thread.h"
 #include "vmm/process/signals.h"
 #include "vmm/process/thread_block.h"
+#include "vmm/process/thread_making.h"
 #include "vmm/process/vcpu_thread.h"
 
 namespace dbos::vmm {
@@ -148,8 +149,9 @@ void* run_steward(void* argument) {
   raw_call(__NR_set_tid_address, reinterpret_cast<uint64_t>(&steward_thread));
   starter.store(0);
   for (;;) {
-    make_spare_blocks(own.thread_making);
     Watched watched;
+    // Without a wait: what is missing is made in another turn.
+    if (!make_spare_blocks(own)) watched.are_all = false;
     collect(own, watched);
     // In each turn: the one that holds the lock may have come to be meanwhile.
     reap(own, [&] { receive_descriptors(own); });
@@ -185,7 +187,7 @@ void start_steward(const HostProcess& process) {
   if (now_ns() < next_attempt_ns.load() || !may_host(process)) return;
   if (!steward_thread.compare_exchange_strong(expected, 1)) return;
   starter.store(own_thread_id());
-  const HostLockGuard guard(process.thread_making);
+  const ThreadMaking making(process);
   const int error =
       start_service_thread(kStackSize, run_steward, const_cast<HostProcess*>(&process));
   if (error == 0) return;

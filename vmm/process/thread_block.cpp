@@ -10,6 +10,7 @@
 #include "vmm/host/futex.h"
 #include "vmm/host/host_call.h"
 #include "vmm/process/signals.h"
+#include "vmm/process/thread_making.h"
 
 extern "C" int64_t dbos_clone(uint64_t flags, uint64_t stack, uint64_t parent_word,
                               uint64_t child_word, uint64_t thread_pointer);
@@ -52,10 +53,8 @@ int start_donor(ThreadBlock* block) {
   return error;
 }
 
-}  // namespace
-
-ThreadBlock* make_thread_block(HostLock& making) {
-  const HostLockGuard guard(making);
+// By who has a ThreadMaking.
+ThreadBlock* make_block() {
   auto* const block = new (std::nothrow) ThreadBlock();
   if (block == nullptr) return nullptr;
   block->donor.store(1);
@@ -69,13 +68,22 @@ ThreadBlock* make_thread_block(HostLock& making) {
   return block;
 }
 
-void make_spare_blocks(HostLock& making) {
+}  // namespace
+
+ThreadBlock* make_thread_block(const HostProcess& process) {
+  const ThreadMaking making(process);
+  return make_block();
+}
+
+bool make_spare_blocks(const HostProcess& process) {
   for (auto& place : spare_blocks) {
     if (place.load() != nullptr) continue;
-    ThreadBlock* const block = make_thread_block(making);
+    const ThreadMaking making(process, 0);
+    ThreadBlock* const block = making.is_safe() ? make_block() : nullptr;
     ThreadBlock* expected = nullptr;
-    if (block == nullptr || !place.compare_exchange_strong(expected, block)) return;
+    if (block == nullptr || !place.compare_exchange_strong(expected, block)) return false;
   }
+  return true;
 }
 
 bool has_spare_block() {

@@ -9,9 +9,9 @@
 #include <atomic>
 #include <cstdint>
 
-#include "vmm/host/host_lock.h"
-
 namespace dbos::vmm {
+
+struct HostProcess;
 
 struct ThreadBlock {
   uint64_t thread_pointer;      // FS base
@@ -19,14 +19,15 @@ struct ThreadBlock {
   std::atomic<uint32_t> donor;  // the donor's thread id until it has ended
 };
 
-// A new block; never given back. Null when no thread can be made. Waits for the donor: as long as
-// Linux takes to run it. Takes libc's locks, which a process that is killed here leaves taken for
-// all others: where there is a steward in another process, it is asked instead. `making` is the
-// calling process's (HostProcess::thread_making).
-ThreadBlock* make_thread_block(HostLock& making);
+// A new block, by a thread of `process`; never given back. Null when no thread can be made. Waits
+// for the donor: as long as Linux takes to run it. Takes libc's locks, which a process that is
+// killed here leaves taken for all others: where there is a steward in another process, it is asked
+// instead.
+ThreadBlock* make_thread_block(const HostProcess& process);
 
-// Blocks made ahead, by a thread that may wait, for those that may not.
-void make_spare_blocks(HostLock& making);
+// Blocks made ahead, by a thread that may wait, for those that may not. False: some are missing,
+// because Linux gives no thread, or because the process ends or executes a program.
+bool make_spare_blocks(const HostProcess& process);
 bool has_spare_block();
 // Null: there is none.
 ThreadBlock* take_spare_block();

@@ -32,7 +32,7 @@ ExitStatistics exit_statistics[kVcpuCountMax];
 // long as it answers: its process may be stopped.
 ThreadBlock* new_thread_block(const HostProcess& process) {
   ThreadBlock* const block = process.parent != nullptr ? ask_for_spare_block() : nullptr;
-  return block != nullptr ? block : make_thread_block(process.thread_making);
+  return block != nullptr ? block : make_thread_block(process);
 }
 
 void tell_limit() {
@@ -105,14 +105,24 @@ bool VcpuPool::prepare_one(const HostProcess& process, uint32_t wanted) {
   return has_free(process, wanted);
 }
 
+// Sees to it that the vCPU which will be vcpus_[index] has a thread block. Made here and not when a
+// thread starts: a fork must find everything ready. One that a failed attempt left serves the next,
+// and where two come together, the second's serves the vCPU behind. False: Linux gives no thread.
+bool VcpuPool::bring_block(uint32_t index, const HostProcess& process) {
+  if (vcpus_[index].block.load() != nullptr) return true;
+  ThreadBlock* block = take_spare_block();
+  if (block == nullptr) block = new_thread_block(process);
+  if (block == nullptr) return false;
+  for (; index < kVcpuCountMax; ++index) {
+    ThreadBlock* expected = nullptr;
+    if (vcpus_[index].block.compare_exchange_strong(expected, block)) break;
+  }
+  return true;
+}
+
 // 0 or -errno. The caller has the lock.
 int64_t VcpuPool::make(Vcpu& vcpu, const HostProcess& process) {
   vcpu.creator = &process;
-  // Made here and not when a thread starts: a fork must find everything ready.
-  // One of an attempt that failed serves the next.
-  if (vcpu.block == nullptr) vcpu.block = take_spare_block();
-  if (vcpu.block == nullptr) vcpu.block = new_thread_block(process);
-  if (vcpu.block == nullptr) return -EAGAIN;  // Linux gives no thread
   vcpu.statistics = &exit_statistics[vcpu.index];
   vcpu.current_call.store(kNoCall);
   // First, because the guest may name a vCPU that is lost as well.
@@ -127,8 +137,14 @@ int64_t VcpuPool::make(Vcpu& vcpu, const HostProcess& process) {
 }
 
 Vcpu* VcpuPool::create(const HostProcess& process) {
-  const HostLockGuard guard(create_lock_);
-  for (uint32_t index = count_.load(); index < kVcpuCountMax; ++index) {
+  for (uint32_t index = count(); index < kVcpuCountMax; index = count()) {
+    // Before the lock, for which all processes wait: libc may take its time.
+    if (!bring_block(index, process)) {
+      note_failure(-EAGAIN);
+      return nullptr;
+    }
+    const HostLockGuard guard(create_lock_);
+    if (index != count()) continue;  // another was faster
     Vcpu& vcpu = vcpus_[index];
     vcpu.index = index;
     const int64_t result = make(vcpu, process);

@@ -62,7 +62,7 @@ struct Vcpu : KvmVcpu, SignalContext {
   bool was_run;                                 // a host thread ran it once
   ExitStatistics* statistics;                   // written by the thread that runs it
   std::atomic<uint32_t> current_call{kNoCall};  // number of the host call that its thread is in
-  ThreadBlock* block;                           // for its host threads, one after the other
+  std::atomic<ThreadBlock*> block;              // for its host threads, one after the other
 
   // Of the thread that uses it now.
   HostProcess* process;
@@ -138,6 +138,7 @@ class VcpuPool {
   Vcpu* find(const HostProcess& process, Kind kind);
   bool has_free(const HostProcess& process, uint32_t wanted);
   Vcpu* create(const HostProcess& process);
+  bool bring_block(uint32_t index, const HostProcess& process);
   void note_failure(int64_t result);
   int64_t make(Vcpu& vcpu, const HostProcess& process);
 

@@ -8,6 +8,7 @@
 
 #include "tests/unit/killed_beside.h"
 #include "vmm/log.h"
+#include "vmm/process/thread_making.h"
 #include "vmm/process/vcpu.h"
 
 namespace {
@@ -70,6 +71,7 @@ uint32_t self() {
   return own_thread_id();
 }
 
+HostLock lock;
 Vcpu vcpu = {};
 std::thread other;
 bool has_other_taken = false;
@@ -94,6 +96,40 @@ TEST_CASE("a fork waits for another that takes records back") {
   CHECK(take_one());
   other.join();
   CHECK(has_other_taken);
+}
+
+TEST_CASE("a lock is waited for as long as its holder lives, or for so long") {
+  CHECK(lock.lock_within(0));
+  CHECK_FALSE(lock.lock_within(0));
+  CHECK_FALSE(lock.lock_within(1'000'000));
+  lock.unlock();
+  start_beside_us([] {
+    lock.lock();
+    die();
+  });
+  CHECK(lock.lock_within(0));
+  lock.unlock();
+}
+
+TEST_CASE("the end of a process waits for threads that are being made, and these for an execve") {
+  HostProcess& process = first();
+  {
+    const ThreadMaking making(process);
+    CHECK(making.is_safe());
+    CHECK_FALSE(process.thread_making.lock_within(0));
+  }
+  process.ended_by_itself.fetch_add(kExecutes);
+  CHECK(stop_thread_making(process));
+  process.thread_making.unlock();
+  CHECK_FALSE(ThreadMaking(process, 0).is_safe());
+  CHECK(stop_thread_making(process));  // as exit_group would, while Linux keeps the execve
+  process.thread_making.unlock();
+  other = std::thread([&process] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    process.ended_by_itself.fetch_sub(kExecutes);
+  });
+  CHECK(ThreadMaking(process, 60'000'000'000).is_safe());
+  other.join();
 }
 
 TEST_CASE("a virtual CPU whose adopter was killed is adopted by another") {
