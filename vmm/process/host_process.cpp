@@ -108,7 +108,7 @@ void release_ended() {
 HostProcess* process_with_id(uint32_t id) {
   for (const Vcpu& vcpu : vcpus()) {
     HostProcess* const process = vcpu.process;
-    const bool is_there = process != nullptr && vcpu.host_thread.load() != 0;
+    const bool is_there = process != nullptr && vcpu.has_host_thread();
     if (is_there && process->process_id == id) return process;
   }
   return nullptr;
@@ -147,7 +147,7 @@ void follow_parent(HostProcess& process) {
 const HostProcess* passed_over(uint32_t id) {
   for (const HostProcess& process : processes) {
     const bool is_it = process.record.load() == RecordState::kLive && process.process_id == id;
-    if (is_it && !shares_our_memory(id)) return &process;
+    if (is_it && !has_thread(process)) return &process;
   }
   return nullptr;
 }
@@ -169,7 +169,7 @@ bool uses_vcpus(const HostProcess& process) {
 }
 
 bool has_thread(const HostProcess& process) {
-  return has_vcpu(process, [](const Vcpu& vcpu) { return vcpu.host_thread.load() != 0; });
+  return has_vcpu(process, [](const Vcpu& vcpu) { return vcpu.has_host_thread(); });
 }
 
 HostProcess* acquire_process(HostProcess* parent) {
@@ -221,7 +221,7 @@ bool is_fork_of_ours(uint32_t process_id) {
 const HostProcess* another_process(const HostProcess& than) {
   for (const Vcpu& vcpu : vcpus()) {
     const HostProcess* const process = vcpu.process;
-    const bool lives = vcpu.is_alive() && vcpu.host_thread.load() != 0;
+    const bool lives = vcpu.is_alive() && vcpu.has_host_thread();
     if (lives && process != nullptr && process != &than) return process;
   }
   return nullptr;

@@ -50,7 +50,8 @@ HostProcess* acquire_process(HostProcess* parent);
 
 // Whether it has a host thread, or a vCPU that is still to be adopted. If not, it is gone.
 bool uses_vcpus(const HostProcess& process);
-// Whether a thread of it is there; its first one may have ended before others.
+// Whether a thread of it is there; its first one may have ended before others, and one that is
+// being made does not count yet.
 bool has_thread(const HostProcess& process);
 
 // In the new process, before anything else: it has the descriptors that its parent had kept by

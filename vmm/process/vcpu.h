@@ -20,6 +20,7 @@ struct ThreadBlock;
 struct ExitStatistics;
 
 inline constexpr uint32_t kNoCall = UINT32_MAX;
+inline constexpr uint32_t kThreadBeingMade = UINT32_MAX;  // in the place of a thread's id
 
 // kBusy: a host thread runs it, or ran it and was killed (host_thread is 0 then: it is adopted).
 // kParked: the program's thread ended, and its host thread waits for the next one of its process.
@@ -79,6 +80,11 @@ struct Vcpu : KvmVcpu, SignalContext {
   std::atomic<uint64_t> call_memory;  // what its call has for itself (call_memory.h); 0: nothing
   uint64_t call_memory_size;
 
+  // A thread that is being made may never be: whoever makes it may be killed at that.
+  bool has_host_thread() const {
+    const uint32_t id = host_thread.load();
+    return id != 0 && id != kThreadBeingMade;
+  }
   bool is_adopted() const { return role.load() >= Role::kAdopted; }
 
   // A thread of the program begins on it. host_thread is set by then, and becomes 0 only by the

@@ -41,7 +41,6 @@ constexpr int kMemoryAttemptsMax = 1000;  // a millisecond each
 
 constexpr uint64_t kThreadFlags =
     CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
-constexpr uint32_t kThreadBeingMade = UINT32_MAX;  // in the place of a thread's id
 
 // What a turn of the run loop ends with; the last two only for an adopted vCPU.
 enum class Next { kRun, kPause, kLeave };

@@ -21,13 +21,16 @@ void (*at_that_look)() = nullptr;
 
 namespace dbos::vmm {
 
-// There are none.
+// There are none, unless a test wants some.
 VcpuPool& vcpus() {
   alignas(VcpuPool) static unsigned char nothing[sizeof(VcpuPool)];
   if (looks_left > 0 && --looks_left == 0) at_that_look();
   return *reinterpret_cast<VcpuPool*>(nothing);
 }
 void write_to_log(std::string_view /*text*/) {}
+void VcpuPool::prepare(const HostProcess& /*process*/, uint32_t wanted) {
+  count_.store(wanted);
+}
 bool VcpuPool::take(Vcpu& /*vcpu*/) {
   return false;
 }
@@ -66,6 +69,36 @@ void take_all() {
   for (int i = 0; i < kRecords - 2; ++i) REQUIRE(take_one());  // the first's, and the last taken
   REQUIRE(looks_left == 1);
 }
+
+HostProcess& child_with_id(uint32_t id) {
+  HostProcess* const process = acquire_process(&first());
+  REQUIRE(process != nullptr);
+  process->process_id = id;
+  process->record.store(RecordState::kLive);
+  return *process;
+}
+
+// A virtual CPU that a thread of the process runs on, until the test ends.
+class UsedVcpu {
+ public:
+  UsedVcpu(HostProcess& process, uint32_t thread) : vcpu_(vcpus().at(vcpus().count())) {
+    vcpu_.process = &process;
+    vcpu_.state.store(VcpuState::kBusy);
+    vcpu_.host_thread.store(thread);
+    vcpu_.begin_life();
+    vcpus().prepare(process, vcpus().count() + 1);
+  }
+  ~UsedVcpu() {
+    vcpu_.end_life();
+    vcpus().prepare(*vcpu_.process, vcpus().count() - 1);
+  }
+  UsedVcpu(const UsedVcpu&) = delete;
+  UsedVcpu& operator=(const UsedVcpu&) = delete;
+  Vcpu* operator->() { return &vcpu_; }
+
+ private:
+  Vcpu& vcpu_;
+};
 
 uint32_t self() {
   return own_thread_id();
@@ -149,4 +182,34 @@ TEST_CASE("a virtual CPU whose adopter was killed is adopted by another") {
   vcpu.state.store(VcpuState::kIdle);
   vcpu.state.store(VcpuState::kBusy);  // somebody prepares it
   CHECK_FALSE(vcpu.begin_adoption(self()));
+}
+
+TEST_CASE("a thread whose maker was killed before it was made is not there, but its record stays") {
+  constexpr uint32_t kId = 7;
+  HostProcess& child = child_with_id(kId);
+  UsedVcpu used(child, kThreadBeingMade);
+  CHECK_FALSE(has_thread(child));
+  CHECK_FALSE(is_fork_of_ours(kId));
+  CHECK(another_process(first()) == nullptr);
+  CHECK(uses_vcpus(child));
+  used->host_thread.store(self());
+  CHECK(has_thread(child));
+  CHECK(is_fork_of_ours(kId));
+  CHECK(another_process(first()) == &child);
+}
+
+TEST_CASE("a process whose first thread has ended lives, and sends signal 64 as any other does") {
+  HostProcess& own = child_with_id(own_process_id());
+  own.guardian_id.store(static_cast<uint32_t>(raw_call(__NR_getppid)));
+  const UsedVcpu runs_us(own, self());
+  constexpr int kSender = 1 << 30;  // beyond all ids of Linux
+  HostProcess& sender = child_with_id(kSender);
+  UsedVcpu used(sender, self());
+  siginfo_t info = {};
+  info.si_code = SI_USER;
+  info.si_pid = kSender;
+  CHECK_FALSE(take_parent_death_notice(info));
+  used->host_thread.store(0);
+  sender.ended_by_itself.store(kEnded);
+  CHECK(take_parent_death_notice(info));
 }
