@@ -14,7 +14,7 @@ Vcpu* agent = nullptr;  // the debugger's thread's
 
 Vcpu* acquire_agent(HostProcess& process) {
   if (agent != nullptr) return agent;
-  Vcpu* const vcpu = vcpus().acquire(process);
+  Vcpu* const vcpu = vcpus().acquire(process, nullptr);
   if (vcpu == nullptr) return nullptr;
   begin_use(*vcpu, process, Role::kAgent);
   vcpu->page->debug = kDebugAgent;

@@ -166,8 +166,7 @@ void release_threads() {
 // A fork that was under way makes a child with breakpoints that is not there yet.
 bool has_child_to_come() {
   for (const Vcpu& vcpu : vcpus()) {
-    const bool is_used = vcpu.state.load() == VcpuState::kBusy;
-    if (is_used && debug_state().threads[vcpu.index].is_scrubbed) return true;
+    if (vcpu.is_busy() && debug_state().threads[vcpu.index].is_scrubbed) return true;
   }
   return false;
 }

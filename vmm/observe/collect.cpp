@@ -13,7 +13,7 @@ Figures collect_figures(Machine& machine) {
   for (uint32_t i = 0; i < figures.vcpus; ++i) {
     add_counters(figures, *reinterpret_cast<const VcpuCounters*>(vcpu_counters_address(i)));
     add_exits(figures.exits, *vcpus().at(i).statistics);
-    if (vcpus().at(i).state.load() == VcpuState::kBusy) ++figures.vcpus_busy;
+    if (vcpus().at(i).is_busy()) ++figures.vcpus_busy;
   }
   const KernelReader kernel(machine.memory());
   for (size_t i = 0; i < figures.gauges.size(); ++i) {

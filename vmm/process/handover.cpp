@@ -81,7 +81,7 @@ void use_descriptor_of(Vcpu& vcpu, const HostProcess& own) {
 
 void take_over_free_vcpus(const HostProcess& own) {
   for (Vcpu& vcpu : vcpus()) {
-    if (!can_lend(vcpu, own) || uses_vcpus(*vcpu.creator) || !vcpus().take(vcpu)) continue;
+    if (!can_lend(vcpu, own) || uses_vcpus(*vcpu.creator) || !vcpus().take(vcpu, nullptr)) continue;
     give_to(vcpu, own);
     vcpus().release(vcpu);
   }

@@ -42,7 +42,8 @@ int64_t request_helper(Vcpu& creator, uint64_t start_argument, uint64_t flags) {
   waiting_argument.store(start_argument);
   if (makes_tables.load()) {
     start_waiting_helper(creator);
-    vcpus().prepare(*creator.process, 1);  // in the place of the one that it has taken
+    // In the place of the one that it has taken.
+    vcpus().prepare(*creator.process, 1, &creator);
   }
   return 0;
 }

@@ -26,6 +26,11 @@ size_t index_of(const HostProcess& process) {
   return static_cast<size_t>(&process - processes);
 }
 
+RecordState changing_by(const Vcpu* maker) {
+  if (maker == nullptr) return RecordState::kChanging;
+  return RecordState{static_cast<uint32_t>(RecordState::kChanging) + 1 + maker->index};
+}
+
 using Records = std::bitset<kProcessesMax>;
 
 bool holds(const Records& records, const HostProcess* process) {
@@ -44,7 +49,7 @@ Records needed_records() {
     add(process.guardian.load());
   }
   for (const Vcpu& vcpu : vcpus()) {
-    if (vcpu.state.load() == VcpuState::kBusy || vcpu.host_thread.load() != 0) add(vcpu.process);
+    if (vcpu.is_busy() || vcpu.host_thread.load() != 0) add(vcpu.process);
   }
   return needed;
 }
@@ -69,8 +74,8 @@ Records claim_ended() {
 }
 
 // Whoever takes the vCPU meanwhile writes its process, or has given it another creator.
-void forget_processes(Vcpu& vcpu, const Records& ended) {
-  if (holds(ended, vcpu.creator) && vcpus().take(vcpu)) {
+void forget_processes(Vcpu& vcpu, const Records& ended, const Vcpu* taker) {
+  if (holds(ended, vcpu.creator) && vcpus().take(vcpu, taker)) {
     if (holds(ended, vcpu.creator)) {
       vcpu.state.store(VcpuState::kLost);
     } else {
@@ -93,11 +98,11 @@ void give_back_claims() {
 
 // Takes back the records of processes that are gone, all in one pass: it is a fork that waits for
 // this. A vCPU that one of them made is lost with it.
-void release_ended() {
+void release_ended(const Vcpu* maker) {
   const HostLockGuard guard(release_lock);
   if (guard.is_from_the_dead()) give_back_claims();
   const Records ended = claim_ended();
-  for (Vcpu& vcpu : vcpus()) forget_processes(vcpu, ended);
+  for (Vcpu& vcpu : vcpus()) forget_processes(vcpu, ended, maker);
   for (HostProcess& process : processes) {
     if (ended.test(index_of(process))) process.record.store(RecordState::kFree);
   }
@@ -163,20 +168,20 @@ bool has_vcpu(const HostProcess& process, Condition condition) {
 }  // namespace
 
 bool uses_vcpus(const HostProcess& process) {
-  return has_vcpu(process, [](const Vcpu& vcpu) {
-    return vcpu.state.load() == VcpuState::kBusy || vcpu.host_thread.load() != 0;
-  });
+  return has_vcpu(process,
+                  [](const Vcpu& vcpu) { return vcpu.is_busy() || vcpu.host_thread.load() != 0; });
 }
 
 bool has_thread(const HostProcess& process) {
   return has_vcpu(process, [](const Vcpu& vcpu) { return vcpu.has_host_thread(); });
 }
 
-HostProcess* acquire_process(HostProcess* parent) {
+HostProcess* acquire_process(const Vcpu* maker) {
+  HostProcess* const parent = maker == nullptr ? nullptr : maker->process;
   for (int attempt = 0; attempt < 2; ++attempt) {
     for (HostProcess& process : processes) {
       RecordState expected = RecordState::kFree;
-      if (!process.record.compare_exchange_strong(expected, RecordState::kChanging)) continue;
+      if (!process.record.compare_exchange_strong(expected, changing_by(maker))) continue;
       process.parent = parent;
       process.fork_sequence = 0;
       process.process_id = 0;
@@ -196,9 +201,17 @@ HostProcess* acquire_process(HostProcess* parent) {
       }
       return &process;
     }
-    release_ended();
+    release_ended(maker);
   }
   return nullptr;
+}
+
+// Looks before it writes, because what was never written costs no memory.
+void give_back_records(const Vcpu& maker) {
+  const RecordState taken = changing_by(&maker);
+  for (HostProcess& process : processes) {
+    if (process.record.load() == taken) process.record.store(RecordState::kFree);
+  }
 }
 
 // What another thread of the parent kept while Linux copied the table is here only if it came

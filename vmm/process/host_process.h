@@ -19,9 +19,12 @@ enum class AfterFork : uint32_t { kNothing, kForked, kTidyingUp };
 inline constexpr uint32_t kEnded = 1;
 inline constexpr uint32_t kExecutes = 2;
 
-// kChanging: a fork has taken the record and no vCPU refers to it yet. kEnding: its process is
-// gone, and it is being taken back.
-enum class RecordState : uint32_t { kFree, kChanging, kLive, kEnding };
+struct Vcpu;
+
+// kEnding: its process is gone, and it is being taken back.
+// From kChanging on: a fork has taken the record and no vCPU refers to it yet. kChanging + 1 + i:
+// the fork is a call of vCPU i; kChanging: of none, because it makes the first process's.
+enum class RecordState : uint32_t { kFree, kLive, kEnding, kChanging };
 
 struct HostProcess {
   HostProcess* parent = nullptr;  // null: the first
@@ -43,10 +46,12 @@ struct HostProcess {
   std::atomic<uint32_t> death_signal;     // the program's, see death_signal.h; 0: none
 };
 
-// A record for a new process, kChanging. `parent` null: the first. Null at the limit. Once a vCPU
-// is of this process, the caller makes it kLive: a record that no vCPU and no child refers to goes
-// back.
-HostProcess* acquire_process(HostProcess* parent);
+// A record for a child of the process of `maker`, whose call this is, in a state from kChanging on.
+// `maker` null: the first. Null at the limit. Once a vCPU is of this process, the caller makes it
+// kLive: a record that no vCPU and no child refers to goes back.
+HostProcess* acquire_process(const Vcpu* maker);
+// The maker was killed: frees what it had acquired and not made kLive. Sound to do again.
+void give_back_records(const Vcpu& maker);
 
 // Whether it has a host thread, or a vCPU that is still to be adopted. If not, it is gone.
 bool uses_vcpus(const HostProcess& process);

@@ -20,24 +20,23 @@ void begin_making(Vcpu& maker, Vcpu& child, Making::Way way) {
   making.life_before = child.life.load().number;
   making.id.store(way == Making::Way::kClone ? 0 : child.host_thread.load());
   making.child.store(&child, std::memory_order_release);
+  child.state.store(VcpuState::kBusy);
 }
 
-// The record of its process first: once the vCPU is free, nothing refers to the record any more.
-void take_back(const Vcpu& maker, Vcpu& child, Making::Way way) {
+// The calling thread may be killed in here. Up to end_making() all of it is done again; after that
+// give_back_taken() does the rest, and the record goes back as that of a process that is gone.
+void take_back(Vcpu& maker, Vcpu& child, Making::Way way) {
+  child.state.store(taken_by(&maker));
   child.end_life();
-  if (child.process != maker.process) {
-    child.process->record.store(RecordState::kFree);
-  }
-  if (way == Making::Way::kRestart) {
-    child.state.store(VcpuState::kEnded);  // its host thread dies with the maker's process
-    return;
-  }
-  child.host_thread.store(0);
-  vcpus().release(child);
+  if (way == Making::Way::kClone) child.host_thread.store(0);
+  end_making(maker);
+  // The record first: once the vCPU is free, nothing refers to the record any more.
+  if (child.process != maker.process) child.process->record.store(RecordState::kFree);
+  child.state.store(VcpuState::kEnded);  // a parked host thread dies with the maker's process
 }
 
 int64_t result_of_making(Vcpu& maker) {
-  Vcpu* const child = maker.making.child.exchange(nullptr);
+  Vcpu* const child = maker.making.child.load();
   if (child == nullptr) return -EINTR;
   if (has_begun(maker.making, *child)) {
     const uint32_t id = maker.making.id.load();
@@ -45,6 +44,14 @@ int64_t result_of_making(Vcpu& maker) {
   }
   take_back(maker, *child, maker.making.way);
   return -EINTR;
+}
+
+void give_back_taken(const Vcpu& maker) {
+  for (Vcpu& vcpu : vcpus()) {
+    if (&vcpu == maker.making.child.load()) continue;  // result_of_making() takes that back
+    if (vcpu.state.load() == taken_by(&maker)) vcpu.state.store(VcpuState::kEnded);
+  }
+  give_back_records(maker);
 }
 
 }  // namespace dbos::vmm

@@ -19,6 +19,7 @@
 #include "vmm/process/call_memory.h"
 #include "vmm/process/handover.h"
 #include "vmm/process/host_process.h"
+#include "vmm/process/making.h"
 #include "vmm/process/service_thread.h"
 #include "vmm/process/signals.h"
 #include "vmm/process/thread_block.h"
@@ -62,6 +63,7 @@ bool begin_adoption(Vcpu& vcpu, const HostProcess& own, uint32_t adopter) {
   if (!vcpus().is_usable(vcpu, own) && !can_lend(vcpu, own)) return false;
   if (!vcpu.begin_adoption(adopter)) return false;
   use_descriptor_of(vcpu, own);
+  give_back_taken(vcpu);
   vcpu.role.store(Role::kAdopted);
   unmap_call_memory(vcpu);
   vcpu.page->signal.number = 0;

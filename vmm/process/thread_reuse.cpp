@@ -171,7 +171,7 @@ Vcpu* take_parked_thread(const Vcpu& creator) {
   for (Vcpu& vcpu : vcpus()) {
     VcpuState expected = VcpuState::kParked;
     const bool fits = vcpu.process == creator.process && vcpu.host_thread.load() != 0;
-    if (fits && vcpu.state.compare_exchange_strong(expected, VcpuState::kBusy)) {
+    if (fits && vcpu.state.compare_exchange_strong(expected, taken_by(&creator))) {
       change_name(PR_GET_NAME, vcpu);  // of the creator: this thread's may be another's gift
       return &vcpu;
     }

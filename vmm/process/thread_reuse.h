@@ -25,7 +25,7 @@ void note_thread_attributes(Vcpu& vcpu, const Call& call);
 // thread, whose vCPU is to be run. False: it has to end.
 bool park_thread(Vcpu& vcpu);
 
-// A parked thread of the creator's process, now kBusy and still asleep; null: none fits.
+// A parked thread of the creator's process, now taken by it and still asleep; null: none fits.
 Vcpu* take_parked_thread(const Vcpu& creator);
 void wake_parked_thread(Vcpu& vcpu);
 

@@ -55,7 +55,7 @@ void tidy_up_after_fork(Vcpu& vcpu, const Call& call) {
     ring_steward();
     if (!is_idle) return;
   }
-  if (!vcpus().prepare_one(process, is_idle ? ready_vcpus(process) : kReadyAtLeast) || !is_idle)
+  if (!vcpus().prepare_one(vcpu, is_idle ? ready_vcpus(process) : kReadyAtLeast) || !is_idle)
     return;
   start_waiting_helper(vcpu);
   AfterFork expected = AfterFork::kTidyingUp;  // unless it has forked again

@@ -45,10 +45,10 @@ void tell_limit() {
 
 }  // namespace
 
-bool VcpuPool::take(Vcpu& vcpu) {
+bool VcpuPool::take(Vcpu& vcpu, const Vcpu* taker) {
   // The state that was judged is the one that is exchanged: taken twice, a vCPU has two threads.
   VcpuState state = vcpu.state.load();
-  return is_free_in(state, vcpu) && vcpu.state.compare_exchange_strong(state, VcpuState::kBusy);
+  return is_free_in(state, vcpu) && vcpu.state.compare_exchange_strong(state, taken_by(taker));
 }
 
 bool VcpuPool::is_usable(const Vcpu& vcpu, const HostProcess& process) const {
@@ -60,21 +60,21 @@ bool VcpuPool::is_usable(const Vcpu& vcpu, const HostProcess& process) const {
   return false;
 }
 
-Vcpu* VcpuPool::find(const HostProcess& process, Kind kind) {
+Vcpu* VcpuPool::find(const HostProcess& process, Kind kind, const Vcpu* taker) {
   for (Vcpu& vcpu : *this) {
     if (kind == Kind::kFresh && vcpu.was_run) continue;
-    if (!is_usable(vcpu, process) || !take(vcpu)) continue;
+    if (!is_usable(vcpu, process) || !take(vcpu, taker)) continue;
     if (is_usable(vcpu, process)) return &vcpu;
     release(vcpu);  // it went to another process meanwhile
   }
   return nullptr;
 }
 
-Vcpu* VcpuPool::acquire(const HostProcess& process) {
-  Vcpu* vcpu = find(process, Kind::kFresh);
-  if (vcpu == nullptr && count() < kFreshMax) vcpu = create(process);
-  if (vcpu == nullptr) vcpu = find(process, Kind::kAny);
-  return vcpu != nullptr ? vcpu : create(process);
+Vcpu* VcpuPool::acquire(const HostProcess& process, const Vcpu* taker) {
+  Vcpu* vcpu = find(process, Kind::kFresh, taker);
+  if (vcpu == nullptr && count() < kFreshMax) vcpu = create(process, taker);
+  if (vcpu == nullptr) vcpu = find(process, Kind::kAny, taker);
+  return vcpu != nullptr ? vcpu : create(process, taker);
 }
 
 bool VcpuPool::has_free(const HostProcess& process, uint32_t wanted) {
@@ -88,18 +88,19 @@ bool VcpuPool::has_free(const HostProcess& process, uint32_t wanted) {
   return idle >= wanted && (fresh >= wanted || count() >= kFreshMax);
 }
 
-void VcpuPool::prepare(const HostProcess& process, uint32_t wanted) {
+void VcpuPool::prepare(const HostProcess& process, uint32_t wanted, const Vcpu* taker) {
   while (!has_free(process, wanted)) {
-    Vcpu* const vcpu = create(process);
+    Vcpu* const vcpu = create(process, taker);
     if (vcpu == nullptr) return;
     release(*vcpu);
   }
 }
 
-bool VcpuPool::prepare_one(const HostProcess& process, uint32_t wanted) {
+bool VcpuPool::prepare_one(const Vcpu& taker, uint32_t wanted) {
+  const HostProcess& process = *taker.process;
   if (has_free(process, wanted)) return true;
   if (!has_spare_block()) return false;
-  Vcpu* const vcpu = create(process);
+  Vcpu* const vcpu = create(process, &taker);
   if (vcpu == nullptr) return true;  // there can be no more
   release(*vcpu);
   return has_free(process, wanted);
@@ -136,7 +137,7 @@ int64_t VcpuPool::make(Vcpu& vcpu, const HostProcess& process) {
   return 0;
 }
 
-Vcpu* VcpuPool::create(const HostProcess& process) {
+Vcpu* VcpuPool::create(const HostProcess& process, const Vcpu* taker) {
   for (uint32_t index = count(); index < kVcpuCountMax; index = count()) {
     // Before the lock, for which all processes wait: libc may take its time.
     if (!bring_block(index, process)) {
@@ -156,7 +157,7 @@ Vcpu* VcpuPool::create(const HostProcess& process) {
     }
     // Now that the descriptor is there: a fork that sees the number copies the descriptor.
     if (!is_lost) vcpu.sequence = take_sequence();
-    vcpu.state.store(is_lost ? VcpuState::kLost : VcpuState::kBusy);
+    vcpu.state.store(is_lost ? VcpuState::kLost : taken_by(taker));
     count_.store(index + 1);
     if (is_lost) continue;
     if (process.parent == nullptr || hand_over(vcpu)) return &vcpu;

@@ -26,7 +26,10 @@ inline constexpr uint32_t kThreadBeingMade = UINT32_MAX;  // in the place of a t
 // kParked: the program's thread ended, and its host thread waits for the next one of its process.
 // kEnded: the guest kernel released everything; free, as a parked one, as soon as host_thread is 0.
 // kLost: made by a process that is gone, so that nobody has its descriptor.
-enum class VcpuState : uint32_t { kAbsent, kIdle, kBusy, kParked, kEnded, kLost };
+// kTaken + i: a call of vCPU i has taken it, and neither announced it (making.h) nor released it
+// yet. One exchange takes it and names the taker, who may be killed at any instant: whoever adopts
+// vCPU i gives this one back.
+enum class VcpuState : uint32_t { kAbsent, kIdle, kBusy, kParked, kEnded, kLost, kTaken };
 
 // What it runs, and with that what it may ask for (allowed_calls.h). kHelper: no program
 // (helper.h). kAdopted: its own thread is dead, and another releases what that held (steward.h).
@@ -86,6 +89,11 @@ struct Vcpu : KvmVcpu, SignalContext {
     return id != 0 && id != kThreadBeingMade;
   }
   bool is_adopted() const { return role.load() >= Role::kAdopted; }
+  // In use, or taken for it.
+  bool is_busy() const {
+    const VcpuState now = state.load();
+    return now == VcpuState::kBusy || now >= VcpuState::kTaken;
+  }
 
   // A thread of the program begins on it. host_thread is set by then, and becomes 0 only by the
   // host thread's death: who finds it 0 may adopt the vCPU by ending the life that it saw.
@@ -103,18 +111,27 @@ struct Vcpu : KvmVcpu, SignalContext {
   }
 };
 
+// The state of what a call of `taker` takes. Null: a thread of the VMM's own takes it, or the start
+// of the first process, with which all ends.
+inline VcpuState taken_by(const Vcpu* taker) {
+  if (taker == nullptr) return VcpuState::kBusy;
+  return VcpuState{static_cast<uint32_t>(VcpuState::kTaken) + taker->index};
+}
+
+// `taker`: see taken_by().
 class VcpuPool {
  public:
   // A vCPU for a new host thread of `process`. One that was never run is taken first: KVM waits for
   // an RCU grace period (10 to 20 ms) when a vCPU changes its thread. Null at the limit.
-  Vcpu* acquire(const HostProcess& process);
+  Vcpu* acquire(const HostProcess& process, const Vcpu* taker);
   // Makes sure that `wanted` free vCPUs are there for `process`, up to kFreshMax fresh ones.
-  void prepare(const HostProcess& process, uint32_t wanted);
-  // One step of it: makes one vCPU, if a thread block is there for it. Returns whether enough are.
-  bool prepare_one(const HostProcess& process, uint32_t wanted);
+  void prepare(const HostProcess& process, uint32_t wanted, const Vcpu* taker);
+  // One step of it, for the process of `taker`: makes one vCPU, if a thread block is there for it.
+  // Returns whether enough are.
+  bool prepare_one(const Vcpu& taker, uint32_t wanted);
   void release(Vcpu& vcpu) { vcpu.state.store(VcpuState::kIdle); }
   // Takes it if it is free.
-  bool take(Vcpu& vcpu);
+  bool take(Vcpu& vcpu, const Vcpu* taker);
 
   // Whether `process` has the descriptor of `vcpu`.
   bool is_usable(const Vcpu& vcpu, const HostProcess& process) const;
@@ -141,9 +158,9 @@ class VcpuPool {
   static constexpr uint32_t kFreshMax = 48;
   enum class Kind { kFresh, kAny };
 
-  Vcpu* find(const HostProcess& process, Kind kind);
+  Vcpu* find(const HostProcess& process, Kind kind, const Vcpu* taker);
   bool has_free(const HostProcess& process, uint32_t wanted);
-  Vcpu* create(const HostProcess& process);
+  Vcpu* create(const HostProcess& process, const Vcpu* taker);
   bool bring_block(uint32_t index, const HostProcess& process);
   void note_failure(int64_t result);
   int64_t make(Vcpu& vcpu, const HostProcess& process);

@@ -187,7 +187,7 @@ void prepare_start(Vcpu& vcpu, const Vcpu& creator, uint64_t start_argument, Bir
 // A vCPU for a new thread of `process`; the creator's process has its descriptor.
 Vcpu* acquire_vcpu(const Vcpu& creator, HostProcess& process, uint64_t start_argument, Birth birth,
                    Role role = Role::kProgram) {
-  Vcpu* const vcpu = vcpus().acquire(*creator.process);
+  Vcpu* const vcpu = vcpus().acquire(*creator.process, &creator);
   if (vcpu == nullptr) return nullptr;
   begin_use(*vcpu, process, role);
   vcpu->page->process_id = 0;  // until it begins: the last user's is nobody's any more
@@ -217,7 +217,6 @@ int64_t start_host_thread(Vcpu& creator, Vcpu& vcpu, uint64_t flags, ThreadEntry
   const int64_t result =
       clone_with_block(flags, *vcpu.block, creator.making.id, vcpu.host_thread, entry, &vcpu);
   if (result >= 0) return result;
-  end_making(creator);
   take_back(creator, vcpu, Making::Way::kClone);
   return result;
 }
@@ -305,7 +304,7 @@ int64_t restart_parked_thread(Vcpu& creator, uint64_t start_argument, uint64_t r
 int64_t make_process(Vcpu& creator, uint64_t start_argument, uint64_t exit_signal,
                      bool waits_for_exec, uint64_t result_address) {
   const AllSignalsBlocked blocked;
-  HostProcess* const process = acquire_process(creator.process);
+  HostProcess* const process = acquire_process(&creator);
   if (process == nullptr) return -EAGAIN;
   const Birth birth = waits_for_exec ? Birth::kSharingProcess : Birth::kProcess;
   Vcpu* const vcpu = acquire_vcpu(creator, *process, start_argument, birth);
@@ -413,14 +412,14 @@ Vcpu& adopt_first_thread() {
     throw StartError::with_code(static_cast<int>(-result),
                                 "Linux gives no socket for virtual CPUs");
   }
-  Vcpu* const vcpu = vcpus().acquire(*process);
+  Vcpu* const vcpu = vcpus().acquire(*process, nullptr);
   if (vcpu == nullptr) {
     throw StartError::with_code(static_cast<int>(-vcpus().failure()), "can't make a virtual CPU");
   }
   if (const int64_t result = machine().reset_vcpu(*vcpu, 0); result < 0) {
     throw StartError::with_code(static_cast<int>(-result), "KVM can't set up a virtual CPU");
   }
-  vcpus().prepare(*process, kReadyAtStart);
+  vcpus().prepare(*process, kReadyAtStart, nullptr);
   begin_use(*vcpu, *process, Role::kProgram);
   process->record.store(RecordState::kLive);
   vcpu->page->process_id = process->process_id;

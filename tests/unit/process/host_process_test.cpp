@@ -28,10 +28,10 @@ VcpuPool& vcpus() {
   return *reinterpret_cast<VcpuPool*>(nothing);
 }
 void write_to_log(std::string_view /*text*/) {}
-void VcpuPool::prepare(const HostProcess& /*process*/, uint32_t wanted) {
+void VcpuPool::prepare(const HostProcess& /*process*/, uint32_t wanted, const Vcpu* /*taker*/) {
   count_.store(wanted);
 }
-bool VcpuPool::take(Vcpu& /*vcpu*/) {
+bool VcpuPool::take(Vcpu& /*vcpu*/, const Vcpu* /*taker*/) {
   return false;
 }
 
@@ -55,11 +55,18 @@ HostProcess& first() {
   return process;
 }
 
+// A child of the first; null: there is no record for it.
+HostProcess* acquire_child() {
+  static Vcpu maker = {};
+  maker.process = &first();
+  HostProcess* const process = acquire_process(&maker);
+  if (process != nullptr) process->record.store(RecordState::kLive);
+  return process;
+}
+
 // A record for a process that is gone at once: no virtual CPU is its own.
 bool take_one() {
-  HostProcess* const process = acquire_process(&first());
-  if (process != nullptr) process->record.store(RecordState::kLive);
-  return process != nullptr;
+  return acquire_child() != nullptr;
 }
 
 // Until whoever wants one more has to take all of them back.
@@ -71,10 +78,9 @@ void take_all() {
 }
 
 HostProcess& child_with_id(uint32_t id) {
-  HostProcess* const process = acquire_process(&first());
+  HostProcess* const process = acquire_child();
   REQUIRE(process != nullptr);
   process->process_id = id;
-  process->record.store(RecordState::kLive);
   return *process;
 }
 
@@ -86,11 +92,11 @@ class UsedVcpu {
     vcpu_.state.store(VcpuState::kBusy);
     vcpu_.host_thread.store(thread);
     vcpu_.begin_life();
-    vcpus().prepare(process, vcpus().count() + 1);
+    vcpus().prepare(process, vcpus().count() + 1, nullptr);
   }
   ~UsedVcpu() {
     vcpu_.end_life();
-    vcpus().prepare(*vcpu_.process, vcpus().count() - 1);
+    vcpus().prepare(*vcpu_.process, vcpus().count() - 1, nullptr);
   }
   UsedVcpu(const UsedVcpu&) = delete;
   UsedVcpu& operator=(const UsedVcpu&) = delete;
