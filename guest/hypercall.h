@@ -24,9 +24,9 @@ inline i64 hypercall(Service service, u64 a0 = 0, u64 a1 = 0, u64 a2 = 0, u64 a3
 
 // For a service that is never interrupted: repeats it where the host thread was killed before the
 // host had seen the call, which another one then finds interrupted.
-inline i64 repeat_hypercall(Service service, u64 a0, u64 a1 = 0) {
+inline i64 repeat_hypercall(Service service, u64 a0, u64 a1 = 0, u64 a2 = 0) {
   i64 result = kInterrupted;
-  while (is_interrupted(result)) result = hypercall(service, a0, a1);
+  while (is_interrupted(result)) result = hypercall(service, a0, a1, a2);
   return result;
 }
 

@@ -70,7 +70,8 @@ void window_unmap(PhysicalAddress begin, u64 length) {
 }
 
 Result<void> window_populate(PhysicalAddress begin, u64 length, bool write) {
-  const i64 result = hypercall(Service::kWindowPopulate, begin.value(), length, write ? 1 : 0);
+  const i64 result =
+      repeat_hypercall(Service::kWindowPopulate, begin.value(), length, write ? 1 : 0);
   if (result < 0) return error_of(result);
   return {};
 }

@@ -109,7 +109,8 @@ FaultOutcome AddressSpace::fault_with_host(VirtualAddress address, Access access
 }
 
 // No lock was held meanwhile, so something else may be mapped there now. If not, a part of the run
-// may lie past the end of the file: the page alone is asked for.
+// may lie past the end of the file, or this is a dead thread's vCPU, which gets single pages alone:
+// the page is asked for by itself.
 FaultOutcome AddressSpace::fault_again(VirtualAddress address, Access access,
                                        const PopulateRequest& failed, Error error) {
   FaultOutcome result = try_fault(address, access);

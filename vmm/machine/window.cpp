@@ -157,6 +157,14 @@ int64_t Window::populate(uint64_t address, uint64_t length, bool write) {
   return raw_call(__NR_madvise, address, length, write ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
 }
 
+bool Window::is_in_memory(uint64_t page) const {
+  uint8_t state = 0;
+  const bool is_mapped =
+      contains(page, kPageSize) &&
+      raw_call(__NR_mincore, page, kPageSize, reinterpret_cast<uint64_t>(&state)) == 0;
+  return is_mapped && (state & 1) != 0;
+}
+
 uint64_t Window::used() {
   const HostLockGuard guard(lock_);
   mend(guard);

@@ -39,6 +39,10 @@ class Window {
   int64_t unmap(uint64_t address, uint64_t length);
   int64_t populate(uint64_t address, uint64_t length, bool write);
 
+  // Whether Linux has the page, so that populate() of it reads no file. Of a file that the caller
+  // neither may write nor owns, Linux says so of every page (mm/mincore.c: can_do_mincore).
+  bool is_in_memory(uint64_t page) const;
+
   // Bytes of it that are mapped, or lost.
   uint64_t used();
 

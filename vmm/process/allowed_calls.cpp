@@ -36,16 +36,24 @@ bool is_of_helper(const Call& call) {
          service == Service::kThreadExit || service == Service::kEndFork;
 }
 
+// What its space has not mapped yet of a dead thread's robust list. Who adopts has others to
+// release, and reads no file for one; a guest kernel that is refused several pages asks for the one
+// that it needs.
+bool is_populate_of_page_in_memory(const Call& call, const Window& window) {
+  return is(call, Service::kWindowPopulate) && call.arguments[1] == kPageSize &&
+         window.is_in_memory(call.arguments[0]);
+}
+
 }  // namespace
 
-bool is_allowed(const Vcpu& vcpu, const Call& call) {
+bool is_allowed(const Vcpu& vcpu, const Call& call, const Window& window) {
   switch (vcpu.role.load()) {
     case Role::kProgram:
       return true;
     case Role::kHelper:
       return is_upkeep(call) || is_of_helper(call);
     case Role::kAdopted:
-      return is_upkeep(call);  // and waits for no file: who adopts has others to release
+      return is_upkeep(call) || is_populate_of_page_in_memory(call, window);
     case Role::kAgent:
       return is_upkeep(call) || is(call, Service::kWindowPopulate);
   }

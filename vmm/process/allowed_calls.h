@@ -6,12 +6,13 @@
 #pragma once
 
 #include "hypercall/abi.h"
+#include "vmm/machine/window.h"
 #include "vmm/process/vcpu.h"
 
 namespace dbos::vmm {
 
 // An adopted vCPU (steward.h) runs on a thread of another process, or of the VMM's own; the helper
 // (helper.h) on one that began before the program gave anything up. The program's may make all.
-bool is_allowed(const Vcpu& vcpu, const Call& call);
+bool is_allowed(const Vcpu& vcpu, const Call& call, const Window& window);
 
 }  // namespace dbos::vmm

@@ -62,7 +62,7 @@ int64_t perform(Vcpu& vcpu, const Call& call) {
   if (call.flags != 0) return -EINVAL;
   const bool is_adopted = vcpu.is_adopted();
   if (is_adopted && makes_child(call)) return result_of_making(vcpu);
-  if (!is_allowed(vcpu, call)) return is_adopted ? -EINTR : -EPERM;
+  if (!is_allowed(vcpu, call, machine().window())) return is_adopted ? -EINTR : -EPERM;
   if (call.number >= kServiceBase) return execute_service(vcpu, call);
   if (is_death_signal_call(vcpu, call)) return perform_death_signal_call(vcpu, call);
   note_thread_attributes(vcpu, call);

@@ -65,6 +65,36 @@ bool is_in_slots(uint64_t begin, uint64_t end) {
 
 }  // namespace
 
+TEST_CASE("a page of the window is in memory once somebody has touched it, by any mapping") {
+  slots.reserve(64);
+  const uint64_t address = map_shared(kPageSize);
+  const int64_t again = window().duplicate(address, kPageSize);
+  REQUIRE(again > 0);
+  const auto other_mapping = static_cast<uint64_t>(again);
+  CHECK_FALSE(window().is_in_memory(address));
+  CHECK_FALSE(window().is_in_memory(other_mapping));
+  *reinterpret_cast<uint8_t*>(address) = 1;
+  CHECK(window().is_in_memory(address));
+  CHECK(window().is_in_memory(other_mapping));
+}
+
+TEST_CASE("what is no page of the window is not in memory") {
+  slots.reserve(64);
+  const uint64_t address = map_shared(kPageSize);
+  *reinterpret_cast<uint8_t*>(address) = 1;
+  REQUIRE(window().is_in_memory(address));
+  CHECK_FALSE(window().is_in_memory(address + 8));
+  alignas(kPageSize) static uint8_t own[kPageSize];
+  own[0] = 1;
+  CHECK_FALSE(window().is_in_memory(reinterpret_cast<uint64_t>(own)));
+  for (const uint64_t page : {uint64_t{0}, kWindowBase + kWindowSizeMax - kPageSize,
+                              kWindowBase + kWindowSizeMax, ~uint64_t{0} - kPageSize + 1}) {
+    CHECK_FALSE(window().is_in_memory(page));
+  }
+  REQUIRE(window().unmap(address, kPageSize) == 0);
+  CHECK_FALSE(window().is_in_memory(address));
+}
+
 TEST_CASE("the window is in slots where somebody was killed who added one") {
   slots.reserve(64);  // who is killed takes no lock of the allocator's with him
   map_shared(200 * kMiB);
