@@ -49,17 +49,14 @@ Attempt attempt(Thread& thread, VirtualAddress address, u32 value, bool may_wait
   return Attempt::kQueued;
 }
 
-// Not asked of Linux, where the host thread of one that has ended may wait for the next one.
-bool is_alive(const Thread& thread, u32 owner) {
-  const LockGuard guard(thread.process->lock);
-  return find_thread(*thread.process, static_cast<i32>(owner)) != nullptr;
-}
+enum class Owner { kLives, kEnds, kGone };
 
-// Who queues first and asks then is either found by the owner's end or told so here.
-bool may_have_looked_for_waiters(const Thread& thread, u32 owner) {
+// Not asked of Linux, where the host thread of one that has ended may wait for the next one.
+Owner state_of(const Thread& thread, u32 owner) {
   const LockGuard guard(thread.process->lock);
   const Thread* const found = find_thread(*thread.process, static_cast<i32>(owner));
-  return found == nullptr || found->releases_futexes.load();
+  if (found == nullptr) return Owner::kGone;
+  return found->releases_futexes.load() ? Owner::kEnds : Owner::kLives;
 }
 
 // A word that may be written without a fault next time.
@@ -73,7 +70,7 @@ i64 lock(Thread& thread, VirtualAddress address, const FutexDeadline* deadline) 
   for (platform::Wait wait;;) {
     const u32 value = DBOS_TRY_CALL(touch(address));
     const u32 owner = value & FUTEX_TID_MASK;
-    if (owner != 0 && owner != id_of(thread) && !is_alive(thread, owner)) {
+    if (owner != 0 && owner != id_of(thread) && state_of(thread, owner) == Owner::kGone) {
       // It gave up what it held before it left its process: Linux's handle_exit_race().
       if (DBOS_TRY_CALL(read_program<u32>(address)) == value) return -ESRCH;
       continue;
@@ -89,7 +86,8 @@ i64 lock(Thread& thread, VirtualAddress address, const FutexDeadline* deadline) 
         break;
     }
     if (deadline == nullptr) return -EAGAIN;
-    if (may_have_looked_for_waiters(thread, owner) && futex_withdraw(thread)) {
+    // One that ends may have looked for its waiters before this one queued.
+    if (state_of(thread, owner) != Owner::kLives && futex_withdraw(thread)) {
       wait.turn();
       continue;
     }

@@ -134,7 +134,7 @@ Child fork_up_to(Step last, Vcpu& by) {
         begin_making(by, *child.vcpu, Making::Way::kClone);
         break;
       case Step::kAlive:
-        child.vcpu->host_thread.store(UINT32_MAX);
+        child.vcpu->host_thread.store(kThreadBeingMade);
         child.vcpu->begin_life();
         break;
       case Step::kDone:  // clone(2) has stored the id
