@@ -62,6 +62,20 @@ void* call_cancelled(void* argument) {
   return nullptr;
 }
 
+// The library's are the only ones; then the descriptor that the argument says.
+int32_t close_events_and_sleep(const void* argument, size_t, dbos_result*) {
+  char name[32];
+  for (int i = 0; i < 512; ++i) {
+    const ssize_t length =
+        readlink(("/proc/self/fd/" + std::to_string(i)).c_str(), name, sizeof name);
+    if (length > 0 && std::string(name, length).find("eventfd") != std::string::npos) close(i);
+  }
+  int last;
+  memcpy(&last, argument, sizeof last);
+  close(last);
+  return sleep_for_ever(nullptr, 0, nullptr);
+}
+
 }  // namespace
 
 TEST_CASE("fork handlers of the program may take a lock under which it uses snapshots",
@@ -128,4 +142,19 @@ TEST_CASE("a snapshot that this process may not kill any more ends all the same"
     return 0;
   });
   CHECK(answer == 0);
+}
+
+TEST_CASE("a snapshot ends if a function has closed its doorbell") {
+  const TimeLimit limit;
+  int ends[2];
+  char byte;
+  REQUIRE(pipe(ends) == 0);
+  const Snapshot snapshot;
+  close(ends[1]);
+  const dbos_run closing = snapshot.start(close_events_and_sleep, ends[1]);
+  CHECK(read(ends[0], &byte, 1) == 0);
+  close(ends[0]);
+  CHECK(dbos_run_wait(snapshot.start(read_int, &ends), -1, nullptr, nullptr, 0, nullptr) ==
+        DBOS_ERROR_DIED);
+  CHECK(dbos_run_wait(closing, -1, nullptr, nullptr, 0, nullptr) == DBOS_ERROR_DIED);
 }
