@@ -2,6 +2,8 @@
 #include <pthread.h>
 #include <sys/resource.h>
 
+#include <thread>
+
 #include "support.h"
 
 namespace {
@@ -63,6 +65,27 @@ CASE(data_limit_holds_for_mremap_and_not_for_what_is_replaced) {
     CHECK(mmap(read_only, 64 * kMiB, PROT_READ, kFixed, -1, 0) == read_only);
     CHECK(mremap(read_only, 64 * kMiB, 256 * kMiB, MREMAP_MAYMOVE) != MAP_FAILED);
     CHECK(mremap(data, 128 * kMiB, 160 * kMiB, MREMAP_MAYMOVE) != MAP_FAILED);
+  })));
+}
+
+// While one tries, another may be refused memory (docs/differences.md).
+CASE(execve_that_fails_in_many_threads_leaves_nothing_limited) {
+  CHECK(exited(run_child([] {
+    set_soft(RLIMIT_AS, 8 * kGiB);
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 3; ++i) {
+      threads.emplace_back([] {
+        char* nothing[] = {nullptr};
+        for (int turn = 0; turn < 200; ++turn) {
+          CHECK_EQ(execve("/nonexistent", nothing, nothing), -1);
+        }
+      });
+    }
+    for (auto& thread : threads) thread.join();
+    const int file = memfd_create("shared", MFD_CLOEXEC);
+    REQUIRE(ftruncate(file, 64 * kMiB) == 0);
+    CHECK(mmap(nullptr, 64 * kMiB, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0) != MAP_FAILED);
+    std::thread([] {}).join();
   })));
 }
 

@@ -104,11 +104,6 @@ void log_execution(const Vcpu& vcpu, uint64_t directory, const char* path, uint6
            std::string_view(path, strnlen(path, kShownPathMax)));
 }
 
-// The guest keeps these limits, which would hit the VMM, until a program is executed.
-struct MemoryLimits {
-  uint64_t soft[kExecuteLimitCount];
-};
-
 // Sets the limits of this process, and leaves the former ones in their place. A hard limit that was
 // lowered could not be put back when nothing is executed, so it stays as it is.
 void exchange_limits(MemoryLimits& limits) {
@@ -122,6 +117,17 @@ void exchange_limits(MemoryLimits& limits) {
         raw_call(__NR_prlimit64, 0, kResources[i], reinterpret_cast<uint64_t>(wanted), 0);
     if (result == 0) limits.soft[i] = now[0];
   }
+}
+
+void lend_limits(LentLimits& lent, MemoryLimits limits) {
+  const HostLockGuard guard(lent.lock);
+  exchange_limits(limits);
+  if (lent.users++ == 0) lent.own = limits;
+}
+
+void take_limits_back(LentLimits& lent) {
+  const HostLockGuard guard(lent.lock);
+  if (--lent.users == 0) exchange_limits(lent.own);
 }
 
 bool is_only_thread(const Vcpu& vcpu) {
@@ -151,11 +157,11 @@ int64_t execute(Vcpu& vcpu, const Call& call, const char* path, const Strings& s
   const bool has_limits = a[5] != 0;
   MemoryLimits limits = {};
   if (has_limits) limits = *reinterpret_cast<const MemoryLimits*>(a[5]);
-  if (has_limits) exchange_limits(limits);
-  // Not held: who ends the process need not wait for what Linux does here.
-  if (stop_thread_making(*vcpu.process)) vcpu.process->thread_making.unlock();
+  // Before the limits, which are not for threads of ours.
+  stop_thread_making(*vcpu.process);
+  if (has_limits) lend_limits(vcpu.process->lent_limits, limits);
   const int64_t result = call_execveat(vcpu, passed);
-  if (has_limits) exchange_limits(limits);
+  if (has_limits) take_limits_back(vcpu.process->lent_limits);
   vcpu.process->ended_by_itself.fetch_sub(kExecutes);
   // After signal 64 is heard again: it looks whether the parent has ended meanwhile.
   restore_death_signal(*vcpu.process, death_signal);

@@ -49,7 +49,7 @@ Records needed_records() {
     add(process.guardian.load());
   }
   for (const Vcpu& vcpu : vcpus()) {
-    if (vcpu.is_busy() || vcpu.host_thread.load() != 0) add(vcpu.process);
+    if (vcpu.is_used()) add(vcpu.process);
   }
   return needed;
 }
@@ -168,8 +168,7 @@ bool has_vcpu(const HostProcess& process, Condition condition) {
 }  // namespace
 
 bool uses_vcpus(const HostProcess& process) {
-  return has_vcpu(process,
-                  [](const Vcpu& vcpu) { return vcpu.is_busy() || vcpu.host_thread.load() != 0; });
+  return has_vcpu(process, [](const Vcpu& vcpu) { return vcpu.is_used(); });
 }
 
 bool has_thread(const HostProcess& process) {
@@ -187,6 +186,8 @@ HostProcess* acquire_process(const Vcpu* maker) {
       process.process_id = 0;
       process.moves.unlock();  // the one before may have been killed with it
       process.thread_making.unlock();
+      process.lent_limits.lock.unlock();
+      process.lent_limits.users = 0;
       process.guardian_id.store(parent == nullptr ? 0 : parent->process_id);
       process.guardian.store(parent);
       process.after_fork.store(AfterFork::kNothing);
@@ -204,6 +205,11 @@ HostProcess* acquire_process(const Vcpu* maker) {
     release_ended(maker);
   }
   return nullptr;
+}
+
+void give_back_record(HostProcess& process) {
+  RecordState live = RecordState::kLive;
+  process.record.compare_exchange_strong(live, RecordState::kFree);
 }
 
 // Looks before it writes, because what was never written costs no memory.

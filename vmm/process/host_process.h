@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdint>
 
+#include "hypercall/abi.h"
 #include "vmm/host/descriptor_guard.h"
 #include "vmm/host/host_lock.h"
 #include "vmm/process/signals.h"
@@ -26,6 +27,17 @@ struct Vcpu;
 // the fork is a call of vCPU i; kChanging: of none, because it makes the first process's.
 enum class RecordState : uint32_t { kFree, kLive, kEnding, kChanging };
 
+// The soft limits that the guest keeps, which would hit the VMM: set while the process executes a
+// program.
+struct MemoryLimits {
+  uint64_t soft[kExecuteLimitCount];
+};
+struct LentLimits {
+  HostLock lock;
+  uint32_t users = 0;     // threads in execve
+  MemoryLimits own = {};  // the VMM's, while there are any
+};
+
 struct HostProcess {
   HostProcess* parent = nullptr;  // null: the first
   uint64_t fork_sequence = 0;     // vCPUs that the parent had before it are ours too
@@ -39,7 +51,8 @@ struct HostProcess {
   // Held while one of them still has the low number that Linux gave it, and while a fork copies the
   // table: the copy would keep a number that no guard knows.
   mutable HostLock moves;
-  mutable HostLock thread_making;            // see thread_making.h
+  mutable HostLock thread_making;  // see thread_making.h
+  LentLimits lent_limits;
   std::atomic<uint32_t> changed_attributes;  // of its threads, see thread_reuse.h
   std::atomic<AfterFork> after_fork;
   std::atomic<uint32_t> ended_by_itself;  // 0: if it is gone, it was killed
@@ -50,6 +63,9 @@ struct HostProcess {
 // `maker` null: the first. Null at the limit. Once a vCPU is of this process, the caller makes it
 // kLive: a record that no vCPU and no child refers to goes back.
 HostProcess* acquire_process(const Vcpu* maker);
+// Frees the kLive record of a process that has not come to be. If another fork is taking it back
+// already (kEnding), that goes on.
+void give_back_record(HostProcess& process);
 // The maker was killed: frees what it had acquired and not made kLive. Sound to do again.
 void give_back_records(const Vcpu& maker);
 

@@ -25,14 +25,13 @@ void begin_making(Vcpu& maker, Vcpu& child, Making::Way way) {
 
 // The calling thread may be killed in here. Up to end_making() all of it is done again; after that
 // give_back_taken() does the rest, and the record goes back as that of a process that is gone.
-void take_back(Vcpu& maker, Vcpu& child, Making::Way way) {
-  child.state.store(taken_by(&maker));
-  child.end_life();
-  if (way == Making::Way::kClone) child.host_thread.store(0);
+void take_back(Vcpu& maker, Vcpu& child) {
+  child.end_life(taken_by(&maker));
+  if (maker.making.way == Making::Way::kClone) child.host_thread.store(0);
   end_making(maker);
   // The record first: once the vCPU is free, nothing refers to the record any more.
-  if (child.process != maker.process) child.process->record.store(RecordState::kFree);
-  child.state.store(VcpuState::kEnded);  // a parked host thread dies with the maker's process
+  if (child.process != maker.process) give_back_record(*child.process);
+  child.state.store(VcpuState::kIdle);  // a parked host thread dies with the maker's process
 }
 
 int64_t result_of_making(Vcpu& maker) {
@@ -42,14 +41,14 @@ int64_t result_of_making(Vcpu& maker) {
     const uint32_t id = maker.making.id.load();
     return id != 0 ? id : 1;  // a parked thread that had died; nobody looks at its id any more
   }
-  take_back(maker, *child, maker.making.way);
+  take_back(maker, *child);
   return -EINTR;
 }
 
 void give_back_taken(const Vcpu& maker) {
   for (Vcpu& vcpu : vcpus()) {
     if (&vcpu == maker.making.child.load()) continue;  // result_of_making() takes that back
-    if (vcpu.state.load() == taken_by(&maker)) vcpu.state.store(VcpuState::kEnded);
+    if (vcpu.state.load() == taken_by(&maker)) vcpus().release(vcpu);
   }
   give_back_records(maker);
 }

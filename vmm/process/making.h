@@ -23,8 +23,9 @@ inline void end_making(Vcpu& maker) {
   maker.making.child.store(nullptr, std::memory_order_release);
 }
 
-// Takes back all that was prepared for a child that has not come to be, and ends the making.
-void take_back(Vcpu& maker, Vcpu& child, Making::Way way);
+// Takes back all that was prepared for the child that `maker` announced and that has not come to
+// be, and ends the making.
+void take_back(Vcpu& maker, Vcpu& child);
 
 // Of an adopted vCPU whose guest repeats the call: the child's id, or -EINTR if there is none, when
 // all that was prepared for it has been taken back. Before end_making() it answers the same again.

@@ -158,8 +158,7 @@ int64_t result_without_debugger(const Call& call) {
 [[noreturn]] void exit_thread(Vcpu& vcpu, uint64_t status) {
   block_all_signals();
   give_back_signal(vcpu);
-  vcpu.end_life();
-  vcpu.state.store(VcpuState::kEnded);
+  vcpu.end_life(VcpuState::kIdle);
   for (;;) raw_call(__NR_exit, status);
 }
 
@@ -194,8 +193,7 @@ void claim_end(HostProcess& process) {
   claim_end(*vcpu.process);
   if (released) {
     block_all_signals();
-    vcpu.end_life();
-    vcpu.state.store(VcpuState::kEnded);
+    vcpu.end_life(VcpuState::kIdle);
   }
   log_line(LogLevel::kDebug, "process {} ends with status {}", vcpu.process->process_id,
            status & 0xff);

@@ -22,6 +22,7 @@
 #include "vmm/process/making.h"
 #include "vmm/process/service_thread.h"
 #include "vmm/process/signals.h"
+#include "vmm/process/steward_post.h"
 #include "vmm/process/thread_block.h"
 #include "vmm/process/thread_making.h"
 #include "vmm/process/vcpu_thread.h"
@@ -38,8 +39,7 @@ constexpr long kBlockPause_ns = 100'000;
 constexpr int kBlockAttemptsMax = 10'000;
 
 std::atomic<uint32_t> doorbell{0};
-std::atomic<uint32_t> steward_thread{0};
-std::atomic<uint32_t> starter{0};  // the thread that makes the steward, until that has begun
+StewardPost post;
 std::atomic<bool> is_wanted{false};
 std::atomic<int64_t> next_attempt_ns{0};  // not before then; CLOCK_MONOTONIC
 
@@ -74,7 +74,7 @@ bool begin_adoption(Vcpu& vcpu, const HostProcess& own, uint32_t adopter) {
   reset_signal_64(vcpu);
   // Killed before it came that far: it begins, finds that it is dying, and ends.
   if (vcpu.is_unset.load() != 0 && set_first_registers(vcpu) < 0) {
-    vcpu.state.store(VcpuState::kLost);
+    vcpu.end_life(VcpuState::kLost);
     return false;
   }
   bring_into_kernel(vcpu);
@@ -83,8 +83,8 @@ bool begin_adoption(Vcpu& vcpu, const HostProcess& own, uint32_t adopter) {
 
 void end_adoption(Vcpu& vcpu) {
   vcpu.descriptor = vcpu.made_as;
-  vcpu.end_life();
-  if (vcpu.state.load() != VcpuState::kLost) vcpus().release(vcpu);
+  const bool is_lost = vcpu.state.load() == VcpuState::kLost;
+  vcpu.end_life(is_lost ? VcpuState::kLost : VcpuState::kIdle);
 }
 
 // What the steward waits for.
@@ -103,7 +103,7 @@ void collect(const HostProcess& own, Watched& watched) {
   watched.add(doorbell.load(), doorbell);
   for (const Vcpu& vcpu : vcpus()) {
     if (watched.count > kWatchedMax) break;
-    if (vcpu.state.load() != VcpuState::kBusy) continue;
+    if (vcpu.state.load() != VcpuState::kBusy && !vcpu.has_life()) continue;
     // Another thread is at it, and may be killed before it is done.
     if (vcpu.life.load().adopter != 0) watched.are_all = false;
     const uint32_t thread = vcpu.host_thread.load();
@@ -148,8 +148,7 @@ void* run_steward(void* argument) {
   const auto& own = *static_cast<const HostProcess*>(argument);
   begin_service_thread("dbos-steward");
   set_own_descriptors(*own.descriptors);
-  raw_call(__NR_set_tid_address, reinterpret_cast<uint64_t>(&steward_thread));
-  starter.store(0);
+  post.take();
   for (;;) {
     Watched watched;
     // Without a wait: what is missing is made in another turn.
@@ -185,25 +184,19 @@ void reap_ended_threads(const HostProcess& process) {
 
 void start_steward(const HostProcess& process) {
   is_wanted.store(true);
-  uint32_t expected = 0;
   if (now_ns() < next_attempt_ns.load() || !may_host(process)) return;
-  if (!steward_thread.compare_exchange_strong(expected, 1)) return;
-  starter.store(own_thread_id());
+  if (!post.claim()) return;
   const ThreadMaking making(process);
   const int error =
       start_service_thread(kStackSize, run_steward, const_cast<HostProcess*>(&process));
   if (error == 0) return;
   note_failure(error);
-  steward_thread.store(0);
+  post.give_up();
 }
 
 void keep_steward(const HostProcess& process) {
-  // A program that goes into the background ends its first process at once, with the steward in it,
-  // perhaps before that could say who it is.
-  uint32_t made_by = starter.load();
-  const bool is_lost = made_by != 0 && !shares_our_memory(made_by);
-  if (is_lost && starter.compare_exchange_strong(made_by, 0)) steward_thread.store(0);
-  if (is_wanted.load() && steward_thread.load() == 0) start_steward(process);
+  // A program that goes into the background ends its first process at once, with the steward in it.
+  if (is_wanted.load() && post.is_vacant()) start_steward(process);
 }
 
 void ring_steward() {
@@ -212,7 +205,7 @@ void ring_steward() {
 }
 
 ThreadBlock* ask_for_spare_block() {
-  if (steward_thread.load() == 0) return nullptr;
+  if (post.is_vacant()) return nullptr;
   ring_steward();
   ThreadBlock* block = take_spare_block();
   for (int attempt = 0; block == nullptr && attempt < kBlockAttemptsMax; ++attempt) {

@@ -51,9 +51,10 @@ class ThreadMaking {
 };
 
 // By who ends the process, or executes a program in it, when ended_by_itself says so: waits until
-// no thread is being made in it. True: it holds HostProcess::thread_making now.
-inline bool stop_thread_making(const HostProcess& process) {
-  return process.thread_making.lock_within(kThreadMakingPatience_ns);
+// no thread is being made in it.
+inline void stop_thread_making(const HostProcess& process) {
+  HostLock& lock = process.thread_making;
+  if (lock.lock_within(kThreadMakingPatience_ns)) lock.unlock();
 }
 
 }  // namespace dbos::vmm

@@ -60,7 +60,7 @@ bool wait_for_restart(Vcpu& vcpu) {
     const int64_t result = futex_wait(vcpu.wake_word, 0, &kPatience);
     VcpuState expected = VcpuState::kParked;
     const bool gives_up =
-        result == -ETIMEDOUT && vcpu.state.compare_exchange_strong(expected, VcpuState::kEnded);
+        result == -ETIMEDOUT && vcpu.state.compare_exchange_strong(expected, VcpuState::kIdle);
     if (gives_up) return false;
   }
   return true;
@@ -154,9 +154,8 @@ bool park_thread(Vcpu& vcpu) {
   give_back_signal(vcpu);
   // What is queued for this thread ends with it, and is not for the next one.
   if (pending_signals() != 0) return false;
-  vcpu.end_life();
   vcpu.wake_word.store(0);
-  vcpu.state.store(VcpuState::kParked);
+  vcpu.end_life(VcpuState::kParked);
   if (!wait_for_restart(vcpu)) return false;
   change_name(PR_SET_NAME, vcpu);
   if (set_first_registers(vcpu) < 0) return false;
@@ -169,12 +168,9 @@ Vcpu* take_parked_thread(const Vcpu& creator) {
       creator.keeps_thread.load() != 0 && creator.process->changed_attributes.load() == 0;
   if (!is_plain) return nullptr;
   for (Vcpu& vcpu : vcpus()) {
-    VcpuState expected = VcpuState::kParked;
-    const bool fits = vcpu.process == creator.process && vcpu.host_thread.load() != 0;
-    if (fits && vcpu.state.compare_exchange_strong(expected, taken_by(&creator))) {
-      change_name(PR_GET_NAME, vcpu);  // of the creator: this thread's may be another's gift
-      return &vcpu;
-    }
+    if (vcpu.process != creator.process || !vcpus().take_parked(vcpu, &creator)) continue;
+    change_name(PR_GET_NAME, vcpu);  // of the creator: this thread's may be another's gift
+    return &vcpu;
   }
   return nullptr;
 }

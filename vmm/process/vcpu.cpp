@@ -17,9 +17,12 @@ namespace {
 
 // Whether a vCPU found in `state` can be taken.
 bool is_free_in(VcpuState state, const Vcpu& vcpu) {
-  if (state == VcpuState::kIdle) return true;
-  const bool is_left = state == VcpuState::kEnded || state == VcpuState::kParked;
-  return is_left && vcpu.host_thread.load() == 0;
+  return (state == VcpuState::kIdle || state == VcpuState::kParked) && !vcpu.has_life() &&
+         vcpu.host_thread.load() == 0;
+}
+
+bool is_parked_in(VcpuState state, const Vcpu& vcpu) {
+  return state == VcpuState::kParked && !vcpu.has_life() && vcpu.host_thread.load() != 0;
 }
 
 // Never freed: other processes and threads use it until the very end.
@@ -45,10 +48,25 @@ void tell_limit() {
 
 }  // namespace
 
-bool VcpuPool::take(Vcpu& vcpu, const Vcpu* taker) {
-  // The state that was judged is the one that is exchanged: taken twice, a vCPU has two threads.
+// The state that was judged is the one that is exchanged: taken twice, a vCPU has two threads.
+template <typename Condition>
+bool VcpuPool::take_if(Vcpu& vcpu, const Vcpu* taker, Condition condition) {
   VcpuState state = vcpu.state.load();
-  return is_free_in(state, vcpu) && vcpu.state.compare_exchange_strong(state, taken_by(taker));
+  VcpuState taken = taken_by(taker);
+  if (!condition(state, vcpu) || !vcpu.state.compare_exchange_strong(state, taken)) return false;
+  if (condition(state, vcpu)) return true;
+  // A whole life has passed since it was judged, and is not quite over. If its thread was killed
+  // there and is adopted, the state is the adopter's.
+  vcpu.state.compare_exchange_strong(taken, state);
+  return false;
+}
+
+bool VcpuPool::take(Vcpu& vcpu, const Vcpu* taker) {
+  return take_if(vcpu, taker, is_free_in);
+}
+
+bool VcpuPool::take_parked(Vcpu& vcpu, const Vcpu* taker) {
+  return take_if(vcpu, taker, is_parked_in);
 }
 
 bool VcpuPool::is_usable(const Vcpu& vcpu, const HostProcess& process) const {

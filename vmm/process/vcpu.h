@@ -24,12 +24,12 @@ inline constexpr uint32_t kThreadBeingMade = UINT32_MAX;  // in the place of a t
 
 // kBusy: a host thread runs it, or ran it and was killed (host_thread is 0 then: it is adopted).
 // kParked: the program's thread ended, and its host thread waits for the next one of its process.
-// kEnded: the guest kernel released everything; free, as a parked one, as soon as host_thread is 0.
+// kIdle: nobody's. Both are free as soon as the life on it is over and host_thread is 0.
 // kLost: made by a process that is gone, so that nobody has its descriptor.
 // kTaken + i: a call of vCPU i has taken it, and neither announced it (making.h) nor released it
 // yet. One exchange takes it and names the taker, who may be killed at any instant: whoever adopts
 // vCPU i gives this one back.
-enum class VcpuState : uint32_t { kAbsent, kIdle, kBusy, kParked, kEnded, kLost, kTaken };
+enum class VcpuState : uint32_t { kAbsent, kIdle, kBusy, kParked, kLost, kTaken };
 
 // What it runs, and with that what it may ask for (allowed_calls.h). kHelper: no program
 // (helper.h). kAdopted: its own thread is dead, and another releases what that held (steward.h).
@@ -98,16 +98,31 @@ struct Vcpu : KvmVcpu, SignalContext {
   // A thread of the program begins on it. host_thread is set by then, and becomes 0 only by the
   // host thread's death: who finds it 0 may adopt the vCPU by ending the life that it saw.
   void begin_life() { life.store({life.load().number + 1, 0}); }
-  void end_life() { life.store({(life.load().number + 1) & ~1u, 0}); }
+  // First what comes after it: whoever is killed in between leaves a life to be adopted.
+  void end_life(VcpuState next) {
+    state.store(next);
+    life.store({(life.load().number + 1) & ~1u, 0});
+  }
   bool is_alive() const { return life.load().number % 2 != 0; }
+  // Alive, or adopted.
+  bool has_life() const {
+    const Life seen = life.load();
+    return seen.number % 2 != 0 || seen.adopter != 0;
+  }
+  // Or left by somebody who was killed.
+  bool is_used() const { return is_busy() || host_thread.load() != 0 || has_life(); }
   // Makes the calling thread, `adopter`, the one that adopts it. True: its host thread is dead, or
   // whoever adopted it was killed before it was done. To be ended by end_life().
   bool begin_adoption(uint32_t adopter) {
     Life seen = life.load();
     const bool is_free = seen.adopter == 0
                              ? seen.number % 2 != 0 && host_thread.load() == 0
-                             : state.load() == VcpuState::kBusy && !shares_our_memory(seen.adopter);
-    return is_free && life.compare_exchange_strong(seen, {(seen.number + 1) & ~1u, adopter});
+                             : state.load() != VcpuState::kLost && !shares_our_memory(seen.adopter);
+    if (!is_free || !life.compare_exchange_strong(seen, {(seen.number + 1) & ~1u, adopter})) {
+      return false;
+    }
+    state.store(VcpuState::kBusy);  // the dead one may have stored what was to come after it
+    return true;
   }
 };
 
@@ -132,6 +147,8 @@ class VcpuPool {
   void release(Vcpu& vcpu) { vcpu.state.store(VcpuState::kIdle); }
   // Takes it if it is free.
   bool take(Vcpu& vcpu, const Vcpu* taker);
+  // Takes it with its parked host thread, if it has one.
+  bool take_parked(Vcpu& vcpu, const Vcpu* taker);
 
   // Whether `process` has the descriptor of `vcpu`.
   bool is_usable(const Vcpu& vcpu, const HostProcess& process) const;
@@ -158,6 +175,8 @@ class VcpuPool {
   static constexpr uint32_t kFreshMax = 48;
   enum class Kind { kFresh, kAny };
 
+  template <typename Condition>
+  bool take_if(Vcpu& vcpu, const Vcpu* taker, Condition condition);
   Vcpu* find(const HostProcess& process, Kind kind, const Vcpu* taker);
   bool has_free(const HostProcess& process, uint32_t wanted);
   Vcpu* create(const HostProcess& process, const Vcpu* taker);

@@ -217,7 +217,7 @@ int64_t start_host_thread(Vcpu& creator, Vcpu& vcpu, uint64_t flags, ThreadEntry
   const int64_t result =
       clone_with_block(flags, *vcpu.block, creator.making.id, vcpu.host_thread, entry, &vcpu);
   if (result >= 0) return result;
-  take_back(creator, vcpu, Making::Way::kClone);
+  take_back(creator, vcpu);
   return result;
 }
 

@@ -235,8 +235,9 @@ TEST_CASE_METHOD(CopyLimitFixture, "the limit ends who keeps most of main's, not
   boot.cow_limit = 10 * kPageSize;
   prepare_copy_limit(boot);
   Process& child = fork(11);
-  Process& grandchild = fork(child, 12);
   write_heap(child, 30);
+  Process& grandchild = fork(child, 12);
+  write_heap(child, 30);  // the grandchild keeps what was the child's
   write_heap(20);
   on_sleep = [&] {
     if (!killed.empty()) release_process(child), on_sleep = nullptr;

@@ -8,6 +8,7 @@
 
 #include "tests/unit/killed_beside.h"
 #include "vmm/log.h"
+#include "vmm/process/steward_post.h"
 #include "vmm/process/thread_making.h"
 #include "vmm/process/vcpu.h"
 
@@ -55,13 +56,16 @@ HostProcess& first() {
   return process;
 }
 
+HostProcess* last_child = nullptr;
+
 // A child of the first; null: there is no record for it.
 HostProcess* acquire_child() {
   static Vcpu maker = {};
   maker.process = &first();
   HostProcess* const process = acquire_process(&maker);
-  if (process != nullptr) process->record.store(RecordState::kLive);
-  return process;
+  if (process == nullptr) return nullptr;
+  process->record.store(RecordState::kLive);
+  return last_child = process;
 }
 
 // A record for a process that is gone at once: no virtual CPU is its own.
@@ -95,7 +99,7 @@ class UsedVcpu {
     vcpus().prepare(process, vcpus().count() + 1, nullptr);
   }
   ~UsedVcpu() {
-    vcpu_.end_life();
+    vcpu_.end_life(VcpuState::kIdle);
     vcpus().prepare(*vcpu_.process, vcpus().count() - 1, nullptr);
   }
   UsedVcpu(const UsedVcpu&) = delete;
@@ -137,6 +141,22 @@ TEST_CASE("a fork waits for another that takes records back") {
   CHECK(has_other_taken);
 }
 
+TEST_CASE("a fork that fails leaves a record to another that takes it back meanwhile") {
+  take_all();
+  static HostProcess* child;
+  static RecordState given_back;
+  child = last_child;
+  arm(2, [] {
+    give_back_record(*child);
+    given_back = child->record.load();
+  });
+  CHECK(take_one());
+  CHECK(given_back == RecordState::kEnding);
+  child = last_child;
+  give_back_record(*child);
+  CHECK(child->record.load() == RecordState::kFree);
+}
+
 TEST_CASE("a lock is waited for as long as its holder lives, or for so long") {
   CHECK(lock.lock_within(0));
   CHECK_FALSE(lock.lock_within(0));
@@ -158,10 +178,9 @@ TEST_CASE("the end of a process waits for threads that are being made, and these
     CHECK_FALSE(process.thread_making.lock_within(0));
   }
   process.ended_by_itself.fetch_add(kExecutes);
-  CHECK(stop_thread_making(process));
-  process.thread_making.unlock();
+  stop_thread_making(process);
   CHECK_FALSE(ThreadMaking(process, 0).is_safe());
-  CHECK(stop_thread_making(process));  // as exit_group would, while Linux keeps the execve
+  CHECK(process.thread_making.lock_within(0));  // for exit_group, while Linux keeps the execve
   process.thread_making.unlock();
   other = std::thread([&process] {
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
@@ -169,6 +188,24 @@ TEST_CASE("the end of a process waits for threads that are being made, and these
   });
   CHECK(ThreadMaking(process, 60'000'000'000).is_safe());
   other.join();
+}
+
+TEST_CASE("the steward's post is vacant again where it or its maker was killed") {
+  static StewardPost post;
+  CHECK(post.is_vacant());
+  start_beside_us([] {
+    if (post.claim()) die();
+  });
+  CHECK(post.claim());
+  CHECK_FALSE(post.is_vacant());
+  CHECK_FALSE(post.claim());
+  post.give_up();
+  CHECK(post.claim());
+  start_beside_us([] {
+    post.take();
+    if (!post.is_vacant() && !post.claim()) die();
+  });
+  CHECK(post.is_vacant());
 }
 
 TEST_CASE("a virtual CPU whose adopter was killed is adopted by another") {
@@ -183,9 +220,8 @@ TEST_CASE("a virtual CPU whose adopter was killed is adopted by another") {
   CHECK_FALSE(vcpu.is_alive());
   CHECK(vcpu.begin_adoption(self()));
   CHECK_FALSE(vcpu.begin_adoption(self()));  // its adopter lives
-  vcpu.end_life();
+  vcpu.end_life(VcpuState::kIdle);
   CHECK_FALSE(vcpu.begin_adoption(self()));
-  vcpu.state.store(VcpuState::kIdle);
   vcpu.state.store(VcpuState::kBusy);  // somebody prepares it
   CHECK_FALSE(vcpu.begin_adoption(self()));
 }

@@ -165,7 +165,7 @@ int64_t adopt_maker() {
 bool can_fork() {
   const Child child = fork_up_to(Step::kAlive, *program().other);
   if (child.vcpu == nullptr) return false;
-  take_back(*program().other, *child.vcpu, Making::Way::kClone);
+  take_back(*program().other, *child.vcpu);
   return true;
 }
 
@@ -191,7 +191,7 @@ TEST_CASE("a child that has come to be stays, however often its maker is adopted
   CHECK(child.state.load() == VcpuState::kBusy);
   CHECK(child.is_alive());
   CHECK(child.process->record.load() == RecordState::kLive);
-  take_back(maker(), child, Making::Way::kClone);
+  take_back(maker(), child);
 }
 
 TEST_CASE("what was given back stays with who takes it next, should it be given back again") {
@@ -215,8 +215,7 @@ TEST_CASE("whoever is killed where it takes a child back leaves it to be taken b
   kill_maker_after(Step::kAlive);
   Vcpu& child = *maker().making.child.load();
   // As far as take_back() comes before the end of the making.
-  child.state.store(taken_by(&maker()));
-  child.end_life();
+  child.end_life(taken_by(&maker()));
   give_back_taken(maker());
   CHECK(child.is_busy());
   CHECK(result_of_making(maker()) == -EINTR);
@@ -225,8 +224,7 @@ TEST_CASE("whoever is killed where it takes a child back leaves it to be taken b
   // And after it.
   kill_maker_after(Step::kAlive);
   Vcpu& next = *maker().making.child.load();
-  next.state.store(taken_by(&maker()));
-  next.end_life();
+  next.end_life(taken_by(&maker()));
   next.host_thread.store(0);
   end_making(maker());
   CHECK(adopt_maker() == -EINTR);
@@ -236,8 +234,7 @@ TEST_CASE("whoever is killed where it takes a child back leaves it to be taken b
 
 TEST_CASE("the virtual CPU of a parked thread comes back where its taker was killed") {
   Vcpu& parked = begin_thread(*program().first);
-  parked.end_life();
-  parked.state.store(VcpuState::kParked);
+  parked.end_life(VcpuState::kParked);
   start_beside_us([] {
     if (take_parked_thread(maker()) != nullptr) die();
   });
@@ -247,6 +244,30 @@ TEST_CASE("the virtual CPU of a parked thread comes back where its taker was kil
   parked.host_thread.store(0);
   CHECK(vcpus().take(parked, nullptr));
   vcpus().release(parked);
+}
+
+TEST_CASE(
+    "a virtual CPU whose thread was killed at the end of its life is adopted, and not taken") {
+  for (const VcpuState next : {VcpuState::kIdle, VcpuState::kParked}) {
+    static Vcpu* vcpu;
+    vcpu = &begin_thread(*program().first);
+    vcpu->state.store(next);  // as far as end_life() came
+    CHECK_FALSE(vcpus().take_parked(*vcpu, &maker()));
+    vcpu->host_thread.store(0);
+    CHECK_FALSE(vcpus().take(*vcpu, &maker()));
+    CHECK(uses_vcpus(*program().first));
+    start_beside_us([] {
+      if (!vcpu->begin_adoption(own_thread_id())) return;
+      vcpu->state.store(VcpuState::kIdle);
+      die();
+    });
+    CHECK_FALSE(vcpus().take(*vcpu, &maker()));
+    CHECK(vcpu->begin_adoption(own_thread_id()));
+    CHECK(vcpu->state.load() == VcpuState::kBusy);
+    vcpu->end_life(VcpuState::kIdle);
+    CHECK(vcpus().take(*vcpu, &maker()));
+    vcpus().release(*vcpu);
+  }
 }
 
 TEST_CASE("a virtual CPU that was made ahead is there where its maker was killed right after") {
