@@ -2,6 +2,7 @@
 #include <pthread.h>
 #include <sys/resource.h>
 
+#include <atomic>
 #include <thread>
 
 #include "support.h"
@@ -24,6 +25,15 @@ bool may_map(size_t length) {
   void* at = mmap(nullptr, length, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (at != MAP_FAILED) munmap(at, length);
   return at != MAP_FAILED;
+}
+bool may_map_file() {
+  const int file = memfd_create("shared", MFD_CLOEXEC);
+  REQUIRE(ftruncate(file, 64 * kMiB) == 0);
+  return mmap(nullptr, 64 * kMiB, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0) != MAP_FAILED;
+}
+void fail_to_execute(int times) {
+  char* nothing[] = {nullptr};
+  for (int i = 0; i < times; ++i) CHECK_EQ(execve("/nonexistent", nothing, nothing), -1);
 }
 void become_reporter() {
   char helper[] = "--helper", name[] = "limits";
@@ -73,19 +83,27 @@ CASE(execve_that_fails_in_many_threads_leaves_nothing_limited) {
   CHECK(exited(run_child([] {
     set_soft(RLIMIT_AS, 8 * kGiB);
     std::vector<std::thread> threads;
-    for (int i = 0; i < 3; ++i) {
-      threads.emplace_back([] {
-        char* nothing[] = {nullptr};
-        for (int turn = 0; turn < 200; ++turn) {
-          CHECK_EQ(execve("/nonexistent", nothing, nothing), -1);
-        }
-      });
-    }
+    for (int i = 0; i < 3; ++i) threads.emplace_back([] { fail_to_execute(200); });
     for (auto& thread : threads) thread.join();
-    const int file = memfd_create("shared", MFD_CLOEXEC);
-    REQUIRE(ftruncate(file, 64 * kMiB) == 0);
-    CHECK(mmap(nullptr, 64 * kMiB, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0) != MAP_FAILED);
+    CHECK(may_map_file());
     std::thread([] {}).join();
+  })));
+}
+
+CASE(children_of_a_process_in_execve_are_not_limited) {
+  CHECK(exited(run_child([] {
+    set_soft(RLIMIT_AS, 8 * kGiB);
+    std::atomic<bool> is_over{false};
+    std::thread executes([&] {
+      while (!is_over) fail_to_execute(1);
+    });
+    for (int i = 0; i < 50; ++i) {
+      const pid_t child = fork();
+      if (child == 0) _exit(may_map_file() ? 0 : 1);
+      if (child > 0) CHECK(exited(status_of(child)));
+    }
+    is_over = true;
+    executes.join();
   })));
 }
 

@@ -104,30 +104,43 @@ void log_execution(const Vcpu& vcpu, uint64_t directory, const char* path, uint6
            std::string_view(path, strnlen(path, kShownPathMax)));
 }
 
-// Sets the limits of this process, and leaves the former ones in their place. A hard limit that was
-// lowered could not be put back when nothing is executed, so it stays as it is.
-void exchange_limits(MemoryLimits& limits) {
-  constexpr uint64_t kResources[kExecuteLimitCount] = {RLIMIT_AS, RLIMIT_DATA, RLIMIT_STACK};
+// Of this process, as Linux has it.
+struct Limit {  // struct rlimit64
+  uint64_t soft, hard;
+};
+Limit limit_of(uint64_t resource) {
+  Limit limit = {};
+  raw_call(__NR_prlimit64, 0, resource, 0, reinterpret_cast<uint64_t>(&limit));
+  return limit;
+}
+
+constexpr uint64_t kResources[kExecuteLimitCount] = {RLIMIT_AS, RLIMIT_DATA, RLIMIT_STACK};
+
+// A hard limit that was lowered could not be put back when nothing is executed, so it stays as it
+// is.
+void set_limits(const MemoryLimits& limits) {
   for (uint32_t i = 0; i < kExecuteLimitCount; ++i) {
-    uint64_t now[2] = {};  // struct rlimit64: the soft one, the hard one
-    raw_call(__NR_prlimit64, 0, kResources[i], 0, reinterpret_cast<uint64_t>(now));
-    if (now[0] == limits.soft[i]) continue;
-    const uint64_t wanted[2] = {limits.soft[i], std::max(limits.soft[i], now[1])};
-    const int64_t result =
-        raw_call(__NR_prlimit64, 0, kResources[i], reinterpret_cast<uint64_t>(wanted), 0);
-    if (result == 0) limits.soft[i] = now[0];
+    const uint64_t soft = limits.soft[i];
+    const Limit now = limit_of(kResources[i]);
+    const Limit wanted = {soft, std::max(soft, now.hard)};
+    if (now.soft == soft) continue;
+    raw_call(__NR_prlimit64, 0, kResources[i], reinterpret_cast<uint64_t>(&wanted), 0);
   }
 }
 
-void lend_limits(LentLimits& lent, MemoryLimits limits) {
+void lend_limits(LentLimits& lent, const MemoryLimits& limits) {
   const HostLockGuard guard(lent.lock);
-  exchange_limits(limits);
-  if (lent.users++ == 0) lent.own = limits;
+  for (uint32_t i = 0; lent.users == 0 && i < kExecuteLimitCount; ++i) {
+    lent.own.soft[i] = limit_of(kResources[i]).soft;
+  }
+  ++lent.users;
+  lent.were_lent.store(true);
+  set_limits(limits);
 }
 
 void take_limits_back(LentLimits& lent) {
   const HostLockGuard guard(lent.lock);
-  if (--lent.users == 0) exchange_limits(lent.own);
+  if (--lent.users == 0) set_limits(lent.own);
 }
 
 bool is_only_thread(const Vcpu& vcpu) {
@@ -169,6 +182,11 @@ int64_t execute(Vcpu& vcpu, const Call& call, const char* path, const Strings& s
 }
 
 }  // namespace
+
+void set_own_limits(const HostProcess& process) {
+  const LentLimits& lent = process.parent->lent_limits;
+  if (lent.were_lent.load()) set_limits(lent.own);
+}
 
 int64_t execute_program(Vcpu& vcpu, const Call& call) {
   const uint64_t* const a = call.arguments;

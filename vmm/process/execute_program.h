@@ -12,4 +12,8 @@ namespace dbos::vmm {
 // failure, with -errno.
 int64_t execute_program(Vcpu& vcpu, const Call& call);
 
+// In a new process, before anything of ours takes memory: the limits of the VMM's own, should the
+// parent have been in execve when Linux copied its.
+void set_own_limits(const HostProcess& process);
+
 }  // namespace dbos::vmm

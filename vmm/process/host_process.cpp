@@ -188,6 +188,7 @@ HostProcess* acquire_process(const Vcpu* maker) {
       process.thread_making.unlock();
       process.lent_limits.lock.unlock();
       process.lent_limits.users = 0;
+      process.lent_limits.were_lent.store(false);
       process.guardian_id.store(parent == nullptr ? 0 : parent->process_id);
       process.guardian.store(parent);
       process.after_fork.store(AfterFork::kNothing);

@@ -34,8 +34,9 @@ struct MemoryLimits {
 };
 struct LentLimits {
   HostLock lock;
-  uint32_t users = 0;     // threads in execve
-  MemoryLimits own = {};  // the VMM's, while there are any
+  uint32_t users = 0;           // threads in execve
+  MemoryLimits own = {};        // the VMM's
+  std::atomic<bool> were_lent;  // `own` is known
 };
 
 struct HostProcess {

@@ -48,7 +48,8 @@ int64_t result_of_making(Vcpu& maker) {
 void give_back_taken(const Vcpu& maker) {
   for (Vcpu& vcpu : vcpus()) {
     if (&vcpu == maker.making.child.load()) continue;  // result_of_making() takes that back
-    if (vcpu.state.load() == taken_by(&maker)) vcpus().release(vcpu);
+    VcpuState taken = taken_by(&maker);
+    vcpu.state.compare_exchange_strong(taken, VcpuState::kIdle);
   }
   give_back_records(maker);
 }

@@ -158,7 +158,7 @@ int64_t result_without_debugger(const Call& call) {
 [[noreturn]] void exit_thread(Vcpu& vcpu, uint64_t status) {
   block_all_signals();
   give_back_signal(vcpu);
-  vcpu.end_life(VcpuState::kIdle);
+  if (vcpu.has_life()) vcpu.end_life(VcpuState::kIdle);  // not so where it was parked
   for (;;) raw_call(__NR_exit, status);
 }
 

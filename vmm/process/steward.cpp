@@ -148,12 +148,15 @@ void* run_steward(void* argument) {
   const auto& own = *static_cast<const HostProcess*>(argument);
   begin_service_thread("dbos-steward");
   set_own_descriptors(*own.descriptors);
-  post.take();
+  if (!post.take()) {
+    for (;;) raw_call(__NR_exit, 0);
+  }
   for (;;) {
     Watched watched;
+    // First: who rings later than this is heard.
+    collect(own, watched);
     // Without a wait: what is missing is made in another turn.
     if (!make_spare_blocks(own)) watched.are_all = false;
-    collect(own, watched);
     // In each turn: the one that holds the lock may have come to be meanwhile.
     reap(own, [&] { receive_descriptors(own); });
     take_over_free_vcpus(own);

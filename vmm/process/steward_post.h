@@ -17,12 +17,21 @@ class StewardPost {
     return is_vacant() && holder_.compare_exchange_strong(vacant, kMaking | own_thread_id());
   }
   // By who has claimed it and could not make one.
-  void give_up() { holder_.store(0); }
+  void give_up() {
+    uint32_t claim = kMaking | own_thread_id();
+    holder_.compare_exchange_strong(claim, 0);
+  }
 
   // By the steward. The word is Linux's to clear when its thread has ended (set_tid_address(2)).
-  void take() {
+  // False: there is another, which was made because the maker of this one had ended.
+  bool take() {
     raw_call(__NR_set_tid_address, reinterpret_cast<uint64_t>(&holder_));
-    holder_.store(own_thread_id());
+    uint32_t holder = holder_.load();
+    if ((holder & kMaking) != 0 && holder_.compare_exchange_strong(holder, own_thread_id())) {
+      return true;
+    }
+    raw_call(__NR_set_tid_address, 0);
+    return false;
   }
 
   // Its maker may have been killed before the steward came that far.

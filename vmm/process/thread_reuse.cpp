@@ -58,10 +58,11 @@ bool may_park(const Vcpu& vcpu) {
 bool wait_for_restart(Vcpu& vcpu) {
   while (vcpu.wake_word.load() == 0) {
     const int64_t result = futex_wait(vcpu.wake_word, 0, &kPatience);
-    VcpuState expected = VcpuState::kParked;
-    const bool gives_up =
-        result == -ETIMEDOUT && vcpu.state.compare_exchange_strong(expected, VcpuState::kIdle);
-    if (gives_up) return false;
+    if (result != -ETIMEDOUT) continue;
+    VcpuState seen = VcpuState::kParked;
+    const bool gives_up = vcpu.state.compare_exchange_strong(seen, VcpuState::kIdle);
+    // kIdle: somebody was killed who had taken it, or had looked whether he might.
+    if (gives_up || seen == VcpuState::kIdle) return false;
   }
   return true;
 }
@@ -168,7 +169,7 @@ Vcpu* take_parked_thread(const Vcpu& creator) {
       creator.keeps_thread.load() != 0 && creator.process->changed_attributes.load() == 0;
   if (!is_plain) return nullptr;
   for (Vcpu& vcpu : vcpus()) {
-    if (vcpu.process != creator.process || !vcpus().take_parked(vcpu, &creator)) continue;
+    if (!vcpus().take_parked(vcpu, creator)) continue;
     change_name(PR_GET_NAME, vcpu);  // of the creator: this thread's may be another's gift
     return &vcpu;
   }

@@ -21,8 +21,9 @@ bool is_free_in(VcpuState state, const Vcpu& vcpu) {
          vcpu.host_thread.load() == 0;
 }
 
-bool is_parked_in(VcpuState state, const Vcpu& vcpu) {
-  return state == VcpuState::kParked && !vcpu.has_life() && vcpu.host_thread.load() != 0;
+bool is_parked_in(VcpuState state, const Vcpu& vcpu, const HostProcess* process) {
+  return state == VcpuState::kParked && vcpu.process == process && !vcpu.has_life() &&
+         vcpu.host_thread.load() != 0;
 }
 
 // Never freed: other processes and threads use it until the very end.
@@ -54,7 +55,7 @@ bool VcpuPool::take_if(Vcpu& vcpu, const Vcpu* taker, Condition condition) {
   VcpuState state = vcpu.state.load();
   VcpuState taken = taken_by(taker);
   if (!condition(state, vcpu) || !vcpu.state.compare_exchange_strong(state, taken)) return false;
-  if (condition(state, vcpu)) return true;
+  if (condition(state, vcpu) && vcpu.state.load() == taken) return true;
   // A whole life has passed since it was judged, and is not quite over. If its thread was killed
   // there and is adopted, the state is the adopter's.
   vcpu.state.compare_exchange_strong(taken, state);
@@ -65,8 +66,10 @@ bool VcpuPool::take(Vcpu& vcpu, const Vcpu* taker) {
   return take_if(vcpu, taker, is_free_in);
 }
 
-bool VcpuPool::take_parked(Vcpu& vcpu, const Vcpu* taker) {
-  return take_if(vcpu, taker, is_parked_in);
+bool VcpuPool::take_parked(Vcpu& vcpu, const Vcpu& taker) {
+  return take_if(vcpu, &taker, [&taker](VcpuState state, const Vcpu& seen) {
+    return is_parked_in(state, seen, taker.process);
+  });
 }
 
 bool VcpuPool::is_usable(const Vcpu& vcpu, const HostProcess& process) const {

@@ -28,7 +28,7 @@ inline constexpr uint32_t kThreadBeingMade = UINT32_MAX;  // in the place of a t
 // kLost: made by a process that is gone, so that nobody has its descriptor.
 // kTaken + i: a call of vCPU i has taken it, and neither announced it (making.h) nor released it
 // yet. One exchange takes it and names the taker, who may be killed at any instant: whoever adopts
-// vCPU i gives this one back.
+// vCPU i gives this one back. Beyond the last vCPU: a thread of the VMM's own.
 enum class VcpuState : uint32_t { kAbsent, kIdle, kBusy, kParked, kLost, kTaken };
 
 // What it runs, and with that what it may ask for (allowed_calls.h). kHelper: no program
@@ -104,10 +104,10 @@ struct Vcpu : KvmVcpu, SignalContext {
     life.store({(life.load().number + 1) & ~1u, 0});
   }
   bool is_alive() const { return life.load().number % 2 != 0; }
-  // Alive, or adopted.
+  // Alive, or being adopted. A lost one is neither, even if its adopter was killed.
   bool has_life() const {
     const Life seen = life.load();
-    return seen.number % 2 != 0 || seen.adopter != 0;
+    return state.load() != VcpuState::kLost && (seen.number % 2 != 0 || seen.adopter != 0);
   }
   // Or left by somebody who was killed.
   bool is_used() const { return is_busy() || host_thread.load() != 0 || has_life(); }
@@ -129,8 +129,8 @@ struct Vcpu : KvmVcpu, SignalContext {
 // The state of what a call of `taker` takes. Null: a thread of the VMM's own takes it, or the start
 // of the first process, with which all ends.
 inline VcpuState taken_by(const Vcpu* taker) {
-  if (taker == nullptr) return VcpuState::kBusy;
-  return VcpuState{static_cast<uint32_t>(VcpuState::kTaken) + taker->index};
+  const uint32_t index = taker == nullptr ? kVcpuCountMax : taker->index;
+  return VcpuState{static_cast<uint32_t>(VcpuState::kTaken) + index};
 }
 
 // `taker`: see taken_by().
@@ -147,8 +147,8 @@ class VcpuPool {
   void release(Vcpu& vcpu) { vcpu.state.store(VcpuState::kIdle); }
   // Takes it if it is free.
   bool take(Vcpu& vcpu, const Vcpu* taker);
-  // Takes it with its parked host thread, if it has one.
-  bool take_parked(Vcpu& vcpu, const Vcpu* taker);
+  // Takes it with its parked host thread, if it has one of the process of `taker`.
+  bool take_parked(Vcpu& vcpu, const Vcpu& taker);
 
   // Whether `process` has the descriptor of `vcpu`.
   bool is_usable(const Vcpu& vcpu, const HostProcess& process) const;

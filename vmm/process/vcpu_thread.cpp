@@ -18,6 +18,7 @@
 #include "vmm/process/allowed_calls.h"
 #include "vmm/process/attention.h"
 #include "vmm/process/death_signal.h"
+#include "vmm/process/execute_program.h"
 #include "vmm/process/exit_watch.h"
 #include "vmm/process/handover.h"
 #include "vmm/process/host_process.h"
@@ -164,6 +165,7 @@ void start_thread(void* argument) {
 void start_process(void* argument) {
   Vcpu& vcpu = *static_cast<Vcpu*>(argument);
   vcpu.process->process_id = own_process_id();
+  set_own_limits(*vcpu.process);
   inherit_descriptors(*vcpu.process);
   set_own_descriptors(*vcpu.process->descriptors);
   const bool is_of_the_first = vcpu.process->parent->parent == nullptr;
@@ -420,6 +422,7 @@ Vcpu& adopt_first_thread() {
     throw StartError::with_code(static_cast<int>(-result), "KVM can't set up a virtual CPU");
   }
   vcpus().prepare(*process, kReadyAtStart, nullptr);
+  vcpu->state.store(VcpuState::kBusy);
   begin_use(*vcpu, *process, Role::kProgram);
   process->record.store(RecordState::kLive);
   vcpu->page->process_id = process->process_id;

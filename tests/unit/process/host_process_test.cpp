@@ -202,10 +202,19 @@ TEST_CASE("the steward's post is vacant again where it or its maker was killed")
   post.give_up();
   CHECK(post.claim());
   start_beside_us([] {
-    post.take();
-    if (!post.is_vacant() && !post.claim()) die();
+    if (post.take() && !post.is_vacant() && !post.claim()) die();
   });
   CHECK(post.is_vacant());
+  // One steward alone where the maker of the first ended before that came so far.
+  start_beside_us([] {
+    if (post.claim()) die();
+  });
+  CHECK(post.claim());
+  start_beside_us([] {
+    if (!post.take()) return;
+    post.give_up();
+    if (!post.take() && !post.is_vacant()) die();
+  });
 }
 
 TEST_CASE("a virtual CPU whose adopter was killed is adopted by another") {

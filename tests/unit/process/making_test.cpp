@@ -81,6 +81,7 @@ struct Program {
 Vcpu& begin_thread(HostProcess& process) {
   Vcpu& vcpu = *vcpus().acquire(process, nullptr);
   vcpu.process = &process;
+  vcpu.state.store(VcpuState::kBusy);
   vcpu.was_run = true;
   vcpu.keeps_thread.store(1);
   vcpu.host_thread.store(own_thread_id());
@@ -252,7 +253,7 @@ TEST_CASE(
     static Vcpu* vcpu;
     vcpu = &begin_thread(*program().first);
     vcpu->state.store(next);  // as far as end_life() came
-    CHECK_FALSE(vcpus().take_parked(*vcpu, &maker()));
+    CHECK_FALSE(vcpus().take_parked(*vcpu, maker()));
     vcpu->host_thread.store(0);
     CHECK_FALSE(vcpus().take(*vcpu, &maker()));
     CHECK(uses_vcpus(*program().first));
