@@ -204,17 +204,17 @@ Json Target::run(Go go) {
 }
 
 Json Target::wait_for_stop(uint64_t id) {
-  bool is_asked_to_stop = false;
+  std::optional<uint64_t> interrupt;
   for (;;) {
-    if (InterruptGuard::was_interrupted() && !is_asked_to_stop) {
-      // It may be too late: then its answer, an error, is nobody's.
-      connection_.send("interrupt", Json::object());
-      is_asked_to_stop = true;
+    // If it comes too late, its answer, an error, is behind the event, and nobody's.
+    if (InterruptGuard::was_interrupted() && !interrupt) {
+      interrupt = connection_.send("interrupt", Json::object());
     }
     std::optional<Json> line = connection_.receive(Connection::Wait::kForATurn);
     if (line) {
       if (line->contains("event")) return *line;
-      const bool is_answer = line->value("id", id) == id;
+      const uint64_t answered = line->value("id", id);
+      const bool is_answer = answered == id || answered == interrupt;
       if (is_answer && (*line)["ok"] != true) throw Failure(line->value("error", "it failed"));
     } else if (connection_.has_ended()) {
       throw Failure("the program has ended");

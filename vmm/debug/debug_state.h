@@ -53,6 +53,8 @@ struct DebugState {
   HostLock lock;
   std::atomic<bool> is_enabled{false};
   std::atomic<uint32_t> owner{0};  // the debugger's host thread; 0: nobody is attached
+  // Threads stop for the owner: not before it has marked them, nor since it let them go for good.
+  std::atomic<bool> holds{false};
   std::array<char, 128> who{};
   int event = -1;  // eventfd; every process has it, because all are forked after it was made
   bool is_stopped = false;

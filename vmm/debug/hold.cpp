@@ -28,7 +28,7 @@ bool is_owner_gone() {
 // A thread before its first instruction waits for whoever may come; a child that was forked with
 // breakpoints only for the debugger that set them.
 bool is_left_alone(const ThreadStop& stop) {
-  return is_owner_gone() || (stop.is_scrubbed && debug_state().owner.load() == 0);
+  return is_owner_gone() || (!debug_state().holds.load() && !stop.is_first);
 }
 
 // Why a thread that was asked to stop does; kNone: it need not.
@@ -73,7 +73,10 @@ Entry enter(Vcpu& vcpu, ThreadStop& stop, DebugCause why, uint64_t argument) {
     begin_hold(stop, StopCause::kNone);
     return Entry::kHold;
   }
-  if (!stop.is_debugged) return Entry::kGoOn;
+  // It was told to stop, or has noted why, when somebody was still attached.
+  const bool is_held = debug_state().holds.load() || stop.is_first;
+  if (!is_held) stop.exit_cause = StopCause::kNone;
+  if (!stop.is_debugged || !is_held) return Entry::kGoOn;
   if (is_signal && stop.signal_to_come == static_cast<int>(argument)) {
     stop.signal_to_come = 0;
     return Entry::kGoOn;
@@ -98,13 +101,16 @@ Entry enter(Vcpu& vcpu, ThreadStop& stop, DebugCause why, uint64_t argument) {
   return Entry::kHold;
 }
 
-// The debugger died: everything as if nobody had ever been attached. Its breakpoints are gone with
-// the first process's memory, because it was a thread of that.
+// The debugger has gone, or died: everything as if nobody had ever been attached. The breakpoints
+// of a dead one are gone with the first process's memory, because it was a thread of that.
 void forget_debugger(ThreadStop& stop) {
   DebugState& state = debug_state();
   const HostLockGuard guard(state.lock);
-  state.owner.store(0);
-  state.end_known.store(1);
+  if (is_owner_gone()) {
+    state.holds.store(false);
+    state.owner.store(0);
+    state.end_known.store(1);
+  }
   stop.held.store(0);
   stop.is_debugged = stop.is_scrubbed = false;
 }
@@ -165,7 +171,7 @@ void prepare_debugging(Vcpu& vcpu, const Vcpu& creator, Birth birth) {
   stop.signal_to_come = 0;
   stop.held.store(0);
   const bool is_stale = stop.debug_registers != 0;  // of the thread that the vCPU had before
-  if (stop.is_debugged && state.owner.load() != 0) vcpu.page->debug = flags_at_birth(parent);
+  if (stop.is_debugged && state.holds.load()) vcpu.page->debug = flags_at_birth(parent);
   if (stop.is_scrubbed || is_stale) vcpu.page->debug |= kDebugStopWanted;
 }
 

@@ -86,6 +86,13 @@ void send_signal(const Vcpu& vcpu, ThreadStop& stop, int signal) {
   if (result >= 0) stop.signal_to_come = signal;
 }
 
+// Whether the debugger was told that the thread stands where it does. If there is a breakpoint, one
+// that stopped because another thread did, or whose stop was not reported yet, has still to hit it,
+// and does when it goes on.
+bool is_known_to_stand(const ThreadStop& stop) {
+  return stop.held.load() != 0 && stop.cause != StopCause::kRequested && stop.is_reported;
+}
+
 // With the lock.
 void let_go(Vcpu& vcpu, ThreadStop& stop, Run run, int signal) {
   if (run == Run::kStay) return;
@@ -97,7 +104,7 @@ void let_go(Vcpu& vcpu, ThreadStop& stop, Run run, int signal) {
   const bool signal_comes = is_held && signal != 0;
   if (is_held && stop.cause == StopCause::kSignal) stop.result = signal;
   if (signal_comes && stop.cause != StopCause::kSignal) send_signal(vcpu, stop, signal);
-  if (is_held) program_frame(vcpu.index).rflags |= kFlagResume;
+  if (is_known_to_stand(stop)) program_frame(vcpu.index).rflags |= kFlagResume;
   if (run == Run::kStep) arm_step(vcpu, stop, signal_comes);
   if (is_held) wake(stop);
 }
@@ -113,13 +120,6 @@ void step_over(Vcpu& vcpu, ThreadStop& stop, const SoftwareBreakpoint& breakpoin
   write_breakpoint_byte(*debug_state().process, breakpoint.address, kBreakpointInstruction);
 }
 
-// Whether the debugger was told that the thread stands where it does. If there is a breakpoint, one
-// that stopped because another thread did, or whose stop was not reported yet, has still to hit it,
-// and does when it goes on.
-bool is_known_to_stand(const ThreadStop& stop) {
-  return stop.cause != StopCause::kRequested && stop.is_reported;
-}
-
 const ThreadRun* find_run(std::span<const ThreadRun> threads, uint32_t vcpu) {
   for (const ThreadRun& thread : threads) {
     if (thread.vcpu == vcpu) return &thread;
@@ -133,7 +133,7 @@ bool step_over_breakpoints(std::span<const ThreadRun> threads, Run others) {
   for_each_debugged([&](Vcpu& vcpu, ThreadStop& stop) {
     const ThreadRun* const chosen = find_run(threads, vcpu.index);
     const Run run = chosen != nullptr ? chosen->run : others;
-    if (run == Run::kStay || stop.held.load() == 0 || !is_known_to_stand(stop)) return;
+    if (run == Run::kStay || !is_known_to_stand(stop)) return;
     const SoftwareBreakpoint* const breakpoint =
         software_breakpoint_at(program_frame(vcpu.index).rip);
     if (breakpoint == nullptr) return;
@@ -150,12 +150,14 @@ bool is_attached() {
 
 void mark_threads() {
   const HostLockGuard guard(debug_state().lock);
+  debug_state().holds.store(true);
   for_each_debugged([](Vcpu& vcpu, ThreadStop&) { set_debug_flags(vcpu, 0, kDebugTraps); });
 }
 
 void release_threads() {
   DebugState& state = debug_state();
   const HostLockGuard guard(state.lock);
+  state.holds.store(false);
   for_each_debugged([&](Vcpu& vcpu, ThreadStop& stop) {
     set_debug_flags(vcpu, kDebugTraps, 0);
     let_go(vcpu, stop, Run::kContinue, stop.signal);
@@ -163,10 +165,18 @@ void release_threads() {
   state.is_stopped = false;
 }
 
+// A fork whose child has a copy of the memory, and is not announced yet (making.h).
+bool prepares_child(const Vcpu& vcpu) {
+  const uint32_t call = vcpu.current_call.load();
+  return call != kNoCall && is(call, Service::kProcessFork) && vcpu.making.child.load() == nullptr;
+}
+
 // A fork that was under way makes a child with breakpoints that is not there yet.
 bool has_child_to_come() {
   for (const Vcpu& vcpu : vcpus()) {
-    if (vcpu.is_busy() && debug_state().threads[vcpu.index].is_scrubbed) return true;
+    const ThreadStop& stop = debug_state().threads[vcpu.index];
+    if (vcpu.is_busy() && stop.is_scrubbed) return true;
+    if (stop.is_debugged && is_live(vcpu) && prepares_child(vcpu)) return true;
   }
   return false;
 }
