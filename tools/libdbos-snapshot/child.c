@@ -1,9 +1,10 @@
-// The creator's side: the end of a snapshot's process.
+// The creator's side: what it shares with a snapshot's process, and the end of that.
 #include "tools/libdbos-snapshot/child.h"
 
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -19,6 +20,17 @@ int dbos_internal_left_ms(uint64_t begin_ns, int timeout_ms) {
   if (timeout_ms < 0) return -1;
   const uint64_t gone_ms = (dbos_internal_now_ns() - begin_ns) / 1000000U;
   return gone_ms >= (uint64_t)timeout_ms ? 0 : timeout_ms - (int)gone_ms;
+}
+
+void* dbos_internal_map_unforked(size_t size) {
+  void* const mapping =
+      mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (mapping == MAP_FAILED) return NULL;
+  if (madvise(mapping, size, MADV_DONTFORK) == 0) return mapping;
+  const int error = errno;
+  munmap(mapping, size);
+  errno = error;
+  return NULL;
 }
 
 int dbos_internal_open_child(pid_t process) {

@@ -1,10 +1,15 @@
-// A snapshot's process as its creator sees it: a child, by its descriptor (pidfd). And the clock
-// that bounds waits.
+// A snapshot's process as its creator sees it: a child, by its descriptor (pidfd). And what they
+// share, and the clock that bounds waits.
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+
+// Shared memory, zeroed, that a fork's child does not inherit (MADV_DONTFORK). No thread may fork
+// meanwhile. Null: errno says why.
+void* dbos_internal_map_unforked(size_t size);
 
 // A descriptor that is closed on exec, or negative: errno says why.
 int dbos_internal_open_child(pid_t process);

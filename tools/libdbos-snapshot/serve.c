@@ -91,8 +91,9 @@ void dbos_internal_serve(const struct serving* serving) {
     if (poll(events, 2, -1) < 0 && errno != EINTR) _exit(1);
     if (events[1].revents != 0) _exit(0);
     if (events[0].revents == 0) continue;
-    // A function may have closed it.
-    if (read(served.doorbell, &rings, sizeof rings) < 0 && errno != EAGAIN) _exit(1);
+    // A function may have closed it, and opened another file.
+    const ssize_t got = read(served.doorbell, &rings, sizeof rings);
+    if (got != sizeof rings && !(got < 0 && errno == EAGAIN)) _exit(1);
     // Looked at after the rings are taken: whoever asks for the end after that, rings again.
     if (atomic_load_explicit(&served.end->state, memory_order_acquire) == kEndAsked) leave();
     for (uint32_t index = 0; index < served.run_count; ++index) start_run(index, &detached);

@@ -201,12 +201,11 @@ static bool prepare(struct slot* slot, const dbos_snapshot_options* options) {
   serving->result_capacity = (wanted + kAlignment - 1) / kAlignment * kAlignment;
   slot->mapping_size = sizeof(struct shared_end) +
                        serving->run_count * (sizeof(struct shared_run) + serving->result_capacity);
-  void* const mapping = mmap(NULL, slot->mapping_size, PROT_READ | PROT_WRITE,
-                             MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (mapping == MAP_FAILED) return false;
-  slot->mapping = mapping;
-  if (madvise(mapping, slot->mapping_size, MADV_DONTFORK) != 0) return false;
-  serving->end = mapping;
+  lock();  // no fork in between
+  slot->mapping = dbos_internal_map_unforked(slot->mapping_size);
+  unlock();
+  if (slot->mapping == NULL) return false;
+  serving->end = slot->mapping;
   serving->runs = (struct shared_run*)(serving->end + 1);
   serving->results = (unsigned char*)(serving->runs + serving->run_count);
   if (!make_event(&serving->doorbell)) return false;
@@ -486,7 +485,8 @@ dbos_error dbos_snapshot_cost_now(dbos_snapshot snapshot, dbos_snapshot_cost* co
   error = dbos_run_wait(run, -1, &status, &held, sizeof held, &size);
   if (error == DBOS_OK && status == 0 && size != sizeof held) error = DBOS_ERROR_DIED;
   if (error == DBOS_ERROR_RESULT_SIZE) error = DBOS_ERROR_DIED;
-  if (error == DBOS_ERROR_DIED) drop_run(run);
+  // One that nobody waits for any more may still write there: the same as the next.
+  if (error == DBOS_ERROR_DIED || error == DBOS_ERROR_SYSTEM) drop_run(run);
   if (error != DBOS_OK) return error;
   if (status != 0) {
     errno = status;

@@ -47,11 +47,16 @@ def after(seconds, action):
     return thread
 
 
-thread = after(0.2, lambda: os.kill(os.getpid(), signal.SIGUSR1))
-thread2 = after(0.5, lambda: os.write(write_end, b"data"))
+def interrupt_and_write():
+    os.kill(os.getpid(), signal.SIGUSR1)
+    while not got:
+        time.sleep(0.01)
+    os.write(write_end, b"data")
+
+
+thread = after(0.2, interrupt_and_write)
 print("read", os.read(read_end, 10), got)
 thread.join()
-thread2.join()
 
 
 # A handler that raises ends the call.
