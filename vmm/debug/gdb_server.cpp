@@ -114,10 +114,14 @@ void talk(int connection, GdbSession& session) {
         {connection, POLLIN, 0}, {debug_event_descriptor(), POLLIN, 0}, {listener, POLLIN, 0}};
     wait_for_events(watched, -1);
     if (watched[2].revents != 0) send_away("another debugger is attached: " + attached_debugger());
-    if (watched[1].revents != 0) clear_debug_event();
+    if (watched[1].revents != 0) {
+      clear_debug_event();
+      session.handle_events();
+    }
     if (watched[0].revents != 0 && !receive(connection, session)) return;
-    // Also of what came when gdb had the program stopped: nobody rings for it again.
-    session.handle_events();
+    // It may have come when gdb had the program stopped: nobody rings for it again. But no stop of
+    // another thread than those that gdb has let go: that waits for its turn.
+    if (process_end()) session.handle_events();
     if (!send_all(connection, session.take_output())) return;
     if (session.is_over()) return wait_for_close(connection);
   }
