@@ -43,7 +43,7 @@ Json DebugSession::perform(const ControlRequest& request) {
   }
   if (!is_running_ && interrupts) throw CommandError("the program is stopped already");
   if (!is_stopped() && !stop_all()) {
-    throw CommandError("the program can't be stopped: a thread stays in the guest kernel");
+    throw CommandError(kCantStop);
   }
   if (interrupts) return true;
   if (request.command == "run") return run(request.arguments);

@@ -99,7 +99,7 @@ void serve(DebugChannel& client) {
   if (stop_all()) {
     talk(client);
   } else {
-    refuse(client, "the program can't be stopped: a thread stays in the guest kernel");
+    refuse(client, kCantStop);
   }
   detach_debugger();
   take_file_of(0, passed_files);  // what nobody took is closed

@@ -119,9 +119,6 @@ void talk(int connection, GdbSession& session) {
       session.handle_events();
     }
     if (watched[0].revents != 0 && !receive(connection, session)) return;
-    // It may have come when gdb had the program stopped: nobody rings for it again. But no stop of
-    // another thread than those that gdb has let go: that waits for its turn.
-    if (process_end()) session.handle_events();
     if (!send_all(connection, session.take_output())) return;
     if (session.is_over()) return wait_for_close(connection);
   }

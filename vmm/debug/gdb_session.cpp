@@ -294,12 +294,11 @@ std::optional<std::string> GdbSession::run_actions(const std::vector<GdbAction>&
   const bool only_stops = std::all_of(runs.begin(), runs.end(),
                                       [](const ThreadRun& run) { return run.run == Run::kStay; });
   if (only_stops) return stop_reply();
-  if (!is_stopped() && !stop_all()) {
-    return "E.the program can't be stopped: a thread stays in the guest kernel";
-  }
+  if (!is_stopped() && !stop_all()) return std::string("E.") + kCantStop;
   resume(runs, Run::kStay);
   is_running_ = true;
-  if (is_stopped()) report_next();  // something waited to be reported first
+  if (is_stopped()) report_next();     // something waited to be reported first
+  if (process_end()) handle_events();  // it came while the program was stopped: nobody rings again
   return std::nullopt;
 }
 

@@ -105,6 +105,8 @@ std::string attached_debugger();
 // Stops all threads and waits until each is held or in a host call. False after `timeout_ms`: a
 // thread stays in the guest kernel.
 bool stop_all(uint32_t timeout_ms = 5000);
+inline constexpr const char* kCantStop =  // for people
+    "the program can't be stopped: a thread stays in the guest kernel";
 
 // Whether all threads are at rest: the last stop_all() succeeded and resume() was not called since.
 bool is_stopped();

@@ -148,6 +148,16 @@ TEST_CASE("the program's end is reported, and ends the session") {
   REQUIRE(session.is_over());
 }
 
+TEST_CASE("an end that comes while the program is stopped is told of when it goes on") {
+  fake::reset();
+  GdbSession session;
+  fake::program().end = dbos::vmm::ProcessEnd{false, 7};
+  session.handle_events();
+  REQUIRE(session.take_output().empty());
+  REQUIRE(ask(session, "vCont;c:-1") == "W07");
+  REQUIRE(session.is_over());
+}
+
 TEST_CASE("a damaged packet is asked for again, and damaged requests change nothing") {
   fake::reset();
   GdbSession session;
