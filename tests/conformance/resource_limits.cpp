@@ -3,6 +3,7 @@
 #include <sys/resource.h>
 
 #include <atomic>
+#include <latch>
 #include <thread>
 
 #include "support.h"
@@ -82,8 +83,16 @@ CASE(data_limit_holds_for_mremap_and_not_for_what_is_replaced) {
 CASE(execve_that_fails_in_many_threads_leaves_nothing_limited) {
   CHECK(exited(run_child([] {
     set_soft(RLIMIT_AS, 8 * kGiB);
+    // Linux makes no thread while another is in execve (EAGAIN): all are there before it begins.
+    std::latch all_exist(4);
     std::vector<std::thread> threads;
-    for (int i = 0; i < 3; ++i) threads.emplace_back([] { fail_to_execute(200); });
+    for (int i = 0; i < 3; ++i) {
+      threads.emplace_back([&] {
+        all_exist.arrive_and_wait();
+        fail_to_execute(200);
+      });
+    }
+    all_exist.count_down();
     for (auto& thread : threads) thread.join();
     CHECK(may_map_file());
     std::thread([] {}).join();

@@ -42,8 +42,9 @@ struct ThreadStop {
   int signal_to_come;  // that the debugger sent: not asked about again; 0: none
   uint64_t address;
   bool is_reported;
-  int64_t result;       // of Service::kDebugStop
-  bool is_changed;      // `registers`, but for the frame: to be set in the vCPU
+  bool stays;       // others went on without it: what it stopped for is told when it has its turn
+  int64_t result;   // of Service::kDebugStop
+  bool is_changed;  // `registers`, but for the frame: to be set in the vCPU
   Registers registers;  // while held; the frame itself is in the guest's memory
 };
 

@@ -291,10 +291,11 @@ std::optional<std::string> GdbSession::run_actions(const std::vector<GdbAction>&
       runs.push_back({view.vcpu, action->run, action->signal});
     }
   }
-  const bool only_stops = std::all_of(runs.begin(), runs.end(),
-                                      [](const ThreadRun& run) { return run.run == Run::kStay; });
-  if (only_stops) return stop_reply();
+  const auto goes = std::find_if(runs.begin(), runs.end(),
+                                 [](const ThreadRun& run) { return run.run != Run::kStay; });
+  if (goes == runs.end()) return stop_reply();
   if (!is_stopped() && !stop_all()) return std::string("E.") + kCantStop;
+  running_vcpu_ = goes->vcpu;
   resume(runs, Run::kStay);
   is_running_ = true;
   if (is_stopped()) report_next();     // something waited to be reported first
@@ -308,7 +309,9 @@ void GdbSession::interrupt() {
   is_running_ = false;
   stop_ = take_event();
   if (!stop_) {
-    if (const auto vcpu = vcpu_of(0)) stop_ = StopEvent{*vcpu, StopCause::kRequested, SIGINT, 0};
+    // gdb expects a thread that it has let go.
+    const auto vcpu = thread_on(running_vcpu_) ? std::optional(running_vcpu_) : vcpu_of(0);
+    if (vcpu) stop_ = StopEvent{*vcpu, StopCause::kRequested, SIGINT, 0};
   }
   answer(stop_reply());
 }

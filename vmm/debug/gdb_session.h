@@ -68,6 +68,7 @@ class GdbSession {
   bool is_running_ = false;
   bool is_over_ = false;
   std::optional<StopEvent> stop_;            // the last that gdb was told of
+  uint32_t running_vcpu_ = 0;                // of the threads that gdb let go last, one
   int64_t selected_thread_ = 0;              // Hg
   int64_t continued_thread_ = kEveryThread;  // Hc, for the old packets
 };

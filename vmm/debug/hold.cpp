@@ -164,7 +164,7 @@ void prepare_debugging(Vcpu& vcpu, const Vcpu& creator, Birth birth) {
   stop.is_scrubbed =
       parent.is_debugged && !shares && (!state.software.empty() || parent.is_stepping);
   stop.is_wanted = parent.is_wanted && shares;
-  stop.is_first = stop.steps_to_return = false;
+  stop.is_first = stop.steps_to_return = stop.stays = false;
   // With its creator's flags it has the trap flag, which goes before its first instruction.
   stop.is_stepping = parent.is_stepping && shares;
   stop.exit_cause = StopCause::kNone;

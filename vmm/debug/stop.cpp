@@ -45,9 +45,13 @@ bool ask_all() {
   return at_rest;
 }
 
+bool is_to_be_told(const ThreadStop& stop) {
+  return stop.held.load() != 0 && !stop.is_reported && !stop.stays;
+}
+
 bool is_urgent(const ThreadStop& stop) {
   const bool keeps = stop.cause == StopCause::kWatchpoint || stop.cause == StopCause::kSignal;
-  return stop.held.load() != 0 && !stop.is_reported && keeps;
+  return is_to_be_told(stop) && keeps;
 }
 
 bool has_urgent_event() {
@@ -120,19 +124,31 @@ void step_over(Vcpu& vcpu, ThreadStop& stop, const SoftwareBreakpoint& breakpoin
   write_breakpoint_byte(*debug_state().process, breakpoint.address, kBreakpointInstruction);
 }
 
-const ThreadRun* find_run(std::span<const ThreadRun> threads, uint32_t vcpu) {
-  for (const ThreadRun& thread : threads) {
-    if (thread.vcpu == vcpu) return &thread;
+// Whom a debugger lets go on, and how.
+struct Runs {
+  std::span<const ThreadRun> threads;
+  Run others;
+
+  ThreadRun of(uint32_t vcpu) const {
+    for (const ThreadRun& thread : threads) {
+      if (thread.vcpu == vcpu) return thread;
+    }
+    return {vcpu, others, kOwnSignal};
   }
-  return nullptr;
+};
+
+void note_who_stays(const Runs& runs) {
+  const HostLockGuard guard(debug_state().lock);
+  for_each_debugged([&](const Vcpu& vcpu, ThreadStop& stop) {
+    stop.stays = runs.of(vcpu.index).run == Run::kStay;
+  });
 }
 
 // Returns whether a step over a breakpoint was all that was asked for, or ended in something else.
-bool step_over_breakpoints(std::span<const ThreadRun> threads, Run others) {
+bool step_over_breakpoints(const Runs& runs) {
   bool is_done = false;
   for_each_debugged([&](Vcpu& vcpu, ThreadStop& stop) {
-    const ThreadRun* const chosen = find_run(threads, vcpu.index);
-    const Run run = chosen != nullptr ? chosen->run : others;
+    const Run run = runs.of(vcpu.index).run;
     if (run == Run::kStay || !is_known_to_stand(stop)) return;
     const SoftwareBreakpoint* const breakpoint =
         software_breakpoint_at(program_frame(vcpu.index).rip);
@@ -151,7 +167,10 @@ bool is_attached() {
 void mark_threads() {
   const HostLockGuard guard(debug_state().lock);
   debug_state().holds.store(true);
-  for_each_debugged([](Vcpu& vcpu, ThreadStop&) { set_debug_flags(vcpu, 0, kDebugTraps); });
+  for_each_debugged([](Vcpu& vcpu, ThreadStop& stop) {
+    set_debug_flags(vcpu, 0, kDebugTraps);
+    stop.stays = false;
+  });
 }
 
 void release_threads() {
@@ -266,13 +285,14 @@ bool is_stopped() {
 
 void resume(std::span<const ThreadRun> threads, Run others) {
   DebugState& state = debug_state();
-  if (!state.is_stopped || has_urgent_event()) return;
-  if (step_over_breakpoints(threads, others)) return;
+  const Runs runs{threads, others};
+  if (!state.is_stopped) return;
+  note_who_stays(runs);
+  if (has_urgent_event() || step_over_breakpoints(runs)) return;
   state.is_stopped = false;
   const HostLockGuard guard(state.lock);
   for_each_debugged([&](Vcpu& vcpu, ThreadStop& stop) {
-    const ThreadRun* const chosen = find_run(threads, vcpu.index);
-    const ThreadRun run = chosen != nullptr ? *chosen : ThreadRun{vcpu.index, others, kOwnSignal};
+    const ThreadRun run = runs.of(vcpu.index);
     let_go(vcpu, stop, run.run, run.signal == kOwnSignal ? stop.signal : run.signal);
   });
 }
@@ -291,7 +311,7 @@ std::optional<StopEvent> take_event() {
   const HostLockGuard guard(debug_state().lock);
   std::optional<StopEvent> event;
   for_each_debugged([&](Vcpu& vcpu, ThreadStop& stop) {
-    if (event || stop.held.load() == 0 || stop.is_reported) return;
+    if (event || !is_to_be_told(stop)) return;
     stop.is_reported = true;
     event = StopEvent{vcpu.index, stop.cause, stop.signal, stop.address};
   });

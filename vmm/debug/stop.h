@@ -112,8 +112,9 @@ inline constexpr const char* kCantStop =  // for people
 bool is_stopped();
 
 // Lets threads go on. Those that `threads` does not name do `others`, with their own signals. Does
-// nothing when a watchpoint or a signal that was not reported yet waits: take_event() answers it. A
-// thread at a software breakpoint is stepped over it first, alone.
+// nothing when one of those that shall go on has hit a watchpoint or got a signal that was not
+// reported yet: take_event() answers it. A thread at a software breakpoint is stepped over it
+// first, alone.
 void resume(std::span<const ThreadRun> threads, Run others);
 
 // A descriptor that poll(2) finds readable when take_event(), process_end() or serve_children() has
@@ -123,6 +124,7 @@ int debug_event_descriptor();
 void clear_debug_event();
 
 // The next stop that was not reported yet; empty: none. The other threads run on: call stop_all().
+// What a thread stopped for that the last resume() left as it was waits until one lets it go.
 std::optional<StopEvent> take_event();
 
 // How the first process is going to end, once it is; it waits for detach_debugger(), 2 s at most.

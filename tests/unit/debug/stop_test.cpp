@@ -199,3 +199,27 @@ TEST_CASE("a breakpoint stays in the list until a fork has announced its child")
   fork.join();
   CHECK(was_announced);
 }
+
+// gdb 13 ends with an assertion where it is told of a thread that it has not let go.
+TEST_CASE("what a thread has hit is told when the debugger lets that thread go on") {
+  const Debugged program;
+  REQUIRE(insert_breakpoint(BreakpointKind::kHardwareWrite, kAddress, 8).text.empty());
+  runs[0].debug.arch.dr6 = 1;
+  note_debug_exit(Debugged::thread(0));
+  std::future<int64_t> hit = come_to_stop(0, DebugCause::kWanted, 0);
+  while (Debugged::stop(0).held.load() == 0) std::this_thread::yield();
+  const ThreadRun other = {1, Run::kContinue, kOwnSignal};
+  resume({&other, 1}, Run::kStay);
+  CHECK_FALSE(is_stopped());
+  CHECK_FALSE(take_event());
+  REQUIRE(stop_all(0));
+  resume({}, Run::kContinue);
+  CHECK(is_stopped());
+  const auto event = take_event();
+  REQUIRE(event);
+  CHECK(event->vcpu == 0);
+  CHECK(event->cause == StopCause::kWatchpoint);
+  resume({}, Run::kContinue);
+  REQUIRE(ends(hit));
+  REQUIRE(stop_all(0));
+}
