@@ -69,8 +69,7 @@ CASE(waiters_survive_copies_of_their_page) {
       sleepers.word = 2;
       pause();
     });
-    sleepers.word = 1;  // the parent's write after the fork
-    sleepers.word = 0;
+    sleepers.word = 0;  // the parent's write after the fork
     sleepers.wake_exactly(2);
     sleepers.join();
     kill(child, SIGKILL);

@@ -36,6 +36,10 @@ std::vector<std::string> stat_fields(const std::string& path = "/proc/self/stat"
   REQUIRE(close != std::string::npos);
   return words_of(text.substr(close + 1));
 }
+// Of those that were joined: the joiner wakes before Linux has taken them away.
+void await_end_of_threads() {
+  for (int i = 0; i < 200 && atoi(stat_fields()[17].c_str()) != 1; ++i) sleep_ms(10);
+}
 // What /proc/self/fd lists, but for the descriptor that reads it.
 std::vector<int> descriptors() {
   DIR* directory = opendir("/proc/self/fd");
@@ -118,8 +122,7 @@ CASE(statm_and_stat_agree_with_status) {
   CHECK_EQ(atoi(stat[1].c_str()), getppid());
   CHECK_EQ(atoi(stat[2].c_str()), getpgrp());
   CHECK_EQ(atoi(stat[3].c_str()), getsid(0));
-  // Threads. One that was joined may count for a moment: its joiner wakes before it is gone.
-  for (int i = 0; i < 200 && atoi(stat_fields()[17].c_str()) != 1; ++i) sleep_ms(10);
+  await_end_of_threads();
   CHECK_EQ(atoi(stat_fields()[17].c_str()), 1);
   CHECK(labs(atol(stat[20].c_str()) / 1024 - field(text, "VmSize")) < 1024);
   CHECK(labs(atol(stat[21].c_str()) * 4 - field(text, "VmRSS")) < 2048);
@@ -298,6 +301,7 @@ CASE(however_they_are_opened) {
 // As crates for /proc do: a descriptor of the directory, and names in it.
 CASE(by_a_descriptor_of_the_directory) {
   const std::string own = "/proc/" + std::to_string(getpid());
+  await_end_of_threads();
   for (const char* path : {"/proc/self", own.c_str()}) {
     const int directory = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
     REQUIRE(directory >= 0);

@@ -149,10 +149,17 @@ CASE(results_are_right_while_signals_arrive) {
     ++handled;
     sum_of(99, 1, nothing);  // uses every register itself
   });
-  itimerval often = {{0, 300}, {0, 300}}, off = {};
+  itimerval soon = {{0, 0}, {0, 300}}, off = {};
   uint32_t expected = scalar_sum(5, 10);
-  REQUIRE(setitimer(ITIMER_REAL, &often, nullptr) == 0);
-  for (int i = 0; i < 200 || handled < 10; ++i) REQUIRE(sum_of(5, 10, nothing) == expected);
+  int seen = -1;
+  for (int i = 0; i < 200 || handled < 10; ++i) {
+    // Not by itself: where a handler takes that long, nothing but handlers would run.
+    if (handled != seen) {
+      seen = handled;
+      REQUIRE(setitimer(ITIMER_REAL, &soon, nullptr) == 0);
+    }
+    REQUIRE(sum_of(5, 10, nothing) == expected);
+  }
   setitimer(ITIMER_REAL, &off, nullptr);
   sigaction(SIGALRM, &old, nullptr);
 }

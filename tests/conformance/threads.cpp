@@ -250,7 +250,7 @@ CASE(exit_status_is_zero_when_the_last_thread_exits) {
 CASE(exit_status_is_that_of_the_last_thread) {
   CHECK(exited(run_child([] {
                  start_thread([](void*) -> void* {
-                   sleep_ms(5);
+                   sleep_ms(500);  // for the first to end before
                    syscall(SYS_exit, 5);
                    return nullptr;
                  });
@@ -369,11 +369,15 @@ CASE(standard_library_threads) {
 
 CASE(name_that_another_thread_gave_ends_with_the_thread) {
   for (int i = 0; i < 10; ++i) {
-    pthread_t thread = start_thread([](void*) -> void* {
-      sleep_ms(20);
-      return nullptr;
-    });
+    Pipe named;
+    pthread_t thread = start_thread(
+        [](void* pipe) -> void* {
+          static_cast<Pipe*>(pipe)->take();
+          return nullptr;
+        },
+        &named);
     CHECK_EQ(pthread_setname_np(thread, "named"), 0);
+    named.post();
     join_thread(thread);
     char own[16] = "", next[16] = "";
     CHECK_EQ(pthread_getname_np(pthread_self(), own, sizeof own), 0);
