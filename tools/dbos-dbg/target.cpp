@@ -1,5 +1,7 @@
 #include "tools/dbos-dbg/target.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
@@ -204,18 +206,24 @@ Json Target::run(Go go) {
 }
 
 Json Target::wait_for_stop(uint64_t id) {
-  std::optional<uint64_t> interrupt;
+  uint64_t interrupt = 0;  // its request; 0: none
   for (;;) {
     // If it comes too late, its answer, an error, is behind the event, and nobody's.
-    if (InterruptGuard::was_interrupted() && !interrupt) {
+    if (InterruptGuard::was_interrupted() && interrupt == 0) {
       interrupt = connection_.send("interrupt", Json::object());
     }
     std::optional<Json> line = connection_.receive(Connection::Wait::kForATurn);
     if (line) {
       if (line->contains("event")) return *line;
       const uint64_t answered = line->value("id", id);
-      const bool is_answer = answered == id || answered == interrupt;
-      if (is_answer && (*line)["ok"] != true) throw Failure(line->value("error", "it failed"));
+      const bool has_failed = (*line)["ok"] != true;
+      const std::string error = line->value("error", "it failed");
+      if (has_failed && answered == id) throw Failure(error);
+      if (has_failed && answered == interrupt) {
+        fmt::print(stderr, "{}; Ctrl-C tries it again\n", error);
+        is_interrupted = 0;
+        interrupt = 0;
+      }
     } else if (connection_.has_ended()) {
       throw Failure("the program has ended");
     }

@@ -101,8 +101,8 @@ void DebugSession::handle_events() {
 void DebugSession::report_next() {
   bool has_passed = false;
   while (const auto event = take_event()) {
-    stop_all();
-    const bool passes = event->cause == StopCause::kSignal && !dumps_core(event->signal);
+    const bool goes_on = stop_all();  // else it would stand, and nobody would be told
+    const bool passes = goes_on && event->cause == StopCause::kSignal && !dumps_core(event->signal);
     if (!passes) return report(*event);
     has_passed = true;
   }

@@ -33,7 +33,7 @@ struct ThreadStop {
   bool steps_to_return;  // a step that ends when the system call returns
   StopCause exit_cause;  // of a KVM_EXIT_DEBUG that is to be reported; kNone: none
   uint64_t exit_address;
-  uint64_t debug_registers;  // the version of DebugState::hardware that this vCPU has
+  uint64_t debug_registers;  // the version of DebugState::hardware that this vCPU has; 0: none
 
   std::atomic<uint32_t> held;
   std::atomic<uint32_t> go;  // futex: 1: on
@@ -87,7 +87,8 @@ bool wait_until_at_rest(const Vcpu& vcpu, uint32_t timeout_ms);
 void set_debug_flags(Vcpu& vcpu, uint32_t to_clear, uint32_t to_set);
 void notify_debugger();
 
-// visit(Vcpu&, ThreadStop&) for each thread of the program that is there.
+// visit(Vcpu&, ThreadStop&) for each thread of the program that is there. One that is being made is
+// not yet, and does in begin_debugging() what it missed.
 template <typename Visit>
 void for_each_debugged(Visit visit) {
   for (Vcpu& vcpu : vcpus()) {

@@ -15,7 +15,8 @@ namespace {
 constexpr const char* kOk = "OK";
 constexpr const char* kUnknown = "";
 constexpr const char* kBadPacket = "E16";  // EINVAL
-constexpr const char* kNoThread = "E03";   // ESRCH
+constexpr const char* kNotThere = "E03";   // ESRCH
+constexpr uint32_t kNoThread = 0;
 
 // gdb shows its user what is behind "E.".
 constexpr const char* kNotHeld =
@@ -106,7 +107,7 @@ std::optional<std::string> GdbSession::handle(std::string_view packet) {
       return select_thread(text);
     case 'T': {
       const auto thread = take_thread(&text);
-      return thread && vcpu_of(*thread) ? kOk : kNoThread;
+      return thread && vcpu_of(*thread) ? kOk : kNotThere;
     }
     case 'c':
     case 's':
@@ -135,14 +136,14 @@ std::optional<std::string> GdbSession::handle(std::string_view packet) {
 std::string GdbSession::read_all_registers() const {
   Registers registers;
   const auto vcpu = selected_vcpu();
-  if (!vcpu || !read_registers(*vcpu, &registers)) return kNoThread;
+  if (!vcpu || !read_registers(*vcpu, &registers)) return kNotThere;
   return gdb_all_registers(registers, avx_);
 }
 
 std::string GdbSession::write_all_registers(std::string_view text) const {
   Registers registers;
   const auto vcpu = selected_vcpu();
-  if (!vcpu || !read_registers(*vcpu, &registers)) return kNoThread;
+  if (!vcpu || !read_registers(*vcpu, &registers)) return kNotThere;
   if (!set_gdb_all_registers(&registers, avx_, text)) return kBadPacket;
   if (write_registers(*vcpu, registers)) return kOk;
   return kNotHeld;
@@ -153,7 +154,7 @@ std::string GdbSession::read_one_register(std::string_view text) const {
   if (!number || !text.empty() || *number >= gdb_registers(avx_).size()) return kBadPacket;
   Registers registers;
   const auto vcpu = selected_vcpu();
-  if (!vcpu || !read_registers(*vcpu, &registers)) return kNoThread;
+  if (!vcpu || !read_registers(*vcpu, &registers)) return kNotThere;
   const auto value = gdb_register_value(registers, avx_, *number);
   return value.empty() ? std::string(gdb_registers(avx_)[*number].bits / 4, 'x') : to_hex(value);
 }
@@ -165,7 +166,7 @@ std::string GdbSession::write_one_register(std::string_view text) const {
   if (!bytes) return kBadPacket;
   Registers registers;
   const auto vcpu = selected_vcpu();
-  if (!vcpu || !read_registers(*vcpu, &registers)) return kNoThread;
+  if (!vcpu || !read_registers(*vcpu, &registers)) return kNotThere;
   const std::span value(reinterpret_cast<const uint8_t*>(bytes->data()), bytes->size());
   if (!set_gdb_register(&registers, avx_, *number, value)) return kBadPacket;
   if (write_registers(*vcpu, registers)) return kOk;
@@ -185,7 +186,7 @@ std::string GdbSession::select_thread(std::string_view text) {
   text.remove_prefix(1);
   const auto thread = take_thread(&text);
   if (!thread || !text.empty()) return kBadPacket;
-  if (!vcpu_of(*thread)) return kNoThread;
+  if (!vcpu_of(*thread)) return kNotThere;
   if (what != 'g' && what != 'c') return kUnknown;
   (what == 'g' ? selected_thread_ : continued_thread_) = *thread;
   return kOk;
@@ -232,7 +233,7 @@ std::string GdbSession::handle_query(std::string_view text) {
   if (text == "qC") {
     const auto vcpu = selected_vcpu();
     const auto view = vcpu ? thread_on(*vcpu) : std::nullopt;
-    if (!view) return kNoThread;
+    if (!view) return kNotThere;
     return fmt::format("QC{:x}", view->thread_id);
   }
   if (take_prefix(&text, "qSymbol:")) return kOk;
@@ -291,12 +292,14 @@ std::optional<std::string> GdbSession::run_actions(const std::vector<GdbAction>&
       runs.push_back({view.vcpu, action->run, action->signal});
     }
   }
+  // Of threads that come to be meanwhile.
+  const bool lets_all_go = find_gdb_action(actions, kNoThread) != nullptr;
   const auto goes = std::find_if(runs.begin(), runs.end(),
                                  [](const ThreadRun& run) { return run.run != Run::kStay; });
   if (goes == runs.end()) return stop_reply();
   if (!is_stopped() && !stop_all()) return std::string("E.") + kCantStop;
   running_vcpu_ = goes->vcpu;
-  resume(runs, Run::kStay);
+  resume(runs, lets_all_go ? Run::kContinue : Run::kStay);
   is_running_ = true;
   if (is_stopped()) report_next();     // something waited to be reported first
   if (process_end()) handle_events();  // it came while the program was stopped: nobody rings again

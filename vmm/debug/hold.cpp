@@ -101,34 +101,37 @@ Entry enter(Vcpu& vcpu, ThreadStop& stop, DebugCause why, uint64_t argument) {
   return Entry::kHold;
 }
 
-// The debugger has gone, or died: everything as if nobody had ever been attached. The breakpoints
-// of a dead one are gone with the first process's memory, because it was a thread of that.
+// With the lock. A dead debugger: everything as if nobody had ever been attached. The breakpoints
+// are gone with the first process's memory, because it was a thread of that.
 void forget_debugger(ThreadStop& stop) {
   DebugState& state = debug_state();
-  const HostLockGuard guard(state.lock);
-  if (is_owner_gone()) {
-    state.holds.store(false);
-    state.owner.store(0);
-    state.end_known.store(1);
-  }
-  stop.held.store(0);
-  stop.is_debugged = stop.is_scrubbed = false;
+  state.holds.store(false);
+  state.owner.store(0);
+  state.end_known.store(1);
+  stop.is_debugged = false;
 }
 
 void wait_for_go(ThreadStop& stop) {
   while (stop.go.load() == 0) {
-    const int64_t result = futex_wait(stop.go, 0, &kPatience);
-    if (result != -ETIMEDOUT || !is_left_alone(stop)) continue;
-    forget_debugger(stop);
+    if (futex_wait(stop.go, 0, &kPatience) != -ETIMEDOUT) continue;
+    const HostLockGuard guard(debug_state().lock);
+    // One that is just being let go stays debugged: the next debugger has it.
+    if (stop.go.load() != 0 || !is_left_alone(stop)) continue;
+    if (is_owner_gone()) forget_debugger(stop);
+    stop.is_scrubbed = false;
+    stop.held.store(0);
     return;
   }
 }
 
-uint32_t flags_at_birth(const ThreadStop& creator) {
-  uint32_t flags = kDebugTraps;
-  const bool stops = creator.is_stepping || creator.is_wanted || creator.debug_registers != 0;
-  if (stops) flags |= kDebugStopWanted;
-  return flags;
+// With the lock.
+uint32_t flags_at_birth(const ThreadStop& stop) {
+  const DebugState& state = debug_state();
+  const bool is_held = stop.is_debugged && state.holds.load();
+  const bool has_old_registers =
+      stop.debug_registers != (is_held ? state.hardware_version : uint64_t{0});
+  const bool stops = stop.is_wanted || stop.is_stepping || stop.is_scrubbed || has_old_registers;
+  return (is_held ? kDebugTraps : 0) | (stops ? kDebugStopWanted : 0);
 }
 
 }  // namespace
@@ -163,16 +166,21 @@ void prepare_debugging(Vcpu& vcpu, const Vcpu& creator, Birth birth) {
   stop.is_debugged = parent.is_debugged && shares;
   stop.is_scrubbed =
       parent.is_debugged && !shares && (!state.software.empty() || parent.is_stepping);
-  stop.is_wanted = parent.is_wanted && shares;
-  stop.is_first = stop.steps_to_return = stop.stays = false;
+  stop.is_wanted = stop.is_first = stop.steps_to_return = stop.stays = false;
   // With its creator's flags it has the trap flag, which goes before its first instruction.
   stop.is_stepping = parent.is_stepping && shares;
   stop.exit_cause = StopCause::kNone;
   stop.signal_to_come = 0;
   stop.held.store(0);
-  const bool is_stale = stop.debug_registers != 0;  // of the thread that the vCPU had before
-  if (stop.is_debugged && state.holds.load()) vcpu.page->debug = flags_at_birth(parent);
-  if (stop.is_scrubbed || is_stale) vcpu.page->debug |= kDebugStopWanted;
+}
+
+void begin_debugging(Vcpu& vcpu) {
+  DebugState& state = debug_state();
+  if (!state.is_enabled.load(std::memory_order_relaxed)) return;
+  const HostLockGuard guard(state.lock);
+  ThreadStop& stop = state.threads[vcpu.index];
+  if (stop.is_debugged && state.holds.load() && state.is_stopped) stop.is_wanted = true;
+  set_debug_flags(vcpu, 0, flags_at_birth(stop));
 }
 
 void note_debug_exit(Vcpu& vcpu) {

@@ -34,7 +34,8 @@ void ask_to_stop(Vcpu& vcpu, ThreadStop& stop) {
   stop.is_wanted = request_attention(vcpu) == 0;  // else again, in a moment
 }
 
-// Asks those that run, and returns whether none does.
+// Asks those that run, and returns whether none does. Who begins after that finds the program
+// stopped (begin_debugging).
 bool ask_all() {
   const HostLockGuard guard(debug_state().lock);
   bool at_rest = true;
@@ -42,6 +43,7 @@ bool ask_all() {
     ask_to_stop(vcpu, stop);
     at_rest = at_rest && is_at_rest(vcpu);
   });
+  debug_state().is_stopped = debug_state().is_stopped || at_rest;
   return at_rest;
 }
 
@@ -155,7 +157,9 @@ bool step_over_breakpoints(const Runs& runs) {
     if (breakpoint == nullptr) return;
     step_over(vcpu, stop, *breakpoint);
     if (run == Run::kStep || is_urgent(stop)) is_done = true;
-    if (run == Run::kContinue && stop.cause == StopCause::kStep) stop.is_reported = true;
+    if (run != Run::kContinue || stop.cause != StopCause::kStep) return;
+    stop.cause = StopCause::kRequested;  // nobody is told, and it has still to hit what is here
+    stop.is_reported = true;
   });
   return is_done;
 }
@@ -184,10 +188,24 @@ void release_threads() {
   state.is_stopped = false;
 }
 
-// A fork whose child has a copy of the memory, and is not announced yet (making.h).
-bool prepares_child(const Vcpu& vcpu) {
-  const uint32_t call = vcpu.current_call.load();
-  return call != kNoCall && is(call, Service::kProcessFork) && vcpu.making.child.load() == nullptr;
+bool is_fork(const ProgramFrame& frame) {
+  if (frame.vector != kSystemCallVector) return false;
+  switch (frame.error_code) {
+    case __NR_fork:
+    case __NR_vfork:
+    case __NR_clone:
+    case __NR_clone3:
+      return true;
+    default:
+      return false;
+  }
+}
+
+// A fork whose child is not announced yet (making.h), and may have a copy of the memory. It has not
+// ended, or it would be held.
+bool prepares_child(const Vcpu& vcpu, const ThreadStop& stop) {
+  return stop.held.load() == 0 && is_fork(program_frame(vcpu.index)) &&
+         vcpu.making.child.load() == nullptr;
 }
 
 // A fork that was under way makes a child with breakpoints that is not there yet.
@@ -195,7 +213,7 @@ bool has_child_to_come() {
   for (const Vcpu& vcpu : vcpus()) {
     const ThreadStop& stop = debug_state().threads[vcpu.index];
     if (vcpu.is_busy() && stop.is_scrubbed) return true;
-    if (stop.is_debugged && is_live(vcpu) && prepares_child(vcpu)) return true;
+    if (stop.is_debugged && is_live(vcpu) && prepares_child(vcpu, stop)) return true;
   }
   return false;
 }
@@ -275,7 +293,6 @@ bool stop_all(uint32_t timeout_ms) {
     if (Clock::now() > end) return false;
     pause();
   }
-  debug_state().is_stopped = true;
   return true;
 }
 

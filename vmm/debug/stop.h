@@ -217,6 +217,8 @@ int64_t hold_for_debugger(Vcpu& vcpu, const Call& call);
 // yet.
 enum class Birth { kThread, kSharingProcess, kProcess };
 void prepare_debugging(Vcpu& vcpu, const Vcpu& creator, Birth birth);
+// Then by its own host thread, before it enters the guest.
+void begin_debugging(Vcpu& vcpu);
 
 // KVM_EXIT_DEBUG: a hardware breakpoint or a step.
 void note_debug_exit(Vcpu& vcpu);

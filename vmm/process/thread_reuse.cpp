@@ -8,6 +8,7 @@
 
 #include <cerrno>
 
+#include "vmm/debug/stop.h"
 #include "vmm/host/futex.h"
 #include "vmm/host/host_call.h"
 #include "vmm/host/signal_mask.h"
@@ -160,6 +161,7 @@ bool park_thread(Vcpu& vcpu) {
   if (!wait_for_restart(vcpu)) return false;
   change_name(PR_SET_NAME, vcpu);
   if (set_first_registers(vcpu) < 0) return false;
+  begin_debugging(vcpu);
   signal_mask(vcpu, vcpu.program_mask.load());
   return true;
 }

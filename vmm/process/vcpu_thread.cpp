@@ -157,6 +157,7 @@ void start_thread(void* argument) {
   }
   vcpu.page->thread_id = id;
   vcpu.page->process_id = own_process_id();
+  if (vcpu.role.load() == Role::kProgram) begin_debugging(vcpu);
   set_signal_context(&vcpu);
   signal_mask(vcpu, vcpu.program_mask.load());
   run_vcpu(vcpu);

@@ -146,6 +146,16 @@ TEST_CASE("a program that goes on says when and why it stops") {
   REQUIRE(lines[1]["cause"] == "interrupt");
 }
 
+TEST_CASE("a signal that can't be passed on is told") {
+  fake::Program& program = fake::reset();
+  DebugSession session(no_file);
+  REQUIRE(result(session, "run") == true);
+  program.events.push_back({0, StopCause::kSignal, SIGUSR1, 0});
+  program.refused_stops = 1;
+  session.handle_events();
+  REQUIRE(lines_of(session.take_output()).at(0)["cause"] == "signal");
+}
+
 TEST_CASE("only signals that dump core stop the program") {
   fake::Program& program = fake::reset();
   DebugSession session(no_file);

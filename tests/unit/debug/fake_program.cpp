@@ -50,6 +50,10 @@ bool is_stopped() {
   return fake::program().is_stopped;
 }
 bool stop_all(uint32_t) {
+  if (fake::program().refused_stops > 0) {
+    --fake::program().refused_stops;
+    return false;
+  }
   fake::program().is_stopped = true;
   return true;
 }

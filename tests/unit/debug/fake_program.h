@@ -23,6 +23,7 @@ struct Program {
   std::optional<dbos::vmm::ProcessEnd> end;
   bool is_stopped = true;
   bool has_debug_registers = true;
+  uint32_t refused_stops = 0;  // so many of the next stop_all() fail
   uint32_t resumes = 0;
   int core_file = -1;      // that the last core went to
   std::string core_error;  // what it fails with

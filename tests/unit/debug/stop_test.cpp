@@ -185,7 +185,8 @@ TEST_CASE("a breakpoint that two threads have hit is passed by the one that was 
 TEST_CASE("a breakpoint stays in the list until a fork has announced its child") {
   const Debugged program;
   REQUIRE(insert_breakpoint(BreakpointKind::kSoftware, kAddress, 1).text.empty());
-  Debugged::thread(1).current_call.store(Debugged::service_call(Service::kProcessFork));
+  program_frame(1).vector = kSystemCallVector;
+  program_frame(1).error_code = __NR_fork;
   std::atomic<bool> is_announced{false};
   std::thread fork([&is_announced] {
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
@@ -221,5 +222,77 @@ TEST_CASE("what a thread has hit is told when the debugger lets that thread go o
   CHECK(event->cause == StopCause::kWatchpoint);
   resume({}, Run::kContinue);
   REQUIRE(ends(hit));
+  REQUIRE(stop_all(0));
+}
+
+TEST_CASE("a thread that was held for long when the debugger goes is the next one's as well") {
+  std::future<int64_t> held;
+  {
+    const Debugged program;
+    held = come_to_stop(0, DebugCause::kSignal, SIGALRM);
+    while (Debugged::stop(0).held.load() == 0) std::this_thread::yield();
+    // It looks after a second, when the debugger is on its way.
+    const HostLockGuard guard(debug_state().lock);
+    debug_state().holds.store(false);
+    std::this_thread::sleep_for(std::chrono::milliseconds(1200));
+    Debugged::stop(0).held.store(0);
+    Debugged::stop(0).go.store(1);
+  }
+  REQUIRE(ends(held));
+  CHECK(Debugged::stop(0).is_debugged);
+}
+
+TEST_CASE("a thread that begins when the program is stopped, or was, does as the others do") {
+  Vcpu& child = Debugged::thread(1);
+  ThreadStop& stop = Debugged::stop(1);
+  const auto make = [&] {
+    child.end_life(VcpuState::kBusy);
+    prepare_debugging(child, Debugged::thread(0), Birth::kThread);
+  };
+  const auto begin = [&] {
+    child.begin_life();
+    begin_debugging(child);
+  };
+  {
+    const Debugged program;
+    make();
+    begin();
+    CHECK(stop.is_wanted);
+    CHECK((pages[1].debug & kDebugTraps) != 0);
+    CHECK((pages[1].debug & kDebugStopWanted) != 0);
+    make();
+    resume({}, Run::kContinue);
+    begin();
+    CHECK_FALSE(stop.is_wanted);
+    CHECK((pages[1].debug & kDebugTraps) != 0);
+    REQUIRE(stop_all(0));
+    make();
+  }
+  begin();
+  CHECK_FALSE(stop.is_wanted);
+  CHECK((pages[1].debug & kDebugTraps) == 0);
+  make();
+  const Debugged program;
+  begin();
+  CHECK((pages[1].debug & kDebugTraps) != 0);
+}
+
+TEST_CASE("who was taken over a breakpoint hits the one behind it") {
+  const Debugged program;
+  REQUIRE(insert_breakpoint(BreakpointKind::kSoftware, kAddress, 1).text.empty());
+  program_frame(0).rip = kAddress + 1;
+  std::future<int64_t> hit = come_to_stop(0, DebugCause::kTrap, kBreakpointVector);
+  while (Debugged::stop(0).held.load() == 0) std::this_thread::yield();
+  REQUIRE(take_event());
+  Debugged::thread(0).current_call.store(kNoCall);
+  std::future<void> going = std::async(std::launch::async, [] { resume({}, Run::kContinue); });
+  REQUIRE(ends(hit));
+  program_frame(0).rip = kAddress + 4;
+  program_frame(0).rflags = 0;
+  std::future<int64_t> step = come_to_stop(0, DebugCause::kTrap, kDebugVector);
+  REQUIRE(going.wait_for(kLong) == std::future_status::ready);
+  REQUIRE(ends(step));
+  CHECK((program_frame(0).rflags & kFlagResume) == 0);
+  Debugged::thread(0).current_call.store(Debugged::service_call(Service::kPark));
   REQUIRE(stop_all(0));
 }

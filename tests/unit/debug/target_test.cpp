@@ -120,3 +120,18 @@ TEST_CASE("Ctrl-C stops a program that goes on") {
   REQUIRE(commands.perform({"continue"}).json["cause"] == "interrupt");
   REQUIRE(commands.perform({"regs"}).json["registers"]["rip"] == fake::kMemoryBegin);
 }
+
+TEST_CASE("Ctrl-C at a program that can't be stopped is tried again") {
+  make_program();
+  const Server server([self = pthread_self()](uint32_t) {
+    fake::program().refused_stops = 2;  // of one interrupt
+    pthread_kill(self, SIGINT);
+    std::thread([self] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(500));
+      pthread_kill(self, SIGINT);
+    }).detach();
+  });
+  Target target(server.address());
+  DebugCommands commands(target);
+  REQUIRE(commands.perform({"continue"}).json["cause"] == "interrupt");
+}

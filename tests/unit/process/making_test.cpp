@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "tests/unit/killed_beside.h"
+#include "vmm/debug/stop.h"
 #include "vmm/kvm/kvm_api.h"
 #include "vmm/log.h"
 #include "vmm/machine/machine.h"
@@ -53,6 +54,7 @@ ThreadBlock* make_thread_block(const HostProcess& /*process*/) {
 ThreadBlock* ask_for_spare_block() {
   return nullptr;
 }
+void begin_debugging(Vcpu& /*vcpu*/) {}
 int64_t set_first_registers(Vcpu& /*vcpu*/) {
   return 0;
 }
