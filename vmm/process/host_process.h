@@ -33,7 +33,7 @@ struct MemoryLimits {
   uint64_t soft[kExecuteLimitCount];
 };
 struct LentLimits {
-  HostLock lock;
+  HostLock lock;                // whoever has it while there are no users has the VMM's own limits
   uint32_t users = 0;           // threads in execve
   MemoryLimits own = {};        // the VMM's
   std::atomic<bool> were_lent;  // `own` is known

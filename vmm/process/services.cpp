@@ -54,6 +54,21 @@ int64_t log_of_guest(const Call& call, uint64_t severity) {
   die_with_report(vcpu, "the guest kernel found a bug of its own");
 }
 
+// Where the process has the program's limits for a moment (execute_program.h), Linux refuses memory
+// by these. That moment is as long as Linux keeps a thread in execve.
+int64_t grow_arena(const Vcpu& vcpu, uint64_t index) {
+  constexpr uint64_t kPatience_ns = 10'000'000'000;
+  int64_t result = machine().grow_arena(index);
+  LentLimits& lent = vcpu.process->lent_limits;
+  const uint64_t end = clock_ns(CLOCK_MONOTONIC) + kPatience_ns;
+  while (result == -ENOMEM && lent.were_lent.load() && clock_ns(CLOCK_MONOTONIC) < end) {
+    sleep_for(HostLock::kPause_ns);
+    const HostLockGuard guard(lent.lock);
+    if (lent.users == 0) return machine().grow_arena(index);
+  }
+  return result;
+}
+
 // Frames go back to Linux: only whole pages of the arena, which nothing but the guest uses.
 int64_t release_memory(const Call& call) {
   const uint64_t address = call.arguments[0];
@@ -229,7 +244,7 @@ int64_t execute_service(Vcpu& vcpu, const Call& call) {
     case Service::kPanic:
       guest_panic(vcpu, call);
     case Service::kArenaGrow:
-      return machine().grow_arena(a[0]);
+      return grow_arena(vcpu, a[0]);
     case Service::kMemoryRelease:
       return release_memory(call);
     case Service::kWindowMap:

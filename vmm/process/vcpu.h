@@ -127,7 +127,8 @@ struct Vcpu : KvmVcpu, SignalContext {
 };
 
 // The state of what a call of `taker` takes. Null: a thread of the VMM's own takes it, or the start
-// of the first process, with which all ends.
+// of the first process. All ends with that, or else one vCPU stays taken: where the first process
+// had gone, and the one that its steward was in is killed at that.
 inline VcpuState taken_by(const Vcpu* taker) {
   const uint32_t index = taker == nullptr ? kVcpuCountMax : taker->index;
   return VcpuState{static_cast<uint32_t>(VcpuState::kTaken) + index};
