@@ -1,12 +1,9 @@
 // The limits on memory: whose they are, and that they hold in the programs that are executed.
-#include <fcntl.h>
 #include <pthread.h>
 #include <sys/resource.h>
 
-#include <algorithm>
 #include <atomic>
 #include <latch>
-#include <string>
 #include <thread>
 
 #include "support.h"
@@ -116,28 +113,6 @@ CASE(children_of_a_process_in_execve_are_not_limited) {
     }
     is_over = true;
     executes.join();
-  })));
-}
-
-CASE(memory_grows_while_a_thread_is_in_execve) {
-  CHECK(exited(run_child([] {
-    set_soft(RLIMIT_AS, 8 * kGiB);
-    // Most of the time Linux copies the arguments, before it finds that this is no program.
-    const int file = open("nothing", O_CREAT | O_WRONLY, 0700);
-    REQUIRE(file >= 0 && write(file, "nothing", 7) == 7 && close(file) == 0);
-    std::string text(100'000, 'x');
-    char* arguments[16] = {};
-    std::fill_n(arguments, 15, text.data());
-    std::atomic<bool> is_over{false};
-    std::thread executes([&] {
-      while (!is_over) CHECK_ERRNO(execve("nothing", arguments, arguments + 15), ENOEXEC);
-    });
-    constexpr size_t kSize = 5 * kGiB / 4;
-    auto* const memory = static_cast<char*>(map_anonymous(kSize));
-    for (size_t at = 0; at < kSize; at += kPage) memory[at] = 1;
-    is_over = true;
-    executes.join();
-    unlink("nothing");
   })));
 }
 

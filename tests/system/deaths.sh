@@ -146,12 +146,12 @@ import resource; resource.setrlimit(resource.RLIMIT_AS, (1 << 29, 1 << 29)); byt
 }
 
 # Linux asks somebody whether a file may be executed, and gets no answer.
-seconds[end_while_a_thread_is_in_execve]=240
+seconds[end_while_a_thread_is_in_execve]=300
 test_end_while_a_thread_is_in_execve() {
   local program=("$python" -B "$here/programs/unanswered_execve.py") way status=0
   "${program[@]}" exit >out 2>err || status=$?
   [[ $status != 77 ]] || skip "$(<err)"
-  for way in exit fault threads; do
+  for way in exit fault threads memory; do
     one 'exit 0' "${program[@]}" $way
     mv one.out native.out
     one 'exit 0' "${program[@]}" $way "${dbos[@]}"

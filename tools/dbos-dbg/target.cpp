@@ -221,7 +221,7 @@ Json Target::wait_for_stop(uint64_t id) {
       if (has_failed && answered == id) throw Failure(error);
       if (has_failed && answered == interrupt) {
         fmt::print(stderr, "{}; Ctrl-C tries it again\n", error);
-        is_interrupted = 0;
+        is_interrupted = 0;  // one that came meanwhile has got the same answer
         interrupt = 0;
       }
     } else if (connection_.has_ended()) {

@@ -59,6 +59,7 @@ struct DebugState {
   std::array<char, 128> who{};
   int event = -1;  // eventfd; every process has it, because all are forked after it was made
   bool is_stopped = false;
+  bool keeps_others = false;       // the last resume() let none go but those that it named
   HostProcess* process = nullptr;  // the first
 
   std::vector<SoftwareBreakpoint> software;
@@ -87,8 +88,8 @@ bool wait_until_at_rest(const Vcpu& vcpu, uint32_t timeout_ms);
 void set_debug_flags(Vcpu& vcpu, uint32_t to_clear, uint32_t to_set);
 void notify_debugger();
 
-// visit(Vcpu&, ThreadStop&) for each thread of the program that is there. One that is being made is
-// not yet, and does in begin_debugging() what it missed.
+// visit(Vcpu&, ThreadStop&) for each thread of the program that is there: since its life began. It
+// does in begin_debugging() what it missed before.
 template <typename Visit>
 void for_each_debugged(Visit visit) {
   for (Vcpu& vcpu : vcpus()) {

@@ -179,7 +179,9 @@ void begin_debugging(Vcpu& vcpu) {
   if (!state.is_enabled.load(std::memory_order_relaxed)) return;
   const HostLockGuard guard(state.lock);
   ThreadStop& stop = state.threads[vcpu.index];
-  if (stop.is_debugged && state.holds.load() && state.is_stopped) stop.is_wanted = true;
+  const bool waits = state.is_stopped || state.keeps_others;
+  if (stop.is_debugged && state.holds.load() && waits) stop.is_wanted = true;
+  stop.stays = state.keeps_others;
   set_debug_flags(vcpu, 0, flags_at_birth(stop));
 }
 

@@ -99,6 +99,7 @@ void load_debug_registers(const Vcpu& vcpu, ThreadStop& stop) {
 std::vector<ThreadView> debugged_threads() {
   std::vector<ThreadView> views;
   for_each_debugged([&](const Vcpu& vcpu, const ThreadStop& stop) {
+    if (!vcpu.has_host_thread()) return;
     const uint32_t call = vcpu.current_call.load();
     ThreadPlace place = ThreadPlace::kRunning;
     if (stop.held.load() != 0) {

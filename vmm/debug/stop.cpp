@@ -4,6 +4,7 @@
 #include <asm/unistd.h>
 #include <sys/eventfd.h>
 
+#include <bitset>
 #include <chrono>
 
 #include "hypercall/abi.h"
@@ -116,11 +117,11 @@ void let_go(Vcpu& vcpu, ThreadStop& stop, Run run, int signal) {
 }
 
 // Takes a held thread over the instruction that a breakpoint lies on, alone.
-void step_over(Vcpu& vcpu, ThreadStop& stop, const SoftwareBreakpoint& breakpoint) {
+void step_over(Vcpu& vcpu, ThreadStop& stop, const SoftwareBreakpoint& breakpoint, int signal) {
   write_breakpoint_byte(*debug_state().process, breakpoint.address, breakpoint.original);
   {
     const HostLockGuard guard(debug_state().lock);
-    let_go(vcpu, stop, Run::kStep, stop.signal);
+    let_go(vcpu, stop, Run::kStep, signal);
   }
   wait_until_at_rest(vcpu, kPatienceOfStep_ms);
   write_breakpoint_byte(*debug_state().process, breakpoint.address, kBreakpointInstruction);
@@ -130,32 +131,37 @@ void step_over(Vcpu& vcpu, ThreadStop& stop, const SoftwareBreakpoint& breakpoin
 struct Runs {
   std::span<const ThreadRun> threads;
   Run others;
+  std::bitset<kVcpuCountMax> are_over_breakpoints;  // and have got their signal
 
-  ThreadRun of(uint32_t vcpu) const {
+  ThreadRun of(const Vcpu& vcpu, const ThreadStop& stop) const {
+    ThreadRun run = {vcpu.index, others, kOwnSignal};
     for (const ThreadRun& thread : threads) {
-      if (thread.vcpu == vcpu) return thread;
+      if (thread.vcpu == vcpu.index) run = thread;
     }
-    return {vcpu, others, kOwnSignal};
+    if (run.signal == kOwnSignal) run.signal = stop.signal;
+    if (are_over_breakpoints.test(vcpu.index)) run.signal = 0;
+    return run;
   }
 };
 
 void note_who_stays(const Runs& runs) {
   const HostLockGuard guard(debug_state().lock);
   for_each_debugged([&](const Vcpu& vcpu, ThreadStop& stop) {
-    stop.stays = runs.of(vcpu.index).run == Run::kStay;
+    stop.stays = runs.of(vcpu, stop).run == Run::kStay;
   });
 }
 
 // Returns whether a step over a breakpoint was all that was asked for, or ended in something else.
-bool step_over_breakpoints(const Runs& runs) {
+bool step_over_breakpoints(Runs& runs) {
   bool is_done = false;
   for_each_debugged([&](Vcpu& vcpu, ThreadStop& stop) {
-    const Run run = runs.of(vcpu.index).run;
+    const auto [index, run, signal] = runs.of(vcpu, stop);
     if (run == Run::kStay || !is_known_to_stand(stop)) return;
     const SoftwareBreakpoint* const breakpoint =
         software_breakpoint_at(program_frame(vcpu.index).rip);
     if (breakpoint == nullptr) return;
-    step_over(vcpu, stop, *breakpoint);
+    step_over(vcpu, stop, *breakpoint, signal);
+    runs.are_over_breakpoints.set(index);
     if (run == Run::kStep || is_urgent(stop)) is_done = true;
     if (run != Run::kContinue || stop.cause != StopCause::kStep) return;
     stop.cause = StopCause::kRequested;  // nobody is told, and it has still to hit what is here
@@ -185,7 +191,7 @@ void release_threads() {
     set_debug_flags(vcpu, kDebugTraps, 0);
     let_go(vcpu, stop, Run::kContinue, stop.signal);
   });
-  state.is_stopped = false;
+  state.is_stopped = state.keeps_others = false;
 }
 
 bool is_fork(const ProgramFrame& frame) {
@@ -201,10 +207,11 @@ bool is_fork(const ProgramFrame& frame) {
   }
 }
 
-// A fork whose child is not announced yet (making.h), and may have a copy of the memory. It has not
-// ended, or it would be held.
+// A fork whose child is not announced yet (making.h), and may have a copy of the memory. While the
+// program is stopped it has not ended, or it would be held.
 bool prepares_child(const Vcpu& vcpu, const ThreadStop& stop) {
-  return stop.held.load() == 0 && is_fork(program_frame(vcpu.index)) &&
+  const bool is_in_call = debug_state().is_stopped || vcpu.current_call.load() != kNoCall;
+  return stop.held.load() == 0 && is_in_call && is_fork(program_frame(vcpu.index)) &&
          vcpu.making.child.load() == nullptr;
 }
 
@@ -302,15 +309,16 @@ bool is_stopped() {
 
 void resume(std::span<const ThreadRun> threads, Run others) {
   DebugState& state = debug_state();
-  const Runs runs{threads, others};
+  Runs runs{threads, others, {}};
   if (!state.is_stopped) return;
   note_who_stays(runs);
   if (has_urgent_event() || step_over_breakpoints(runs)) return;
-  state.is_stopped = false;
   const HostLockGuard guard(state.lock);
+  state.is_stopped = false;
+  state.keeps_others = others == Run::kStay;
   for_each_debugged([&](Vcpu& vcpu, ThreadStop& stop) {
-    const ThreadRun run = runs.of(vcpu.index);
-    let_go(vcpu, stop, run.run, run.signal == kOwnSignal ? stop.signal : run.signal);
+    const ThreadRun run = runs.of(vcpu, stop);
+    let_go(vcpu, stop, run.run, run.signal);
   });
 }
 

@@ -293,9 +293,13 @@ int64_t Machine::make_trace_region() {
   return result < 0 ? result : add_memory_slot(vm_descriptor_, kTraceRegionBase, kTraceRegionSize);
 }
 
+bool Machine::may_have_chunk(uint64_t index) const {
+  return index < kArenaSizeMax / kArenaChunkSize && index * kArenaChunkSize < arena_size_max_;
+}
+
 int64_t Machine::grow_arena(uint64_t index) {
+  if (!may_have_chunk(index)) return -ENOMEM;
   const uint64_t offset = index * kArenaChunkSize;
-  if (index >= kArenaSizeMax / kArenaChunkSize || offset >= arena_size_max_) return -ENOMEM;
   const uint64_t size = std::min(kArenaChunkSize, arena_size_max_ - offset);
   const uint64_t address = kArenaBase + offset;
   const HostLockGuard guard(arena_lock_);

@@ -57,6 +57,8 @@ class Machine {
   // Service::kArenaGrow: adds the slot of a chunk. Result: its usable bytes, or -errno. For a chunk
   // that is there it answers the same again. From any thread.
   int64_t grow_arena(uint64_t index);
+  // Whether the guest's memory may be so large.
+  bool may_have_chunk(uint64_t index) const;
 
   // Makes the trace region usable (vmm/observe/trace_rings.h). Once. Result: 0 or -errno.
   int64_t make_trace_region();

@@ -55,13 +55,14 @@ int64_t log_of_guest(const Call& call, uint64_t severity) {
 }
 
 // Where the process has the program's limits for a moment (execute_program.h), Linux refuses memory
-// by these. That moment is as long as Linux keeps a thread in execve.
+// by these. That moment is as long as Linux keeps a thread in execve: nobody waits for long.
 int64_t grow_arena(const Vcpu& vcpu, uint64_t index) {
-  constexpr uint64_t kPatience_ns = 10'000'000'000;
-  int64_t result = machine().grow_arena(index);
+  const int64_t result = machine().grow_arena(index);
   LentLimits& lent = vcpu.process->lent_limits;
-  const uint64_t end = clock_ns(CLOCK_MONOTONIC) + kPatience_ns;
-  while (result == -ENOMEM && lent.were_lent.load() && clock_ns(CLOCK_MONOTONIC) < end) {
+  const bool is_by_limits = result == -ENOMEM && machine().may_have_chunk(index) &&
+                            lent.were_lent.load() && !vcpu.is_adopted();
+  const uint64_t end = clock_ns(CLOCK_MONOTONIC) + kThreadMakingPatience_ns;
+  while (is_by_limits && clock_ns(CLOCK_MONOTONIC) < end) {
     sleep_for(HostLock::kPause_ns);
     const HostLockGuard guard(lent.lock);
     if (lent.users == 0) return machine().grow_arena(index);

@@ -94,10 +94,10 @@ def copies_reported(server, keys, command, in_progress, last):
         kept = 4096 * snapshots[0]["retired_pages"]
         info = server.info("persistence")
         # The child looks at every 1024th key, but not if less than a hundred times has passed of what its last look
-        # took, and tells the same again meanwhile.
-        is_new = int(info["current_cow_size_age"]) + 1 < time.monotonic() - written
-        if is_new and int(info["current_cow_size"]) > 0:
-            current = int(info["current_cow_size"])
+        # took, and tells the same again meanwhile. Before the first look both are 0.
+        size, age = int(info["current_cow_size"]), int(info["current_cow_size_age"])
+        if (size > 0 or age > 0) and age + 1 < time.monotonic() - written:
+            current = size
     await_that(lambda: server.info("persistence")[in_progress] == "0", f"the end of {command}")
     reported = int(server.info("persistence")[last])
     while_saving = "nothing since the writes" if current is None else f"{current >> 10} KiB"
@@ -238,6 +238,7 @@ def child_killed():
     server("CONFIG", "SET", "rdb-key-save-delay", 60_000_000)  # for one key
     server("BGSAVE")
     saving_child(server)
+    server("CONFIG", "SET", "rdb-key-save-delay", 0)  # of what SHUTDOWN saves; the child has its own
     server.shutdown("SAVE")
     check_equal("files", ["dump.rdb"], sorted(os.listdir(server.directory)))
     plain = Server(plain=True, directory=server.directory)

@@ -137,6 +137,17 @@ std::future<int64_t> come_to_stop(uint32_t i, DebugCause cause, uint64_t argumen
   });
 }
 
+// False: it has not come. Who is held is let go by the end of its Debugged: a future of it is to
+// live longer.
+bool is_held(uint32_t i) {
+  const auto end = std::chrono::steady_clock::now() + kLong;
+  while (Debugged::stop(i).held.load() == 0) {
+    if (std::chrono::steady_clock::now() > end) return false;
+    std::this_thread::yield();
+  }
+  return true;
+}
+
 bool ends(std::future<int64_t>& held) {
   return held.wait_for(kLong) == std::future_status::ready;
 }
@@ -164,14 +175,14 @@ TEST_CASE("what a thread has hit before the debugger went does not hold it after
 }
 
 TEST_CASE("a breakpoint that two threads have hit is passed by the one that was told of") {
+  std::vector<std::future<int64_t>> held;
   const Debugged program;
   REQUIRE(insert_breakpoint(BreakpointKind::kHardwareExecute, kAddress, 1).text.empty());
-  std::vector<std::future<int64_t>> held;
   for (const uint32_t i : {0, 1}) {
     runs[i].debug.arch.dr6 = 1;
     note_debug_exit(Debugged::thread(i));
     held.push_back(come_to_stop(i, DebugCause::kWanted, 0));
-    while (Debugged::stop(i).held.load() == 0) std::this_thread::yield();
+    REQUIRE(is_held(i));
   }
   const auto event = take_event();
   REQUIRE(event);
@@ -203,12 +214,13 @@ TEST_CASE("a breakpoint stays in the list until a fork has announced its child")
 
 // gdb 13 ends with an assertion where it is told of a thread that it has not let go.
 TEST_CASE("what a thread has hit is told when the debugger lets that thread go on") {
+  std::future<int64_t> hit;
   const Debugged program;
   REQUIRE(insert_breakpoint(BreakpointKind::kHardwareWrite, kAddress, 8).text.empty());
   runs[0].debug.arch.dr6 = 1;
   note_debug_exit(Debugged::thread(0));
-  std::future<int64_t> hit = come_to_stop(0, DebugCause::kWanted, 0);
-  while (Debugged::stop(0).held.load() == 0) std::this_thread::yield();
+  hit = come_to_stop(0, DebugCause::kWanted, 0);
+  REQUIRE(is_held(0));
   const ThreadRun other = {1, Run::kContinue, kOwnSignal};
   resume({&other, 1}, Run::kStay);
   CHECK_FALSE(is_stopped());
@@ -230,7 +242,7 @@ TEST_CASE("a thread that was held for long when the debugger goes is the next on
   {
     const Debugged program;
     held = come_to_stop(0, DebugCause::kSignal, SIGALRM);
-    while (Debugged::stop(0).held.load() == 0) std::this_thread::yield();
+    REQUIRE(is_held(0));
     // It looks after a second, when the debugger is on its way.
     const HostLockGuard guard(debug_state().lock);
     debug_state().holds.store(false);
@@ -266,6 +278,13 @@ TEST_CASE("a thread that begins when the program is stopped, or was, does as the
     CHECK_FALSE(stop.is_wanted);
     CHECK((pages[1].debug & kDebugTraps) != 0);
     REQUIRE(stop_all(0));
+    const ThreadRun alone = {0, Run::kContinue, kOwnSignal};
+    make();
+    resume({&alone, 1}, Run::kStay);
+    begin();
+    CHECK(stop.is_wanted);
+    CHECK(stop.stays);
+    REQUIRE(stop_all(0));
     make();
   }
   begin();
@@ -278,21 +297,46 @@ TEST_CASE("a thread that begins when the program is stopped, or was, does as the
 }
 
 TEST_CASE("who was taken over a breakpoint hits the one behind it") {
+  std::future<int64_t> hit, step;
+  std::future<void> going;
   const Debugged program;
   REQUIRE(insert_breakpoint(BreakpointKind::kSoftware, kAddress, 1).text.empty());
   program_frame(0).rip = kAddress + 1;
-  std::future<int64_t> hit = come_to_stop(0, DebugCause::kTrap, kBreakpointVector);
-  while (Debugged::stop(0).held.load() == 0) std::this_thread::yield();
+  hit = come_to_stop(0, DebugCause::kTrap, kBreakpointVector);
+  REQUIRE(is_held(0));
   REQUIRE(take_event());
   Debugged::thread(0).current_call.store(kNoCall);
-  std::future<void> going = std::async(std::launch::async, [] { resume({}, Run::kContinue); });
+  going = std::async(std::launch::async, [] { resume({}, Run::kContinue); });
   REQUIRE(ends(hit));
   program_frame(0).rip = kAddress + 4;
   program_frame(0).rflags = 0;
-  std::future<int64_t> step = come_to_stop(0, DebugCause::kTrap, kDebugVector);
+  step = come_to_stop(0, DebugCause::kTrap, kDebugVector);
   REQUIRE(going.wait_for(kLong) == std::future_status::ready);
   REQUIRE(ends(step));
   CHECK((program_frame(0).rflags & kFlagResume) == 0);
+  Debugged::thread(0).current_call.store(Debugged::service_call(Service::kPark));
+  REQUIRE(stop_all(0));
+}
+
+TEST_CASE("the signal that a thread gets at a breakpoint is the debugger's, and comes once") {
+  std::future<int64_t> held;
+  std::future<void> going;
+  const Debugged program;
+  REQUIRE(insert_breakpoint(BreakpointKind::kSoftware, kAddress, 1).text.empty());
+  program_frame(0) = {};
+  program_frame(0).rip = kAddress;
+  held = come_to_stop(0, DebugCause::kSignal, SIGALRM);
+  REQUIRE(is_held(0));
+  REQUIRE(take_event());
+  Debugged::thread(0).current_call.store(kNoCall);
+  const ThreadRun suppressed = {0, Run::kContinue, 0};
+  going = std::async(std::launch::async, [&] { resume({&suppressed, 1}, Run::kContinue); });
+  REQUIRE(ends(held));
+  CHECK(held.get() == 0);
+  held = come_to_stop(0, DebugCause::kTrap, kDebugVector);
+  REQUIRE(going.wait_for(kLong) == std::future_status::ready);
+  REQUIRE(ends(held));
+  CHECK(Debugged::stop(0).signal_to_come == 0);
   Debugged::thread(0).current_call.store(Debugged::service_call(Service::kPark));
   REQUIRE(stop_all(0));
 }

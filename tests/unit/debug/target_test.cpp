@@ -6,6 +6,8 @@
 #include <unistd.h>
 #include <catch2/catch.hpp>
 
+#include <atomic>
+#include <chrono>
 #include <csignal>
 #include <cstddef>
 #include <functional>
@@ -123,15 +125,20 @@ TEST_CASE("Ctrl-C stops a program that goes on") {
 
 TEST_CASE("Ctrl-C at a program that can't be stopped is tried again") {
   make_program();
-  const Server server([self = pthread_self()](uint32_t) {
-    fake::program().refused_stops = 2;  // of one interrupt
-    pthread_kill(self, SIGINT);
-    std::thread([self] {
-      std::this_thread::sleep_for(std::chrono::milliseconds(500));
-      pthread_kill(self, SIGINT);
-    }).detach();
-  });
+  const Server server([](uint32_t) { fake::program().refused_stops = 2; });  // of one interrupt
   Target target(server.address());
   DebugCommands commands(target);
-  REQUIRE(commands.perform({"continue"}).json["cause"] == "interrupt");
+  const auto before = std::signal(SIGINT, SIG_IGN);  // when nobody waits
+  std::atomic<bool> is_stopped{false};
+  std::thread impatient([&is_stopped, self = pthread_self()] {
+    while (!is_stopped) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+      pthread_kill(self, SIGINT);
+    }
+  });
+  const auto answer = commands.perform({"continue"});
+  is_stopped = true;
+  impatient.join();
+  std::signal(SIGINT, before);
+  REQUIRE(answer.json["cause"] == "interrupt");
 }
