@@ -49,7 +49,7 @@ emulated machine that has one, to try and test dbos-run in:
   dbos-vm run -- dbos-run /bin/echo hello
 
 Exit status: the program's own (128 + N in a shell if signal N ended it), or
-   70  the guest kernel found a bug of its own
+   70  the guest kernel found a bug of its own, or KVM could not go on
   125  dbos-run failed: wrong options, no usable KVM, not enough memory, output that is lost
   126  PROGRAM was found, but can't be run
   127  PROGRAM was not found)";
@@ -183,8 +183,8 @@ void declare_machine_options(CLI::App& app, RawOptions& raw, Options& options) {
                "Map memory in pages of 4 KiB only, never of 2 MiB");
   app.add_option("--clock", raw.clock,
                  "How the program reads the time: 'tsc' in the guest from the time stamp counter, "
-                 "'host' by asking Linux each time, 'auto' (default) by the counter if Linux "
-                 "trusts it")
+                 "'host' by asking Linux each time, 'auto' (default) by the counter if Linux, the "
+                 "processor or a test at the start says that it is steady")
       ->type_name("auto|tsc|host");
   app.add_option("--log-level", raw.log_level,
                  "What dbos-run says about itself on standard error (default warning)")

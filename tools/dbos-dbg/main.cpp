@@ -28,8 +28,8 @@ constexpr int kFailed = 1;
 constexpr int kUsage = 2;
 
 constexpr const char* kDescription =
-    R"(Looks into a program that runs under dbos-run, without stopping or slowing it: what its processes
-do, its memory, page tables and snapshots, and what its system calls and exits cost. From 'regs' on the
+    R"(Looks into a program that runs under dbos-run, without stopping it or slowing it by much: what its
+processes do, its memory, page tables and snapshots, and what its system calls and exits cost. From 'regs' on the
 commands stop the program's first process for as long as they take; it runs on when they end, however
 they end. It attaches to programs of the same user, root to all, as far as Linux lets them be traced.)";
 
@@ -54,7 +54,8 @@ Examples:
       several commands in one stop; without -e they are read from standard input.
   gdb -ex 'target remote | dbos-dbg gdb'
 
-Exit status: 0, 1 where there is nothing to attach to or the program has ended, 2 for wrong options.)";
+Exit status: 0 (also where the program ends while a command waits for it), 1 where there is nothing to attach to or no
+answer, 2 for wrong options.)";
 
 struct Options {
   std::string process;
