@@ -114,6 +114,7 @@ ProgramThread::ProgramThread(Process& process, i32 thread_id) {
   thread_->thread_id = thread_id != 0 ? thread_id : static_cast<i32>(1000 + vcpu);
   thread_->process = &process;
   thread_->space = process.space;
+  host::set_vcpu(vcpu);  // a lock is held by the vCPU: without it, by another thread's
   {
     const LockGuard guard(process.lock);
     thread_->next_in_process = process.threads;
@@ -122,7 +123,6 @@ ProgramThread::ProgramThread(Process& process, i32 thread_id) {
   thread_->alternate_stack.flags = static_cast<i32>(stack_flag::kDisable);
   this_thread = thread_;
   this_page = page_;
-  host::set_vcpu(vcpu);
 }
 
 ProgramThread::~ProgramThread() {
