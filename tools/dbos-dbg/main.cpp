@@ -29,9 +29,10 @@ constexpr int kUsage = 2;
 
 constexpr const char* kDescription =
     R"(Looks into a program that runs under dbos-run, without stopping it or slowing it by much: what its
-processes do, its memory, page tables and snapshots, and what its system calls and exits cost. From 'regs' on the
-commands stop the program's first process for as long as they take; it runs on when they end, however
-they end. It attaches to programs of the same user, root to all, as far as Linux lets them be traced.)";
+processes do, its memory, page tables and snapshots, and what its system calls and exits cost. From
+'regs' on the commands stop the program's first process for as long as they take; it runs on when they
+end, however they end. It attaches to programs of the same user, root to all, as far as Linux lets them
+be traced.)";
 
 constexpr const char* kFooter =
     R"(Where one program runs under dbos-run, it is meant; -p chooses among several. Numbers are decimal,
@@ -54,8 +55,8 @@ Examples:
       several commands in one stop; without -e they are read from standard input.
   gdb -ex 'target remote | dbos-dbg gdb'
 
-Exit status: 0 (also where the program ends while a command waits for it), 1 where there is nothing to attach to or no
-answer, 2 for wrong options.)";
+Exit status: 0 (also where the program ends while a command waits for it), 1 where there is nothing to
+attach to or no answer, 2 for wrong options.)";
 
 struct Options {
   std::string process;

@@ -61,8 +61,9 @@ int64_t grow_arena(const Vcpu& vcpu, uint64_t index) {
   LentLimits& lent = vcpu.process->lent_limits;
   const bool is_by_limits = result == -ENOMEM && machine().may_have_chunk(index) &&
                             lent.were_lent.load() && !vcpu.is_adopted();
+  if (!is_by_limits) return result;
   const uint64_t end = clock_ns(CLOCK_MONOTONIC) + kThreadMakingPatience_ns;
-  while (is_by_limits && clock_ns(CLOCK_MONOTONIC) < end) {
+  while (clock_ns(CLOCK_MONOTONIC) < end) {
     sleep_for(HostLock::kPause_ns);
     const HostLockGuard guard(lent.lock);
     if (lent.users == 0) return machine().grow_arena(index);
